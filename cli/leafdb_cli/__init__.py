@@ -1,0 +1,1 @@
+"""The admin command line of leafdb: a client like any other."""

@@ -1,0 +1,106 @@
+"""Every bound in the system, in one place. Bytes, seconds and counts; the unit is the last word of the name.
+
+Settings a user may change live in `config`; these are the walls behind them. Relations between bounds are asserted
+at the end, at import.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+KIB: Final = 1024
+MIB: Final = 1024 * KIB
+
+# -- values (docs/formats/record.md); enforced where a dot is minted, never in merge
+KEY_BYTES_MAX: Final = 4 * KIB
+VALUE_BYTES_MAX: Final = 1 * MIB
+RECORD_BYTES_MAX: Final = 4 * MIB
+SIBLINGS_WARN: Final = 10
+SIBLINGS_MAX: Final = 64
+CONTEXT_BYTES_MAX: Final = 16 * KIB
+TTL_S_MAX: Final = 100 * 365 * 86_400
+
+# -- wire
+FRAME_BYTES_MAX: Final = 16 * MIB
+FRAME_BYTES_MAX_UNAUTHENTICATED: Final = 4 * KIB
+RECEIVE_BYTES: Final = 64 * KIB
+OUTBOX_BYTES_MAX: Final = 32 * MIB
+OUTBOX_BYTES_PAUSE: Final = 1 * MIB
+CBOR_DEPTH_MAX: Final = 16
+CBOR_ITEMS_MAX: Final = 100_000
+HANDSHAKE_TIMEOUT_S: Final = 5.0
+LARGE_FRAME_BYTES: Final = 64 * KIB
+DECODE_BYTES_MAX: Final = 64 * MIB
+CLIENT_SESSIONS_MAX: Final = 10_000
+SESSION_REQUESTS_MAX: Final = 1_024
+
+# -- requests
+REQUEST_TIMEOUT_S_DEFAULT: Final = 5.0
+REQUEST_TIMEOUT_S_MAX: Final = 300.0
+OPERATIONS_MAX: Final = 16_384
+PENDING_KEYS_MAX: Final = 4_096
+PENDING_PER_KEY_MAX: Final = 256
+EPOCH_WAITERS_MAX: Final = 4_096
+SCAN_PAGE_ITEMS_MAX: Final = 4_096
+SCAN_PAGE_BYTES_MAX: Final = 4 * MIB
+BATCH_ITEMS_MAX: Final = 1_024
+
+# -- cluster
+NODES_MAX: Final = 1_024
+NODE_ID_MAX: Final = 65_535
+BUCKETS_MAX: Final = 1_024
+BUCKET_NAME_BYTES_MAX: Final = 128
+PARTITIONS_DEFAULT: Final = 256
+PARTITIONS_MAX: Final = 65_536
+REPLICAS_MAX: Final = 16
+METADATA_BYTES_MAX: Final = 8 * MIB
+
+# -- clocks and actors
+EPOCH_LEASE: Final = 1 << 16
+EPOCH_LEASE_RENEW_AT: Final = 0.8
+HLC_LEASE_MS: Final = 10_000
+HLC_DRIFT_MS_MAX: Final = 5_000
+HLC_DRIFT_MS_ALARM: Final = 250
+
+# -- storage
+MEMTABLE_BYTES: Final = 16 * MIB
+FROZEN_MEMTABLES_MAX: Final = 4
+BLOCK_BYTES: Final = 16 * KIB
+BLOCK_RESTART_INTERVAL: Final = 16
+TABLE_BYTES: Final = 16 * MIB
+LEVELS: Final = 7
+LEVEL0_COMPACT_TABLES: Final = 4
+LEVEL0_SLOW_TABLES: Final = 8
+LEVEL0_STOP_TABLES: Final = 20
+LEVEL1_BYTES: Final = 64 * MIB
+LEVEL_FANOUT: Final = 10
+BLOCK_CACHE_BYTES: Final = 32 * MIB
+WAL_SEGMENT_BYTES: Final = 32 * MIB
+WAL_BYTES_MAX: Final = 256 * MIB
+WAL_BATCH_BYTES_MAX: Final = 1 * MIB
+WAL_SYNC_INTERVAL_MS: Final = 100
+READER_THREADS: Final = 4
+READS_QUEUED_MAX: Final = 4_096
+DISK_FREE_BYTES_LOW: Final = 64 * MIB
+DISK_FREE_BYTES_HIGH: Final = 128 * MIB
+
+# -- repair
+HINTS_BYTES_MAX: Final = 1_024 * MIB
+HINT_AGE_S_MAX: Final = 3 * 3_600.0
+HINT_CREDITS: Final = 128
+HINT_BATCH_BYTES_MAX: Final = 256 * KIB
+TREE_LEAVES: Final = 1_024
+EXCHANGE_KEYS_MAX: Final = 1_024
+EXCHANGE_BYTES_MAX: Final = 256 * KIB
+
+# -- memory
+MEMORY_BYTES_MAX_DEFAULT: Final = 384 * MIB
+
+assert KEY_BYTES_MAX < VALUE_BYTES_MAX < RECORD_BYTES_MAX < FRAME_BYTES_MAX
+assert FRAME_BYTES_MAX < OUTBOX_BYTES_MAX < MEMORY_BYTES_MAX_DEFAULT
+assert OUTBOX_BYTES_PAUSE < OUTBOX_BYTES_MAX
+assert SIBLINGS_WARN < SIBLINGS_MAX
+assert LEVEL0_COMPACT_TABLES < LEVEL0_SLOW_TABLES < LEVEL0_STOP_TABLES
+assert WAL_SEGMENT_BYTES < WAL_BYTES_MAX
+assert DISK_FREE_BYTES_LOW < DISK_FREE_BYTES_HIGH
+assert HLC_DRIFT_MS_ALARM < HLC_DRIFT_MS_MAX
