@@ -1,0 +1,151 @@
+"""The hot messages between coordinator and replicas, packed by struct (docs/formats/wire.md).
+
+    REPLICA_PUT        bucket u32 | generation u32 | range epoch u32 | deadline_ms u32 | flags u8 | hint target u16 |
+                       key length u16 | key | record
+    REPLICA_PUT_REPLY  status u8 | detail (utf-8, mostly empty)
+    REPLICA_GET        bucket u32 | generation u32 | range epoch u32 | deadline_ms u32 | flags u8 | key
+    REPLICA_GET_REPLY  status u8 | record (when FOUND) or detail
+
+A put carries the merged record, never the client's put: minting a dot is the coordinator's alone. The same bytes go to
+every primary, so the frame is built once; a fallback's copy names the absent primary in `hint target`.
+"""
+
+from __future__ import annotations
+
+import struct
+from enum import IntEnum
+from typing import Final, NamedTuple
+
+
+class ReplicaStatus(IntEnum):
+    """How a replica answers. The numbers cross the wire."""
+
+    APPLIED = 1
+    """A put: the record is merged and as durable as its bucket promises."""
+    FOUND = 2
+    """A get: the record follows. It may come from a fallback or an incomplete replica and counts all the same."""
+    ABSENT = 3
+    """A get: this replica is complete for the range and holds nothing. Definitive."""
+    UNKNOWN = 4
+    """A get: nothing here, but this replica may have forgotten or is a fallback. Never counted."""
+    REFUSED_OVERLOADED = 5
+    REFUSED_STALE_EPOCH = 6
+    """The sender's epoch of the range is behind the replica's: nothing was applied."""
+    REFUSED_EXPIRED = 7
+    REFUSED_NO_BUCKET = 8
+    REFUSED_NOT_REPLICA = 9
+    REFUSED_DISK_FULL = 10
+    FAILED = 11
+    """The replica cannot say whether it was applied."""
+
+
+NOT_APPLIED_STATUSES: Final = frozenset(
+    {
+        ReplicaStatus.REFUSED_OVERLOADED,
+        ReplicaStatus.REFUSED_STALE_EPOCH,
+        ReplicaStatus.REFUSED_EXPIRED,
+        ReplicaStatus.REFUSED_NO_BUCKET,
+        ReplicaStatus.REFUSED_NOT_REPLICA,
+        ReplicaStatus.REFUSED_DISK_FULL,
+    }
+)
+
+FLAG_REPAIR: Final = 1
+"""The put is a read repair or a write-back: lower priority under load."""
+
+_PUT: Final = struct.Struct(">IIIIBHH")
+_GET: Final = struct.Struct(">IIIIB")
+
+
+class ReplicaPut(NamedTuple):
+    """A merged record for a replica to merge in; `hint_target` is 0 for a primary's own copy."""
+
+    bucket_id: int
+    generation: int
+    range_epoch: int
+    deadline_ms: int
+    flags: int
+    hint_target: int
+    key: bytes
+    record: bytes
+
+
+class ReplicaGet(NamedTuple):
+    """A request for one replica's record of a key."""
+
+    bucket_id: int
+    generation: int
+    range_epoch: int
+    deadline_ms: int
+    flags: int
+    key: bytes
+
+
+class MalformedMessage(ValueError):
+    """A body that is not what its type says."""
+
+
+def encode_replica_put(
+    bucket_id: int,
+    generation: int,
+    range_epoch: int,
+    deadline_ms: int,
+    flags: int,
+    hint_target: int,
+    key: bytes,
+    record: bytes,
+) -> bytes:
+    """The body of a REPLICA_PUT frame."""
+    head = _PUT.pack(bucket_id, generation, range_epoch, deadline_ms, flags, hint_target, len(key))
+    return b"".join((head, key, record))
+
+
+def decode_replica_put(body: bytes) -> ReplicaPut:
+    """The put of a REPLICA_PUT body; MalformedMessage when it is not one."""
+    if len(body) < _PUT.size:
+        raise MalformedMessage("a replica put that is too short")
+    bucket_id, generation, range_epoch, deadline_ms, flags, hint_target, key_length = _PUT.unpack_from(body)
+    record_at = _PUT.size + key_length
+    if record_at >= len(body):
+        raise MalformedMessage("a replica put without a record")
+    return ReplicaPut(
+        bucket_id,
+        generation,
+        range_epoch,
+        deadline_ms,
+        flags,
+        hint_target,
+        body[_PUT.size : record_at],
+        body[record_at:],
+    )
+
+
+def encode_replica_get(
+    bucket_id: int, generation: int, range_epoch: int, deadline_ms: int, flags: int, key: bytes
+) -> bytes:
+    """The body of a REPLICA_GET frame."""
+    return _GET.pack(bucket_id, generation, range_epoch, deadline_ms, flags) + key
+
+
+def decode_replica_get(body: bytes) -> ReplicaGet:
+    """The get of a REPLICA_GET body; MalformedMessage when it is not one."""
+    if len(body) <= _GET.size:
+        raise MalformedMessage("a replica get without a key")
+    bucket_id, generation, range_epoch, deadline_ms, flags = _GET.unpack_from(body)
+    return ReplicaGet(bucket_id, generation, range_epoch, deadline_ms, flags, body[_GET.size :])
+
+
+def encode_reply(status: ReplicaStatus, rest: bytes = b"") -> bytes:
+    """The body of a REPLICA_PUT_REPLY or REPLICA_GET_REPLY frame."""
+    return _STATUS_BYTES[status] + rest
+
+
+def decode_reply(body: bytes) -> tuple[ReplicaStatus, bytes]:
+    """(status, rest) of a reply body; MalformedMessage when it is not one."""
+    if not body or body[0] not in _STATUS_OF:
+        raise MalformedMessage("a replica reply without a known status")
+    return _STATUS_OF[body[0]], body[1:]
+
+
+_STATUS_BYTES: Final = {status: bytes((status,)) for status in ReplicaStatus}
+_STATUS_OF: Final = {int(status): status for status in ReplicaStatus}
