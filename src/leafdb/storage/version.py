@@ -1,0 +1,307 @@
+"""Which tables make up the store at one moment, and how one moment becomes the next.
+
+A `Version` is immutable: readers hold one and are never disturbed by flushes and compactions, which publish a new one.
+The manifest persists the `VersionEdit`s that lead from the empty version to the present one; nothing else says which
+tables belong to the store.
+
+Invariants (`check`): level 0 tables are ordered newest first by sequence and may overlap; the tables of every deeper
+level are sorted by key and disjoint; trees never mix; a file number belongs to one table, for ever.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from types import MappingProxyType
+from typing import Any, Final
+
+from leafdb.limits import LEVELS
+from leafdb.types import TreeId
+
+_META_FIELDS: Final = 11
+
+
+def table_path(file_number: int) -> str:
+    """Where the table of that number lies below the store's root."""
+    return f"tables/{file_number:010d}.sst"
+
+
+@dataclass(frozen=True, slots=True)
+class TableMeta:
+    """What the manifest knows of one table without opening it."""
+
+    file_number: int
+    tree_id: TreeId
+    level: int
+    size: int
+    entries: int
+    smallest: bytes
+    largest: bytes
+    sequence_min: int
+    sequence_max: int
+    tombstones: int = 0
+    newest_expiry_ms: int = 0
+    """No entry outlives this; 0: not known, as long as no filter tells storage what a value's expiry is."""
+
+    @property
+    def path(self) -> str:
+        return table_path(self.file_number)
+
+    def overlaps(self, smallest: bytes, largest: bytes) -> bool:
+        """Whether any key of the closed range smallest..largest may be in this table."""
+        return self.smallest <= largest and smallest <= self.largest
+
+    def to_plain(self) -> list[Any]:
+        """The persisted form: a list in a fixed order, which only ever grows at its end."""
+        return [
+            self.file_number,
+            self.tree_id,
+            self.level,
+            self.size,
+            self.entries,
+            self.smallest,
+            self.largest,
+            self.sequence_min,
+            self.sequence_max,
+            self.tombstones,
+            self.newest_expiry_ms,
+        ]
+
+    @classmethod
+    def from_plain(cls, plain: Any) -> TableMeta:
+        """The reverse of `to_plain`; ValueError when the bytes it came from cannot have been ours."""
+        if not isinstance(plain, list) or len(plain) < _META_FIELDS:
+            raise ValueError("a table's description is a list of at least 11 items")
+        for position, item in enumerate(plain[:_META_FIELDS]):
+            fits = type(item) is bytes if position in (5, 6) else type(item) is int and item >= 0
+            if not fits:
+                raise ValueError(f"item {position} of a table's description is {item!r:.40}")
+        meta = cls(*plain[:_META_FIELDS])
+        problems = meta.problems()
+        if problems:
+            raise ValueError(problems[0])
+        return meta
+
+    def problems(self) -> list[str]:
+        """What cannot be true of a table, in words; empty when all is well."""
+        name = f"table {self.file_number}"
+        found = []
+        if self.file_number < 1:
+            found.append(f"{name}: file numbers start at 1")
+        if not 0 <= self.level < LEVELS:
+            found.append(f"{name}: level {self.level} does not exist")
+        if self.entries < 1 or self.size < 1:
+            found.append(f"{name}: empty")
+        if not 0 <= self.tombstones <= self.entries:
+            found.append(f"{name}: {self.tombstones} tombstones of {self.entries} entries")
+        if self.smallest > self.largest:
+            found.append(f"{name}: smallest key above largest")
+        if not 0 <= self.sequence_min <= self.sequence_max:
+            found.append(f"{name}: sequence range {self.sequence_min}..{self.sequence_max}")
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class VersionEdit:
+    """One step from a version to the next; what a manifest record holds. None: unchanged."""
+
+    added: tuple[TableMeta, ...] = ()
+    removed: tuple[int, ...] = ()
+    """File numbers. A number both removed and added is a table that changes level."""
+    created_trees: tuple[TreeId, ...] = ()
+    dropped_trees: tuple[TreeId, ...] = ()
+    """Dropping a tree removes its tables without naming them."""
+    flushed_lsn: int | None = None
+    """Every WAL record at or below is in tables, for all trees (one memtable generation is one WAL segment)."""
+    next_file_number: int | None = None
+    """No file with this number or a higher one has been used; durable before the number is."""
+    boot: int | None = None
+
+    def to_plain(self) -> dict[str, Any]:
+        """A map holding only what the edit says; the key names are persisted."""
+        plain: dict[str, Any] = {}
+        if self.added:
+            plain["added"] = [meta.to_plain() for meta in self.added]
+        if self.removed:
+            plain["removed"] = list(self.removed)
+        if self.created_trees:
+            plain["created"] = list(self.created_trees)
+        if self.dropped_trees:
+            plain["dropped"] = list(self.dropped_trees)
+        for name, number in (("flushed", self.flushed_lsn), ("next", self.next_file_number), ("boot", self.boot)):
+            if number is not None:
+                plain[name] = number
+        return plain
+
+    @classmethod
+    def from_plain(cls, plain: Any) -> VersionEdit:
+        """The reverse of `to_plain`; ValueError when malformed or of a shape this build does not know."""
+        if not isinstance(plain, dict):
+            raise ValueError("a version edit is a map")
+        unknown = set(plain) - {"added", "removed", "created", "dropped", "flushed", "next", "boot"}
+        if unknown:
+            raise ValueError(f"a version edit with unknown parts {sorted(map(str, unknown))}")
+        added = plain.get("added", [])
+        if not isinstance(added, list):
+            raise ValueError("the added tables of a version edit are not a list")
+        return cls(
+            added=tuple(TableMeta.from_plain(item) for item in added),
+            removed=tuple(_numbers(plain, "removed")),
+            created_trees=tuple(TreeId(number) for number in _numbers(plain, "created")),
+            dropped_trees=tuple(TreeId(number) for number in _numbers(plain, "dropped")),
+            flushed_lsn=_number(plain, "flushed"),
+            next_file_number=_number(plain, "next"),
+            boot=_number(plain, "boot"),
+        )
+
+
+def _numbers(plain: dict[str, Any], name: str) -> list[int]:
+    numbers = plain.get(name, [])
+    if not isinstance(numbers, list) or any(type(number) is not int or number < 0 for number in numbers):
+        raise ValueError(f"{name!r} of a version edit is not a list of numbers")
+    return numbers
+
+
+def _number(plain: dict[str, Any], name: str) -> int | None:
+    number = plain.get(name)
+    if number is not None and (type(number) is not int or number < 0):
+        raise ValueError(f"{name!r} of a version edit is not a number")
+    return number
+
+
+class TreeVersion:
+    """The tables of one tree, by level. Immutable; built once per change, so that lookups are bisections."""
+
+    __slots__ = ("_bounds", "levels", "tree_id")
+
+    def __init__(self, tree_id: TreeId, tables: Iterator[TableMeta] | list[TableMeta]) -> None:
+        by_level: list[list[TableMeta]] = [[] for _ in range(LEVELS)]
+        for meta in tables:
+            by_level[meta.level].append(meta)
+        by_level[0].sort(key=lambda meta: (meta.sequence_max, meta.file_number), reverse=True)
+        for level in by_level[1:]:
+            level.sort(key=lambda meta: meta.smallest)
+        self.tree_id = tree_id
+        self.levels: tuple[tuple[TableMeta, ...], ...] = tuple(map(tuple, by_level))
+        self._bounds = tuple(
+            ([meta.largest for meta in level], level) for level in self.levels[1:] if level
+        )  # only levels that hold something: most trees use two of seven
+
+    def tables_for(self, key: bytes) -> list[TableMeta]:
+        """The tables that may hold `key`, those with newer data first."""
+        found = [meta for meta in self.levels[0] if meta.smallest <= key <= meta.largest]
+        for bounds, level in self._bounds:
+            index = bisect_left(bounds, key)
+            if index < len(level) and level[index].smallest <= key:
+                found.append(level[index])
+        return found
+
+    def overlapping(self, level: int, smallest: bytes, largest: bytes) -> list[TableMeta]:
+        """The tables of `level` that touch the closed range."""
+        return [meta for meta in self.levels[level] if meta.smallest <= largest and smallest <= meta.largest]
+
+    def tables_between(self, start: bytes, stop: bytes | None) -> list[TableMeta]:
+        """The tables that touch start <= key < stop (None: no end), those with newer data first."""
+        return [meta for meta in self if meta.largest >= start and (stop is None or meta.smallest < stop)]
+
+    def level_bytes(self, level: int) -> int:
+        return sum(meta.size for meta in self.levels[level])
+
+    def __iter__(self) -> Iterator[TableMeta]:
+        for level in self.levels:
+            yield from level
+
+    def check(self) -> None:
+        numbers = [meta.file_number for meta in self]
+        assert len(numbers) == len(set(numbers)), "a table twice in one tree"
+        for level, tables in enumerate(self.levels):
+            for meta in tables:
+                assert meta.tree_id == self.tree_id, f"table {meta.file_number} of another tree"
+                assert meta.level == level, f"table {meta.file_number} on the wrong level"
+                assert not meta.problems(), meta.problems()[0]
+            if level == 0:
+                newest = [meta.sequence_max for meta in tables]
+                assert newest == sorted(newest, reverse=True), "level 0 is not newest first"
+                continue
+            for left, right in pairwise(tables):
+                assert left.largest < right.smallest, f"tables {left.file_number} and {right.file_number} overlap"
+
+
+class Version:
+    """All trees at one moment, with the numbers that must survive a restart."""
+
+    __slots__ = ("boot", "flushed_lsn", "next_file_number", "tables", "trees")
+
+    def __init__(
+        self,
+        trees: Mapping[TreeId, TreeVersion] | None = None,
+        *,
+        flushed_lsn: int = 0,
+        next_file_number: int = 1,
+        boot: int = 0,
+    ) -> None:
+        self.trees: Mapping[TreeId, TreeVersion] = MappingProxyType(dict(trees or {}))
+        self.tables: Mapping[int, TableMeta] = MappingProxyType(
+            {meta.file_number: meta for tree in self.trees.values() for meta in tree}
+        )
+        self.flushed_lsn = flushed_lsn
+        self.next_file_number = next_file_number
+        self.boot = boot
+
+    def apply(self, edit: VersionEdit) -> Version:
+        """The version after `edit`; ValueError when the edit does not fit this version."""
+        trees = {tree_id: tree for tree_id, tree in self.trees.items() if tree_id not in edit.dropped_trees}
+        if len(trees) != len(self.trees) - len(edit.dropped_trees):
+            raise ValueError(f"drops a tree that is not there: {edit.dropped_trees}")
+        for tree_id in edit.created_trees:
+            if tree_id in self.trees:
+                raise ValueError(f"creates tree {tree_id}, which exists")
+            trees[tree_id] = TreeVersion(tree_id, [])
+        removed = set(edit.removed)
+        changed: dict[TreeId, list[TableMeta]] = {}
+        for file_number in removed:
+            if file_number not in self.tables:
+                raise ValueError(f"removes table {file_number}, which is not there")
+            changed[self.tables[file_number].tree_id] = []
+        for meta in edit.added:
+            if meta.file_number in self.tables and meta.file_number not in removed:
+                raise ValueError(f"adds table {meta.file_number}, which exists")
+            changed.setdefault(meta.tree_id, []).append(meta)
+        for tree_id, added in changed.items():
+            if tree_id not in trees:
+                if added:
+                    raise ValueError(f"adds a table to tree {tree_id}, which is not there")
+                continue
+            kept = [meta for meta in trees[tree_id] if meta.file_number not in removed]
+            trees[tree_id] = TreeVersion(tree_id, kept + added)
+        return Version(
+            trees,
+            flushed_lsn=max(self.flushed_lsn, edit.flushed_lsn or 0),
+            next_file_number=max(self.next_file_number, edit.next_file_number or 0),
+            boot=max(self.boot, edit.boot or 0),
+        )
+
+    def snapshot(self) -> VersionEdit:
+        """The one edit that leads from the empty version to this one: the first record of a new manifest."""
+        return VersionEdit(
+            added=tuple(self.tables.values()),
+            created_trees=tuple(sorted(self.trees)),
+            flushed_lsn=self.flushed_lsn,
+            next_file_number=self.next_file_number,
+            boot=self.boot,
+        )
+
+    def tables_for(self, tree_id: TreeId, key: bytes) -> list[TableMeta]:
+        """The tables that may hold `key`, those with newer data first; empty when there is no such tree."""
+        tree = self.trees.get(tree_id)
+        return [] if tree is None else tree.tables_for(key)
+
+    def check(self) -> None:
+        numbers = [meta.file_number for tree in self.trees.values() for meta in tree]
+        assert len(numbers) == len(set(numbers)) == len(self.tables), "a file number belongs to two tables"
+        assert all(number < self.next_file_number for number in numbers), "a table beyond the next file number"
+        for tree_id, tree in self.trees.items():
+            assert tree.tree_id == tree_id
+            tree.check()
