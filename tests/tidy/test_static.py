@@ -1,0 +1,32 @@
+"""The tools' own verdicts: formatted, linted, typed. One test each; a tool that is not installed is skipped aloud."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+
+import pytest
+
+from support.source_tree import ROOT
+
+
+def run_tool(module: str, *arguments: str) -> None:
+    if importlib.util.find_spec(module) is None:
+        pytest.skip(f"{module} is not installed; `make test` installs it")
+    finished = subprocess.run(
+        [sys.executable, "-m", module, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=280, check=False
+    )
+    assert finished.returncode == 0, finished.stdout[-8000:] + finished.stderr[-2000:]
+
+
+def test_linted() -> None:
+    run_tool("ruff", "check", "--output-format=concise", "src", "cli", "tests")
+
+
+def test_formatted() -> None:
+    run_tool("ruff", "format", "--check", "src", "cli", "tests")
+
+
+def test_typed() -> None:
+    run_tool("mypy", "--no-pretty")
