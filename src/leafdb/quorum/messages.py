@@ -52,6 +52,8 @@ NOT_APPLIED_STATUSES: Final = frozenset(
 
 FLAG_REPAIR: Final = 1
 """The put is a read repair or a write-back: lower priority under load."""
+FLAG_DURABLE: Final = 2
+"""Acknowledge after the sync, even where the bucket is periodic."""
 
 _PUT: Final = struct.Struct(">IIIIBHH")
 _GET: Final = struct.Struct(">IIIIB")

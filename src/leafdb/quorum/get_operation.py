@@ -1,0 +1,213 @@
+"""When a read is decided, and which repairs it owes.
+
+R definitive answers are merged. Definitive is a value from anybody, or "absent" from a complete primary; "unknown"
+never counts and makes the machine ask a spare. If the R answers are equal the read is decided. If they differ, the merge is
+written back to those behind, and the read is decided once R replicas hold it (the second phase of ABD; Attiya, Bar-Noy
+and Dolev 1995): otherwise a later read could see less than this one. Answers that come after are repaired without waiting.
+
+One of the hot two: plain slots and return codes. The driver gives each answer to `answered`, `unknown` or `lost`, each
+confirmed write-back to `written_back`, and drains `asks` and `repairs`.
+
+Invariants: DECIDED or FAILED is returned at most once and never both; when DECIDED, at least r replicas hold a record that
+the answered merge equals or is below.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from enum import IntEnum
+
+from leafdb.types import NodeId
+
+Merge = Callable[[bytes, bytes], bytes]
+
+
+class GetStep(IntEnum):
+    """What an event did to the operation."""
+
+    NOTHING = 0
+    DECIDED = 1
+    FAILED = 2
+    """R definitive answers (or their confirmation) can no longer be had."""
+
+
+class GetOperation:
+    """One read. `asked` are the nodes asked at once, `spares` those to ask when one of them fails or is slow."""
+
+    __slots__ = (
+        "asks",
+        "best",
+        "definitive",
+        "ended",
+        "holders",
+        "merge",
+        "merged",
+        "pr",
+        "primaries",
+        "primary_answers",
+        "r",
+        "records",
+        "repairs",
+        "spares",
+        "waiting",
+        "writing_back",
+    )
+
+    def __init__(
+        self,
+        *,
+        r: int,
+        pr: int,
+        asked: set[NodeId],
+        spares: Sequence[NodeId],
+        primaries: Sequence[NodeId],
+        merge: Merge,
+    ) -> None:
+        self.r = r
+        self.pr = pr
+        self.waiting = asked
+        self.spares = spares
+        self.primaries = primaries
+        self.merge = merge
+        self.records: dict[NodeId, bytes | None] = {}
+        self.merged: bytes | None = None
+        """The answer: the merge of the R answers that settled it."""
+        self.best: bytes | None = None
+        """What repairs carry: the merge of every answer so far."""
+        self.definitive = 0
+        self.primary_answers = 0
+        self.holders = 0
+        self.writing_back: set[NodeId] | None = None
+        self.ended = False
+        self.asks: list[NodeId] = []
+        """Nodes to ask now."""
+        self.repairs: list[NodeId] = []
+        """Nodes to send `best` to now; before the decision they are write-backs, afterwards plain repairs."""
+
+    def answered(self, node: NodeId, record: bytes | None) -> GetStep:
+        """A definitive answer: a record, or None for absent."""
+        if node not in self.waiting:
+            return GetStep.NOTHING
+        self.waiting.discard(node)
+        if self.ended or self.writing_back is not None:
+            return self._late(node, record)
+        self.definitive += 1
+        if node in self.primaries:
+            self.primary_answers += 1
+        self.records[node] = record
+        if record is not None:
+            merged = self.merged
+            self.merged = record if merged is None else self.merge(merged, record)
+        if self.definitive < self.r or self.primary_answers < self.pr:
+            return self._possible()
+        return self._settle()
+
+    def unknown(self, node: NodeId) -> GetStep:
+        """The replica cannot say (incomplete, refused, or a fallback without a copy): it does not count."""
+        return self.lost(node)
+
+    def lost(self, node: NodeId) -> GetStep:
+        """The node cannot be had any more, for its answer or for its confirmation."""
+        if self.writing_back is not None and node in self.writing_back:
+            self.writing_back.discard(node)
+            return self._write_back_possible()
+        if node not in self.waiting:
+            return GetStep.NOTHING
+        self.waiting.discard(node)
+        if self.ended or self.writing_back is not None:
+            return GetStep.NOTHING
+        self._ask_spare()
+        return self._possible()
+
+    def hedge(self) -> bool:
+        """A replica is slow: ask one more. False when there is nobody left or nothing to hurry."""
+        return not self.ended and self.writing_back is None and self._ask_spare()
+
+    def written_back(self, node: NodeId) -> GetStep:
+        """`node` confirmed that it holds the merge."""
+        if self.writing_back is None or node not in self.writing_back:
+            return GetStep.NOTHING
+        self.writing_back.discard(node)
+        self.holders += 1
+        if self.ended or self.holders < self.r:
+            return GetStep.NOTHING
+        self.ended = True
+        return GetStep.DECIDED
+
+    def expired(self) -> GetStep:
+        """The deadline passed."""
+        self.waiting.clear()
+        if self.ended:
+            return GetStep.NOTHING
+        self.ended = True
+        return GetStep.FAILED
+
+    @property
+    def finished(self) -> bool:
+        """Nothing is awaited any more."""
+        return self.ended and not self.waiting and not self.writing_back
+
+    def _settle(self) -> GetStep:
+        """R answers are in: equal ones decide; otherwise those behind are brought up first."""
+        merged = self.best = self.merged
+        behind = [node for node, record in self.records.items() if record != merged]
+        self.holders = len(self.records) - len(behind)
+        if not behind or self.holders >= self.r:
+            self.repairs.extend(behind)
+            self.ended = True
+            return GetStep.DECIDED
+        self.writing_back = set(behind)
+        self.repairs.extend(behind)
+        return GetStep.NOTHING
+
+    def _late(self, node: NodeId, record: bytes | None) -> GetStep:
+        """An answer beyond the R that decided: it changes no answer, it is only repaired, or repairs the others."""
+        best = self.best
+        if record is not None and record != best:
+            combined = record if best is None else self.merge(best, record)
+            if combined != best:
+                self.best = combined
+                self.repairs.extend(self.records)
+            if combined != record:
+                self.repairs.append(node)
+        elif record is None and best is not None:
+            self.repairs.append(node)
+        self.records[node] = record
+        return GetStep.NOTHING
+
+    def _ask_spare(self) -> bool:
+        if not self.spares:
+            return False
+        spare, self.spares = self.spares[0], self.spares[1:]
+        self.waiting.add(spare)
+        self.asks.append(spare)
+        return True
+
+    def _possible(self) -> GetStep:
+        """NOTHING while R and PR can still be reached; asks a spare for a primary's answer that is still missing."""
+        while self.definitive + len(self.waiting) < self.r and self._ask_spare():
+            pass
+        if self.definitive + len(self.waiting) >= self.r:
+            if not self.pr:
+                return GetStep.NOTHING
+            open_primaries = sum(1 for node in self.waiting if node in self.primaries)
+            while self.primary_answers + open_primaries < self.pr and self._ask_spare():
+                open_primaries += self.asks[-1] in self.primaries
+            if self.primary_answers + open_primaries >= self.pr:
+                return GetStep.NOTHING
+        self.ended = True
+        return GetStep.FAILED
+
+    def _write_back_possible(self) -> GetStep:
+        assert self.writing_back is not None
+        if self.ended or self.holders + len(self.writing_back) >= self.r:
+            return GetStep.NOTHING
+        self.ended = True
+        return GetStep.FAILED
+
+    def check(self) -> None:
+        """Counts match the records; nobody is both asked and spare."""
+        assert not (self.waiting & set(self.spares))
+        assert self.definitive <= len(self.records)
+        if self.writing_back is None and not self.ended:
+            assert self.definitive < self.r or self.primary_answers < self.pr

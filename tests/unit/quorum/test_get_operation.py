@@ -1,0 +1,150 @@
+"""A read shows the merge of R definitive answers, and R replicas hold it before it is shown (I8)."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from leafdb.quorum.get_operation import GetOperation, GetStep
+from leafdb.types import NodeId
+
+A, B, C, D = (NodeId(number) for number in range(1, 5))
+
+
+def union(one: bytes, other: bytes) -> bytes:
+    """A merge that is a join: the sorted union of letters."""
+    return bytes(sorted({*one, *other}))
+
+
+def operation(
+    *, r: int = 2, pr: int = 0, asked: tuple[NodeId, ...] = (A, B), spares: tuple[NodeId, ...] = (C,)
+) -> GetOperation:
+    return GetOperation(r=r, pr=pr, asked=set(asked), spares=list(spares), primaries=(A, B, C), merge=union)
+
+
+def test_equal_answers_decide_without_repairs() -> None:
+    get = operation()
+    assert get.answered(A, b"x") is GetStep.NOTHING
+    assert get.answered(B, b"x") is GetStep.DECIDED
+    assert get.merged == b"x"
+    assert get.repairs == []
+    assert get.finished
+
+
+def test_two_absent_answers_are_an_absence() -> None:
+    get = operation()
+    get.answered(A, None)
+    assert get.answered(B, None) is GetStep.DECIDED
+    assert get.merged is None
+
+
+def test_a_stale_replica_is_written_back_before_the_answer() -> None:
+    get = operation()
+    get.answered(A, b"xy")
+    assert get.answered(B, b"x") is GetStep.NOTHING
+    assert get.repairs == [B]
+    assert get.merged == b"xy"
+    assert get.written_back(B) is GetStep.DECIDED
+
+
+def test_an_absent_replica_beside_a_value_is_written_back() -> None:
+    get = operation()
+    get.answered(A, None)
+    get.answered(B, b"x")
+    assert get.repairs == [A]
+    assert get.written_back(A) is GetStep.DECIDED
+
+
+def test_concurrent_answers_write_back_to_both() -> None:
+    get = operation()
+    get.answered(A, b"x")
+    get.answered(B, b"y")
+    assert sorted(get.repairs) == [A, B]
+    assert get.written_back(A) is GetStep.NOTHING
+    assert get.written_back(B) is GetStep.DECIDED
+    assert get.merged == b"xy"
+
+
+def test_an_unconfirmed_write_back_fails_instead_of_answering() -> None:
+    get = operation()
+    get.answered(A, b"xy")
+    get.answered(B, b"x")
+    assert get.lost(B) is GetStep.FAILED
+    assert get.written_back(B) is GetStep.NOTHING
+
+
+def test_unknown_never_counts_and_asks_a_spare() -> None:
+    get = operation()
+    assert get.unknown(A) is GetStep.NOTHING
+    assert get.asks == [C]
+    get.answered(B, None)
+    assert get.answered(C, None) is GetStep.DECIDED
+
+
+def test_fails_when_nobody_is_left() -> None:
+    get = operation(spares=())
+    assert get.unknown(A) is GetStep.FAILED
+
+
+def test_pr_counts_primaries_only() -> None:
+    get = GetOperation(r=2, pr=2, asked={A, D}, spares=[B], primaries=(A, B, C), merge=union)
+    get.answered(D, b"x")
+    assert get.asks == [B]
+    assert get.answered(A, b"x") is GetStep.NOTHING
+    assert get.answered(B, b"x") is GetStep.DECIDED
+
+
+def test_a_late_answer_is_only_repaired() -> None:
+    get = operation(asked=(A, B, C), spares=())
+    get.answered(A, b"xy")
+    get.answered(B, b"xy")
+    assert get.answered(C, b"x") is GetStep.NOTHING
+    assert get.repairs == [C]
+    assert get.merged == b"xy"
+
+
+def test_a_late_answer_that_knows_more_repairs_the_others() -> None:
+    get = operation(asked=(A, B, C), spares=())
+    get.answered(A, b"x")
+    get.answered(B, b"x")
+    get.answered(C, b"xy")
+    assert sorted(get.repairs) == [A, B]
+    assert get.best == b"xy"
+    assert get.merged == b"x"
+
+
+@pytest.mark.parametrize("seed", range(200))
+def test_a_decided_read_is_held_by_r_replicas(seed: int) -> None:
+    rng = random.Random(seed)
+    n = rng.randint(1, 5)
+    nodes = [NodeId(number) for number in range(1, n + 1)]
+    r = rng.randint(1, n)
+    stores: dict[NodeId, bytes | None] = {
+        node: bytes(sorted(rng.sample(b"abc", rng.randint(1, 3)))) if rng.random() < 0.7 else None for node in nodes
+    }
+    get = GetOperation(r=r, pr=0, asked=set(nodes[:r]), spares=nodes[r:], primaries=nodes, merge=union)
+    todo: list[tuple[str, NodeId]] = [("answer", node) for node in nodes[:r]]
+    ends: list[GetStep] = []
+    while todo:
+        kind, node = todo.pop(rng.randrange(len(todo)))
+        if rng.random() < 0.15:
+            step = get.lost(node)
+        elif kind == "answer":
+            step = get.answered(node, stores[node])
+        else:
+            old = stores[node]
+            assert get.best is not None
+            stores[node] = get.best if old is None else union(old, get.best)
+            step = get.written_back(node)
+        todo += [("answer", node) for node in get.asks] + [("write", node) for node in get.repairs]
+        get.asks.clear()
+        get.repairs.clear()
+        get.check()
+        if step is not GetStep.NOTHING:
+            ends.append(step)
+            if step is GetStep.DECIDED and get.merged is not None:
+                holding = [one for one in stores.values() if one is not None and union(one, get.merged) == one]
+                assert len(holding) >= r
+    if not ends:
+        ends.append(get.expired())
+    assert len(ends) == 1
