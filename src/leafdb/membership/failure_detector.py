@@ -1,0 +1,410 @@
+"""The failure detector of one node: SWIM with Lifeguard over reliable streams, as a pure machine.
+
+In each probe interval one member, in random rotation, is pinged. No ack within the timeout: some helpers are asked to
+ping it too. No ack at all by the end of the interval: it is a suspect, which is told to everybody and, with every
+message to it, to the suspect itself (Lifeguard's buddy). It refutes by beginning a new incarnation; or else its timer
+runs out and it is dead. The dead stay members and go on being pinged now and then, so a healed partition mends itself.
+
+Streams tell more than datagrams, but a verdict is never taken from them: a lost session starts a probe at once, a new
+one pings at once, and only answers count.
+
+Invariants: a suspicion timer runs for exactly the suspects; at most one probe of a node is under way; nobody becomes
+DEAD by our own timer within a probe interval after we ourselves stalled (the self-pause guard): what looked like
+silence may lie unread in our own buffers. What others say is believed as ever.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from math import inf
+from typing import TYPE_CHECKING
+
+from leafdb.membership.config import MembershipConfig
+from leafdb.membership.dissemination import ClaimQueue, tellings_max
+from leafdb.membership.effects import Effect, MemberChanged, PeerEpoch, Send
+from leafdb.membership.member import Claim, MemberState, first_incarnation
+from leafdb.membership.messages import Ack, AnyMessage, Ask, Gossip, Nack, Ping, Standing, Sync
+from leafdb.membership.probes import Probe, Relay, Rotation
+from leafdb.membership.suspicion import LocalHealth, Suspicion
+from leafdb.membership.view import View
+from leafdb.types import Epoch, Liveness, NodeId
+
+if TYPE_CHECKING:
+    from random import Random
+
+SUSPECTS_PINGED_MAX = 3
+
+
+class FailureDetector:
+    """Built once per start of the node; `boot` is the store's boot counter. Times are seconds of one monotonic clock.
+
+    Every method that takes `now` answers with effects, to be performed in order.
+    """
+
+    def __init__(self, config: MembershipConfig, me: NodeId, *, boot: int, now: float, rng: Random) -> None:
+        config.check()
+        self.config = config
+        self.me = me
+        self.view = View(me)
+        self.health = LocalHealth(config.health_score_max)
+        self._rng = rng
+        self._standing = Standing(first_incarnation(boot), Epoch(0), b"")
+        self._peer_epochs: dict[NodeId, tuple[Epoch, bytes]] = {}
+        self._queue = ClaimQueue()
+        self._suspicions: dict[NodeId, Suspicion] = {}
+        self._rotation = Rotation(rng)
+        self._dead_rotation = Rotation(rng)
+        self._probes: dict[NodeId, Probe] = {}
+        self._relays: dict[int, Relay] = {}
+        self._last_number = 0
+        self._next_probe = now + config.probe_interval_s * rng.random()
+        self._next_gossip = now
+        self._next_sync = inf
+        self._has_asked_table = False
+        self._no_verdict_before = now
+        self._due = inf
+        self._effects: list[Effect] = []
+
+    # -- inputs
+
+    def set_members(self, nodes: Iterable[NodeId], now: float) -> tuple[Effect, ...]:
+        """The cluster metadata names these nodes. New ones count as alive until probed."""
+        self._begin(now)
+        added, removed = self.view.set_members(nodes, now)
+        self._queue.forget(removed)
+        for node in removed:
+            self._suspicions.pop(node, None)
+            self._probes.pop(node, None)
+            self._peer_epochs.pop(node, None)
+        for number in [number for number, relay in self._relays.items() if relay.target not in self._others()]:
+            del self._relays[number]
+        if added and self._next_sync == inf:
+            self._next_sync = now + self.config.sync_interval_s * self._rng.random()
+        return self._end(now)
+
+    def announce(self, epoch: Epoch, digest: bytes) -> None:
+        """From now on tell the peers that we hold this version of the cluster metadata."""
+        self._standing = Standing(self._standing.incarnation, epoch, digest)
+
+    def on_session_established(self, node: NodeId, now: float) -> tuple[Effect, ...]:
+        """The control stream to `node` is up: ping it at once. The first peer of all is asked for its whole table."""
+        self._begin(now)
+        if self.view.get(node) is not None:
+            probe = self._probes.get(node)
+            if probe is None:
+                self._start_probe(node, now)
+            else:
+                self._send(node, Ping(self._standing, self._claims_for(node), number=probe.number))
+            if not self._has_asked_table:
+                self._has_asked_table = True
+                self._send(node, Sync(self._standing, self.view.claims(), answer=True))
+        return self._end(now)
+
+    def on_session_lost(self, node: NodeId, now: float) -> tuple[Effect, ...]:
+        """The control stream to `node` broke: probe at once. Not a verdict: it may only have been the stream."""
+        self._begin(now)
+        member = self.view.get(node)
+        if member is not None and member.liveness is not Liveness.DEAD and node not in self._probes:
+            self._start_probe(node, now)
+        return self._end(now)
+
+    def on_message(self, sender: NodeId, message: AnyMessage, now: float) -> tuple[Effect, ...]:
+        """`sender`, whose identity the transport has proved, says `message`."""
+        self._begin(now)
+        self._note_epoch(sender, message)
+        known = self.view.get(sender) is not None
+        if known:
+            for claim in message.claims:
+                self._hear(claim, now)
+            self._hear(Claim(sender, Liveness.ALIVE, message.standing.incarnation, sender), now)
+        match message:
+            case Ping(number=number):
+                self._send(sender, Ack(self._standing, self._claims_for(sender), number=number))
+            case Ack(number=number):
+                self._on_ack(sender, number, message.standing)
+            case Nack(number=number):
+                self._on_nack(sender, number)
+            case Ask(number=number, target=target) if known:
+                self._on_ask(sender, number, target, now)
+            case Sync(answer=True) if known:
+                self._send(sender, Sync(self._standing, self.view.claims(), answer=False))
+            case _:
+                pass
+        return self._end(now)
+
+    def on_time(self, now: float) -> tuple[Effect, ...]:
+        """Do what is due; call it when `deadline()` has come."""
+        self._begin(now)
+        for number, relay in [(number, relay) for number, relay in self._relays.items() if relay.due <= now]:
+            self._relay_due(number, relay)
+        for probe in [probe for probe in self._probes.values() if probe.due <= now]:
+            self._probe_due(probe, now)
+        if now >= self._no_verdict_before:
+            for node in [node for node, suspicion in self._suspicions.items() if suspicion.expires <= now]:
+                self._convict(node, now)
+        if self._next_probe <= now:
+            self._probe_tick(now)
+        if self._queue and self._next_gossip <= now:
+            self._gossip_tick(now)
+        if self._next_sync <= now:
+            self._sync_tick(now)
+        return self._end(now)
+
+    def deadline(self) -> float:
+        """When `on_time` is to be called next, if nothing else happens before; infinity while there is nobody else."""
+        return self._due
+
+    # -- outputs
+
+    @property
+    def incarnation(self) -> int:
+        """Our own, as the others know it."""
+        return self._standing.incarnation
+
+    def liveness(self, node: NodeId) -> Liveness | None:
+        """What `node` is believed to be; ourselves are alive; None for a stranger."""
+        if node == self.me:
+            return Liveness.ALIVE
+        member = self.view.get(node)
+        return None if member is None else member.liveness
+
+    def suspect_until(self, node: NodeId) -> float | None:
+        """When the suspect `node` will be believed dead, as things stand; None if it is no suspect."""
+        suspicion = self._suspicions.get(node)
+        return None if suspicion is None else max(suspicion.expires, self._no_verdict_before)
+
+    def peer_epoch(self, node: NodeId) -> tuple[Epoch, bytes] | None:
+        """The last (epoch, digest) heard from `node`."""
+        return self._peer_epochs.get(node)
+
+    def states(self) -> tuple[MemberState, ...]:
+        """What is believed of every other member."""
+        return self.view.states()
+
+    # -- each step
+
+    def _begin(self, now: float) -> None:
+        assert not self._effects, "a step began inside another"
+        if now - self._due > self.config.stall_s:
+            self._woke_late(now)
+
+    def _end(self, now: float) -> tuple[Effect, ...]:
+        self._due = max(now, self._earliest()) if len(self.view) else inf
+        effects = tuple(self._effects)
+        self._effects.clear()
+        return effects
+
+    def _earliest(self) -> float:
+        due = min(self._next_probe, self._next_sync)
+        if self._queue:
+            due = min(due, self._next_gossip)
+        for suspicion in self._suspicions.values():
+            due = min(due, max(suspicion.expires, self._no_verdict_before))
+        for probe in self._probes.values():
+            due = min(due, probe.due)
+        for relay in self._relays.values():
+            due = min(due, relay.due)
+        return due
+
+    def _woke_late(self, now: float) -> None:
+        """We did not run when we should have: forget what we failed to hear, ask again, judge nobody for a while."""
+        self.health.worse()
+        self._no_verdict_before = now + self.health.scale(self.config.probe_interval_s)
+        self._relays.clear()
+        stale, self._probes = self._probes, {}
+        for node in dict.fromkeys([*stale, *self._suspicions]):
+            self._start_probe(node, now)
+
+    # -- probing
+
+    def _others(self) -> set[NodeId]:
+        return {member.node for member in self.view}
+
+    def _send(self, to: NodeId, message: AnyMessage) -> None:
+        self._effects.append(Send(to, message))
+
+    def _number(self) -> int:
+        self._last_number += 1
+        return self._last_number
+
+    def _claims_for(self, to: NodeId) -> tuple[Claim, ...]:
+        """Gossip for a message to `to`; if it is not alive to us it hears so first, and can refute with its answer."""
+        nodes = len(self.view) + 1
+        claims = self._queue.take(
+            count_max=self.config.piggyback_claims_max - 1,
+            tellings=tellings_max(self.config.tellings_multiplier, nodes),
+        )
+        member = self.view.get(to)
+        if member is not None and member.liveness is not Liveness.ALIVE:
+            claims.insert(0, member.claim())
+        return tuple(claims)
+
+    def _ping(self, node: NodeId) -> int:
+        number = self._number()
+        self._send(node, Ping(self._standing, self._claims_for(node), number=number))
+        return number
+
+    def _start_probe(self, node: NodeId, now: float) -> None:
+        number = self._ping(node)
+        self._probes[node] = Probe(
+            number,
+            node,
+            ask_at=now + self.health.scale(self.config.probe_timeout_s),
+            fails_at=now + self.health.scale(self.config.probe_interval_s),
+        )
+
+    def _probe_tick(self, now: float) -> None:
+        self._next_probe = now + self.health.scale(self.config.probe_interval_s)
+        node = self._rotation.next(self.view.with_liveness(Liveness.ALIVE, Liveness.SUSPECT))
+        if node is not None and node not in self._probes:
+            self._start_probe(node, now)
+        suspects = [suspect for suspect in self._suspicions if suspect not in self._probes]
+        for suspect in suspects[:SUSPECTS_PINGED_MAX]:
+            self._ping(suspect)
+        dead = self._dead_rotation.next(self.view.with_liveness(Liveness.DEAD))
+        if dead is not None:
+            self._ping(dead)
+
+    def _probe_due(self, probe: Probe, now: float) -> None:
+        if not probe.asked:
+            probe.asked = True
+            candidates = [node for node in self.view.with_liveness(Liveness.ALIVE) if node != probe.target]
+            helpers = self._rng.sample(candidates, min(self.config.helpers, len(candidates)))
+            probe.helpers = frozenset(helpers)
+            for helper in helpers:
+                claims = self._claims_for(helper)
+                self._send(helper, Ask(self._standing, claims, number=probe.number, target=probe.target))
+        if probe.fails_at <= now:
+            del self._probes[probe.target]
+            member = self.view.get(probe.target)
+            assert member is not None, "a probe outlived its member"
+            if member.liveness is not Liveness.DEAD:
+                self.health.worse(probe.blame)
+                self._hear(Claim(member.node, Liveness.SUSPECT, member.incarnation, self.me), now)
+
+    def _on_ack(self, sender: NodeId, number: int, standing: Standing) -> None:
+        relay = self._relays.get(number)
+        if relay is not None and relay.target == sender:
+            del self._relays[number]
+            answered = Claim(sender, Liveness.ALIVE, standing.incarnation, self.me)
+            claims = (*self._claims_for(relay.origin), answered)
+            self._send(relay.origin, Ack(self._standing, claims, number=relay.origin_number))
+            return
+        for probe in self._probes.values():
+            if probe.number == number and (sender == probe.target or sender in probe.helpers):
+                del self._probes[probe.target]
+                self.health.better()
+                return
+
+    def _on_nack(self, sender: NodeId, number: int) -> None:
+        for probe in self._probes.values():
+            if probe.number == number and sender in probe.helpers:
+                probe.nacks.add(sender)
+
+    def _on_ask(self, origin: NodeId, number: int, target: NodeId, now: float) -> None:
+        if target == self.me:
+            self._send(origin, Ack(self._standing, self._claims_for(origin), number=number))
+        elif self.view.get(target) is not None and len(self._relays) < self.config.relays_max:
+            self._relays[self._ping(target)] = Relay(
+                origin,
+                number,
+                target,
+                nack_at=now + self.config.nack_after_s,
+                forget_at=now + 2 * self.config.probe_interval_s,
+            )
+
+    def _relay_due(self, number: int, relay: Relay) -> None:
+        if relay.nacked:
+            del self._relays[number]
+            return
+        relay.nacked = True
+        if self.view.get(relay.origin) is not None:
+            claims = self._claims_for(relay.origin)
+            self._send(relay.origin, Nack(self._standing, claims, number=relay.origin_number))
+
+    # -- believing
+
+    def _hear(self, claim: Claim, now: float) -> None:
+        if claim.node == self.me:
+            self._hear_of_ourselves(claim)
+            return
+        member = self.view.get(claim.node)
+        if member is None:
+            return
+        before = member.liveness
+        if self.view.believe(claim, now):
+            self._queue.put(claim)
+            self._suspicions.pop(claim.node, None)
+            if claim.liveness is Liveness.SUSPECT:
+                self._suspect(claim, now)
+            if claim.liveness is not before:
+                self._effects.append(MemberChanged(claim.node, claim.liveness))
+        elif claim.order == member.order and member.liveness is Liveness.SUSPECT:
+            self._confirm(claim)
+
+    def _suspect(self, claim: Claim, now: float) -> None:
+        nodes = len(self.view) + 1
+        min_s, max_s = self.config.suspicion_s(nodes)
+        self._suspicions[claim.node] = Suspicion(
+            claim.accuser,
+            now=now,
+            min_s=min_s,
+            max_s=max_s,
+            confirmations_wanted=self.config.confirmations_wanted(nodes),
+        )
+
+    def _confirm(self, claim: Claim) -> None:
+        if self._suspicions[claim.node].confirm(claim.accuser):
+            self._queue.put(claim)
+
+    def _hear_of_ourselves(self, claim: Claim) -> None:
+        ours = self._standing
+        if claim.incarnation < ours.incarnation:
+            return
+        if claim.liveness is Liveness.ALIVE and claim.incarnation == ours.incarnation:
+            return
+        if claim.liveness is not Liveness.ALIVE:
+            self.health.worse()
+        self._standing = Standing(claim.incarnation + 1, ours.epoch, ours.digest)
+        self._queue.put(Claim(self.me, Liveness.ALIVE, self._standing.incarnation, self.me))
+
+    def _convict(self, node: NodeId, now: float) -> None:
+        member = self.view.get(node)
+        assert member is not None, "a suspicion outlived its member"
+        self._hear(Claim(node, Liveness.DEAD, member.incarnation, self.me), now)
+
+    def _note_epoch(self, sender: NodeId, message: AnyMessage) -> None:
+        pair = (message.standing.epoch, message.standing.digest)
+        ours = (self._standing.epoch, self._standing.digest)
+        news = self._peer_epochs.get(sender) != pair
+        if self.view.get(sender) is not None:
+            self._peer_epochs[sender] = pair
+        if news or (pair != ours and isinstance(message, Ping | Ack)):
+            self._effects.append(PeerEpoch(sender, *pair))
+
+    # -- telling
+
+    def _gossip_tick(self, now: float) -> None:
+        self._next_gossip = now + self.config.gossip_interval_s
+        candidates = self.view.with_liveness(Liveness.ALIVE, Liveness.SUSPECT)
+        for node in self._rng.sample(candidates, min(self.config.gossip_fanout, len(candidates))):
+            claims = self._claims_for(node)
+            if claims:
+                self._send(node, Gossip(self._standing, claims))
+
+    def _sync_tick(self, now: float) -> None:
+        self._next_sync = now + self.config.sync_interval_s * (0.5 + self._rng.random())
+        candidates = self.view.with_liveness(Liveness.ALIVE)
+        if candidates:
+            self._send(self._rng.choice(candidates), Sync(self._standing, self.view.claims(), answer=True))
+
+    def check(self) -> None:
+        """Assert the machine's invariants."""
+        self.view.check()
+        self._queue.check()
+        assert self._suspicions.keys() == set(self.view.with_liveness(Liveness.SUSPECT)), "a timer for each suspect"
+        assert self._probes.keys() <= self._others()
+        assert all(node == probe.target for node, probe in self._probes.items())
+        assert len(self._relays) <= self.config.relays_max
+        assert 0 <= self.health.score <= self.health.score_max
+        assert not self._effects
