@@ -1,0 +1,163 @@
+"""The real file system: plain descriptors, no buffering of our own, no mmap (a media error would be a SIGBUS).
+
+`read_nowait` uses preadv2(RWF_NOWAIT): bytes that lie in the page cache come at once, anything else is None and is read
+in a thread. Where kernel or file system cannot do that, it always answers None.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+
+from leafdb.errors import StoreLocked
+
+_NOWAIT = getattr(os, "RWF_NOWAIT", 0)
+_sync_data = getattr(os, "fdatasync", os.fsync)
+
+
+class DiskFile:
+    """One descriptor; see `base.File` for the promises."""
+
+    __slots__ = ("_end", "_fd", "_nowait", "path")
+
+    def __init__(self, path: str, fd: int) -> None:
+        self.path = path
+        self._fd = fd
+        self._end = os.fstat(fd).st_size  # instead of O_APPEND, under which Linux ignores the offset of write_at
+        self._nowait = _NOWAIT != 0
+
+    def append(self, data: bytes) -> None:
+        self.write_at(self._end, data)
+
+    def write_at(self, offset: int, data: bytes) -> None:
+        written = os.pwrite(self._fd, data, offset)
+        self._end = max(self._end, offset + written)
+        if written == len(data):
+            return
+        rest = memoryview(data)[written:]
+        while rest:
+            offset += written
+            written = os.pwrite(self._fd, rest, offset)
+            self._end = max(self._end, offset + written)
+            rest = rest[written:]
+
+    def read_at(self, offset: int, size: int) -> bytes:
+        data = os.pread(self._fd, size, offset)
+        if len(data) == size:
+            return data
+        parts = [data]
+        got = len(data)
+        while data and got < size:
+            data = os.pread(self._fd, size - got, offset + got)
+            parts.append(data)
+            got += len(data)
+        return b"".join(parts)
+
+    def read_nowait(self, offset: int, size: int) -> bytes | None:
+        if not self._nowait:
+            return None
+        buffer = bytearray(size)
+        try:
+            got = os.preadv(self._fd, [buffer], offset, _NOWAIT)
+        except OSError as error:
+            if error.errno != errno.EAGAIN:
+                self._nowait = False  # not supported here; a media error will show itself again in read_at
+            return None
+        return bytes(buffer) if got == size else None
+
+    def size(self) -> int:
+        return os.fstat(self._fd).st_size
+
+    def sync(self) -> None:
+        _sync_data(self._fd)
+
+    def truncate(self, size: int) -> None:
+        os.ftruncate(self._fd, size)
+        self._end = size
+
+    def close(self) -> None:
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+
+class DiskLock:
+    """A held flock; the file names the process that holds it."""
+
+    __slots__ = ("_fd",)
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def release(self) -> None:
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+
+class DiskFileSystem:
+    """The files below `root`, which is made when it is missing."""
+
+    def __init__(self, root: str | os.PathLike[str]) -> None:
+        self.root = os.path.abspath(os.fspath(root))
+        os.makedirs(self.root, exist_ok=True)
+
+    def _absolute(self, path: str) -> str:
+        assert not path.startswith("/"), f"{path!r} is not relative"
+        assert ".." not in path.split("/"), f"{path!r} leaves the root"
+        return os.path.join(self.root, path) if path else self.root
+
+    def create(self, path: str) -> DiskFile:
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        return DiskFile(path, os.open(self._absolute(path), flags, 0o600))
+
+    def open_read(self, path: str) -> DiskFile:
+        return DiskFile(path, os.open(self._absolute(path), os.O_RDONLY | os.O_CLOEXEC))
+
+    def open_append(self, path: str) -> DiskFile:
+        return DiskFile(path, os.open(self._absolute(path), os.O_RDWR | os.O_CLOEXEC))
+
+    def rename(self, source: str, target: str) -> None:
+        os.replace(self._absolute(source), self._absolute(target))
+
+    def link(self, source: str, target: str) -> None:
+        os.link(self._absolute(source), self._absolute(target))
+
+    def unlink(self, path: str) -> None:
+        os.unlink(self._absolute(path))
+
+    def exists(self, path: str) -> bool:
+        return os.path.exists(self._absolute(path))
+
+    def list(self, directory: str) -> list[str]:
+        try:
+            return sorted(os.listdir(self._absolute(directory)))
+        except FileNotFoundError:
+            return []
+
+    def mkdir(self, directory: str) -> None:
+        os.makedirs(self._absolute(directory), mode=0o700, exist_ok=True)
+
+    def sync_dir(self, directory: str) -> None:
+        fd = os.open(self._absolute(directory), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+    def lock(self, path: str) -> DiskLock:
+        fd = os.open(self._absolute(path), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            holder = os.pread(fd, 32, 0).decode("ascii", "replace").strip() or "unknown"
+            os.close(fd)
+            raise StoreLocked(f"{self._absolute(path)} is held by process {holder}", path=path) from error
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, f"{os.getpid()}\n".encode("ascii"), 0)
+        return DiskLock(fd)
+
+    def free_bytes(self) -> int:
+        stat = os.statvfs(self.root)
+        return stat.f_bavail * stat.f_frsize

@@ -1,0 +1,309 @@
+"""A file system in memory that knows what a power cut would leave of it.
+
+Each file holds its content as the process sees it and, beside it, the content the platter has plus the list of writes
+made since the last sync; directories likewise hold names and the list of changes since the last `sync_dir`. A power cut
+(`power_cut`) makes a new file system from the durable half and a random selection of the rest: of unsynced writes any
+subset, in pieces (a lost piece of a longer file reads as zeros); of unsynced names any subset. That is what POSIX
+allows, and more than most disks do.
+
+A failed sync drops its writes from the durable half for good while reads go on showing them, as Linux does.
+
+Deterministic: the same calls and the same rng give the same file system. `on_call` sees every call that changes
+something, after it took effect, so that a test can clone at each of them; `Faults` makes chosen calls fail.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from random import Random
+
+from leafdb.errors import StoreLocked
+from leafdb.vfs.base import parent_of
+from leafdb.vfs.memory_node import Directory, MemoryNode
+
+_ROOM = 1 << 40
+
+
+@dataclass(slots=True)
+class Fault:
+    """Make the calls of one kind fail: the `at`-th from now (1 is the next), and `count` of them."""
+
+    kind: str
+    at: int = 1
+    error: int = errno.EIO
+    count: int = 1
+    path_prefix: str = ""
+    short: bool = False
+    """Half of the data is written before the error."""
+    seen: int = field(default=0, init=False)
+
+    def strikes(self, kind: str, path: str) -> bool:
+        if kind != self.kind or not path.startswith(self.path_prefix):
+            return False
+        self.seen += 1
+        return self.at <= self.seen < self.at + self.count
+
+
+class MemoryFile:
+    """One open file of a `MemoryFileSystem`; see `base.File` for the promises."""
+
+    __slots__ = ("_closed", "_fs", "_node", "_writable", "path")
+
+    def __init__(self, fs: MemoryFileSystem, path: str, node: MemoryNode, *, writable: bool) -> None:
+        self.path = path
+        self._fs = fs
+        self._node = node
+        self._writable = writable
+        self._closed = False
+
+    def append(self, data: bytes) -> None:
+        self._write("append", len(self._node.content), data)
+
+    def write_at(self, offset: int, data: bytes) -> None:
+        self._write("write_at", offset, data)
+
+    def _write(self, kind: str, offset: int, data: bytes) -> None:
+        assert self._writable, f"{self.path} is open for reading"
+        self._usable()
+        fs = self._fs
+        with fs.guard:
+            fault = fs.fault_for(kind, self.path)
+            if fault is not None:
+                if fault.short:
+                    self._node.write(offset, bytes(data[: len(data) // 2]))
+                raise fs.failure(fault.error, self.path)
+            room = fs.room()
+            growth = offset + len(data) - len(self._node.content)
+            if growth > room:
+                self._node.write(offset, bytes(data[: max(0, len(data) - growth + room)]))
+                raise fs.failure(errno.ENOSPC, self.path)
+            self._node.write(offset, bytes(data))
+        fs.called(kind, self.path)
+
+    def read_at(self, offset: int, size: int) -> bytes:
+        self._usable()
+        self._fs.check_fault("read_at", self.path)
+        return bytes(self._node.content[offset : offset + size])
+
+    def read_nowait(self, offset: int, size: int) -> bytes | None:
+        self._usable()
+        if self._fs.cold:
+            return None
+        data = self.read_at(offset, size)
+        return data if len(data) == size else None
+
+    def size(self) -> int:
+        self._usable()
+        return len(self._node.content)
+
+    def sync(self) -> None:
+        self._usable()
+        fs = self._fs
+        with fs.guard:
+            fault = fs.fault_for("sync", self.path)
+            if fault is not None:
+                self._node.sync_failed()
+                raise fs.failure(fault.error, self.path)
+            self._node.sync()
+        fs.called("sync", self.path)
+
+    def truncate(self, size: int) -> None:
+        assert self._writable, f"{self.path} is open for reading"
+        self._usable()
+        self._fs.check_fault("truncate", self.path)
+        with self._fs.guard:
+            self._node.truncate(size)
+        self._fs.called("truncate", self.path)
+
+    def close(self) -> None:
+        if not self._closed:
+            self._closed = True
+            self._fs.open_files -= 1
+            self._fs.check_fault("close", self.path)
+
+    def _usable(self) -> None:
+        if self._closed:
+            raise OSError(errno.EBADF, "the file is closed", self.path)
+
+
+class MemoryLock:
+    """A held lock of a `MemoryFileSystem`."""
+
+    __slots__ = ("_fs", "_path")
+
+    def __init__(self, fs: MemoryFileSystem, path: str) -> None:
+        self._fs = fs
+        self._path = path
+
+    def release(self) -> None:
+        self._fs.locks.discard(self._path)
+
+
+class MemoryFileSystem:
+    """See the module. `quota_bytes` bounds the content of all files; `cold` makes `read_nowait` always answer None."""
+
+    def __init__(self, *, quota_bytes: int | None = None) -> None:
+        self.quota_bytes = quota_bytes
+        self.cold = False
+        self.on_call: Callable[[str, str], None] | None = None
+        self.faults: list[Fault] = []
+        self.locks: set[str] = set()
+        self.open_files = 0
+        self.guard = threading.RLock()
+        self._directories: dict[str, Directory] = {"": Directory(MemoryNode())}
+
+    # -- what the test asks
+
+    def power_cut(self, rng: Random, *, keep: float | None = None) -> MemoryFileSystem:
+        """The file system another process would find after the power went now.
+
+        `keep` is the chance of each unsynced change to survive: 0.0 none, 1.0 all; None draws it from `rng`, which is
+        how rare combinations are met. The present file system stays as it is.
+        """
+        chance = rng.choice((0.0, 0.1, 0.5, 0.9, 1.0)) if keep is None else keep
+        clone = MemoryFileSystem(quota_bytes=self.quota_bytes)
+        with self.guard:
+            nodes: dict[int, MemoryNode] = {}
+            clone._directories = {"": self._directories[""].after_cut(rng, chance, nodes)}
+            # a directory whose own name was lost takes its content with it
+            for path in sorted(self._directories):
+                if path and self._name_of(path) in clone._names_or_none(parent_of(path)):
+                    clone._directories[path] = self._directories[path].after_cut(rng, chance, nodes)
+        return clone
+
+    def flip(self, path: str, offset: int, mask: int = 1) -> None:
+        """Rot: change bits of a durable byte."""
+        self._node(path).flip(offset, mask)
+
+    def used_bytes(self) -> int:
+        nodes = {id(node): node for directory in self._directories.values() for node in directory.names.values()}
+        return sum(len(node.content) for node in nodes.values())
+
+    # -- base.FileSystem
+
+    def create(self, path: str) -> MemoryFile:
+        with self.guard:
+            self.check_fault("create", path)
+            directory = self._directory(parent_of(path), path)
+            if self._name_of(path) in directory.names:
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path)
+            node = MemoryNode()
+            directory.change(self._name_of(path), node)
+        self.called("create", path)
+        return self._opened(path, node, writable=True)
+
+    def open_read(self, path: str) -> MemoryFile:
+        self.check_fault("open", path)
+        return self._opened(path, self._node(path), writable=False)
+
+    def open_append(self, path: str) -> MemoryFile:
+        self.check_fault("open", path)
+        return self._opened(path, self._node(path), writable=True)
+
+    def rename(self, source: str, target: str) -> None:
+        assert parent_of(source) == parent_of(target), "renames across directories are not atomic here"
+        with self.guard:
+            self.check_fault("rename", source)
+            node = self._node(source)
+            self._directory(parent_of(source), source).rename(self._name_of(source), self._name_of(target), node)
+        self.called("rename", target)
+
+    def link(self, source: str, target: str) -> None:
+        with self.guard:
+            self.check_fault("link", target)
+            directory = self._directory(parent_of(target), target)
+            if self._name_of(target) in directory.names:
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), target)
+            directory.change(self._name_of(target), self._node(source))
+        self.called("link", target)
+
+    def unlink(self, path: str) -> None:
+        with self.guard:
+            self.check_fault("unlink", path)
+            self._node(path)
+            self._directory(parent_of(path), path).change(self._name_of(path), None)
+        self.called("unlink", path)
+
+    def exists(self, path: str) -> bool:
+        return path in self._directories or self._name_of(path) in self._names_or_none(parent_of(path))
+
+    def list(self, directory: str) -> list[str]:
+        return sorted(self._names_or_none(directory))
+
+    def mkdir(self, directory: str) -> None:
+        if directory in self._directories:
+            return
+        parent = parent_of(directory)
+        if parent:
+            self.mkdir(parent)
+        with self.guard:
+            node = MemoryNode()
+            self._directories[parent].change(self._name_of(directory), node)
+            self._directories[directory] = Directory(node)
+        self.called("mkdir", directory)
+
+    def sync_dir(self, directory: str) -> None:
+        with self.guard:
+            self.check_fault("sync_dir", directory)
+            self._directory(directory, directory).sync()
+        self.called("sync_dir", directory)
+
+    def lock(self, path: str) -> MemoryLock:
+        if path in self.locks:
+            raise StoreLocked(f"{path} is held by another", path=path)
+        self.locks.add(path)
+        if not self.exists(path):
+            self.create(path).close()
+        return MemoryLock(self, path)
+
+    def free_bytes(self) -> int:
+        return self.room()
+
+    # -- what files ask
+
+    def room(self) -> int:
+        return _ROOM if self.quota_bytes is None else max(0, self.quota_bytes - self.used_bytes())
+
+    def fault_for(self, kind: str, path: str) -> Fault | None:
+        struck = [fault for fault in self.faults if fault.strikes(kind, path)]
+        return struck[0] if struck else None
+
+    def check_fault(self, kind: str, path: str) -> None:
+        fault = self.fault_for(kind, path)
+        if fault is not None:
+            raise self.failure(fault.error, path)
+
+    def failure(self, error: int, path: str) -> OSError:
+        return OSError(error, os.strerror(error), path)
+
+    def called(self, kind: str, path: str) -> None:
+        if self.on_call is not None:
+            self.on_call(kind, path)
+
+    def _opened(self, path: str, node: MemoryNode, *, writable: bool) -> MemoryFile:
+        self.open_files += 1
+        return MemoryFile(self, path, node, writable=writable)
+
+    def _directory(self, directory: str, path: str) -> Directory:
+        found = self._directories.get(directory)
+        if found is None:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+        return found
+
+    def _names_or_none(self, directory: str) -> dict[str, MemoryNode]:
+        found = self._directories.get(directory)
+        return {} if found is None else found.names
+
+    def _node(self, path: str) -> MemoryNode:
+        node = self._names_or_none(parent_of(path)).get(self._name_of(path))
+        if node is None or path in self._directories:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+        return node
+
+    @staticmethod
+    def _name_of(path: str) -> str:
+        return path.rpartition("/")[2]
