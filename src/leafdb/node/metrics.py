@@ -1,0 +1,241 @@
+"""What a node counts. Plain attributes and small lists, read when somebody asks.
+
+The request path pays one attribute increment for a counter and one bisection for a histogram. Nothing here knows
+Prometheus: an embedded node counts as well, and `metrics_page` turns a `Metrics` into text where the server extra is
+installed. One object per node, never one per process, so that a whole cluster can live in one process.
+
+Every counter has a line in COUNTERS and every gauge one in GAUGES: what is not described there cannot be shown, and a
+test holds the tables and the attributes together. Labels are small closed sets; never a key, never an address.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable, Mapping
+from typing import Final, NamedTuple
+
+from leafdb.errors import DeadlineExceeded, LeafdbError, NotApplied, OutcomeUnknown, Reason
+
+Labels = tuple[tuple[str, str], ...]
+
+
+class Counted(NamedTuple):
+    """One counter attribute and the sample it becomes."""
+
+    attribute: str
+    metric: str
+    help: str
+    labels: Labels = ()
+
+
+REQUESTS: Final = "Requests of clients answered without error, by operation."
+HINTS: Final = "Hints, by what became of them."
+SENT: Final = "Records that anti-entropy gave to peers or took from them."
+
+COUNTERS: Final = (
+    Counted("puts_total", "leafdb_requests_total", REQUESTS, (("op", "put"),)),
+    Counted("gets_total", "leafdb_requests_total", REQUESTS, (("op", "get"),)),
+    Counted("scans_total", "leafdb_requests_total", REQUESTS, (("op", "scan"),)),
+    Counted("admin_total", "leafdb_requests_total", REQUESTS, (("op", "admin"),)),
+    Counted("outcomes_unknown_total", "leafdb_outcomes_unknown_total", "Writes answered with an unknown outcome."),
+    Counted("deadlines_exceeded_total", "leafdb_deadlines_exceeded_total", "Requests whose deadline passed."),
+    Counted("failures_total", "leafdb_failures_total", "Requests answered with an error of leafdb itself."),
+    Counted("blind_writes_total", "leafdb_blind_writes_total", "Puts without a context."),
+    Counted("forwards_total", "leafdb_forwards_total", "Requests passed on to a node that may coordinate them."),
+    Counted("fallback_writes_total", "leafdb_fallback_writes_total", "Puts this node coordinated as a fallback."),
+    Counted("hedges_total", "leafdb_hedges_total", "Reads that asked one more replica because one was slow."),
+    Counted("write_backs_total", "leafdb_write_backs_total", "Reads that wrote their merge back before answering."),
+    Counted("read_repairs_total", "leafdb_read_repairs_total", "Replicas sent a newer record after a read."),
+    Counted("hints_stored_total", "leafdb_hints_total", HINTS, (("event", "stored"),)),
+    Counted("hints_delivered_total", "leafdb_hints_total", HINTS, (("event", "delivered"),)),
+    Counted("hints_expired_total", "leafdb_hints_total", HINTS, (("event", "expired"),)),
+    Counted("hints_overflowed_total", "leafdb_hints_total", HINTS, (("event", "overflowed"),)),
+    Counted("exchanges_total", "leafdb_anti_entropy_exchanges_total", "Partitions compared with a peer to the end."),
+    Counted("exchange_keys_differing_total", "leafdb_anti_entropy_keys_differing_total", "Keys found to differ."),
+    Counted("exchange_keys_sent_total", "leafdb_anti_entropy_keys_total", SENT, (("direction", "sent"),)),
+    Counted("exchange_keys_received_total", "leafdb_anti_entropy_keys_total", SENT, (("direction", "received"),)),
+    Counted("sessions_opened_total", "leafdb_sessions_opened_total", "Sessions accepted or dialled."),
+    Counted("sessions_refused_total", "leafdb_sessions_refused_total", "Connections refused for want of room."),
+    Counted("handshakes_failed_total", "leafdb_handshakes_failed_total", "Sessions that ended before a welcome."),
+    Counted("protocol_errors_total", "leafdb_protocol_errors_total", "Sessions closed for breaking the protocol."),
+    Counted("callbacks_failed_total", "leafdb_callbacks_failed_total", "Callbacks that raised; each is logged."),
+    Counted("received_bytes_total", "leafdb_received_bytes_total", "Bytes read from sessions."),
+    Counted("sent_bytes_total", "leafdb_sent_bytes_total", "Bytes written to sessions."),
+    Counted("metadata_installed_total", "leafdb_metadata_installed_total", "Versions of the metadata taken over."),
+)
+
+
+class Gauge(NamedTuple):
+    """Something read at the moment of asking. With a label, the reader gives a value for each of its values."""
+
+    metric: str
+    help: str
+    label: str = ""
+
+
+GAUGES: Final = {
+    "inflight_requests": Gauge("leafdb_inflight_requests", "Operations this node coordinates at the moment."),
+    "pending_keys": Gauge("leafdb_pending_keys", "Keys whose record is being fetched from the disk."),
+    "sessions": Gauge("leafdb_sessions", "Open sessions, by kind.", "kind"),
+    "outbox_bytes": Gauge("leafdb_outbox_bytes", "Bytes queued to be sent, over all sessions."),
+    "memory_bytes": Gauge("leafdb_memory_bytes", "Bytes the memory ledger has given out, by use.", "use"),
+    "memory_limit_bytes": Gauge("leafdb_memory_limit_bytes", "What the ledger may give out."),
+    "members": Gauge("leafdb_members", "Members as this node sees them, by state.", "state"),
+    "ring_epoch": Gauge("leafdb_ring_epoch", "Epoch of the metadata in use; 0 before a cluster is joined."),
+    "ring_owned_ratio": Gauge("leafdb_ring_owned_ratio", "Share of the partitions this node owns."),
+    "hints_pending": Gauge("leafdb_hints_pending", "Hints held, by the name of the node they are for.", "target"),
+    "hint_bytes": Gauge("leafdb_hint_bytes", "Bytes of hints held."),
+    "hint_oldest_age": Gauge("leafdb_hint_oldest_age_seconds", "Age of the oldest hint held."),
+    "repairs_pending": Gauge("leafdb_repairs_pending", "Partitions that wait for an exchange."),
+    "storage_bytes": Gauge("leafdb_storage_bytes", "Bytes on disk, by kind of file.", "kind"),
+    "memtable_bytes": Gauge("leafdb_memtable_bytes", "Bytes in memtables, frozen ones included."),
+    "tables": Gauge("leafdb_tables", "Tables in the store, by level.", "level"),
+    "compaction_pending_bytes": Gauge("leafdb_compaction_pending_bytes", "Bytes compaction still has to rewrite."),
+    "clock_drift": Gauge("leafdb_clock_drift_seconds", "Greatest drift seen from a peer's clock."),
+}
+
+DURATION_BOUNDS_S: Final = (
+    0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
+)  # fmt: skip
+SIBLING_BOUNDS: Final = (1.0, 2.0, 3.0, 5.0, 10.0, 20.0, 40.0, 64.0)
+
+
+class Histogram:
+    """Counts of observations by upper bound, the last for those beyond every bound."""
+
+    __slots__ = ("bounds", "counts", "help", "labels", "metric", "total")
+
+    def __init__(self, metric: str, help: str, bounds: tuple[float, ...], labels: Labels = ()) -> None:
+        assert list(bounds) == sorted(set(bounds))
+        self.metric = metric
+        self.help = help
+        self.labels = labels
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.total = 0.0
+
+    def observe(self, value: float) -> None:
+        """Count one observation; a value equal to a bound belongs to it."""
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.total += value
+
+    @property
+    def count(self) -> int:
+        """How many observations there were."""
+        return sum(self.counts)
+
+    def quantile(self, q: float) -> float:
+        """An upper bound of the q-quantile, infinite beyond the last bound; 0 when nothing was observed."""
+        assert 0.0 <= q <= 1.0
+        wanted = q * self.count
+        seen = 0
+        for index, count in enumerate(self.counts):
+            seen += count
+            if count and seen >= wanted:
+                return self.bounds[index] if index < len(self.bounds) else float("inf")
+        return 0.0
+
+
+class Metrics:
+    """Everything one node counts."""
+
+    def __init__(self) -> None:
+        self.puts_total = 0
+        self.gets_total = 0
+        self.scans_total = 0
+        self.admin_total = 0
+        self.outcomes_unknown_total = 0
+        self.deadlines_exceeded_total = 0
+        self.failures_total = 0
+        self.blind_writes_total = 0
+        self.forwards_total = 0
+        self.fallback_writes_total = 0
+        self.hedges_total = 0
+        self.write_backs_total = 0
+        self.read_repairs_total = 0
+        self.hints_stored_total = 0
+        self.hints_delivered_total = 0
+        self.hints_expired_total = 0
+        self.hints_overflowed_total = 0
+        self.exchanges_total = 0
+        self.exchange_keys_differing_total = 0
+        self.exchange_keys_sent_total = 0
+        self.exchange_keys_received_total = 0
+        self.sessions_opened_total = 0
+        self.sessions_refused_total = 0
+        self.handshakes_failed_total = 0
+        self.protocol_errors_total = 0
+        self.callbacks_failed_total = 0
+        self.received_bytes_total = 0
+        self.sent_bytes_total = 0
+        self.metadata_installed_total = 0
+        self.rejected: dict[str, int] = {str(reason): 0 for reason in Reason}
+        """Refusals by reason. All reasons are there from the start, so that a rate over them has a beginning."""
+        self.put_duration = _duration("leafdb_request_duration_seconds", "Coordinating one request.", "put")
+        self.get_duration = _duration("leafdb_request_duration_seconds", "Coordinating one request.", "get")
+        self.wal_sync_duration = _duration("leafdb_wal_sync_duration_seconds", "One fdatasync of the WAL.")
+        self.loop_lag = _duration("leafdb_event_loop_lag_seconds", "How late the event loop wakes a sleeper.")
+        self.siblings = Histogram("leafdb_siblings_per_key", "Live siblings a read found.", SIBLING_BOUNDS)
+        self._readers: dict[str, Callable[[], float | Mapping[str, float]]] = {}
+        self._labelled: dict[str, Labels] = {}
+
+    @property
+    def histograms(self) -> tuple[Histogram, ...]:
+        """All of them; those of one metric are neighbours."""
+        return (self.put_duration, self.get_duration, self.wal_sync_duration, self.loop_lag, self.siblings)
+
+    def refused(self, error: LeafdbError) -> None:
+        """A request was answered with `error`."""
+        if isinstance(error, NotApplied):
+            self.rejected[str(error.reason)] += 1
+        elif isinstance(error, OutcomeUnknown):
+            self.outcomes_unknown_total += 1
+        elif isinstance(error, DeadlineExceeded):
+            self.deadlines_exceeded_total += 1
+        else:
+            self.failures_total += 1
+
+    def watch(self, name: str, read: Callable[[], float | Mapping[str, float]]) -> None:
+        """Name the reader of a gauge of GAUGES. It is called on the event loop whenever somebody asks: be quick."""
+        assert name in GAUGES, f"no gauge is called {name}"
+        self._readers[name] = read
+
+    def info(self, metric: str, **labels: str) -> None:
+        """A sample that is always 1 and tells by its labels: versions and names."""
+        assert metric.startswith("leafdb_")
+        assert metric.endswith("_info")
+        self._labelled[metric] = tuple(labels.items())
+
+    @property
+    def infos(self) -> Mapping[str, Labels]:
+        """What `info` was told."""
+        return self._labelled
+
+    def gauges(self) -> dict[str, float | Mapping[str, float]]:
+        """Every gauge that has a reader, read now."""
+        return {name: self._readers[name]() for name in GAUGES if name in self._readers}
+
+    def counters(self) -> dict[str, int]:
+        """Every counter by its attribute's name."""
+        return {counted.attribute: getattr(self, counted.attribute) for counted in COUNTERS}
+
+    def snapshot(self) -> dict[str, int | float]:
+        """Counters and refusals in one flat map, for the admin verb `stats`."""
+        found: dict[str, int | float] = dict(self.counters())
+        found.update({f"rejected_{reason}_total": count for reason, count in self.rejected.items() if count})
+        for name, value in self.gauges().items():
+            if isinstance(value, Mapping):
+                found.update({f"{name}.{label}": one for label, one in value.items()})
+            else:
+                found[name] = value
+        return found
+
+    def check(self) -> None:
+        """Counters never fall below zero, histograms add up, every described counter exists."""
+        assert all(count >= 0 for count in self.counters().values())
+        assert all(count >= 0 for count in self.rejected.values())
+        assert all(histogram.count >= 0 for histogram in self.histograms)
+
+
+def _duration(metric: str, help: str, op: str = "") -> Histogram:
+    return Histogram(metric, help, DURATION_BOUNDS_S, (("op", op),) if op else ())
