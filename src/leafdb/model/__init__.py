@@ -1,1 +1,1 @@
-"""leafdb.model"""
+"""What a value is: keys, actors, causal clocks, records and their one merge, sealed contexts, buckets. Pure."""

@@ -1,0 +1,94 @@
+"""The hybrid logical clock: stamps that follow wall time, never go back, and never repeat within one store.
+
+    stamp = unix milliseconds << 16 | logical counter              64 bits
+
+Stamps decide between siblings of `lww` buckets and tell people when something was written; causality is the business of
+`clock.py`. Three rules:
+
+- **Never back, restarts included.** Stamps stay below a *ceiling* that is made durable before it is used; a restarted
+  clock begins at the ceiling it finds. Wall time that jumps back only makes the counter run.
+- **Above what was read.** An `lww` write's stamp exceeds every stamp in the record it read (`floor`).
+- **No peer drags us.** A stamp more than HLC_DRIFT_MS_MAX ahead of our wall clock is not taken over. If it is the floor
+  of a write, that one write still goes above it, without moving the clock; such a stamp may lie above the ceiling,
+  which is harmless, for the record it goes into carries its own floor.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from leafdb.limits import HLC_DRIFT_MS_MAX, HLC_LEASE_MS
+
+LOGICAL_BITS: Final = 16
+STAMP_MAX: Final = (1 << 63) - 1
+"""The year 6429; the top bit stays free, so that a stamp plus one is always a 64-bit number."""
+
+
+class LeaseExhausted(Exception):
+    """A durable block of numbers is used up and its successor is not durable yet: wait for `grant`."""
+
+
+def stamp_ms(stamp: int) -> int:
+    """The unix milliseconds in a stamp."""
+    return stamp >> LOGICAL_BITS
+
+
+class HybridClock:
+    """One store's clock. `ceiling` is the durable one found at start, 0 for a new store."""
+
+    __slots__ = ("_last", "ceiling")
+
+    def __init__(self, ceiling: int = 0) -> None:
+        self.ceiling = ceiling
+        self._last = ceiling
+        """The newest stamp handed out or taken over. It may equal the ceiling: nothing is minted there."""
+
+    @property
+    def last(self) -> int:
+        """The newest stamp this clock knows of."""
+        return self._last
+
+    def tick(self, now_ms: int, floor: int = 0) -> int:
+        """A new stamp, above all before it and above `floor`. Raises LeaseExhausted when it would reach the ceiling."""
+        stamp = now_ms << LOGICAL_BITS
+        if stamp <= self._last:
+            stamp = self._last + 1
+        dragged = floor >= stamp
+        if dragged and stamp_ms(floor) <= now_ms + HLC_DRIFT_MS_MAX:
+            stamp = floor + 1
+            dragged = False
+        if stamp >= self.ceiling:
+            raise LeaseExhausted(f"stamp {stamp} is not below the ceiling {self.ceiling}")
+        self._last = stamp
+        return floor + 1 if dragged else stamp
+
+    def observe(self, stamp: int, now_ms: int) -> bool:
+        """Take a peer's stamp into account. False: it is beyond the drift bound and was ignored; raise the alarm."""
+        if stamp_ms(stamp) > now_ms + HLC_DRIFT_MS_MAX:
+            return False
+        if stamp > self._last:
+            self._last = stamp
+        return True
+
+    def lease_wanted(self, now_ms: int) -> int | None:
+        """The next ceiling to make durable and then `grant`, once less than half of a lease is left; else None.
+
+        A clock that is ahead of the wall (it began at an old ceiling, or a peer is fast) asks for little beyond where
+        it is: a store that crashes in a loop would otherwise run ahead by a whole lease each time.
+        Answers the like until granted: the caller keeps one request under way.
+        """
+        last_ms = stamp_ms(self._last)
+        ceiling_ms = stamp_ms(self.ceiling)
+        if ceiling_ms - max(now_ms, last_ms) > HLC_LEASE_MS // 2:
+            return None
+        wanted_ms = max(now_ms + HLC_LEASE_MS, last_ms + HLC_LEASE_MS // 8)
+        return wanted_ms << LOGICAL_BITS if wanted_ms - ceiling_ms >= HLC_LEASE_MS // 16 else None
+
+    def grant(self, ceiling: int) -> None:
+        """`ceiling` is durable now. An older one than we have changes nothing."""
+        self.ceiling = max(self.ceiling, ceiling)
+
+    def check(self) -> None:
+        """Raises AssertionError when an invariant is broken."""
+        assert 0 <= self._last <= STAMP_MAX
+        assert 0 <= self.ceiling <= STAMP_MAX

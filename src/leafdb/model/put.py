@@ -1,0 +1,175 @@
+"""Minting: turning a client's write into a record with a new dot. Only the coordinating replica does it.
+
+    put(local, context, value) = local without the siblings that the context covers, plus the value under a new dot;
+                                 clock = local's + the context's + the new dot
+
+**No dot twice.** The dot is the next one of our own actor with the highest epoch named anywhere, and only if nothing
+says that we may have forgotten some of it: its epoch is not below `epochs.floor`, the local record has its entry,
+and joining the context to the local clock teaches nothing about it. In every other case, a missing local
+record included, a fresh epoch is taken. On the replica path the same doubt is settled at once by `adopt`: an entry at 0
+of a fresh epoch becomes the one that the next put increments.
+
+**Limits act here and never in merge**, where refusing would make replicas diverge for ever. A put that lowers what it
+finds too high is always admitted, so reading and resolving always work.
+
+**lww**: the new sibling replaces all; its stamp is raised, if it must be, above every stamp in the record. A context
+only adds what it knows to the clock: `merge` decides by stamps.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+from leafdb.limits import HLC_DRIFT_MS_MAX, RECORD_BYTES_MAX, SIBLINGS_MAX, SIBLINGS_STORED_MAX, VALUE_BYTES_MAX
+from leafdb.model.actor import Actor, ActorIdentity, epoch_of
+from leafdb.model.clock import COUNTER_MAX, EMPTY, CausalClock, Dot
+from leafdb.model.epochs import EpochLease
+from leafdb.model.hlc import STAMP_MAX, stamp_ms
+from leafdb.model.live import shown
+from leafdb.model.record_format import (
+    Header,
+    Record,
+    RecordError,
+    Sibling,
+    clock_names,
+    clock_of,
+    encode,
+    first,
+    header,
+)
+from leafdb.types import Conflict
+
+_NOTHING: Final = Header(EMPTY, {}, b"")
+
+
+class PutRefused(ValueError):
+    """The put breaks a limit; nothing was minted that anyone saw."""
+
+
+class ConflictLimit(PutRefused):
+    """It would leave more than SIBLINGS_MAX siblings: read, resolve, write with the context."""
+
+
+class RecordTooLarge(PutRefused):
+    """The value, or the record with it, is over its bound."""
+
+
+class PutResult(NamedTuple):
+    """The merged record to store and send, and the dot it minted."""
+
+    data: bytes
+    dot: Dot
+
+
+def put(
+    local: bytes | None,
+    context: CausalClock | None,
+    *,
+    identity: ActorIdentity,
+    epochs: EpochLease,
+    stamp: int,
+    expires_ms: int,
+    op_id: bytes,
+    value: bytes | None,
+    conflict: Conflict,
+) -> PutResult:
+    """Write `value` (None: delete) over `local`; `context` is what the writer had seen (None: blind).
+
+    Raises ConflictLimit, RecordTooLarge, LeaseExhausted; RecordError when `local` is malformed.
+    """
+    if value is not None and len(value) > VALUE_BYTES_MAX:
+        raise RecordTooLarge(f"a value of {len(value)} bytes is over {VALUE_BYTES_MAX}")
+    if local is None and not context:
+        actor = identity.actor(epochs.next())
+        return PutResult(first(actor, stamp, expires_ms, op_id, value), (actor, 1))
+
+    found = _NOTHING if local is None else header(local)
+    heads = found.heads
+    known = found.clock if context is None else found.clock.merge(context)
+    if conflict is Conflict.LWW:
+        siblings: dict[Dot, Sibling] = {}
+        for head in heads.values():
+            stamp = max(stamp, head.stamp + 1)
+        if stamp > STAMP_MAX:
+            raise RecordError("the record's stamp leaves no room above it")
+    elif context is None:
+        siblings = {dot: found.sibling(dot) for dot in heads}
+    else:
+        siblings = {dot: found.sibling(dot) for dot in heads if not context.covers(dot)}
+
+    if len(siblings) >= SIBLINGS_MAX:
+        _limit_siblings(found, siblings, stamp, added=value is not None)
+    dot = _mint(found.clock, known, identity, epochs)
+    siblings[dot] = Sibling(stamp, expires_ms, op_id, value)
+    data = encode(Record(known.add(dot), siblings))
+    if len(data) > RECORD_BYTES_MAX and (local is None or len(data) >= len(local)):
+        raise RecordTooLarge(f"the record would have {len(data)} bytes, over {RECORD_BYTES_MAX}")
+    return PutResult(data, dot)
+
+
+def adopt(merged: bytes, incoming: bytes, local: bytes | None, identity: ActorIdentity, epochs: EpochLease) -> bytes:
+    """`merged` (of local and incoming); where incoming shows that we forgot dots of our own, with a fresh entry added.
+
+    Without it the next put here would increment an entry whose later dots exist elsewhere. The entry is not needed
+    when the put would not use the entry in doubt anyway: one with a higher epoch exists, or it is below the floor.
+    """
+    if merged is local or not clock_names(incoming, identity.prefix):
+        return merged
+    theirs = clock_of(incoming)
+    ours = EMPTY if local is None else clock_of(local)
+    newest = _newest_own(theirs, identity)
+    if newest is None or epoch_of(newest) < epochs.floor or theirs.knows_of(newest) <= ours.knows_of(newest):
+        return merged
+    remembered = _newest_own(ours, identity)
+    if remembered is not None and remembered > newest:
+        return merged
+    found = header(merged)
+    clock = found.clock.add_entry(_fresh(newest, identity, epochs))
+    return encode(Record(clock, {dot: found.sibling(dot) for dot in found.heads}))
+
+
+def _mint(clock: CausalClock, known: CausalClock, identity: ActorIdentity, epochs: EpochLease) -> Dot:
+    """The new dot, given the local clock and that joined with the writer's context."""
+    newest = _newest_own(known, identity)
+    if newest is not None and epoch_of(newest) >= epochs.floor:
+        counter = clock.vector.get(newest, -1)
+        if 0 <= counter < COUNTER_MAX and known.knows_of(newest) == counter:
+            return newest, counter + 1
+    return _fresh(newest, identity, epochs), 1
+
+
+def _fresh(newest: Actor | None, identity: ActorIdentity, epochs: EpochLease) -> Actor:
+    actor = identity.actor(epochs.next())
+    assert newest is None or newest < actor, "a record names an epoch of ours that was never leased: identity reused"
+    return actor
+
+
+def _newest_own(clock: CausalClock, identity: ActorIdentity) -> Actor | None:
+    """Our actor of the highest epoch that the clock names anywhere."""
+    prefix = identity.prefix
+    newest: Actor | None = None
+    for actor in clock.vector:
+        if actor.startswith(prefix) and (newest is None or actor > newest):
+            newest = actor
+    for actor, _ in clock.cloud:
+        if actor.startswith(prefix) and (newest is None or actor > newest):
+            newest = actor
+    return newest
+
+
+def _limit_siblings(found: Header, siblings: dict[Dot, Sibling], stamp: int, *, added: int) -> None:
+    """Raises ConflictLimit; drops hidden siblings where a record has collected very many of them."""
+    now_ms = stamp_ms(stamp)
+    kept = len(shown(siblings.items(), now_ms))
+    if kept + added > SIBLINGS_MAX:
+        before = shown(((dot, found.sibling(dot)) for dot in found.heads), now_ms)
+        if kept + added >= len(before):
+            raise ConflictLimit(f"the key has {len(before)} siblings, the limit is {SIBLINGS_MAX}")
+    if len(siblings) >= SIBLINGS_STORED_MAX:
+        # Blind deletes and blind writes with an expiry add siblings that nobody is shown and hence nobody resolves.
+        # No reader can tell a hidden sibling from a covered one, so here, and only here, a write covers what its
+        # writer has not seen. The drift bound is left for peers whose clocks are behind ours.
+        expired_ms = now_ms - HLC_DRIFT_MS_MAX
+        for dot, sibling in list(siblings.items()):
+            if sibling.value is None or 0 < sibling.expires_ms <= expired_ms:
+                del siblings[dot]

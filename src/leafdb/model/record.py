@@ -1,0 +1,146 @@
+"""The record: everything known of one key, and THE merge. This module is the door to its neighbours.
+
+A record is a causal clock and the siblings that nothing known has covered. `merge` keeps the siblings present in both
+records and those of either side that the other's clock does not cover; the clock of the result is the union. That is
+a join: commutative, associative, idempotent; encodings are canonical, so replicas that merged the same records in any
+order hold the same bytes. It rests on one premise, which `put.py` defends: no dot ever names two writes.
+
+In an `lww` bucket the clock still joins, but the one sibling with the greatest (stamp, dot) is kept, whatever clocks
+cover. Since a write's stamp exceeds every stamp in the record it read, coverage could not decide otherwise; and
+"the greater of two" is a join for any two records, where "the greater of what is not covered" is not.
+
+    record_format.py  bytes         put.py   minting, and what a replica does on finding that it forgot
+    record.py         merge         live.py  what a reader sees
+"""
+
+from __future__ import annotations
+
+from leafdb.model.actor import ActorIdentity
+from leafdb.model.actor import describe as describe_actor
+from leafdb.model.clock import CausalClock, Dot
+from leafdb.model.epochs import EpochLease
+from leafdb.model.hlc import stamp_ms
+from leafdb.model.live import live, winner
+from leafdb.model.put import ConflictLimit, PutRefused, PutResult, RecordTooLarge, adopt, put
+from leafdb.model.record_format import (
+    Head,
+    Header,
+    Record,
+    RecordError,
+    Sibling,
+    clock_of,
+    decode,
+    encode,
+    first,
+    header,
+)
+from leafdb.types import Conflict
+
+
+def merge(local: bytes, incoming: bytes, conflict: Conflict) -> bytes:
+    """The join of two encoded records. Raises RecordError when either is malformed.
+
+    Returns the object `local` when that is the join already, the object `incoming` when that is; else a new encoding.
+    """
+    if local is incoming or local == incoming:
+        return local
+    ours, theirs = header(local), header(incoming)
+    clock = ours.clock.merge(theirs.clock)
+    if conflict is Conflict.LWW:
+        kept = _greatest(ours, theirs)
+    else:
+        kept = _uncovered(ours, theirs)
+    heads = ours.heads
+    if clock is ours.clock:
+        if len(kept) == len(heads) and all(dot in heads for dot in kept):
+            return local
+        if clock != theirs.clock:
+            return _join(clock, kept, ours, theirs)
+    elif clock is not theirs.clock:
+        return _join(clock, kept, ours, theirs)
+    heads = theirs.heads
+    if len(kept) == len(heads) and all(dot in heads for dot in kept):
+        return incoming
+    return _join(clock, kept, ours, theirs)
+
+
+def accept(
+    local: bytes | None, incoming: bytes, conflict: Conflict, *, identity: ActorIdentity, epochs: EpochLease
+) -> bytes:
+    """What a replica stores when `incoming` arrives: the merge, plus the fresh entry that `adopt` may find necessary.
+
+    Returns the object `local` when nothing is to be stored. Raises RecordError, LeaseExhausted.
+    """
+    if local is None:
+        header(incoming)
+        return adopt(incoming, incoming, None, identity, epochs)
+    merged = merge(local, incoming, conflict)
+    return merged if merged is local else adopt(merged, incoming, local, identity, epochs)
+
+
+def newest_stamp(data: bytes) -> int:
+    """The greatest stamp in the record, which an `lww` write must exceed; 0 if it has no sibling."""
+    return max((head.stamp for head in header(data).heads.values()), default=0)
+
+
+def describe(data: bytes) -> str:
+    """The record for people, one line for the clock and one for each sibling; damage is told, not raised."""
+    try:
+        record = decode(data)
+    except RecordError as error:
+        return f"unreadable record of {len(data)} bytes: {error}"
+    lines = [f"record of {len(data)} bytes, {len(record.siblings)} siblings, {record.clock!r}"]
+    for (actor, counter), sibling in record.siblings.items():
+        what = "tombstone" if sibling.value is None else f"{len(sibling.value)} bytes {sibling.value[:32]!r}"
+        expiry = f" expires {sibling.expires_ms} ms" if sibling.expires_ms else ""
+        when = f"{stamp_ms(sibling.stamp)} ms +{sibling.stamp & 0xFFFF}"
+        lines.append(f"  {describe_actor(actor)}:{counter} at {when}{expiry} op {sibling.op_id.hex()} {what}")
+    return "\n".join(lines)
+
+
+def _uncovered(ours: Header, theirs: Header) -> list[Dot]:
+    """The dots in both, and those of either that the other's clock does not cover."""
+    our_heads, their_heads = ours.heads, theirs.heads
+    covered = theirs.clock.covers
+    kept = [dot for dot in our_heads if dot in their_heads or not covered(dot)]
+    covered = ours.clock.covers
+    kept += [dot for dot in their_heads if dot not in our_heads and not covered(dot)]
+    return kept
+
+
+def _greatest(ours: Header, theirs: Header) -> list[Dot]:
+    """The dot of the sibling with the greatest (stamp, dot) of all."""
+    ranks = [(head.stamp, dot) for dot, head in ours.heads.items()]
+    ranks += [(head.stamp, dot) for dot, head in theirs.heads.items()]
+    return [max(ranks)[1]] if ranks else []
+
+
+def _join(clock: CausalClock, kept: list[Dot], ours: Header, theirs: Header) -> bytes:
+    heads = ours.heads
+    return encode(Record(clock, {dot: (ours if dot in heads else theirs).sibling(dot) for dot in kept}))
+
+
+__all__ = [
+    "ConflictLimit",
+    "Head",
+    "Header",
+    "PutRefused",
+    "PutResult",
+    "Record",
+    "RecordError",
+    "RecordTooLarge",
+    "Sibling",
+    "accept",
+    "adopt",
+    "clock_of",
+    "decode",
+    "describe",
+    "encode",
+    "first",
+    "header",
+    "live",
+    "merge",
+    "newest_stamp",
+    "put",
+    "winner",
+]
