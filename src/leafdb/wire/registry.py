@@ -85,4 +85,39 @@ def lane_of(message_type: int) -> Lane:
 
 KNOWN_TYPES: Final = frozenset(int(member) for member in MessageType)
 
+REPLY_TYPES: Final = frozenset(
+    int(member)
+    for member in MessageType
+    if member.name.endswith("_REPLY") or member in (MessageType.ERROR, MessageType.PONG)
+)
+"""Answers: their request id was chosen by the side that receives them."""
+
+SESSION_TYPES: Final = frozenset({int(MessageType.ERROR), int(MessageType.PING), int(MessageType.PONG)})
+HANDSHAKE_TYPES: Final = frozenset(
+    int(member)
+    for member in (
+        MessageType.HELLO,
+        MessageType.CHALLENGE,
+        MessageType.PROOF,
+        MessageType.WELCOME,
+        MessageType.ERROR,
+    )
+)
+CLIENT_REQUEST_TYPES: Final = SESSION_TYPES | {
+    int(member) for member in (MessageType.PUT, MessageType.GET, MessageType.SCAN, MessageType.ADMIN)
+}
+"""What a node takes from a client."""
+CLIENT_REPLY_TYPES: Final = SESSION_TYPES | {
+    int(member)
+    for member in (MessageType.PUT_REPLY, MessageType.GET_REPLY, MessageType.SCAN_REPLY, MessageType.ADMIN_REPLY)
+}
+"""What a client takes from a node."""
+PEER_TYPES: Final = (
+    SESSION_TYPES
+    | {number for number in KNOWN_TYPES if number >= FIRST_PEER_TYPE}
+    | {int(MessageType.PUT_REPLY), int(MessageType.GET_REPLY)}
+)
+"""What nodes take from each other: a FORWARD_PUT or FORWARD_GET is answered by the client's own kind of reply."""
+
+assert not CLIENT_REQUEST_TYPES & {number for number in KNOWN_TYPES if number >= FIRST_PEER_TYPE}
 assert all(lane_of(number) in Lane for number in KNOWN_TYPES)

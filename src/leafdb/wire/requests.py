@@ -2,8 +2,8 @@
 
 Bodies (big-endian), drawn with a worked example in docs/formats/wire.md:
 
-    PUT        bucket u32 | generation u32 | epoch u32 | deadline_ms u32 | flags u8 | w u8 | pw u8 | dw u8 | ttl_ms u64 |
-               op_id 16 | key length u16 | context length u16 | key | context | value
+    PUT        bucket u32 | generation u32 | epoch u32 | deadline_ms u32 | flags u8 | w u8 | pw u8 | dw u8 |
+               ttl_ms u64 | op_id 16 | key length u16 | context length u16 | key | context | value
     PUT_REPLY  epoch u32 | acks u8 | primaries u8 | context
     GET        bucket u32 | generation u32 | epoch u32 | deadline_ms u32 | flags u8 | r u8 | pr u8 | key
     GET_REPLY  epoch u32 | siblings u16 | context length u16 | context | sibling heads | values
@@ -17,6 +17,7 @@ numbers: 0 the bucket's own, 1 to 16 literal, 254 "quorum", 255 "all"; for pw, d
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from leafdb.errors import ProtocolError
@@ -152,7 +153,7 @@ def decode_get(body: bytes) -> GetRequest:
     return GetRequest(bucket, generation, epoch, deadline_ms, flags, r, pr, body[_GET.size :])
 
 
-def encode_get_reply(epoch: int, context: bytes, siblings: list[tuple[bytes, int, int, bytes]]) -> bytes:
+def encode_get_reply(epoch: int, context: bytes, siblings: Sequence[tuple[bytes, int, int, bytes]]) -> bytes:
     """The body of a GET_REPLY frame; siblings are (actor, counter, stamp, value) in dot order."""
     parts = [_GET_REPLY.pack(epoch, len(siblings), len(context)), context]
     for actor, counter, stamp, value in siblings:
