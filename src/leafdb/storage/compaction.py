@@ -1,0 +1,113 @@
+"""Merges tables of one tree into new ones on the next level: the execution; `compaction_picker` decides.
+
+Streams: at any moment it holds a few blocks of each input and one block of output, whatever the tables' sizes. Of each
+key the entry of the highest sequence is kept. A tombstone is dropped when nothing older can lie under it: the picker
+promises that older data of the inputs' range is either an input or in a range of `job.below`, so a tombstone outside
+all of those has done its work.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Generator, Iterable, Iterator
+from itertools import chain, compress, groupby
+
+from leafdb.limits import COMPACTION_CHUNK_BLOCKS
+from leafdb.storage.block import Columns
+from leafdb.storage.block_cache import BlockCache
+from leafdb.storage.job_execution import run_slices, table_outputs
+from leafdb.storage.jobs import CompactionJob, CompactionResult, Range
+from leafdb.storage.merge_iterator import merge_columns
+from leafdb.storage.sstable_format import corruption
+from leafdb.storage.sstable_reader import TableReader
+from leafdb.storage.version import TableMeta
+from leafdb.vfs.base import FileSystem
+
+
+def run_compaction(fs: FileSystem, job: CompactionJob) -> CompactionResult:
+    """Write the tables of `job`; they and their names are durable on return."""
+    return run_slices(compaction_slices(fs, job))
+
+
+def compaction_slices(fs: FileSystem, job: CompactionJob) -> Generator[None, None, CompactionResult]:
+    """`run_compaction` in steps of a few milliseconds."""
+    assert job.outputs, "no file number is allotted"
+    assert all(meta.tree_id == job.tree_id for meta in job.inputs), "a compaction of two trees"
+    numbers = list(job.outputs)
+    covered = _Covered(job.below) if any(meta.tombstones for meta in job.inputs) else None
+    written = 0
+    with table_outputs(fs) as outputs:
+        for columns in merge_columns(_sources(fs, job.inputs)):
+            keys, sequences, values = columns if covered is None else covered.without_spent_tombstones(columns)
+            writer = outputs.writer
+            if keys:
+                if writer is None:
+                    writer = outputs.start(file_number=numbers.pop(0), tree_id=job.tree_id, level=job.output_level)
+                writer.append_run(keys, sequences, values)
+                written += len(keys)
+                if writer.size >= job.table_bytes and numbers:
+                    outputs.finish()
+            yield
+        if outputs.writer is not None:
+            outputs.finish()
+        added = outputs.publish()
+    return CompactionResult(
+        added=tuple(added),
+        removed=job.input_numbers,
+        entries_read=sum(meta.entries for meta in job.inputs),
+        entries_written=written,
+    )
+
+
+def _sources(fs: FileSystem, inputs: Iterable[TableMeta]) -> list[Iterator[Columns]]:
+    """One source per table of level 0; the tables of a deeper level, which are disjoint, make one together."""
+    sources: list[Iterator[Columns]] = []
+    for level, tables in groupby(inputs, key=lambda meta: meta.level):
+        if level == 0:
+            sources.extend(_table_runs(fs, meta) for meta in tables)
+        else:
+            ordered = sorted(tables, key=lambda meta: meta.smallest)
+            sources.append(chain.from_iterable(_table_runs(fs, meta) for meta in ordered))
+    return sources
+
+
+def _table_runs(fs: FileSystem, meta: TableMeta) -> Iterator[Columns]:
+    """The entries of one table, opened when it is reached; CorruptionError unless there are as many as it claims."""
+    reader = TableReader.open(fs, meta, BlockCache(0))
+    try:
+        entries = 0
+        for columns in reader.runs(COMPACTION_CHUNK_BLOCKS):
+            entries += len(columns[0])
+            yield columns
+        if entries != meta.entries:
+            raise corruption(meta, 0, f"{entries} entries where {meta.entries} were written")
+    finally:
+        reader.close()
+
+
+class _Covered:
+    """The key ranges under which older data may lie, made disjoint for bisection."""
+
+    __slots__ = ("_ends", "_starts")
+
+    def __init__(self, ranges: Iterable[Range]) -> None:
+        self._starts: list[bytes] = []
+        self._ends: list[bytes] = []
+        for start, end in sorted(ranges):
+            if self._ends and start <= self._ends[-1]:
+                self._ends[-1] = max(self._ends[-1], end)
+            else:
+                self._starts.append(start)
+                self._ends.append(end)
+
+    def covers(self, key: bytes) -> bool:
+        index = bisect_right(self._starts, key) - 1
+        return index >= 0 and key <= self._ends[index]
+
+    def without_spent_tombstones(self, columns: Columns) -> Columns:
+        """The entries without those tombstones under which nothing older can lie."""
+        keys, sequences, values = columns
+        if None not in values:
+            return columns
+        kept = [value is not None or self.covers(key) for key, value in zip(keys, values, strict=True)]
+        return list(compress(keys, kept)), list(compress(sequences, kept)), list(compress(values, kept))

@@ -1,0 +1,120 @@
+"""Which merge is wanted most: pure, so that a decision can be shown and tested without a file.
+
+Leveled compaction. Level 0 holds whole memtables, which overlap, and is measured by their number; every deeper level is
+sorted and disjoint and measured by its bytes, each LEVEL_FANOUT times larger than the one above. The level that exceeds
+its measure most is merged into the next.
+
+What the executor relies on:
+
+- At most one job a tree at a time: a tree with a busy table is passed over. Concurrent jobs of one tree could each
+  judge `below` by a version the other is changing.
+- Level 0 goes oldest first, and every table of level 0 that is left out is newer than all that are taken; all tables
+  of the output level that touch the inputs' range are inputs. So whatever is older than the inputs, inside their range,
+  lies below the output level, and `below` names all of it: this is what makes dropping a tombstone safe.
+
+Left out: moving a table down without rewriting it (keys are hashes; levels always overlap), and rewarding tombstones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from leafdb.limits import COMPACTION_BYTES_MAX, LEVEL0_COMPACT_TABLES, LEVEL1_BYTES, LEVEL_FANOUT, LEVELS, TABLE_BYTES
+from leafdb.storage.jobs import CompactionJob
+from leafdb.storage.version import TableMeta, TreeVersion, Version
+
+
+@dataclass(frozen=True, slots=True)
+class PickerLimits:
+    """The measures of the levels and of a job."""
+
+    level0_tables: int = LEVEL0_COMPACT_TABLES
+    level1_bytes: int = LEVEL1_BYTES
+    fanout: int = LEVEL_FANOUT
+    table_bytes: int = TABLE_BYTES
+    job_bytes_max: int = COMPACTION_BYTES_MAX
+    """Input bytes of one job, as far as one table and what it overlaps allow."""
+
+
+def pick(version: Version, busy: Collection[int], limits: PickerLimits | None = None) -> CompactionJob | None:
+    """The job most wanted of all trees that have none running; None when every level is within its measure."""
+    limits = limits or PickerLimits()
+    best: tuple[float, TreeVersion, int] | None = None
+    for tree in version.trees.values():
+        if busy and any(meta.file_number in busy for meta in tree):
+            continue
+        for level, score in enumerate(scores(tree, limits)):
+            if score >= 1 and (best is None or score > best[0]):
+                best = (score, tree, level)
+    if best is None:
+        return None
+    _, tree, level = best
+    return _level0_job(tree, limits) if level == 0 else _level_job(tree, level, limits)
+
+
+def scores(tree: TreeVersion, limits: PickerLimits) -> list[float]:
+    """How full each level is; from 1 on it wants merging. The last level has nowhere to go and no measure."""
+    found = [len(tree.levels[0]) / limits.level0_tables]
+    allowed = limits.level1_bytes
+    for level in range(1, LEVELS - 1):
+        found.append(tree.level_bytes(level) / allowed)
+        allowed *= limits.fanout
+    return found
+
+
+def debt_bytes(version: Version, limits: PickerLimits | None = None) -> int:
+    """Bytes that stand above their level's measure: what compaction is behind with, for pacing and for the operator."""
+    limits = limits or PickerLimits()
+    debt = 0
+    for tree in version.trees.values():
+        if len(tree.levels[0]) >= limits.level0_tables:
+            debt += tree.level_bytes(0)
+        allowed = limits.level1_bytes
+        for level in range(1, LEVELS - 1):
+            debt += max(0, tree.level_bytes(level) - allowed)
+            allowed *= limits.fanout
+    return debt
+
+
+def _level0_job(tree: TreeVersion, limits: PickerLimits) -> CompactionJob:
+    """The oldest tables of level 0, as many as the bound allows, with all they touch in level 1."""
+    taken: list[TableMeta] = []
+    size = 0
+    for meta in reversed(tree.levels[0]):
+        if taken and size + meta.size > limits.job_bytes_max:
+            break
+        taken.append(meta)
+        size += meta.size
+    taken.reverse()
+    return _job(tree, taken, 1, limits)
+
+
+def _level_job(tree: TreeVersion, level: int, limits: PickerLimits) -> CompactionJob:
+    """The table that drags the fewest bytes of the next level along, for each of its own; of those, the first."""
+
+    def cost(meta: TableMeta) -> float:
+        touched = tree.overlapping(level + 1, meta.smallest, meta.largest)
+        return sum(other.size for other in touched) / meta.size
+
+    return _job(tree, [min(tree.levels[level], key=cost)], level + 1, limits)
+
+
+def _job(tree: TreeVersion, upper: list[TableMeta], output_level: int, limits: PickerLimits) -> CompactionJob:
+    smallest = min(meta.smallest for meta in upper)
+    largest = max(meta.largest for meta in upper)
+    lower = tree.overlapping(output_level, smallest, largest)
+    smallest = min([smallest, *(meta.smallest for meta in lower)])
+    largest = max([largest, *(meta.largest for meta in lower)])
+    below = [
+        (meta.smallest, meta.largest)
+        for level in range(output_level + 1, LEVELS)
+        for meta in tree.overlapping(level, smallest, largest)
+    ]
+    return CompactionJob(
+        tree_id=tree.tree_id,
+        inputs=(*upper, *lower),
+        output_level=output_level,
+        below=tuple(sorted(below)),
+        table_bytes=limits.table_bytes,
+    )

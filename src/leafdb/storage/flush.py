@@ -1,0 +1,62 @@
+"""From sealed WAL segments to level-0 tables: one table per tree, the newest write of each key.
+
+The worker reads the log instead of being sent the memtable: the bytes are on disk already (or in the page cache), and
+the parent, whose interpreter serves requests, spends nothing on it. The memory needed is that of the segments' content,
+which is what a memtable may hold.
+
+Tombstones are kept: older data may lie in deeper levels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import Final
+
+from leafdb.storage.job_execution import run_slices, table_outputs
+from leafdb.storage.jobs import FlushJob
+from leafdb.storage.version import TableMeta
+from leafdb.storage.wal import read_segment
+from leafdb.types import TreeId
+from leafdb.vfs.base import FileSystem
+
+_SLICE_WRITES: Final = 2048
+_SLICE_ENTRIES: Final = 1024
+
+_Newest = dict[bytes, tuple[int, bytes | None]]
+
+
+def run_flush(fs: FileSystem, job: FlushJob) -> list[TableMeta]:
+    """Write the tables of `job`; they and their names are durable on return."""
+    return run_slices(flush_slices(fs, job))
+
+
+def flush_slices(fs: FileSystem, job: FlushJob) -> Generator[None, None, list[TableMeta]]:
+    """`run_flush` in steps of a few milliseconds."""
+    trees: dict[TreeId, _Newest] = {tree_id: {} for tree_id, _ in job.outputs}
+    for path in job.segments:
+        writes = 0
+        for lsn, entries in read_segment(fs, path):
+            writes += 1
+            if writes % _SLICE_WRITES == 0:
+                yield
+            if lsn <= job.after_lsn:
+                continue
+            for tree_id, key, value in entries:
+                newest = trees.get(tree_id)
+                if newest is not None:
+                    newest[key] = (lsn, value)
+    with table_outputs(fs) as outputs:
+        for tree_id, file_number in job.outputs:
+            newest = trees.pop(tree_id)
+            if not newest:
+                continue
+            writer = outputs.start(file_number=file_number, tree_id=tree_id, level=0)
+            keys = sorted(newest)
+            for start in range(0, len(keys), _SLICE_ENTRIES):
+                part = keys[start : start + _SLICE_ENTRIES]
+                sequences, values = zip(*[newest[key] for key in part], strict=True)
+                writer.append_run(part, sequences, values)
+                yield
+            outputs.finish()
+            yield
+        return outputs.publish()
