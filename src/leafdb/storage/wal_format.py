@@ -33,7 +33,7 @@ HEADER: Final = Struct(">8sHHIQI")
 """Magic, format version, zero, segment number, first lsn, zero; a crc32c of these follows."""
 HEADER_BYTES: Final = HEADER.size + 4
 FRAME: Final = Struct(">IBIQIQ")
-"""Payload length, type, segment, first lsn, count of writes, synced offset; a crc32c of these and the payload precedes."""
+"""Payload length, type, segment, first lsn, count of writes, synced offset; before it a crc32c of both."""
 FRAME_BYTES: Final = 4 + FRAME.size
 ENTRY: Final = Struct(">BIHI")
 """Flags, tree, key length, value length; key and value follow."""

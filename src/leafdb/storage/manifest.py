@@ -1,0 +1,194 @@
+"""The list of what makes up the store: a file of version edits. Drawn in docs/formats/manifest.md.
+
+`CURRENT` names the manifest in use. A manifest begins with the version at its start, as edits from the empty one, and
+grows by one record an edit; each is synced before anything relies on it. So a bad record with nothing valid after it is
+an edit nobody relied on, and is left out; a bad record before a valid one had been synced, and is damage.
+
+Every open of the store writes a new manifest, as does growth beyond a bound: write, sync, then switch CURRENT.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from struct import Struct
+from typing import Final
+
+from leafdb.codec import cbor
+from leafdb.codec.checksum import crc32c
+from leafdb.errors import CorruptionError, UnknownFormat
+from leafdb.storage.version import Version, VersionEdit
+from leafdb.vfs.base import File, FileSystem, read_file, replace_file
+
+CURRENT_PATH: Final = "CURRENT"
+MAGIC: Final = b"leafman\n"
+FORMAT_VERSION: Final = 1
+_PREFIX: Final = "MANIFEST-"
+
+HEADER: Final = Struct(">8sHHI")
+"""Magic, format version, zero, manifest number; a crc32c of these follows."""
+HEADER_BYTES: Final = HEADER.size + 4
+RECORD: Final = Struct(">III")
+"""Payload length, manifest number, index of the record; before it a crc32c of it and the payload."""
+RECORD_BYTES: Final = 4 + RECORD.size
+
+_TABLES_PER_RECORD: Final = 2_000
+"""A snapshot of more tables takes several records: what is read back is bounded in items."""
+
+
+def manifest_name(number: int) -> str:
+    return f"{_PREFIX}{number:010d}"
+
+
+def manifest_numbers(fs: FileSystem) -> list[int]:
+    stems = [name.removeprefix(_PREFIX) for name in fs.list("") if name.startswith(_PREFIX)]
+    return sorted(int(stem) for stem in stems if stem.isdigit())
+
+
+def current_manifest(fs: FileSystem) -> int | None:
+    """The number CURRENT names; None when there is no CURRENT."""
+    if not fs.exists(CURRENT_PATH):
+        return None
+    name = read_file(fs, CURRENT_PATH).decode("ascii", "replace")
+    stem = name.removeprefix(_PREFIX).removesuffix("\n")
+    if name != manifest_name(int(stem) if stem.isdigit() else 0) + "\n":
+        raise CorruptionError(f"CURRENT names {name!r:.40}", path=CURRENT_PATH, offset=0)
+    return int(stem)
+
+
+def read_manifest(fs: FileSystem, number: int) -> Version:
+    """The version its edits lead to. CorruptionError on damage before the end, or on an edit that does not fit."""
+    path = manifest_name(number)
+    if not fs.exists(path):
+        raise CorruptionError(f"{path}, which CURRENT names, is missing", path=path, offset=0)
+    data = read_file(fs, path)
+    _check_header(data, number, path)
+    version = Version()
+    for offset, payload in _records(data, number, path):
+        try:
+            version = version.apply(VersionEdit.from_plain(cbor.loads(payload)))
+        except ValueError as error:
+            raise CorruptionError(f"{path}: record at {offset}: {error}", path=path, offset=offset) from error
+    try:
+        version.check()
+    except AssertionError as error:
+        raise CorruptionError(f"{path}: {error}", path=path, offset=len(data)) from error
+    return version
+
+
+def _check_header(data: bytes, number: int, path: str) -> None:
+    head = data[: HEADER.size]
+    if len(data) < HEADER_BYTES or int.from_bytes(data[HEADER.size : HEADER_BYTES], "big") != crc32c(head):
+        raise CorruptionError(f"{path}: damaged header", path=path, offset=0)
+    magic, version, _, named = HEADER.unpack(head)
+    if magic != MAGIC or named != number:
+        raise CorruptionError(f"{path}: not this manifest", path=path, offset=0)
+    if version != FORMAT_VERSION:
+        raise UnknownFormat(f"{path}: manifest format {version}, this build knows {FORMAT_VERSION}", path=path)
+
+
+def _records(data: bytes, number: int, path: str) -> Iterator[tuple[int, bytes]]:
+    offset, index = HEADER_BYTES, 0
+    while offset < len(data):
+        payload = _record(data, offset, number, index)
+        if payload is None:
+            _judge_damage(data, offset, number, index, path)
+            return
+        yield offset, payload
+        offset += RECORD_BYTES + len(payload)
+        index += 1
+
+
+def _record(data: bytes, offset: int, number: int, index: int) -> bytes | None:
+    start = offset + RECORD_BYTES
+    if start > len(data):
+        return None
+    length, named, found = RECORD.unpack_from(data, offset + 4)
+    if named != number or found != index or start + length > len(data):
+        return None
+    if int.from_bytes(data[offset : offset + 4], "big") != crc32c(data[offset + 4 : start + length]):
+        return None
+    return data[start : start + length]
+
+
+def _judge_damage(data: bytes, offset: int, number: int, index: int, path: str) -> None:
+    """Each record is synced before the next one is written: any valid later record proves damage."""
+    needle = number.to_bytes(4, "big")
+    position = data.find(needle, offset + 9)
+    while position != -1:
+        start = position - 8
+        if start + RECORD_BYTES <= len(data):
+            later = RECORD.unpack_from(data, start + 4)[2]
+            if later > index and _record(data, start, number, later) is not None:
+                raise CorruptionError(
+                    f"{path}: damaged at offset {offset}, where it had been synced", path=path, offset=offset
+                )
+        position = data.find(needle, position + 1)
+
+
+class ManifestWriter:
+    """Writes the manifest in use. One thread at a time; after an error it must not be used again."""
+
+    def __init__(self, fs: FileSystem, *, bytes_max: int) -> None:
+        self._fs = fs
+        self._file: File | None = None
+        self._bytes_max = bytes_max
+        self._index = 0
+        self.number = 0
+        self.size = 0
+
+    def start(self, version: Version) -> None:
+        """Begin a new manifest with `version` and make it the one in use. The one before is removed."""
+        numbers = manifest_numbers(self._fs)
+        number = max(numbers, default=0) + 1
+        head = HEADER.pack(MAGIC, FORMAT_VERSION, 0, number)
+        content = [head + crc32c(head).to_bytes(4, "big")]
+        content += [self._encode(number, index, edit) for index, edit in enumerate(_snapshot(version))]
+        file = self._fs.create(manifest_name(number))
+        file.append(b"".join(content))
+        file.sync()
+        self._fs.sync_dir("")
+        replace_file(self._fs, CURRENT_PATH, f"{manifest_name(number)}\n".encode("ascii"))
+        if self._file is not None:
+            self._file.close()
+        self._file, self.number = file, number
+        self.size = sum(map(len, content))
+        self._index = len(content) - 1
+        for old in numbers:
+            self._fs.unlink(manifest_name(old))
+
+    def append(self, edit: VersionEdit, version: Version) -> None:
+        """Make `edit`, which leads to `version`, durable."""
+        assert self._file is not None
+        if self.size >= self._bytes_max:
+            self.start(version)
+            return
+        record = self._encode(self.number, self._index, edit)
+        self._file.append(record)
+        self._file.sync()
+        self.size += len(record)
+        self._index += 1
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    @staticmethod
+    def _encode(number: int, index: int, edit: VersionEdit) -> bytes:
+        payload = cbor.dumps(edit.to_plain())
+        head = RECORD.pack(len(payload), number, index)
+        return crc32c(payload, crc32c(head)).to_bytes(4, "big") + head + payload
+
+
+def _snapshot(version: Version) -> Iterator[VersionEdit]:
+    """Edits of bounded size that lead from the empty version to this one."""
+    whole = version.snapshot()
+    first = VersionEdit(
+        created_trees=whole.created_trees,
+        flushed_lsn=whole.flushed_lsn,
+        next_file_number=whole.next_file_number,
+        boot=whole.boot,
+    )
+    yield first
+    for start in range(0, len(whole.added), _TABLES_PER_RECORD):
+        yield VersionEdit(added=whole.added[start : start + _TABLES_PER_RECORD])

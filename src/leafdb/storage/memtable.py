@@ -1,0 +1,110 @@
+"""What was written and is not yet in tables: one generation, over all trees.
+
+A generation belongs to one WAL segment (decision 0004) and is frozen with it. Frozen or not, a memtable never forgets a
+key; it only gains or overwrites.
+
+A tree's entries are a plain dict, because nearly all use is by key and a dict insert is ten times cheaper than one into
+a sorted structure; flushes read the segment and need no order here. Scans do: the first scan of a tree builds a sorted
+index, later ones add what came since. A dict keeps insertion order and loses no key, so "what came since" is its tail.
+
+`bytes_used` counts what Python spends, not only the payload.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import islice
+from typing import Final
+
+from sortedcontainers import SortedList
+
+from leafdb.storage.wal_format import WalEntry
+from leafdb.types import TreeId
+
+Slot = tuple[bytes | None, int]
+"""Value (None: deleted) and the sequence number of its write."""
+
+ENTRY_OVERHEAD_BYTES: Final = 290
+"""Per key: two headers of bytes (66), tuple (56), int (32), dict slot with room to grow (110), index entry (26)."""
+
+
+class TreeTable:
+    """The entries of one tree in one generation."""
+
+    __slots__ = ("_index", "entries")
+
+    def __init__(self) -> None:
+        self.entries: dict[bytes, Slot] = {}
+        self._index: SortedList = SortedList()
+
+    def range(
+        self, start: bytes, stop: bytes | None, *, limit: int, reverse: bool = False
+    ) -> list[tuple[bytes, int, bytes | None]]:
+        """The first `limit` entries with start <= key < stop in scan order, deletions among them."""
+        index = self._index
+        missing = len(self.entries) - len(index)
+        if missing:
+            index.update(islice(reversed(self.entries), missing))
+        keys: Iterable[bytes] = index.irange(start, stop, inclusive=(True, False), reverse=reverse)
+        entries = self.entries
+        found = []
+        for key in islice(keys, limit):
+            value, sequence = entries[key]
+            found.append((key, sequence, value))
+        return found
+
+
+class Memtable:
+    """One generation. `segments` are the WAL segments it stands for, `last_lsn` is set when it is frozen."""
+
+    __slots__ = ("bytes_used", "first_lsn", "last_lsn", "segments", "trees")
+
+    def __init__(self, trees: Iterable[TreeId], *, segments: Sequence[int], first_lsn: int) -> None:
+        self.trees: dict[TreeId, TreeTable] = {tree_id: TreeTable() for tree_id in trees}
+        self.segments = list(segments)
+        self.first_lsn = first_lsn
+        self.last_lsn = first_lsn - 1
+        self.bytes_used = 0
+
+    def put(self, tree_id: TreeId, key: bytes, value: bytes | None, lsn: int) -> None:
+        """One entry; a later lsn overwrites an earlier one. The engine's `write` has this inlined."""
+        entries = self.trees[tree_id].entries
+        old = entries.get(key)
+        entries[key] = (value, lsn)
+        size = 0 if value is None else len(value)
+        if old is None:
+            self.bytes_used += size + len(key) + ENTRY_OVERHEAD_BYTES
+        else:
+            self.bytes_used += size - (0 if old[0] is None else len(old[0]))
+
+    def replay(self, lsn: int, write: Sequence[WalEntry]) -> None:
+        """Apply a logged write; entries of trees that are no more are skipped."""
+        for tree_id, key, value in write:
+            if tree_id in self.trees:
+                self.put(tree_id, key, value, lsn)
+        self.last_lsn = lsn
+
+    def tree_ids(self) -> list[TreeId]:
+        """The trees that have entries here."""
+        return sorted(tree_id for tree_id, table in self.trees.items() if table.entries)
+
+    def drop(self, tree_id: TreeId) -> None:
+        """Forget a tree; what it used is not counted any more."""
+        table = self.trees.pop(tree_id, None)
+        if table is not None:
+            self.bytes_used -= sum(_size(key, slot) for key, slot in table.entries.items())
+
+    def check(self) -> None:
+        used = 0
+        for table in self.trees.values():
+            for key, slot in table.entries.items():
+                used += _size(key, slot)
+                assert slot[1] >= self.first_lsn, f"sequence {slot[1]} before the generation began"
+            keys = [key for key, _, _ in table.range(b"", None, limit=len(table.entries))]
+            assert keys == sorted(table.entries), "the index is not the keys in order"
+        assert used == self.bytes_used, f"{self.bytes_used} accounted, {used} held"
+
+
+def _size(key: bytes, slot: Slot) -> int:
+    value = slot[0]
+    return ENTRY_OVERHEAD_BYTES + len(key) + (0 if value is None else len(value))
