@@ -1,0 +1,64 @@
+"""The cache holds at most its bytes, drops the least recently used first, and accounts for every byte."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from random import Random
+
+from leafdb.storage.block import Block, encode_block
+from leafdb.storage.block_cache import BlockCache
+
+
+def block(size: int = 1000) -> Block:
+    return Block(encode_block([b"k"], [1], [bytes(size)]))
+
+
+def test_the_least_recently_used_goes_first() -> None:
+    one = block().memory_bytes + 200
+    cache = BlockCache(3 * one)
+    for number in (1, 2, 3):
+        cache.put(number, block())
+    assert cache.get(1) is not None
+    cache.put(4, block())
+    assert cache.get(2) is None
+    assert [cache.get(number) is not None for number in (1, 3, 4)] == [True, True, True]
+    assert (cache.hits, cache.misses) == (4, 1)
+    cache.check()
+
+
+def test_a_block_over_the_bound_is_not_kept() -> None:
+    cache = BlockCache(2000)
+    cache.put(1, block(100))
+    cache.put(2, block(5000))
+    assert cache.get(1) is not None
+    assert cache.get(2) is None
+    assert BlockCache(0).get(1) is None
+    cache.check()
+
+
+def test_forgotten_blocks_give_their_bytes_back() -> None:
+    cache = BlockCache(1 << 20)
+    for number in range(5):
+        cache.put(number, block())
+    cache.put(3, block())  # twice is once
+    cache.forget(range(10))
+    assert (len(cache), cache.bytes_used) == (0, 0)
+
+
+def test_threads_leave_the_account_true() -> None:
+    cache = BlockCache(50_000)
+    blocks = [block(size) for size in range(0, 3000, 100)]
+
+    def hammer(seed: int) -> None:
+        rng = Random(seed)
+        for _ in range(3000):
+            number = rng.randrange(len(blocks))
+            held = cache.get(number)
+            assert held is None or held is blocks[number]
+            cache.put(number, blocks[number])
+            if rng.random() < 0.05:
+                cache.forget([rng.randrange(len(blocks))])
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(hammer, range(4)))
+    cache.check()

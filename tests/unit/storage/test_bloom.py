@@ -1,0 +1,33 @@
+"""Filters never deny a key that was added, and seldom let another pass."""
+
+from __future__ import annotations
+
+from array import array
+
+import pytest
+
+from leafdb.codec.checksum import xxh3_64
+from leafdb.storage.bloom import BloomFilter, build_filter
+
+
+@pytest.mark.parametrize("count", [1, 50, 5_000])
+def test_no_added_key_is_denied_and_few_others_pass(count: int) -> None:
+    added = array("Q", [xxh3_64(b"in%d" % n) for n in range(count)])
+    bloom = BloomFilter(build_filter(added, 10))
+    assert all(bloom.may_contain(digest) for digest in added)
+    passed = sum(bloom.may_contain(xxh3_64(b"out%d" % n)) for n in range(5_000))
+    assert passed < 5_000 * 0.025
+
+
+def test_the_pattern_table_never_changes() -> None:
+    one = build_filter(array("Q", [xxh3_64(b"leafdb")]), 10)
+    assert len(one) == 4 + 64
+    assert int.from_bytes(one[4:], "little").bit_count() == 6
+    many = build_filter(array("Q", [xxh3_64(b"%d" % n) for n in range(2000)]), 10)
+    assert xxh3_64(many) == 0xB34957558C558BB5
+
+
+@pytest.mark.parametrize("data", [b"", b"\1\0\0", bytes(4), bytes(68), b"\2" + bytes(67), b"\1\0\0\0" + bytes(63)])
+def test_malformed_filters_are_a_value_error(data: bytes) -> None:
+    with pytest.raises(ValueError):
+        BloomFilter(data)
