@@ -1,0 +1,268 @@
+"""The cluster metadata: one value per epoch that says who is a member, who owns what and which buckets there are.
+
+It lives in a consensus register kept by the control set; every node has a persisted copy; gossip carries only
+(epoch, digest). A value is never changed: a transition makes the value of the next epoch. So two nodes at one epoch
+hold the same bytes, and the epochs are one history (I18).
+
+- Node numbers and bucket ids are handed out here, counted up and never given twice: old dots, hints and trees name
+  them.
+- `range_epochs` says when each partition last changed hands; requests carry and replicas compare those, so that
+  creating a bucket stops nobody.
+- A bucket's generation is the epoch of its creation: a node that meets a later one knows which epoch to fetch.
+- `recent` remembers the ids of the last changes. A proposer that lost sight of its round may run its change again; the
+  id says that it is in already. Without it a retried "create" would answer "exists" about its own work.
+
+The encoding is canonical (docs/formats/metadata.md): equal values, equal bytes, equal digests. Decoding checks
+everything and refuses bytes it would not have written itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+from leafdb.codec import cbor
+from leafdb.codec.checksum import xxh3_64
+from leafdb.errors import ConfigError, NotApplied, Reason
+from leafdb.limits import BUCKETS_MAX, METADATA_BYTES_MAX, METADATA_RECENT_MAX, PARTITIONS_DEFAULT
+from leafdb.model import bucket as bucket_model
+from leafdb.model.bucket import BUCKET_ID_MAX, BucketProperties
+from leafdb.ring import metadata_rules as rules
+from leafdb.ring.member import Member, ProposedMember
+from leafdb.ring.metadata_format import CHANGE_ID_BYTES, FORMAT, pack_epochs, pack_owners, read_fields
+from leafdb.ring.placement import claim
+from leafdb.ring.token import partition_bits
+from leafdb.types import FIRST_BUCKET_ID, BucketId, Epoch, NodeId
+
+FEATURE_LEVEL: Final = 1
+"""The newest this build can live by; what a cluster has agreed to emit is in its metadata."""
+
+FIRST_EPOCH: Final = Epoch(1)
+FIRST_BUCKET: Final = BucketId(FIRST_BUCKET_ID)
+
+
+class MetadataError(ValueError):
+    """The bytes are no cluster metadata that this build can live by."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterMetadata:
+    """The metadata of one epoch. The dicts are never changed after construction."""
+
+    format: int = FORMAT
+    cluster_id: bytes
+    cluster_number: int
+    """Part of every actor this cluster mints; clusters that exchange data need different ones."""
+    cluster_name: str
+    generation: int = 1
+    """Counted up by `cluster recover`, which fences the generation before."""
+    epoch: Epoch
+    feature_level: int = FEATURE_LEVEL
+    partitions: int
+    members: dict[NodeId, Member]
+    owners: tuple[NodeId, ...]
+    """The owner of each partition; copies are placed from here (preference_list)."""
+    range_epochs: tuple[Epoch, ...]
+    control: tuple[NodeId, ...]
+    """The acceptors of the register that holds this value."""
+    buckets: dict[BucketId, BucketProperties] = field(default_factory=dict)
+    next_bucket_id: BucketId = FIRST_BUCKET
+    next_node_id: NodeId
+    bans: tuple[NodeId, ...] = ()
+    """Numbers that may never come back, ascending."""
+    horizons: dict[str, Any] = field(default_factory=dict)
+    """Purge horizons; empty until something may be purged."""
+    plan: None = None
+    """The staged change in progress; none until rings can change."""
+    recent: tuple[tuple[bytes, Epoch], ...] = ()
+    """(change id, epoch it made) of the last changes, oldest first."""
+
+    # -- asking
+
+    def bucket_named(self, name: str) -> BucketProperties | None:
+        """The bucket of that name."""
+        return next((bucket for bucket in self.buckets.values() if bucket.name == name), None)
+
+    def member_named(self, name: str) -> Member | None:
+        """The member of that name."""
+        return next((member for member in self.members.values() if member.name == name), None)
+
+    def acceptors(self) -> tuple[tuple[NodeId, int], ...]:
+        """(node, incarnation) of the control set: the ids of the register's acceptors."""
+        return tuple((node, self.members[node].incarnation) for node in self.control)
+
+    def epoch_of_change(self, change_id: bytes) -> Epoch | None:
+        """The epoch that a recent change made; None when it is not among them."""
+        return next((epoch for known, epoch in self.recent if known == change_id), None)
+
+    # -- the next epoch
+
+    def create_bucket(
+        self, properties: BucketProperties, *, change_id: bytes = b"", exist_ok: bool = False
+    ) -> ClusterMetadata:
+        """With one more bucket, whose id and generation are assigned here. Raises NotApplied.
+
+        The same value when the change of this id is in already, or when `exist_ok` and an equal bucket exists.
+        """
+        if change_id and self.epoch_of_change(change_id) is not None:
+            return self
+        existing = self.bucket_named(properties.name)
+        if existing is not None:
+            equal = replace(properties, id=existing.id, generation=existing.generation) == existing
+            if exist_ok and equal:
+                return self
+            other = "" if equal else " with other properties"
+            raise NotApplied(f"bucket {properties.name!r} exists{other}", reason=Reason.BUCKET_EXISTS)
+        if len(self.buckets) >= BUCKETS_MAX or self.next_bucket_id > BUCKET_ID_MAX:
+            raise NotApplied(f"there are {len(self.buckets)} buckets, and no room for more", reason=Reason.TOO_LARGE)
+        bucket_id = self.next_bucket_id
+        created = replace(properties, id=bucket_id, generation=self.epoch + 1)
+        if problems := bucket_model.check(created):
+            raise NotApplied("; ".join(problems), reason=Reason.BAD_REQUEST)
+        buckets = {**self.buckets, bucket_id: created}
+        return self._next(change_id, buckets=buckets, next_bucket_id=BucketId(bucket_id + 1))
+
+    def drop_bucket(self, bucket_id: BucketId, *, change_id: bytes = b"") -> ClusterMetadata:
+        """Without that bucket; its id is never used again. Raises NotApplied."""
+        if change_id and self.epoch_of_change(change_id) is not None:
+            return self
+        if bucket_id not in self.buckets:
+            raise NotApplied(f"no bucket has the id {bucket_id}", reason=Reason.NO_SUCH_BUCKET)
+        return self._next(change_id, buckets={key: kept for key, kept in self.buckets.items() if key != bucket_id})
+
+    def _next(self, change_id: bytes, **changed: Any) -> ClusterMetadata:
+        assert len(change_id) in (0, CHANGE_ID_BYTES), f"change ids are {CHANGE_ID_BYTES} bytes"
+        epoch = Epoch(self.epoch + 1)
+        recent = (*self.recent, (change_id, epoch))[-METADATA_RECENT_MAX:] if change_id else self.recent
+        made = replace(self, epoch=epoch, recent=recent, **changed)
+        problems = made.check()
+        assert not problems, problems
+        return made
+
+    # -- bytes
+
+    def to_wire(self) -> dict[str, Any]:
+        """The map that is encoded. Lists of members and buckets ascend by id."""
+        return {
+            "format": self.format,
+            "cluster_id": self.cluster_id,
+            "cluster_number": self.cluster_number,
+            "cluster_name": self.cluster_name,
+            "generation": self.generation,
+            "epoch": int(self.epoch),
+            "feature_level": self.feature_level,
+            "partitions": self.partitions,
+            "members": [self.members[node].to_wire() for node in sorted(self.members)],
+            "owners": pack_owners(self.owners),
+            "range_epochs": pack_epochs(self.range_epochs),
+            "control": list(self.control),
+            "buckets": [self.buckets[bucket].to_wire() for bucket in sorted(self.buckets)],
+            "next_bucket_id": int(self.next_bucket_id),
+            "next_node_id": int(self.next_node_id),
+            "bans": list(self.bans),
+            "horizons": self.horizons,
+            "plan": self.plan,
+            "recent": [[change_id, int(epoch)] for change_id, epoch in self.recent],
+        }
+
+    def encode(self) -> bytes:
+        """The canonical bytes."""
+        return cbor.dumps(self.to_wire())
+
+    def digest(self) -> bytes:
+        """The eight bytes that gossip beside the epoch."""
+        return digest_of(self.encode())
+
+    # -- for tests and people
+
+    def check(self) -> list[str]:
+        """Everything that is wrong with it; empty when sound."""
+        return [
+            *rules.check_head(
+                format_number=self.format,
+                cluster_id=self.cluster_id,
+                cluster_number=self.cluster_number,
+                cluster_name=self.cluster_name,
+                generation=self.generation,
+                epoch=self.epoch,
+            ),
+            *([] if 1 <= self.feature_level <= FEATURE_LEVEL else [f"feature level {self.feature_level} is unknown"]),
+            *rules.check_members(self.members, next_node_id=self.next_node_id, control=self.control, bans=self.bans),
+            *rules.check_ring(self.partitions, self.owners, self.range_epochs, members=self.members, epoch=self.epoch),
+            *rules.check_buckets(self.buckets, next_bucket_id=self.next_bucket_id, epoch=self.epoch),
+            *rules.check_recent(self.recent, epoch=self.epoch),
+        ]
+
+    def describe(self) -> str:
+        """A few lines for people."""
+        control = ", ".join(self.members[node].name for node in self.control)
+        lines = [
+            f"cluster {self.cluster_name} ({self.cluster_id.hex()}) generation {self.generation} epoch {self.epoch}",
+            f"  {self.partitions} partitions, {len(self.members)} members, control set: {control}",
+        ]
+        for node, member in sorted(self.members.items()):
+            zone = f" zone {member.zone}" if member.zone else ""
+            lines.append(f"  node {node} {member.name} host {member.host}{zone} owns {self.owners.count(node)}")
+        for bucket_id, bucket in sorted(self.buckets.items()):
+            lines.append(f"  bucket {bucket_id} {bucket.name} generation {bucket.generation}")
+        return "\n".join(lines)
+
+
+def found(
+    cluster_name: str,
+    cluster_id: bytes,
+    members: Sequence[ProposedMember],
+    *,
+    partitions: int = PARTITIONS_DEFAULT,
+    cluster_number: int | None = None,
+) -> ClusterMetadata:
+    """The value of epoch 1: members numbered from 1 in the given order, owners by claim. Raises ConfigError.
+
+    The first three members are the control set, or the first alone when there are fewer than three: two acceptors
+    survive no more failures than one. Equal arguments found equal bytes.
+    """
+    problems = [] if members else ["a cluster is founded by at least one member"]
+    numbered = {NodeId(at): member.numbered(NodeId(at)) for at, member in enumerate(members, 1)}
+    problems += [problem for member in numbered.values() for problem in member.check()]
+    try:
+        partition_bits(partitions)
+    except ValueError as error:
+        problems.append(str(error))
+    if not problems:
+        made = ClusterMetadata(
+            cluster_id=cluster_id,
+            cluster_number=cluster_number or 1 + int.from_bytes(cluster_id[:2], "big") % 65_535,
+            cluster_name=cluster_name,
+            epoch=FIRST_EPOCH,
+            partitions=partitions,
+            members=numbered,
+            owners=claim(numbered.values(), partitions),
+            range_epochs=(FIRST_EPOCH,) * partitions,
+            control=tuple(numbered)[: 3 if len(numbered) >= 3 else 1],
+            next_node_id=NodeId(len(numbered) + 1),
+        )
+        problems = made.check()
+        if not problems:
+            return made
+    raise ConfigError("this cluster cannot be founded: " + "; ".join(problems), problems=problems)
+
+
+def digest_of(encoded: bytes) -> bytes:
+    """The digest of metadata that is encoded already."""
+    return xxh3_64(encoded).to_bytes(8, "big")
+
+
+def decode(data: bytes) -> ClusterMetadata:
+    """The metadata of its encoding. Raises MetadataError."""
+    if len(data) > METADATA_BYTES_MAX:
+        raise MetadataError(f"{len(data)} bytes of cluster metadata are over {METADATA_BYTES_MAX}")
+    try:
+        made = ClusterMetadata(**read_fields(cbor.loads(data)))
+    except ValueError as error:
+        raise MetadataError(f"malformed cluster metadata: {error}") from error
+    if problems := made.check():
+        raise MetadataError("unsound cluster metadata: " + "; ".join(problems))
+    if made.encode() != data:
+        raise MetadataError("cluster metadata in an encoding that is not canonical")
+    return made
