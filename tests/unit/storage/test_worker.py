@@ -1,0 +1,100 @@
+"""The worker as a process: light, obedient, gone when its parent is."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from leafdb.limits import WORKER_NICE
+from leafdb.storage.jobs import CompactionJob, FlushJob
+from leafdb.storage.worker_protocol import FrameBuffer, decode_answer, encode_frame, encode_request
+from leafdb.vfs.disk import DiskFileSystem
+from support.tables import TREE, prepare, write_segment, write_table
+
+COMMAND = [sys.executable, "-m", "leafdb.storage.worker"]
+WAIT_S = 60
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> DiskFileSystem:
+    fs = DiskFileSystem(str(tmp_path))
+    prepare(fs)
+    return fs
+
+
+@pytest.fixture
+def worker(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
+    with subprocess.Popen(
+        [*COMMAND, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0
+    ) as process:
+        yield process
+        process.kill()
+
+
+def send(process: subprocess.Popen[bytes], data: bytes) -> None:
+    assert process.stdin is not None
+    process.stdin.write(data)
+
+
+def answers(process: subprocess.Popen[bytes], count: int) -> list[tuple[int, object]]:
+    assert process.stdout is not None
+    buffer, found = FrameBuffer(), list[tuple[int, object]]()
+    while len(found) < count:
+        data = process.stdout.read(65_536)
+        assert data, "the worker ended"
+        found += [decode_answer(message) for message in buffer.feed(data)]
+    return found
+
+
+def test_it_imports_no_event_loop_and_no_command_line() -> None:
+    code = (
+        "import sys, leafdb.storage.worker\n"
+        "print(sorted({'trio', 'anyio', 'asyncio', 'typer', 'pydantic', 'multiprocessing'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=WAIT_S, check=True)
+    assert done.stdout == "[]\n"
+
+
+def test_it_ends_with_its_input(worker: subprocess.Popen[bytes]) -> None:
+    assert worker.stdin is not None
+    worker.stdin.close()
+    assert worker.wait(WAIT_S) == 0
+    assert worker.stderr is not None
+    assert worker.stderr.read() == b""
+
+
+def test_it_ends_in_the_middle_of_a_job_and_touches_only_what_it_was_allotted(
+    disk: DiskFileSystem, worker: subprocess.Popen[bytes]
+) -> None:
+    meta = write_table(disk, {b"%06d" % n: (n, b"x" * 20) for n in range(20_000)}, file_number=1, run=2000)
+    path = write_segment(disk, 1, 1, [(TREE, b"a", b"1")])
+    before = disk.list("tables") + disk.list("wal")
+    send(worker, encode_request(2, CompactionJob(tree_id=TREE, inputs=(meta,) * 100, output_level=1, outputs=(2,))))
+    send(worker, encode_request(1, FlushJob(segments=(path,), outputs=((TREE, 3),))))
+    assert answers(worker, 1)[0][0] == 1
+    assert os.getpriority(os.PRIO_PROCESS, worker.pid) - os.getpriority(os.PRIO_PROCESS, 0) == WORKER_NICE
+    assert worker.stdin is not None
+    worker.stdin.close()
+    assert worker.wait(WAIT_S) == 0
+    after = disk.list("tables") + disk.list("wal")
+    assert set(before) <= set(after) <= {*before, "0000000002.sst", "0000000003.sst"}
+
+
+@pytest.mark.parametrize("garbage", [b"\xff\xff\xff\xff", b"\x01\0\0\0\xff", encode_frame({"id": 1, "job": 2})])
+def test_garbage_on_its_input_ends_it_with_a_reason(worker: subprocess.Popen[bytes], garbage: bytes) -> None:
+    send(worker, garbage)
+    assert worker.wait(WAIT_S) == 1
+    assert worker.stderr is not None
+    complaint = worker.stderr.read()
+    assert b"ValueError" in complaint or b"DecodeError" in complaint
+
+
+def test_without_a_root_it_says_how_it_is_called() -> None:
+    done = subprocess.run(COMMAND, capture_output=True, text=True, timeout=WAIT_S, check=False)
+    assert done.returncode == 2
+    assert "usage" in done.stderr

@@ -1,0 +1,83 @@
+"""Messages between node and worker survive any cut of the pipe; anything malformed is refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from leafdb.errors import CorruptionError, DiskFull, StorageError, StoreFailed, UnknownFormat
+from leafdb.limits import WORKER_FRAME_BYTES_MAX
+from leafdb.storage.jobs import CompactionResult, FlushJob, JobResult
+from leafdb.storage.worker_protocol import (
+    FrameBuffer,
+    WorkerLost,
+    decode_answer,
+    decode_request,
+    encode_answer,
+    encode_frame,
+    encode_request,
+)
+from support.tables import TREE, meta_of
+
+JOB = FlushJob(segments=("wal/0000000001.log",), outputs=((TREE, 4),))
+
+
+@pytest.mark.parametrize("cut", [1, 2, 3, 7, 1000])
+def test_messages_survive_any_cut_of_the_pipe(cut: int) -> None:
+    stream = encode_request(1, JOB) + encode_frame({}) + encode_request(2, JOB)
+    buffer, messages = FrameBuffer(), list[Any]()
+    for start in range(0, len(stream), cut):
+        messages += buffer.feed(stream[start : start + cut])
+    assert [decode_request(messages[0]), messages[1], decode_request(messages[2])] == [(1, JOB), {}, (2, JOB)]
+
+
+@pytest.mark.parametrize(
+    "result", [[], [meta_of(1, b"a", b"b")], CompactionResult((meta_of(1, b"a", b"b"),), (2, 3), 20, 10)]
+)
+def test_results_survive_the_trip(result: JobResult) -> None:
+    (message,) = FrameBuffer().feed(encode_answer(5, result))
+    assert decode_answer(message) == (5, result)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        StorageError("a", path="p"),
+        CorruptionError("b", path="p", offset=1 << 40),
+        DiskFull("c"),
+        StoreFailed("d", path="p"),
+        UnknownFormat("e", path="p"),
+    ],
+)
+def test_errors_keep_their_kind_and_place(error: StorageError) -> None:
+    (message,) = FrameBuffer().feed(encode_answer(5, error))
+    number, found = decode_answer(message)
+    assert number == 5
+    assert isinstance(found, StorageError)
+    assert type(found) is type(error)
+    assert (str(found), found.path) == (str(error), error.path)
+    if isinstance(error, CorruptionError):
+        assert isinstance(found, CorruptionError)
+        assert found.offset == error.offset
+
+
+def test_a_lost_worker_may_be_tried_again() -> None:
+    assert WorkerLost("gone").retryable
+    assert not StoreFailed("gone").retryable
+
+
+@pytest.mark.parametrize(
+    "message",
+    [None, {}, {"id": "1"}, {"id": 1}, {"id": 1, "tables": 3}, {"id": 1, "tables": [[]]}, {"id": 1, "error": {}}],
+)
+def test_malformed_messages_are_refused(message: Any) -> None:
+    with pytest.raises(ValueError):
+        decode_answer(message)
+    with pytest.raises(ValueError):
+        decode_request(message)
+
+
+def test_an_endless_message_is_refused_at_its_head() -> None:
+    with pytest.raises(ValueError, match="bytes"):
+        list(FrameBuffer().feed((WORKER_FRAME_BYTES_MAX + 1).to_bytes(4, "little")))
