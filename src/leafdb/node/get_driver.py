@@ -1,0 +1,347 @@
+"""A get, from the client's frame to its answer: drives quorum/get_operation.
+
+The local replica and R-1 others are asked for their whole record; what they answer is merged. If they differ, the
+merge is written back until R of them hold it, and only then is the client answered. A slow replica is hedged within a
+budget: one more is asked when the answer takes longer than the slow one's own p95.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+from leafdb.errors import DeadlineExceeded, LeafdbError, NotApplied, ProtocolError, Reason
+from leafdb.model.clock import EMPTY
+from leafdb.model.record import decode, live, merge
+from leafdb.node.coordinator import Coordinator, Place, Requester, not_enough
+from leafdb.quorum.get_operation import GetOperation, GetStep
+from leafdb.quorum.messages import FLAG_REPAIR, ReplicaStatus, encode_replica_get, encode_replica_put
+from leafdb.quorum.policy import ImpossibleQuorum, TooFewMembers
+from leafdb.types import Conflict, NodeId
+from leafdb.wire.frame import encode_frame
+from leafdb.wire.registry import MessageType
+from leafdb.wire.requests import FLAG_LOCAL, FLAG_LWW, GetRequest, decode_get, encode_get_reply
+
+REPAIR_TIMEOUT_MS = 5_000
+
+
+def get_reply_body(coordinator: Coordinator, place: Place, record: bytes | None) -> bytes:
+    """The GET_REPLY body that shows `record`: live siblings in dot order and the context that covers it."""
+    bucket = place.bucket
+    if record is None:
+        sealed = coordinator.sealer.seal(EMPTY, bucket.id, place.key)
+        return encode_get_reply(coordinator.view.epoch, sealed, [])
+    decoded = decode(record)
+    shown = [
+        (dot[0], dot[1], sibling.stamp, sibling.value or b"")
+        for dot, sibling in live(decoded, coordinator.now_ms(), bucket.conflict)
+    ]
+    sealed = coordinator.sealer.seal(decoded.clock, bucket.id, place.key)
+    return encode_get_reply(coordinator.view.epoch, sealed, shown)
+
+
+class CoordinatedGet:
+    """One get under way on its coordinator. Implements coordinator.Operation."""
+
+    __slots__ = (
+        "_coordinator",
+        "_deadline",
+        "_hedged",
+        "_request_id",
+        "_session",
+        "id",
+        "machine",
+        "place",
+        "slot",
+        "started",
+    )
+
+    def __init__(
+        self,
+        coordinator: Coordinator,
+        session: Requester,
+        request_id: int,
+        place: Place,
+        deadline: float,
+        machine: GetOperation,
+    ) -> None:
+        self._coordinator = coordinator
+        self._session = session
+        self._request_id = request_id
+        self._deadline = deadline
+        self._hedged = False
+        self.place = place
+        self.machine = machine
+        self.started = coordinator.now()
+        self.id = 0
+        self.slot = 0
+
+    def begin(self) -> None:
+        """Ask everybody who is to be asked at once."""
+        coordinator = self._coordinator
+        own = coordinator.view.self_id
+        waiting = self.machine.waiting
+        others = [node for node in waiting if node != own]
+        if others:
+            frame = self._ask_frame()
+            for node in others:
+                self._send(node, frame)
+        if own in waiting:
+            self._ask_self()
+
+    # -- coordinator.Operation
+
+    def get_reply(self, node: NodeId, status: ReplicaStatus, record: bytes) -> None:
+        """A replica's record, its definitive absence, or neither."""
+        coordinator = self._coordinator
+        coordinator.latency.observed(node, coordinator.now() - self.started)
+        if status is ReplicaStatus.FOUND:
+            self._step(self.machine.answered(node, record))
+        elif status is ReplicaStatus.ABSENT:
+            self._step(self.machine.answered(node, None))
+        else:
+            self._step(self.machine.unknown(node))
+
+    def put_reply(self, node: NodeId, status: ReplicaStatus) -> None:
+        """A write-back is confirmed, or not."""
+        if status is ReplicaStatus.APPLIED:
+            self._step(self.machine.written_back(node))
+        else:
+            self._step(self.machine.lost(node))
+
+    def peer_lost(self, node: NodeId) -> None:
+        """The session to `node` broke."""
+        self._step(self.machine.lost(node))
+
+    def expired(self) -> None:
+        """First the hedge, then the deadline."""
+        coordinator = self._coordinator
+        if not self._hedged and coordinator.now() < self._deadline:
+            self._hedged = True
+            coordinator.wheel.add(self, self._deadline)
+            if not self.machine.ended and coordinator.latency.may_hedge() and self.machine.hedge():
+                coordinator.metrics.hedges_total += 1
+                self._step(GetStep.NOTHING)
+            return
+        self._step(self.machine.expired())
+
+    def relay(self, message_type: int, body: bytes) -> None:
+        """Nobody answers a coordinated get as if it had been forwarded."""
+        raise ProtocolError("a client's answer to a replica's get")
+
+    # -- effects of the machine
+
+    def _step(self, step: GetStep) -> None:
+        machine = self.machine
+        while machine.asks:
+            node = machine.asks.pop()
+            if node == self._coordinator.view.self_id:
+                self._ask_self()
+            else:
+                self._send(node, self._ask_frame())
+        if machine.repairs:
+            self._repair()
+        if step is GetStep.DECIDED:
+            self._answer()
+        elif step is GetStep.FAILED:
+            self._fail()
+        if machine.finished:
+            self._coordinator.forget(self.id, self)
+
+    def _ask_self(self) -> None:
+        coordinator = self._coordinator
+        bucket = self.place.bucket
+        coordinator.replica.read(bucket.tree, self.place.storage_key, bucket.durability, self._read_here)
+
+    def _read_here(self, value: bytes | None, error: Exception | None) -> None:
+        own = self._coordinator.view.self_id
+        absent = error is None and value is None
+        if error is not None or (absent and not self._coordinator.completeness.complete(self.place.partition)):
+            self._step(self.machine.unknown(own))
+        else:
+            self._step(self.machine.answered(own, value))
+
+    def _ask_frame(self) -> bytes:
+        place = self.place
+        left_ms = max(1, int((self._deadline - self._coordinator.now()) * 1000))
+        body = encode_replica_get(place.bucket.id, place.bucket.generation, place.range_epoch, left_ms, 0, place.key)
+        return encode_frame(MessageType.REPLICA_GET, self.id, body)
+
+    def _send(self, node: NodeId, frame: bytes) -> None:
+        lane = self._coordinator.lanes.get(node)
+        if lane is None or not lane.send(frame):
+            self._step(self.machine.lost(node))
+
+    def _repair(self) -> None:
+        """Send the merge to those behind: write-backs before the decision, plain repairs after it."""
+        machine = self.machine
+        nodes, machine.repairs = machine.repairs, []
+        best = machine.best
+        assert best is not None
+        coordinator = self._coordinator
+        place = self.place
+        bucket = place.bucket
+        frame: bytes | None = None
+        coordinator.metrics.read_repairs_total += len(nodes)
+        for node in nodes:
+            if node == coordinator.view.self_id:
+                coordinator.replica.merge(
+                    bucket.tree, place.storage_key, best, bucket.conflict, bucket.durability, self._repaired_here
+                )
+                continue
+            if frame is None:
+                body = encode_replica_put(
+                    bucket.id,
+                    bucket.generation,
+                    place.range_epoch,
+                    REPAIR_TIMEOUT_MS,
+                    FLAG_REPAIR,
+                    0 if node in place.primaries else int(place.primaries[0]),
+                    place.key,
+                    best,
+                )
+                frame = encode_frame(MessageType.REPLICA_PUT, self.id, body)
+            lane = coordinator.lanes.get(node)
+            if lane is None or not lane.send(frame):
+                self._step(machine.lost(node))
+
+    def _repaired_here(self, error: Exception | None) -> None:
+        own = self._coordinator.view.self_id
+        self._step(self.machine.written_back(own) if error is None else self.machine.lost(own))
+
+    def _answer(self) -> None:
+        coordinator = self._coordinator
+        body = get_reply_body(coordinator, self.place, self.machine.merged)
+        self._session.send(encode_frame(MessageType.GET_REPLY, self._request_id, body))
+        coordinator.metrics.gets_total += 1
+
+    def _fail(self) -> None:
+        machine = self.machine
+        coordinator = self._coordinator
+        error: LeafdbError
+        if machine.writing_back is not None:
+            error = DeadlineExceeded(
+                f"replicas differed and only {machine.holders} of {machine.r} could be brought up in time",
+                stage="write_back",
+                got=machine.holders,
+                required=machine.r,
+            )
+        elif coordinator.now() >= self._deadline:
+            error = DeadlineExceeded(
+                f"{machine.definitive} of {machine.r} replicas answered in time",
+                stage="replicas",
+                got=machine.definitive,
+                required=machine.r,
+            )
+        else:
+            error = not_enough(machine.definitive, machine.r, "replicas that can answer")
+        coordinator.refuse(self._session, self._request_id, error)
+
+
+def get(coordinator: Coordinator, session: Requester, message_type: int, request_id: int, body: bytes) -> None:
+    """Handle a GET of a client or a FORWARD_GET of a peer."""
+    request = decode_get(body)
+    deadline = coordinator.deadline(request.deadline_ms)
+    try:
+        retry = partial(get, coordinator, session, message_type, request_id, body)
+        place = coordinator.locate(request.bucket_id, request.generation, request.key, retry)
+        if place is None:
+            return
+        if bool(request.flags & FLAG_LWW) != (place.bucket.conflict is Conflict.LWW):
+            raise NotApplied(
+                f"bucket {place.bucket.properties.name!r} keeps {place.bucket.conflict.name.lower()}: "
+                "use the other kind of handle",
+                reason=Reason.WRONG_BUCKET_KIND,
+            )
+        if request.deadline_ms == 0:
+            raise DeadlineExceeded("the deadline had passed when the request came", stage="queue")
+        if request.flags & FLAG_LOCAL:
+            _get_local(coordinator, session, request_id, place)
+        else:
+            _begin(coordinator, session, message_type, request_id, body, request, place, deadline)
+    except LeafdbError as error:
+        if isinstance(error, ProtocolError):
+            raise
+        coordinator.refuse(session, request_id, error)
+
+
+def _begin(
+    coordinator: Coordinator,
+    session: Requester,
+    message_type: int,
+    request_id: int,
+    body: bytes,
+    request: GetRequest,
+    place: Place,
+    deadline: float,
+) -> None:
+    bucket = place.bucket
+    try:
+        policy = bucket.read_policy(request.r, request.pr)
+    except ImpossibleQuorum as error:
+        raise NotApplied(str(error), reason=Reason.IMPOSSIBLE_QUORUM) from None
+    except TooFewMembers as error:
+        raise not_enough(error.alive, error.required, "members") from None
+    own = coordinator.view.self_id
+    primaries = place.primaries
+    usable = coordinator.view.usable
+    if own in primaries:
+        candidates = [own]
+    else:
+        if message_type != MessageType.FORWARD_GET and coordinator.forward(
+            session, request_id, MessageType.FORWARD_GET, body, place, deadline
+        ):
+            return
+        candidates = []
+    others = [node for node in primaries if node != own and node in usable]
+    if len(others) > 1:
+        turn = coordinator.turn(len(others))
+        others = others[turn:] + others[:turn]
+    candidates += others
+    if len(candidates) < policy.pr:
+        raise not_enough(len(candidates), policy.pr, "primaries")
+    if len(candidates) < len(primaries) and bucket.properties.sloppy:
+        candidates += coordinator.hints.fallbacks(place.partition, bucket, candidates)
+    if len(candidates) < policy.r:
+        raise not_enough(len(candidates), policy.r, "replicas")
+    machine = GetOperation(
+        r=policy.r,
+        pr=policy.pr,
+        asked=set(candidates[: policy.r]),
+        spares=candidates[policy.r :],
+        primaries=primaries,
+        merge=_MERGES[bucket.conflict],
+    )
+    operation = CoordinatedGet(coordinator, session, request_id, place, deadline, machine)
+    slow = coordinator.latency.slow_after_s(candidates[: policy.r], own)
+    operation.id = coordinator.register(operation, min(deadline, operation.started + slow))
+    operation.begin()
+
+
+def _get_local(coordinator: Coordinator, session: Requester, request_id: int, place: Place) -> None:
+    """Answer from this node's own replica only: no forwarding, hedging, merging or repair."""
+    bucket = place.bucket
+    if coordinator.view.self_id not in place.primaries:
+        raise not_enough(0, 1, "local replicas (this node does not hold the key)")
+
+    def shown(value: bytes | None, error: Exception | None) -> None:
+        if error is not None:
+            coordinator.refuse(session, request_id, NotApplied(str(error), reason=Reason.FAILED))
+        elif value is None and not coordinator.completeness.complete(place.partition):
+            missing = not_enough(0, 1, "complete local replicas (this node is resynchronising)")
+            coordinator.refuse(session, request_id, missing)
+        else:
+            body = get_reply_body(coordinator, place, value)
+            session.send(encode_frame(MessageType.GET_REPLY, request_id, body))
+
+    coordinator.replica.read(bucket.tree, place.storage_key, bucket.durability, shown)
+
+
+def _merge_siblings(one: bytes, other: bytes) -> bytes:
+    return merge(one, other, Conflict.SIBLINGS)
+
+
+def _merge_lww(one: bytes, other: bytes) -> bytes:
+    return merge(one, other, Conflict.LWW)
+
+
+_MERGES = {Conflict.SIBLINGS: _merge_siblings, Conflict.LWW: _merge_lww}

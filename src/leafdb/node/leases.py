@@ -1,0 +1,74 @@
+"""Numbers that must never be given out twice, whatever a crash makes this store forget: key epochs and HLC stamps.
+
+Both are taken from blocks whose upper bound is durable before the first number of the block is used. This object renews
+the blocks in time; when the disk is slower than the writers, minting is refused as overloaded until the block is there.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from functools import partial
+from typing import Final
+
+from leafdb.errors import StorageError
+from leafdb.model.epochs import EpochLease
+from leafdb.model.hlc import HybridClock
+from leafdb.storage.engine import Engine
+from leafdb.types import Durability, TreeId
+
+EPOCH_KEY: Final = b"lease/epochs"
+STAMP_KEY: Final = b"lease/stamps"
+_EPOCHS: Final = struct.Struct(">QQ")
+_STAMPS: Final = struct.Struct(">Q")
+
+
+class Leases:
+    """The two leases of one store incarnation, kept in the META tree."""
+
+    def __init__(self, engine: Engine, tree: TreeId, now_ms: Callable[[], int], *, clean: bool) -> None:
+        """`clean`: the store was shut down cleanly, so that its own old epochs may go on being used."""
+        self._engine = engine
+        self._tree = tree
+        self._now_ms = now_ms
+        stored = _stored(engine, tree, EPOCH_KEY)
+        ceiling, floor = _EPOCHS.unpack(stored) if stored else (0, 0)
+        self.epochs = EpochLease.recovered(ceiling=ceiling, floor=floor, clean=clean)
+        stored = _stored(engine, tree, STAMP_KEY)
+        self.clock = HybridClock(_STAMPS.unpack(stored)[0] if stored else 0)
+        self._epochs_asked = 0
+        self._stamps_asked = 0
+
+    def stamp(self, floor: int = 0) -> int:
+        """A new HLC stamp above `floor`. Raises LeaseExhausted."""
+        return self.clock.tick(self._now_ms(), floor)
+
+    def renew(self, done: Callable[[], None] | None = None) -> None:
+        """Ask for the next blocks when the present ones are nearly used up; `done` once what was asked is granted."""
+        epochs = self.epochs.lease_wanted()
+        stamps = self.clock.lease_wanted(self._now_ms())
+        writes: list[tuple[TreeId, bytes, bytes | None]] = []
+        if epochs is not None and epochs > self._epochs_asked:
+            self._epochs_asked = epochs
+            writes.append((self._tree, EPOCH_KEY, _EPOCHS.pack(epochs, self.epochs.floor)))
+        if stamps is not None and stamps > self._stamps_asked:
+            self._stamps_asked = stamps
+            writes.append((self._tree, STAMP_KEY, _STAMPS.pack(stamps)))
+        if writes:
+            granted = partial(self._granted, self._epochs_asked, self._stamps_asked, done)
+            self._engine.write(writes, Durability.ALWAYS, granted)
+        elif done is not None:
+            done()
+
+    def _granted(self, epochs: int, stamps: int, done: Callable[[], None] | None, error: StorageError | None) -> None:
+        if error is not None:
+            return  # a failed store stops the node by another way
+        self.epochs.grant(epochs)
+        self.clock.grant(stamps)
+        if done is not None:
+            done()
+
+
+def _stored(engine: Engine, tree: TreeId, key: bytes) -> bytes | None:
+    """A small value of an internal tree. Read at start, when nothing else waits for the disk."""
+    return engine.read_blocking(tree, key)

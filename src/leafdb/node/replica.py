@@ -1,0 +1,227 @@
+"""The one door to local records: read, mint, merge. Client writes, hints, repair and exchanges all end here.
+
+One read-modify-write per key at a time: it runs to its end in one call when the current record is in memory or in the
+page cache; otherwise the key enters a bounded pending table and later mutations queue behind it in order.
+
+A version is shown only when it is safe: whatever reveals a version (a read's answer, a merge's acknowledgement even if
+the merge changed nothing) is released by the engine once the commit has passed that version's sequence number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Final, NamedTuple, Protocol
+
+from leafdb.errors import StorageError
+from leafdb.model.actor import ActorIdentity
+from leafdb.model.clock import CausalClock, Dot
+from leafdb.model.hlc import LeaseExhausted
+from leafdb.model.record import PutRefused, PutResult, RecordError, accept, newest_stamp, put
+from leafdb.node.key_queue import KeyQueue, ReplicaOverloaded
+from leafdb.node.leases import Leases
+from leafdb.node.view import BucketView
+from leafdb.storage.engine import Engine
+from leafdb.types import Conflict, Durability, TreeId
+
+Merged = Callable[[Exception | None], None]
+Found = Callable[[bytes | None, Exception | None], None]
+
+
+REFUSALS: Final = (PutRefused, RecordError, LeaseExhausted, StorageError, ReplicaOverloaded)
+"""What may come of a mint or a merge without anything having been written."""
+
+
+class Minting(Protocol):
+    """A put that waits for its dot: the coordinator's operation, as the replica sees it."""
+
+    bucket: BucketView
+    storage_key: bytes
+    context: CausalClock | None
+    expires_ms: int
+    op_id: bytes
+    value: bytes | None
+    durability: Durability
+
+    def minted(self, data: bytes, dot: Dot) -> None:
+        """The merged record exists in memory and may travel to other replicas; it is not durable yet."""
+
+    def unminted(self, error: Exception) -> None:
+        """Nothing was written here; the error says why."""
+
+    def committed(self, error: StorageError | None) -> None:
+        """The local copy is as durable as asked, or the store failed."""
+
+    @property
+    def abandoned(self) -> bool:
+        """The deadline passed while it waited: it must not run any more."""
+
+
+class _Put(NamedTuple):
+    replica: Replica
+    operation: Minting
+
+    def run(self, local: bytes | None, sequence: int) -> None:
+        self.replica.mint(self.operation, local)
+
+    def refuse(self, error: Exception) -> None:
+        self.operation.unminted(error)
+
+
+class _Merge(NamedTuple):
+    replica: Replica
+    tree: TreeId
+    key: bytes
+    incoming: bytes
+    conflict: Conflict
+    durability: Durability
+    done: Merged
+
+    def run(self, local: bytes | None, sequence: int) -> None:
+        self.replica.merge_into(
+            local, sequence, self.tree, self.key, self.incoming, self.conflict, self.durability, self.done
+        )
+
+    def refuse(self, error: Exception) -> None:
+        self.done(error)
+
+
+class _Read(NamedTuple):
+    replica: Replica
+    durability: Durability
+    done: Found
+
+    def run(self, local: bytes | None, sequence: int) -> None:
+        self.replica.reveal(local, sequence, self.durability, self.done)
+
+    def refuse(self, error: Exception) -> None:
+        self.done(None, error)
+
+
+class Replica:
+    """This node's copy of the records it is responsible for."""
+
+    def __init__(self, engine: Engine, identity: ActorIdentity, leases: Leases) -> None:
+        self._engine = engine
+        self._identity = identity
+        self._leases = leases
+        self.queue = KeyQueue(engine)
+        self.minted_total = 0
+        self.merged_total = 0
+        self.merged_unchanged_total = 0
+
+    @property
+    def pending_keys(self) -> int:
+        """Keys whose record is being fetched from the disk."""
+        return len(self.queue)
+
+    def admit(self) -> None:
+        """Raises ReplicaOverloaded or DiskFull when the engine cannot take a write now."""
+        wait_s = self._engine.admit()
+        if wait_s > 0.0:
+            raise ReplicaOverloaded(wait_s)
+
+    # -- minting: the coordinating replica's alone
+
+    def coordinate(self, operation: Minting) -> None:
+        """Read the current record, mint the put's dot, write the merge; answers through `operation`."""
+        tree = operation.bucket.tree
+        current = self.queue.now(tree, operation.storage_key)
+        if current is None:
+            self.queue.later(tree, operation.storage_key, _Put(self, operation))
+        else:
+            self.mint(operation, current[0])
+
+    def mint(self, operation: Minting, local: bytes | None) -> None:
+        """The second half of `coordinate`, with the current record at hand."""
+        if operation.abandoned:
+            return
+        try:
+            result = self.next_record(operation, local)
+            writes = ((operation.bucket.tree, operation.storage_key, result.data),)
+            self._engine.write(writes, operation.durability, operation.committed)
+        except REFUSALS as error:
+            operation.unminted(error)
+            return
+        operation.minted(result.data, result.dot)
+
+    def next_record(self, operation: Minting, local: bytes | None) -> PutResult:
+        """The record that `operation` makes of `local`. Raises one of REFUSALS."""
+        conflict = operation.bucket.conflict
+        floor = newest_stamp(local) if conflict is Conflict.LWW and local is not None else 0
+        result = put(
+            local,
+            operation.context,
+            identity=self._identity,
+            epochs=self._leases.epochs,
+            stamp=self._leases.stamp(floor),
+            expires_ms=operation.expires_ms,
+            op_id=operation.op_id,
+            value=operation.value,
+            conflict=conflict,
+        )
+        self.minted_total += 1
+        self._leases.renew()
+        return result
+
+    # -- merging: everybody else's way in
+
+    def merge(
+        self, tree: TreeId, key: bytes, incoming: bytes, conflict: Conflict, durability: Durability, done: Merged
+    ) -> None:
+        """Merge a record into what is here; `done` once the result is as durable as asked, or with the error."""
+        current = self.queue.now(tree, key)
+        if current is None:
+            self.queue.later(tree, key, _Merge(self, tree, key, incoming, conflict, durability, done))
+        else:
+            self.merge_into(current[0], current[1], tree, key, incoming, conflict, durability, done)
+
+    def merge_into(
+        self,
+        local: bytes | None,
+        sequence: int,
+        tree: TreeId,
+        key: bytes,
+        incoming: bytes,
+        conflict: Conflict,
+        durability: Durability,
+        done: Merged,
+    ) -> None:
+        """The second half of `merge`, with the current record at hand."""
+        try:
+            merged = accept(local, incoming, conflict, identity=self._identity, epochs=self._leases.epochs)
+            self.merged_total += 1
+            if merged is local:
+                self.merged_unchanged_total += 1
+                self._engine.when_safe(sequence, durability, done)
+            else:
+                self._engine.write(((tree, key, merged),), durability, done)
+        except REFUSALS as error:
+            done(error)
+
+    # -- reading
+
+    def read(self, tree: TreeId, key: bytes, durability: Durability, done: Found) -> None:
+        """The current record (None: nothing here), once it may be shown."""
+        current = self.queue.now(tree, key)
+        if current is None:
+            self.queue.later(tree, key, _Read(self, durability, done))
+        elif current[1] <= self._engine.safe_sequence(durability):
+            done(current[0], None)
+        else:
+            self._engine.when_safe(current[1], durability, partial(_shown, done, current[0]))
+
+    def reveal(self, local: bytes | None, sequence: int, durability: Durability, done: Found) -> None:
+        """The second half of `read`, with the current record at hand."""
+        self._engine.when_safe(sequence, durability, partial(_shown, done, local))
+
+    def check(self) -> None:
+        """The pending table is within its bounds."""
+        self.queue.check()
+
+
+def _shown(done: Found, value: bytes | None, error: StorageError | None) -> None:
+    if error is not None:
+        done(None, error)
+    else:
+        done(value, None)

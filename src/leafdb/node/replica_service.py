@@ -1,0 +1,152 @@
+"""What other coordinators ask of this node's replica: merge this record, show me that one.
+
+A request is executed only if both sides mean the same ring and bucket: a sender behind is told, a sender ahead waits
+while this node catches up. A copy for an absent primary is kept as that primary's hint, never in the bucket's own tree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Protocol
+
+from leafdb.errors import ProtocolError, StorageError
+from leafdb.model.key import partition_part
+from leafdb.node.catch_up import CatchUp
+from leafdb.node.completeness import Completeness
+from leafdb.node.hint_keeper import HintKeeper
+from leafdb.node.key_queue import ReplicaOverloaded
+from leafdb.node.outcomes import status_of
+from leafdb.node.replica import Replica
+from leafdb.node.view import BucketView, ClusterView
+from leafdb.quorum.messages import (
+    FLAG_DURABLE,
+    MalformedMessage,
+    ReplicaGet,
+    ReplicaPut,
+    ReplicaStatus,
+    decode_replica_get,
+    decode_replica_put,
+    encode_reply,
+)
+from leafdb.ring.token import token_of
+from leafdb.types import Durability, NodeId, PartitionId
+from leafdb.wire.frame import encode_frame
+from leafdb.wire.registry import MessageType
+
+
+class Peer(Protocol):
+    """The session a request came on."""
+
+    def send(self, frame: bytes) -> bool:
+        """Queue one frame; False when the peer is gone or too slow."""
+
+
+class ReplicaService:
+    """Serves REPLICA_PUT and REPLICA_GET."""
+
+    def __init__(
+        self,
+        *,
+        view: ClusterView,
+        replica: Replica,
+        hints: HintKeeper,
+        completeness: Completeness,
+        catch_up: CatchUp,
+    ) -> None:
+        self._view = view
+        self._replica = replica
+        self._hints = hints
+        self._completeness = completeness
+        self._catch_up = catch_up
+
+    def put(self, session: Peer, request_id: int, body: bytes) -> None:
+        """Merge a record a coordinator sent; answers when it is as durable as its bucket promises."""
+        try:
+            message = decode_replica_put(body)
+        except MalformedMessage as error:
+            raise ProtocolError(str(error)) from None
+        placed = self._place(message, partial(self.put, session, request_id, body))
+        if placed is None:
+            return
+        if isinstance(placed, ReplicaStatus):
+            self._put_answer(session, request_id, placed)
+            return
+        bucket, storage_key, _, primary = placed
+        done = partial(self._merged, session, request_id)
+        try:
+            self._replica.admit()
+        except (ReplicaOverloaded, StorageError) as error:
+            self._put_answer(session, request_id, status_of(error))
+            return
+        if message.hint_target:
+            target = NodeId(message.hint_target)
+            self._hints.keep(target, bucket, storage_key, message.record, done)
+        elif primary:
+            durability = Durability.ALWAYS if message.flags & FLAG_DURABLE else bucket.durability
+            self._replica.merge(bucket.tree, storage_key, message.record, bucket.conflict, durability, done)
+        else:
+            self._put_answer(session, request_id, ReplicaStatus.REFUSED_NOT_REPLICA)
+
+    def get(self, session: Peer, request_id: int, body: bytes) -> None:
+        """Show a coordinator this node's record of a key."""
+        try:
+            message = decode_replica_get(body)
+        except MalformedMessage as error:
+            raise ProtocolError(str(error)) from None
+        placed = self._place(message, partial(self.get, session, request_id, body))
+        if placed is None:
+            return
+        if isinstance(placed, ReplicaStatus):
+            session.send(encode_frame(MessageType.REPLICA_GET_REPLY, request_id, encode_reply(placed)))
+            return
+        bucket, storage_key, partition, primary = placed
+        if primary:
+            done = partial(self._found, session, request_id, self._completeness.complete(partition))
+            self._replica.read(bucket.tree, storage_key, bucket.durability, done)
+        else:
+            done = partial(self._found, session, request_id, False)
+            self._hints.read_fallback(bucket, partition, storage_key, done)
+
+    def _place(
+        self, message: ReplicaPut | ReplicaGet, retry: Callable[[], None]
+    ) -> tuple[BucketView, bytes, PartitionId, bool] | ReplicaStatus | None:
+        """(bucket, storage key, partition, whether we are a primary); a status refuses; None waits for metadata."""
+        view = self._view
+        bucket = view.buckets.get(message.bucket_id)
+        ring = view.ring
+        if bucket is None or ring is None or bucket.generation < message.generation:
+            return None if self._catch_up.wait(retry) else ReplicaStatus.REFUSED_NO_BUCKET
+        if bucket.generation > message.generation:
+            return ReplicaStatus.REFUSED_STALE_EPOCH
+        if not message.deadline_ms:
+            return ReplicaStatus.REFUSED_EXPIRED
+        try:
+            token = token_of(bucket.id, partition_part(message.key))
+        except ValueError as error:
+            raise ProtocolError(f"a malformed key: {error}") from None
+        partition = ring.partition_of(token)
+        range_epoch = ring.range_epoch(partition)
+        if message.range_epoch != range_epoch:
+            if message.range_epoch < range_epoch:
+                return ReplicaStatus.REFUSED_STALE_EPOCH
+            return None if self._catch_up.wait(retry) else ReplicaStatus.REFUSED_STALE_EPOCH
+        primary = view.self_id in ring.primaries(partition, bucket.properties.n)
+        return bucket, token.to_bytes(8, "big") + message.key, partition, primary
+
+    def _merged(self, session: Peer, request_id: int, error: Exception | None) -> None:
+        self._put_answer(session, request_id, ReplicaStatus.APPLIED if error is None else status_of(error))
+
+    def _put_answer(self, session: Peer, request_id: int, status: ReplicaStatus) -> None:
+        session.send(encode_frame(MessageType.REPLICA_PUT_REPLY, request_id, encode_reply(status)))
+
+    def _found(
+        self, session: Peer, request_id: int, complete: bool, value: bytes | None, error: Exception | None
+    ) -> None:
+        if error is not None:
+            reply = encode_reply(status_of(error))
+        elif value is not None:
+            reply = encode_reply(ReplicaStatus.FOUND, value)
+        else:
+            reply = encode_reply(ReplicaStatus.ABSENT if complete else ReplicaStatus.UNKNOWN)
+        session.send(encode_frame(MessageType.REPLICA_GET_REPLY, request_id, reply))

@@ -1,0 +1,133 @@
+"""What this node believes of its cluster: metadata, ring, buckets, who can be reached. One object, read by all drivers.
+
+The register driver installs metadata, the gossiper and the peers say who is there; everybody else only reads. Lookups
+on the request path are attribute and dictionary accesses on values that were computed when something changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from leafdb.errors import Reason
+from leafdb.model.bucket import BucketProperties
+from leafdb.quorum.policy import ReadPolicy, WritePolicy, read_policy, write_policy
+from leafdb.ring.metadata import ClusterMetadata
+from leafdb.ring.ring import Ring
+from leafdb.types import BucketId, Conflict, Durability, Liveness, NodeId, TreeId
+from leafdb.wire.requests import FLAG_SLOPPY, FLAG_STRICT
+
+
+class BucketView:
+    """A bucket as the request path needs it, for one version of the metadata."""
+
+    __slots__ = (
+        "conflict",
+        "durability",
+        "effective_n",
+        "generation",
+        "id",
+        "properties",
+        "read_policies",
+        "tree",
+        "ttl_ms",
+        "write_policies",
+    )
+
+    def __init__(self, properties: BucketProperties, effective_n: int) -> None:
+        self.properties = properties
+        self.id: BucketId = properties.id
+        self.tree = TreeId(properties.id)
+        self.generation = properties.generation
+        self.effective_n = effective_n
+        self.conflict: Conflict = properties.conflict
+        self.durability: Durability = properties.durability
+        self.ttl_ms = properties.ttl_ms
+        self.write_policies: dict[tuple[int, int, int, int], WritePolicy] = {}
+        self.read_policies: dict[tuple[int, int], ReadPolicy] = {}
+
+    def write_policy(self, w: int, pw: int, dw: int, flags: int) -> WritePolicy:
+        """The resolved policy of a write. Raises ImpossibleQuorum or TooFewMembers."""
+        asked = (w, pw, dw, flags & (FLAG_SLOPPY | FLAG_STRICT))
+        policy = self.write_policies.get(asked)
+        if policy is None:
+            sloppy = True if flags & FLAG_SLOPPY else False if flags & FLAG_STRICT else None
+            policy = write_policy(self.properties, self.effective_n, w=w, pw=pw, dw=dw, sloppy=sloppy)
+            self.write_policies[asked] = policy
+        return policy
+
+    def read_policy(self, r: int, pr: int) -> ReadPolicy:
+        """The resolved policy of a read. Raises ImpossibleQuorum or TooFewMembers."""
+        policy = self.read_policies.get((r, pr))
+        if policy is None:
+            policy = read_policy(self.properties, self.effective_n, r=r, pr=pr)
+            self.read_policies[(r, pr)] = policy
+        return policy
+
+
+class ClusterView:
+    """The node's own picture of the cluster. `metadata` is None until it has been founded or joined."""
+
+    def __init__(self) -> None:
+        self.self_id = NodeId(0)
+        self.metadata: ClusterMetadata | None = None
+        self.ring: Ring | None = None
+        self.epoch = 0
+        self.buckets: dict[int, BucketView] = {}
+        self.usable: set[NodeId] = set()
+        """Peers whose requests lane is up and whom the failure detector has not given up."""
+        self.liveness: dict[NodeId, Liveness] = {}
+        self.on_install: list[Callable[[ClusterMetadata], None]] = []
+        self._connected: set[NodeId] = set()
+
+    def install(self, self_id: NodeId, metadata: ClusterMetadata) -> None:
+        """Take a newer version of the metadata; an older one is a bug of the caller."""
+        assert self.metadata is None or metadata.epoch > self.metadata.epoch
+        ring = Ring(metadata)
+        self.self_id = self_id
+        self.buckets = {
+            int(bucket.id): BucketView(bucket, ring.effective_n(bucket.n)) for bucket in metadata.buckets.values()
+        }
+        self.ring = ring
+        self.metadata = metadata
+        self.epoch = int(metadata.epoch)
+        for callback in self.on_install:
+            callback(metadata)
+
+    def bucket_named(self, name: str) -> BucketView | None:
+        """The bucket of that name, if this version of the metadata has one."""
+        for bucket in self.buckets.values():
+            if bucket.properties.name == name:
+                return bucket
+        return None
+
+    def name_of(self, node: NodeId) -> str:
+        """A node's name for people; its number when it is not a member."""
+        member = self.metadata.members.get(node) if self.metadata else None
+        return member.name if member else f"node-{node}"
+
+    def connected(self, node: NodeId) -> None:
+        """The requests lane to `node` is up."""
+        self._connected.add(node)
+        self._refresh(node)
+
+    def disconnected(self, node: NodeId) -> None:
+        """The requests lane to `node` is down."""
+        self._connected.discard(node)
+        self._refresh(node)
+
+    def judged(self, node: NodeId, liveness: Liveness) -> None:
+        """The failure detector changed its mind about `node`."""
+        self.liveness[node] = liveness
+        self._refresh(node)
+
+    def _refresh(self, node: NodeId) -> None:
+        if node in self._connected and self.liveness.get(node) is not Liveness.DEAD:
+            self.usable.add(node)
+        else:
+            self.usable.discard(node)
+
+    def readiness(self) -> tuple[bool, Reason | None]:
+        """Whether requests can be taken at all, and why not."""
+        if self.metadata is None:
+            return False, Reason.NOT_READY
+        return True, None
