@@ -8,9 +8,11 @@ them, so a job of a worker that outlived its parent can disturb nothing.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+from leafdb.errors import StorageError
 from leafdb.limits import TABLE_BYTES
 from leafdb.storage.version import TableMeta, VersionEdit
 from leafdb.types import TreeId
@@ -139,6 +141,13 @@ class CompactionResult:
 Job = FlushJob | CompactionJob
 JobResult = list[TableMeta] | CompactionResult
 """A flush job answers the tables it wrote, a compaction job its result."""
+
+Outcome = JobResult | StorageError
+Done = Callable[[Outcome], None]
+"""Gets a job's outcome: on the loop, later, exactly once."""
+
+ToLoop = Callable[[Callable[[], None]], None]
+"""Runs a callback on the loop's thread, soon; may be called from any thread (trio's `run_sync_soon`)."""
 
 
 def job_from_plain(plain: Any) -> Job:

@@ -1,34 +1,49 @@
-"""The worker process: `python -m leafdb.storage.worker ROOT`. Flushes and compacts where no request waits for it.
+"""The worker process and both ends of its pipes: it flushes and compacts where no request waits for it.
 
-Started by a node with a pipe on stdin and one on stdout, it takes jobs and answers them (`worker_protocol`). It is a
-process and not a thread because merging holds the interpreter lock, and it is started anew and not forked because a
-fork of a process with threads and an event loop is a copy of nobody knows what.
+`python -m leafdb.storage.worker ROOT` is the child (`Worker`), `ProcessJobRunner` its parent. It is a process and not a
+thread because merging holds the interpreter lock, and it is started anew and not forked because a fork of a process
+with threads and an event loop is a copy of nobody knows what.
 
+The child:
 - It writes only file names a job allots and unlinks nothing, so that one that outlived its parent can do no harm.
 - It exits as soon as stdin ends, even in the middle of a job: its parent is gone, nobody would trust the result.
 - Jobs run in slices and flushes go before compactions, because a waiting flush holds memory and at last stops writes.
 - Of a job that fails only the error is told. An error of ours, not of the world, ends the process.
+- It imports no event loop: it starts in a fraction of a second and stays small.
 
-It imports no trio: it starts in a fraction of a second and stays small.
+The parent never blocks the loop: one thread starts the child and writes to it, one thread per child reads from it and
+sees it end. A child that dies fails the jobs it had with `WorkerLost`; the next job starts another.
 """
 
 from __future__ import annotations
 
 import os
 import select
+import subprocess
 import sys
 from collections.abc import Generator
+from queue import SimpleQueue
+from threading import Lock, Thread
 from typing import Final
 
 from leafdb.errors import StorageError
 from leafdb.limits import WORKER_NICE
 from leafdb.storage.job_slices import job_slices
-from leafdb.storage.jobs import FlushJob, JobResult
-from leafdb.storage.worker_protocol import FrameBuffer, decode_request, encode_answer
+from leafdb.storage.jobs import Done, FlushJob, Job, JobResult, Outcome, ToLoop
+from leafdb.storage.worker_protocol import (
+    FrameBuffer,
+    WorkerLost,
+    decode_answer,
+    decode_request,
+    encode_answer,
+    encode_request,
+)
 from leafdb.vfs.base import FileSystem
 from leafdb.vfs.disk import DiskFileSystem
 
 _READ_BYTES: Final = 65_536
+_STOP_S: Final = 5.0
+"""How long a child that lost its stdin may take to exit; it looks at it after every slice of a job."""
 
 _Running = tuple[int, Generator[None, None, JobResult]]
 
@@ -76,6 +91,149 @@ class Worker:
         rest = memoryview(answer)
         while rest:
             rest = rest[os.write(self._answers, rest) :]
+
+
+class _Child:
+    """One worker process and the jobs it holds. `jobs` and `lost` belong to the runner's lock."""
+
+    __slots__ = ("jobs", "lost", "process", "reader")
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self.process = process
+        self.jobs: set[int] = set()
+        self.lost = False
+        self.reader: Thread | None = None
+
+
+class ProcessJobRunner:
+    """Runs jobs in a worker process of its own, started with the first job or by `start`."""
+
+    def __init__(self, root: str, to_loop: ToLoop) -> None:
+        self._command = [sys.executable, "-m", "leafdb.storage.worker", root]
+        self._to_loop = to_loop
+        self._waiting: dict[int, Done] = {}  # touched on the loop alone
+        self._next_number = 1
+        self._lock = Lock()
+        self._child: _Child | None = None
+        self._closed = False
+        self._outbox: SimpleQueue[tuple[int, bytes] | None] = SimpleQueue()
+        self._writer = Thread(target=self._write_loop, name="leafdb-jobs", daemon=True)
+        self.starts = 0
+        """How many children were started; every one after the first stands for one that died."""
+        self._writer.start()
+
+    @property
+    def pid(self) -> int | None:
+        """The living worker's process id, for whoever accounts for its CPU and memory."""
+        child = self._child
+        return None if child is None or child.lost else child.process.pid
+
+    def start(self) -> None:
+        """Have a worker ready before the first job."""
+        self._outbox.put((0, b""))
+
+    def submit(self, job: Job, done: Done) -> None:
+        assert not self._closed, "the job runner is closed"
+        number = self._next_number
+        self._next_number += 1
+        self._waiting[number] = done
+        self._outbox.put((number, encode_request(number, job)))
+
+    def close(self) -> None:
+        """End the worker and both threads; waits for it at most a few seconds, then kills it."""
+        if self._closed:
+            return
+        self._closed = True
+        self._waiting.clear()
+        self._outbox.put(None)
+        self._writer.join()
+
+    # -- the writing thread
+
+    def _write_loop(self) -> None:
+        while (item := self._outbox.get()) is not None:
+            number, frame = item
+            try:
+                child = self._living_child()
+            except OSError as error:
+                self._deliver(number, WorkerLost(f"no storage worker could be started: {error}"))
+                continue
+            with self._lock:
+                lost = child.lost
+                if not lost and number:
+                    child.jobs.add(number)
+            if lost:
+                self._deliver(number, WorkerLost("the storage worker ended at once"))
+                continue
+            try:
+                assert child.process.stdin is not None
+                rest = memoryview(frame)
+                while rest:
+                    rest = rest[child.process.stdin.write(rest) :]
+            except OSError:
+                continue  # it is ending; the reading thread fails the job with all others it had
+        if self._child is not None:
+            self._stop(self._child)
+
+    def _living_child(self) -> _Child:
+        child = self._child
+        if child is not None and not child.lost:
+            return child
+        # A session of its own: an interrupt at the terminal is for the node, which then ends its worker in order.
+        process = subprocess.Popen(
+            self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0, start_new_session=True
+        )
+        child = _Child(process)
+        child.reader = Thread(target=self._read_loop, args=(child,), name="leafdb-job-answers", daemon=True)
+        self._child = child
+        self.starts += 1
+        child.reader.start()
+        return child
+
+    def _stop(self, child: _Child) -> None:
+        assert child.process.stdin is not None
+        assert child.reader is not None
+        child.process.stdin.close()
+        try:
+            child.process.wait(_STOP_S)
+        except subprocess.TimeoutExpired:
+            child.process.kill()
+        child.reader.join()
+
+    # -- the reading thread of one child
+
+    def _read_loop(self, child: _Child) -> None:
+        assert child.process.stdout is not None
+        buffer = FrameBuffer()
+        try:
+            while data := child.process.stdout.read(_READ_BYTES):
+                for message in buffer.feed(data):
+                    number, outcome = decode_answer(message)
+                    with self._lock:
+                        child.jobs.discard(number)
+                    self._deliver(number, outcome)
+        except ValueError:
+            child.process.kill()  # it does not speak the protocol; it gets no second chance
+        status = child.process.wait()
+        child.process.stdout.close()
+        with self._lock:
+            child.lost = True
+            numbers = sorted(child.jobs)
+        for number in numbers:
+            self._deliver(number, WorkerLost(f"the storage worker ended with status {status}"))
+
+    def _deliver(self, number: int, outcome: Outcome) -> None:
+        """Have `done` called on the loop, if anybody still waits for it."""
+
+        def deliver() -> None:
+            done = self._waiting.pop(number, None)
+            if done is not None:
+                done(outcome)
+
+        try:
+            self._to_loop(deliver)
+        except RuntimeError:
+            return  # the loop has ended, and with it whoever waited
 
 
 def main(arguments: list[str]) -> int:

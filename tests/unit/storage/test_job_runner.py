@@ -159,7 +159,7 @@ def test_jobs_run_in_the_worker_and_its_tables_are_sound(
     verify(disk, result.added[0])
     assert read_table(disk, result.added[0]) == read_table(disk, new)
     assert runner.pid not in (None, os.getpid())
-    assert runner.restarts == 0
+    assert runner.starts == 1
 
 
 def test_a_flush_overtakes_a_long_compaction(disk: DiskFileSystem, loop: Loop, runner: ProcessJobRunner) -> None:
@@ -187,7 +187,7 @@ def test_a_killed_worker_fails_its_jobs_and_the_next_job_gets_another(
     loop.until(outcomes, 3)
     verify(disk, tables_of(outcomes[2])[0])
     assert runner.pid not in (None, first)
-    assert runner.restarts == 1
+    assert runner.starts == 2
 
 
 def test_errors_come_back_typed_and_the_worker_lives(
@@ -205,7 +205,7 @@ def test_errors_come_back_typed_and_the_worker_lives(
     loop.until(outcomes, 4)
     kinds = {type(outcome) for outcome in outcomes}
     assert kinds == {CorruptionError, StoreFailed, list}
-    assert runner.restarts == 0
+    assert runner.starts == 1
 
 
 def test_closing_ends_the_worker_in_the_middle_of_a_job(
