@@ -65,12 +65,12 @@ EXCUSED: dict[str, set[str]] = {
     "leafdb.storage.worker": {"os", "subprocess", "threading", "queue", "time"},  # the worker is a process
     "leafdb.storage.block_cache": {"threading"},  # a lock: readers in threads share it
     "leafdb.storage.executor": {"threading", "queue", "concurrent"},  # the engine's threads
-    "leafdb.node.main": {"os", "time", "pathlib"},  # the process: signals, limits, the real clock
+    "leafdb.node.main": {"os", "time", "pathlib"},  # the process: limits, the real clock
+    "leafdb.node.real_world": {"os", "time", "pathlib"},  # the clock, the entropy, the disk, handed to a node
+    "leafdb.node.secret": {"os"},  # reads the secret's file
     "leafdb.node.settings": {"os", "pathlib"},  # reads the configuration file and the environment
-    "leafdb.node.notify": {"os"},  # the environment variable of systemd
-    "leafdb.node.logs": {"time"},  # a log line carries the wall clock
 }
-OPENS_FILES = ("leafdb.node.main", "leafdb.node.settings")
+OPENS_FILES = ("leafdb.node.main", "leafdb.node.settings", "leafdb.node.secret", "leafdb.node.real_world")
 
 HEAVY: dict[str, tuple[str, ...]] = {
     "pydantic": ("leafdb.node.settings",),
