@@ -1,0 +1,250 @@
+"""The pump moves the bytes of every session of a node: one task for all sockets, instead of tasks for each.
+
+trio watches one descriptor, an epoll of our own that holds every session's socket level-triggered. When it is readable
+the pump reads each ready socket once (at most RECEIVE_BYTES), handles the frames, and after the last of them, or after
+SLICE_S of work, flushes all sessions that have answers and gives the other tasks their turn. So a batch is all that has
+arrived at the node, not at one connection, and its cost is one scheduler pass: measured per round trip, half of what a
+task per connection costs (bench/micro/transport.py), and what it sends to a peer is one `send` per batch.
+
+Streams the kernel cannot watch (memory, TLS) get two small tasks instead, and behave the same.
+
+Every second a sweep closes sessions whose incomplete frame takes too long, asks silent peers with PING, and gives up
+those that stay silent: a half-open connection is found within about PEER_SILENCE_S.
+"""
+
+from __future__ import annotations
+
+import select
+from collections.abc import Callable
+from typing import Final
+
+import trio
+
+from leafdb.errors import LeafdbError
+from leafdb.limits import DECODE_BYTES_MAX, LARGE_FRAME_BYTES, OUTBOX_BYTES_PAUSE, RECEIVE_BYTES
+from leafdb.transport.budget import DecodeBudget
+from leafdb.transport.counters import TransportCounters
+from leafdb.transport.flusher import Flusher
+from leafdb.transport.session import Session
+from leafdb.transport.sweeper import Sweeper
+
+SLICE_S: Final = 0.001
+POLL_EVENTS_MAX: Final = 256
+
+_IN: Final = select.EPOLLIN
+_OUT: Final = select.EPOLLOUT
+
+
+class Pump:
+    """One per node. `clock` is a monotonic clock for slices of work; `budget` bounds large frames."""
+
+    def __init__(
+        self,
+        *,
+        clock: Callable[[], float],
+        counters: TransportCounters | None = None,
+        decode_bytes_max: int = DECODE_BYTES_MAX,
+    ) -> None:
+        assert decode_bytes_max >= LARGE_FRAME_BYTES
+        self.counters = counters or TransportCounters()
+        self.budget = DecodeBudget(decode_bytes_max)
+        self.sessions: dict[Session, None] = {}
+        """Every open session, oldest first."""
+        self._clock = clock
+        self._flusher = Flusher()
+        self.dirty = self._flusher.add
+        self._sweeper = Sweeper(self.counters)
+        self._epoll: select.epoll | None = None
+        self._polled: dict[int, Session] = {}
+        self._waiting: dict[Session, trio.lowlevel.ParkingLot] = {}
+        self._backlogged: list[Session] = []
+        self._nursery: trio.Nursery | None = None
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Move bytes until cancelled; then every session is closed."""
+        self._epoll = select.epoll()
+        try:
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                nursery.start_soon(self._flusher.run, name="flusher")
+                nursery.start_soon(self._sweep, name="session sweeper")
+                nursery.start_soon(self._poll, self._epoll, name="session pump")
+                task_status.started()
+        finally:
+            self._nursery = None
+            self.close_all(None)
+            self._epoll.close()
+            self._epoll = None
+
+    def attach(self, session: Session) -> None:
+        """Begin to move the bytes of a new session."""
+        assert self._nursery is not None, "the pump does not run"
+        self.sessions[session] = None
+        self.counters.sessions_opened_total += 1
+        if session.pollable is not None:
+            assert self._epoll is not None
+            descriptor = session.pollable.fileno()
+            session.interest = _IN
+            self._polled[descriptor] = session
+            self._epoll.register(descriptor, _IN)
+        else:
+            self._waiting[session] = trio.lowlevel.ParkingLot()
+            self._nursery.start_soon(self._read_loop, session, name=f"reader of {session.remote}")
+            self._nursery.start_soon(self._write_loop, session, name=f"writer to {session.remote}")
+
+    def detach(self, session: Session) -> None:
+        """The session closes; its stream is still open."""
+        if session not in self.sessions:
+            return
+        del self.sessions[session]
+        if session.pollable is not None:
+            assert self._epoll is not None
+            descriptor = session.pollable.fileno()
+            del self._polled[descriptor]
+            self._epoll.unregister(descriptor)
+        else:
+            self._waiting.pop(session).unpark_all()
+
+    def changed(self, session: Session) -> None:
+        """Watch what the session waits for now."""
+        if session not in self.sessions:
+            return
+        if session.pollable is not None:
+            # A backlog does not change what is watched: it is gone within a few turns.
+            reading = not session.starved and not (session.blocked and session.outbox_bytes > OUTBOX_BYTES_PAUSE)
+            interest = (_IN if reading else 0) | (_OUT if session.blocked else 0)
+            if interest != session.interest:
+                assert self._epoll is not None
+                session.interest = interest
+                self._epoll.modify(session.pollable.fileno(), interest)
+        else:
+            self._waiting[session].unpark_all()
+
+    def close_all(self, error: LeafdbError | None) -> None:
+        """Close every session, telling the other sides `error`."""
+        for session in list(self.sessions):
+            session.close(error)
+
+    def memory_bytes(self) -> int:
+        """What sessions hold: bytes not sent yet, and incomplete frames. For the memory ledger."""
+        return sum(session.outbox_bytes + session.connection.reader.buffered_bytes for session in self.sessions)
+
+    async def _poll(self, epoll: select.epoll) -> None:
+        clock = self._clock
+        flusher = self._flusher
+        polled = self._polled
+        while True:
+            if self._backlogged:
+                await trio.lowlevel.checkpoint()
+            else:
+                await trio.lowlevel.wait_readable(epoll.fileno())
+            flusher.hold()
+            stop = clock() + SLICE_S
+            for descriptor, events in epoll.poll(0, POLL_EVENTS_MAX):
+                session = polled.get(descriptor)
+                if session is None:
+                    continue
+                self._move(session, events)
+                if clock() >= stop:
+                    stop = await self._breathe()
+            backlogged, self._backlogged = self._backlogged, []
+            for session in backlogged:
+                self._work_off(session)
+                if clock() >= stop:
+                    stop = await self._breathe()
+            flusher.flush()
+
+    async def _breathe(self) -> float:
+        """A slice of work is over: send what it queued, let others run, begin the next. Events still in hand may be
+        stale afterwards, which is harmless: nothing is read or written without asking the kernel."""
+        self._flusher.flush()
+        await trio.lowlevel.checkpoint()
+        self._flusher.hold()
+        return self._clock() + SLICE_S
+
+    def _move(self, session: Session, events: int) -> None:
+        """Serve one ready socket."""
+        if events & _OUT and session.blocked:
+            session.sendable()
+        if not events & ~_OUT or session.closed:
+            return
+        if not session.reading:
+            if not session.backlog:
+                self._pause(session, events)
+            return
+        assert session.pollable is not None
+        try:
+            data = session.pollable.receive_now(RECEIVE_BYTES)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            session.lost(None)
+            return
+        if data:
+            session.receive(data)
+            if session.backlog:
+                self._backlogged.append(session)
+        elif data is not None:
+            session.lost(None)
+
+    def _pause(self, session: Session, events: int) -> None:
+        """A session that is not to be read: stop watching it, unless it is gone altogether."""
+        if events & (select.EPOLLHUP | select.EPOLLERR):
+            session.lost(None)
+        else:
+            self.changed(session)
+
+    def _work_off(self, session: Session) -> None:
+        if not session.closed:
+            session.deliver_backlog()
+        if session.backlog:
+            self._backlogged.append(session)
+
+    async def _read_loop(self, session: Session) -> None:
+        """Read a stream that cannot be polled."""
+        lot = self._waiting[session]
+        while not session.closed:
+            if session.backlog:
+                await trio.lowlevel.checkpoint()
+                session.deliver_backlog()
+            elif not session.reading:
+                await lot.park()
+            else:
+                try:
+                    data = await session.stream.receive_some(RECEIVE_BYTES)
+                except (trio.BrokenResourceError, trio.ClosedResourceError):
+                    data = b""
+                if not data:
+                    session.lost(None)
+                elif not session.closed:
+                    session.receive(data)
+
+    async def _write_loop(self, session: Session) -> None:
+        """Wait, whenever a stream that cannot be polled is full, until it takes the rest."""
+        lot = self._waiting[session]
+        while not session.closed:
+            if not session.blocked:
+                await lot.park()
+                continue
+            try:
+                await session.stream.wait_sendable()
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                session.lost(None)
+            if not session.closed:
+                session.sendable()
+
+    async def _sweep(self) -> None:
+        while True:
+            await trio.sleep(1.0)
+            for session in list(self.sessions):
+                error = self._sweeper.judge(session)
+                if error is not None:
+                    session.close(error)
+            self._sweeper.forget_closed()
+
+    def check(self) -> None:
+        """Every open session is watched in exactly one way."""
+        self.budget.check()
+        self._flusher.check()
+        assert set(self.sessions) == set(self._polled.values()) | set(self._waiting)
+        assert not set(self._polled.values()) & set(self._waiting)
+        for session in self.sessions:
+            session.check()
