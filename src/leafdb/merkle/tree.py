@@ -1,0 +1,187 @@
+"""The hash tree of one (bucket, partition): 1,024 leaves of 64 bits, 32 branches over them, one root.
+
+    key       digest = xxh3_64(storage key ‖ record bytes)        leaf = xxh3_64(storage key, LEAF_SEED) mod 1,024
+    leaf      XOR of its keys' digests; 0 when it has none
+    branch    xxh3_64 of its 32 leaves (little-endian u64 each); 0 when all are 0
+    root      xxh3_64 of the 32 branches likewise; 0 when all are 0
+
+Records are canonical, so equal content gives equal trees whatever the order in which it came. A key's leaf comes from a
+hash of the key and not from its place in the order: neighbours (one partition key's rows) then spread over all leaves,
+and a leaf is about 1/1,024 of the keys whatever they look like. XOR makes leaves updatable by whoever knows the old and
+the new record; the price is that adding a key twice takes it out again, so `update` must be told the truth.
+
+Sparse: a branch exists while one of its leaves is not 0. Branch hashes and root are computed when asked for and kept
+until the next change. Not a defence against an adversary: XXH3 is no cryptographic hash.
+"""
+
+from __future__ import annotations
+
+import struct
+from array import array
+from collections.abc import Iterable
+from typing import Final, Self
+
+from leafdb.codec.checksum import xxh3_64
+from leafdb.limits import TREE_LEAVES
+
+FORMAT_VERSION: Final = 1
+FAN_OUT: Final = 32
+BRANCHES: Final = TREE_LEAVES // FAN_OUT
+LEAF_SEED: Final = 0x6C65_6166
+"""Not the seed of any bucket's tokens likely to exist. Never changes: both sides of an exchange must agree."""
+DIGEST_BYTES: Final = 8
+LEVEL_BYTES: Final = FAN_OUT * DIGEST_BYTES
+
+_LEVEL: Final = struct.Struct(f"<{FAN_OUT}Q")
+_BITMAP: Final = struct.Struct("<I")
+_HEADER: Final = struct.Struct("<BIQ")
+_LEAF_MASK: Final = TREE_LEAVES - 1
+_NO_LEAVES: Final = bytes(LEVEL_BYTES)
+
+
+def leaf_of(key: bytes) -> int:
+    """The leaf that `key` belongs to."""
+    return xxh3_64(key, LEAF_SEED) & _LEAF_MASK
+
+
+def record_digest(key: bytes, record: bytes) -> bytes:
+    """What stands for one key and its record in an exchange."""
+    return xxh3_64(key + record).to_bytes(DIGEST_BYTES, "big")
+
+
+class Tree:
+    """Built by a scan (`add`), kept by `update`. `keys` is the number of keys in it."""
+
+    __slots__ = ("_branches", "_hashes", "_root", "keys")
+
+    def __init__(self) -> None:
+        self._branches: list[array[int] | None] = [None] * BRANCHES
+        self._hashes: list[int | None] = [0] * BRANCHES
+        """Of each branch; None where it has to be computed anew."""
+        self._root: int | None = 0
+        self.keys = 0
+
+    def add(self, key: bytes, record: bytes) -> None:
+        """`key` holds `record`, and was not in the tree."""
+        # The hot loop of a build: `_toggle` by hand.
+        leaf = xxh3_64(key, LEAF_SEED) & _LEAF_MASK
+        place = leaf >> 5
+        branch = self._branches[place]
+        if branch is None:
+            branch = self._branches[place] = array("Q", _NO_LEAVES)
+        branch[leaf & 31] ^= xxh3_64(key + record)
+        self._hashes[place] = None
+        self._root = None
+        self.keys += 1
+
+    def update(self, key: bytes, old: bytes | None, new: bytes | None) -> None:
+        """`key` held `old` and holds `new` now; None stands for nothing."""
+        leaf = leaf_of(key)
+        if old is not None:
+            self._toggle(leaf, xxh3_64(key + old))
+            self.keys -= 1
+            assert self.keys >= 0, "more keys left than came"
+        if new is not None:
+            self._toggle(leaf, xxh3_64(key + new))
+            self.keys += 1
+
+    def leaf(self, leaf: int) -> int:
+        """The hash of one leaf."""
+        branch = self._branches[leaf // FAN_OUT]
+        return 0 if branch is None else branch[leaf % FAN_OUT]
+
+    def leaves_of(self, branch: int) -> bytes:
+        """The hashes of a branch's leaves."""
+        leaves = self._branches[branch]
+        return _NO_LEAVES if leaves is None else _LEVEL.pack(*leaves)
+
+    def branches(self) -> bytes:
+        """The hashes of all branches."""
+        return _LEVEL.pack(*(self._branch_hash(place) for place in range(BRANCHES)))
+
+    def root(self) -> int:
+        """The hash of everything."""
+        if self._root is None:
+            branches = self.branches()
+            self._root = 0 if branches == _NO_LEAVES else xxh3_64(branches)
+        return self._root
+
+    def _toggle(self, leaf: int, digest: int) -> None:
+        place = leaf // FAN_OUT
+        branch = self._branches[place]
+        if branch is None:
+            branch = self._branches[place] = array("Q", _NO_LEAVES)
+        branch[leaf % FAN_OUT] ^= digest
+        self._hashes[place] = None
+        self._root = None
+
+    def _branch_hash(self, place: int) -> int:
+        known = self._hashes[place]
+        if known is None:
+            leaves = self.leaves_of(place)
+            if leaves == _NO_LEAVES:
+                self._branches[place] = None
+                known = 0
+            else:
+                known = xxh3_64(leaves)
+            self._hashes[place] = known
+        return known
+
+    def encode(self) -> bytes:
+        """The tree as bytes (docs/formats/merkle.md): equal trees, equal bytes."""
+        self.root()
+        parts = [b""]
+        present = 0
+        for place, branch in enumerate(self._branches):
+            if branch is None:
+                continue
+            present |= 1 << place
+            parts.append(_BITMAP.pack(sum(1 << index for index, leaf in enumerate(branch) if leaf)))
+            parts += [leaf.to_bytes(DIGEST_BYTES, "little") for leaf in branch if leaf]
+        parts[0] = _HEADER.pack(FORMAT_VERSION, present, self.keys)
+        return b"".join(parts)
+
+    @classmethod
+    def decode(cls, data: bytes) -> Self:
+        """The tree `data` stands for; ValueError when it is malformed or of a version unknown here."""
+        try:
+            version, present, keys = _HEADER.unpack_from(data)
+            if version != FORMAT_VERSION:
+                raise ValueError(f"tree of unknown version {version}")
+            tree = cls()
+            tree.keys = keys
+            offset = _HEADER.size
+            for place in _bits(present):
+                (filled,) = _BITMAP.unpack_from(data, offset)
+                offset += _BITMAP.size
+                leaves = array("Q", _NO_LEAVES)
+                for index in _bits(filled):
+                    leaves[index] = int.from_bytes(data[offset : offset + DIGEST_BYTES], "little")
+                    offset += DIGEST_BYTES
+                tree._branches[place] = leaves
+                tree._hashes[place] = None
+        except struct.error:
+            raise ValueError("tree cut short") from None
+        tree._root = None
+        if offset != len(data) or tree.encode() != data:
+            raise ValueError("tree is not in its canonical form")
+        return tree
+
+    def check(self) -> None:
+        """Assert the invariants: shapes, and that whatever is remembered is what would be computed."""
+        assert len(self._branches) == len(self._hashes) == BRANCHES
+        assert self.keys >= 0
+        for place, branch in enumerate(self._branches):
+            assert branch is None or len(branch) == FAN_OUT
+            leaves = self.leaves_of(place)
+            assert self._hashes[place] in (None, 0 if leaves == _NO_LEAVES else xxh3_64(leaves))
+        remembered = self._root
+        self._root = None
+        assert remembered in (None, self.root())
+
+
+def _bits(bitmap: int) -> Iterable[int]:
+    return (index for index in range(FAN_OUT) if bitmap >> index & 1)
+
+
+assert TREE_LEAVES == FAN_OUT * BRANCHES == FAN_OUT * FAN_OUT, "both levels have the same width"
