@@ -1,0 +1,66 @@
+"""A filter that says of most absent keys that they are absent, for ten bits a key and no read.
+
+A blocked Bloom filter: a key's hash picks one line of 512 bits, and all its bits are in that line. A probe is then one
+slice, one integer and one comparison, where a classic filter needs six of each; the price is a rate of false positives
+of about 1.5 % instead of 0.9 %. The bits of a line come from two rows of a fixed table of patterns, three bits a row:
+looking rows up is several times faster than computing six bit positions in Python.
+
+Invariant: a key that was added is never denied. The table of patterns is part of the format and never changes.
+"""
+
+from __future__ import annotations
+
+from array import array
+from struct import Struct, error
+from typing import Final
+
+from leafdb.codec.checksum import xxh3_64
+
+_LINE_BYTES: Final = 64
+_HEADER: Final = Struct("<I")
+_ROWS: Final = 4096
+
+
+def _pattern(row: int) -> int:
+    """Three bits of 512: the low three 9-bit fields of the hash of the row's number."""
+    bits = xxh3_64(row.to_bytes(2, "little"))
+    return 1 << (bits & 511) | 1 << (bits >> 9 & 511) | 1 << (bits >> 18 & 511)
+
+
+_PATTERNS: Final = tuple(_pattern(row) for row in range(_ROWS))
+
+
+def build_filter(hashes: array[int], bits_per_key: int) -> bytes:
+    """The filter of the keys with these xxh3 hashes."""
+    lines = max(1, -(-len(hashes) * bits_per_key // (8 * _LINE_BYTES)))
+    bits = [0] * lines
+    patterns = _PATTERNS
+    for digest in hashes:
+        bits[(digest >> 32) * lines >> 32] |= patterns[digest & 4095] | patterns[digest >> 12 & 4095]
+    return _HEADER.pack(lines) + b"".join([line.to_bytes(_LINE_BYTES, "little") for line in bits])
+
+
+class BloomFilter:
+    """A filter as read back; ValueError when the bytes are none."""
+
+    __slots__ = ("_bits", "_lines")
+
+    def __init__(self, data: bytes) -> None:
+        try:
+            (lines,) = _HEADER.unpack_from(data)
+        except error as problem:
+            raise ValueError(f"malformed filter: {problem}") from problem
+        if not lines or len(data) != _HEADER.size + lines * _LINE_BYTES:
+            raise ValueError(f"a filter of {lines} lines in {len(data)} bytes")
+        self._lines: int = lines
+        self._bits = data[_HEADER.size :]
+
+    def may_contain(self, digest: int) -> bool:
+        """False: no key with this xxh3 hash was added."""
+        start = ((digest >> 32) * self._lines >> 32) * _LINE_BYTES
+        wanted = _PATTERNS[digest & 4095] | _PATTERNS[digest >> 12 & 4095]
+        return int.from_bytes(self._bits[start : start + _LINE_BYTES], "little") & wanted == wanted
+
+    @property
+    def memory_bytes(self) -> int:
+        return len(self._bits) + 120

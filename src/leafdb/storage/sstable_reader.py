@@ -1,0 +1,224 @@
+"""Reads one table. Index and filter stay in memory from `open` on; data blocks come through the block cache.
+
+Safe for the event loop and any number of reader threads at once: after `open` nothing of a reader changes, files are
+read by position, and the cache guards itself. `get_now` never waits for the disk, everything else may.
+
+Whatever is wrong with the bytes, or with reading them, comes out as CorruptionError with file and offset: a table gives
+the entries that were written or an error, never other bytes. Only `open` raises UnknownFormat.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator
+from enum import Enum
+from typing import Final
+
+from leafdb.codec.checksum import xxh3_64
+from leafdb.storage.block import Block, Columns, Entry, concatenate
+from leafdb.storage.block_cache import BlockCache
+from leafdb.storage.bloom import BloomFilter
+from leafdb.storage.sstable_format import INDEX_VALUE, BlockKind, Footer, check_properties, corruption, open_block
+from leafdb.storage.version import TableMeta
+from leafdb.vfs.base import File, FileSystem
+
+
+class Wait(Enum):
+    """The answer of a read that must not wait and would have to."""
+
+    WOULD_BLOCK = 1
+
+
+WOULD_BLOCK: Final = Wait.WOULD_BLOCK
+
+Found = tuple[bool, bytes | None, int]
+"""Whether the key is here; its value, None for a tombstone; its sequence."""
+
+MISSING: Final[Found] = (False, None, 0)
+
+_FOOTER_READ_BYTES: Final = 1024
+"""Footers of any version fit, so that an unknown one can be told from a damaged one."""
+
+_BLOCKS_BITS: Final = 32
+"""A block's number in the cache is the file's number and then the block's, in this many bits."""
+
+
+class TableReader:
+    """One open table."""
+
+    __slots__ = ("_cache", "_file", "_filter", "_first_number", "_lower_bounds", "_places", "memory_bytes", "meta")
+
+    def __init__(self, meta: TableMeta, file: File, cache: BlockCache) -> None:
+        """Use `open`; this reads what `open` promises and leaves the file to its caller when that fails."""
+        self.meta = meta
+        self._file = file
+        self._cache = cache
+        self._first_number = meta.file_number << _BLOCKS_BITS
+        tail_at = max(0, meta.size - _FOOTER_READ_BYTES)
+        footer = Footer.decode(self._read(tail_at, meta.size - tail_at), meta)
+        start = footer.filter[0]
+        parts = self._read(start, footer.properties[0] + footer.properties[1] - start)
+
+        def part(place: tuple[int, int], kind: BlockKind) -> bytes:
+            offset = place[0] - start
+            return open_block(parts[offset : offset + place[1]], kind, meta, place[0])
+
+        check_properties(part(footer.properties, BlockKind.PROPERTIES), meta, footer.properties[0])
+        index = part(footer.index, BlockKind.INDEX)
+        try:
+            self._filter = BloomFilter(part(footer.filter, BlockKind.FILTER))
+            self._lower_bounds, _, values = Block(index).columns()
+            self._places = [INDEX_VALUE.unpack(value or b"") for value in values]
+        except Exception as error:
+            raise corruption(meta, footer.index[0], f"malformed index or filter: {error}") from error
+        self._check_places(footer)
+        # Per index line: a key of its own size and two lists' and a tuple's overhead.
+        self.memory_bytes = self._filter.memory_bytes + sum(map(len, self._lower_bounds)) + 180 * len(self._places)
+
+    def _check_places(self, footer: Footer) -> None:
+        """The data blocks must lie end to end from the start of the file to the filter."""
+        end = 0
+        for offset, size in self._places:
+            if offset != end:
+                raise corruption(self.meta, footer.index[0], f"the index leaves a gap at {end}")
+            end = offset + size
+        if end != footer.filter[0]:
+            raise corruption(self.meta, footer.index[0], f"the index ends at {end}")
+
+    @classmethod
+    def open(cls, fs: FileSystem, meta: TableMeta, cache: BlockCache) -> TableReader:
+        """Open the table `meta` speaks of; CorruptionError when the file is another, or damaged, or not there."""
+        try:
+            file = fs.open_read(meta.path)
+        except OSError as error:
+            raise corruption(meta, 0, f"cannot be opened: {error}") from error
+        try:
+            size = file.size()
+            if size != meta.size:
+                raise corruption(meta, size, f"{size} bytes long, not {meta.size}")
+            return cls(meta, file, cache)
+        except BaseException:
+            file.close()
+            raise
+
+    def close(self) -> None:
+        """Close the file; no read may be under way or come after."""
+        self._cache.forget(range(self._first_number, self._first_number + len(self._places)))
+        self._file.close()
+
+    def may_contain(self, key: bytes) -> bool:
+        """False: the key is not in this table."""
+        return self._filter.may_contain(xxh3_64(key))
+
+    def get_now(self, key: bytes) -> Found | Wait:
+        """What the table knows of `key`, if that takes no waiting for the disk."""
+        if not self._filter.may_contain(xxh3_64(key)):
+            return MISSING
+        index = bisect_right(self._lower_bounds, key) - 1
+        if index < 0:
+            return MISSING
+        number = self._first_number + index
+        block = self._cache.get(number)
+        if block is None:
+            offset, size = self._places[index]
+            try:
+                sealed = self._file.read_nowait(offset, size)
+            except OSError as error:
+                raise corruption(self.meta, offset, f"unreadable: {error}") from error
+            if sealed is None:
+                return WOULD_BLOCK
+            block = self._decode(sealed, offset)
+            self._cache.put(number, block)
+        found = block.find(key)
+        return MISSING if found is None else (True, *found)
+
+    def get(self, key: bytes) -> Found:
+        """What the table knows of `key`; may wait for the disk, and may be called from any thread."""
+        found = self.get_now(key)
+        if found is not WOULD_BLOCK:
+            return found
+        index = bisect_right(self._lower_bounds, key) - 1
+        block = self._load(index)
+        self._cache.put(self._first_number + index, block)
+        entry = block.find(key)
+        return MISSING if entry is None else (True, *entry)
+
+    def iterate(self, start: bytes, stop: bytes | None, reverse: bool = False) -> Iterator[Entry]:
+        """Entries with start <= key < stop (None: to the end), tombstones among them. Does not fill the cache."""
+        last = len(self._places) if stop is None else bisect_left(self._lower_bounds, stop)
+        indexes = range(max(0, bisect_right(self._lower_bounds, start) - 1), last)
+        for index in reversed(indexes) if reverse else indexes:
+            block = self._cache.get(self._first_number + index) or self._load(index)
+            keys, sequences, values = block.columns()
+            low = bisect_left(keys, start)
+            high = len(keys) if stop is None else bisect_left(keys, stop)
+            positions = range(low, high)
+            for position in reversed(positions) if reverse else positions:
+                yield keys[position], sequences[position], values[position]
+
+    def runs(self, blocks: int) -> Iterator[Columns]:
+        """All entries, `blocks` blocks at a time and one read for them; beside the cache. For compaction."""
+        for first in range(0, len(self._places), blocks):
+            places = self._places[first : first + blocks]
+            start = places[0][0]
+            data = self._read(start, places[-1][0] + places[-1][1] - start)
+            yield concatenate(
+                [
+                    self._decode(data[offset - start : offset - start + size], offset).columns()
+                    for offset, size in places
+                ]
+            )
+
+    def _load(self, index: int) -> Block:
+        offset, size = self._places[index]
+        return self._decode(self._read(offset, size), offset)
+
+    def _decode(self, sealed: bytes, offset: int) -> Block:
+        payload = open_block(sealed, BlockKind.DATA, self.meta, offset)
+        try:
+            return Block(payload)
+        except ValueError as error:
+            raise corruption(self.meta, offset, str(error)) from error
+
+    def _read(self, offset: int, size: int) -> bytes:
+        try:
+            data = self._file.read_at(offset, size)
+        except OSError as error:
+            raise corruption(self.meta, offset, f"unreadable: {error}") from error
+        if len(data) != size:
+            raise corruption(self.meta, offset, f"{len(data)} bytes where {size} were written")
+        return data
+
+    def check(self) -> None:
+        """Everything a table promises, by reading all of it; CorruptionError where it does not hold."""
+        meta = self.meta
+        entries = tombstones = 0
+        previous: bytes | None = None
+        for index, (offset, _) in enumerate(self._places):
+            keys, sequences, values = self._load(index).columns()
+            bound = self._lower_bounds[index]
+            if (previous is not None and not previous < bound) or bound > keys[0]:
+                raise corruption(meta, offset, "the index does not separate this block from the one before it")
+            for key, sequence in zip(keys, sequences, strict=True):
+                if previous is not None and key <= previous:
+                    raise corruption(meta, offset, "keys do not ascend")
+                if not meta.sequence_min <= sequence <= meta.sequence_max:
+                    raise corruption(meta, offset, f"sequence {sequence} is outside of the table's range")
+                if not self.may_contain(key):
+                    raise corruption(meta, offset, "the filter denies a key that is here")
+                previous = key
+            if index == 0 and keys[0] != meta.smallest:
+                raise corruption(meta, offset, "the first key is not the table's smallest")
+            entries += len(keys)
+            tombstones += values.count(None)
+        if previous != meta.largest or entries != meta.entries or tombstones != meta.tombstones:
+            raise corruption(meta, meta.size, "the entries are not those the properties count")
+
+
+def verify(fs: FileSystem, meta: TableMeta) -> None:
+    """Re-read a whole table from the file, beside any cache; CorruptionError or UnknownFormat when it is not sound."""
+    reader = TableReader.open(fs, meta, BlockCache(0))
+    try:
+        reader.check()
+    finally:
+        reader.close()
