@@ -31,11 +31,11 @@ from leafdb.model.record_format import (
     Record,
     RecordError,
     Sibling,
-    clock_names,
     clock_of,
     encode,
     first,
     header,
+    knows_same,
 )
 from leafdb.types import Conflict
 
@@ -113,7 +113,7 @@ def adopt(merged: bytes, incoming: bytes, local: bytes | None, identity: ActorId
     Without it the next put here would increment an entry whose later dots exist elsewhere. The entry is not needed
     when the put would not use the entry in doubt anyway: one with a higher epoch exists, or it is below the floor.
     """
-    if merged is local or not clock_names(incoming, identity.prefix):
+    if merged is local or knows_same(incoming, identity.prefix, local or b""):
         return merged
     theirs = clock_of(incoming)
     ours = EMPTY if local is None else clock_of(local)

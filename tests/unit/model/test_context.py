@@ -89,3 +89,13 @@ def test_keys_of_other_lengths_are_refused() -> None:
     for size in (0, 15, 65):
         with pytest.raises(ValueError, match="sealing key"):
             ContextSealer(bytes(size))
+
+
+def test_golden_bytes_of_version_1() -> None:
+    # docs/formats/context.md. Clients hold such bytes.
+    x, y = ActorIdentity(0x1A2B, NodeId(1), 1).actor(65_537), ActorIdentity(0x1A2B, NodeId(2), 1).actor(7)
+    clock = CausalClock({x: 3}, frozenset({(y, 2)}))
+    assert ContextSealer(bytes(range(32))).seal(clock, BucketId(256), KEY) == bytes.fromhex(
+        "010001000000011a2b00010000000100000001000100000000000000031a2b00020000000100000000000700"
+        "00000000000002cf29d3d13672cfe109824177"
+    )

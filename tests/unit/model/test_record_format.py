@@ -198,3 +198,28 @@ def test_described_for_people() -> None:
     assert "1:1.1/1:3 at 0 ms +11 expires 99 ms" in text
     assert "tombstone" in text
     assert "unreadable record of 3 bytes" in record.describe(b"\x01\x00\x00")
+
+
+def test_golden_bytes_of_version_1() -> None:
+    # docs/formats/record.md. These bytes are on disks: they never change.
+    x, y = ActorIdentity(0x1A2B, NodeId(1), 1).actor(65_537), ActorIdentity(0x1A2B, NodeId(2), 1).actor(7)
+    op_id, stamp = bytes(range(0xA0, 0xB0)), 1_700_000_000_000 << 16
+    one = bytes.fromhex(
+        "01000000000100010000000"
+        "01a2b000100000001000000010001000000000000000100000000000000000000000101"
+        "8bcfe5680000000000000000000000a0a1a2a3a4a5a6a7a8a9aaabacadaeaf0000000003746561"
+    )
+    assert record.first(x, stamp, 0, op_id, b"tea") == one
+    two = Record(
+        CausalClock({x: 3}, frozenset({(y, 2)})),
+        {
+            (x, 3): Sibling(stamp, 0, op_id, b"tea"),
+            (y, 2): Sibling((1_700_000_000_001 << 16) + 1, 1_700_000_060_000, op_id, None),
+        },
+    )
+    assert record.encode(two) == bytes.fromhex(
+        "0100000000020001000000011a2b00010000000100000001000100000000000000031a2b0002000000010000"
+        "000000070000000000000002000000000000000000000003018bcfe5680000000000000000000000a0a1a2a3"
+        "a4a5a6a7a8a9aaabacadaeaf0000000003000000010000000000000002018bcfe5680100010000018bcfe652"
+        "60a0a1a2a3a4a5a6a7a8a9aaabacadaeaf0100000000746561"
+    )
