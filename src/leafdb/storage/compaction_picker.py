@@ -6,8 +6,8 @@ its measure most is merged into the next.
 
 What the executor relies on:
 
-- At most one job a tree at a time: a tree with a busy table is passed over. Concurrent jobs of one tree could each
-  judge `below` by a version the other is changing.
+- A job never touches a busy table, one that another job reads or that is known to be damaged. Jobs of one tree that
+  share no table have disjoint key ranges on the levels they meet on, so they may run side by side.
 - Level 0 goes oldest first, and every table of level 0 that is left out is newer than all that are taken; all tables
   of the output level that touch the inputs' range are inputs. So whatever is older than the inputs, inside their range,
   lies below the output level, and `below` names all of it: this is what makes dropping a tombstone safe.
@@ -38,19 +38,19 @@ class PickerLimits:
 
 
 def pick(version: Version, busy: Collection[int], limits: PickerLimits | None = None) -> CompactionJob | None:
-    """The job most wanted of all trees that have none running; None when every level is within its measure."""
+    """The job most wanted that touches no busy table; None when every level is within its measure or must wait."""
     limits = limits or PickerLimits()
-    best: tuple[float, TreeVersion, int] | None = None
-    for tree in version.trees.values():
-        if busy and any(meta.file_number in busy for meta in tree):
-            continue
-        for level, score in enumerate(scores(tree, limits)):
-            if score >= 1 and (best is None or score > best[0]):
-                best = (score, tree, level)
-    if best is None:
-        return None
-    _, tree, level = best
-    return _level0_job(tree, limits) if level == 0 else _level_job(tree, level, limits)
+    wanted = [
+        (score, tree, level)
+        for tree in version.trees.values()
+        for level, score in enumerate(scores(tree, limits))
+        if score >= 1
+    ]
+    for _, tree, level in sorted(wanted, key=lambda item: item[0], reverse=True):
+        job = _level0_job(tree, busy, limits) if level == 0 else _level_job(tree, level, busy, limits)
+        if job is not None:
+            return job
+    return None
 
 
 def scores(tree: TreeVersion, limits: PickerLimits) -> list[float]:
@@ -77,27 +77,35 @@ def debt_bytes(version: Version, limits: PickerLimits | None = None) -> int:
     return debt
 
 
-def _level0_job(tree: TreeVersion, limits: PickerLimits) -> CompactionJob:
+def _level0_job(tree: TreeVersion, busy: Collection[int], limits: PickerLimits) -> CompactionJob | None:
     """The oldest tables of level 0, as many as the bound allows, with all they touch in level 1."""
     taken: list[TableMeta] = []
     size = 0
     for meta in reversed(tree.levels[0]):
-        if taken and size + meta.size > limits.job_bytes_max:
+        # Taking a table past a busy one would put its newer data below older data.
+        if meta.file_number in busy or (taken and size + meta.size > limits.job_bytes_max):
             break
         taken.append(meta)
         size += meta.size
+    if not taken:
+        return None
     taken.reverse()
-    return _job(tree, taken, 1, limits)
+    job = _job(tree, taken, 1, limits)
+    return None if any(number in busy for number in job.input_numbers) else job
 
 
-def _level_job(tree: TreeVersion, level: int, limits: PickerLimits) -> CompactionJob:
+def _level_job(tree: TreeVersion, level: int, busy: Collection[int], limits: PickerLimits) -> CompactionJob | None:
     """The table that drags the fewest bytes of the next level along, for each of its own; of those, the first."""
-
-    def cost(meta: TableMeta) -> float:
+    best: TableMeta | None = None
+    best_cost = 0.0
+    for meta in tree.levels[level]:
         touched = tree.overlapping(level + 1, meta.smallest, meta.largest)
-        return sum(other.size for other in touched) / meta.size
-
-    return _job(tree, [min(tree.levels[level], key=cost)], level + 1, limits)
+        if meta.file_number in busy or any(other.file_number in busy for other in touched):
+            continue
+        cost = sum(other.size for other in touched) / meta.size
+        if best is None or cost < best_cost:
+            best, best_cost = meta, cost
+    return None if best is None else _job(tree, [best], level + 1, limits)
 
 
 def _job(tree: TreeVersion, upper: list[TableMeta], output_level: int, limits: PickerLimits) -> CompactionJob:

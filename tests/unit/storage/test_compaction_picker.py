@@ -51,12 +51,32 @@ def test_a_bounded_job_takes_the_oldest_of_level_0() -> None:
     assert numbers(pick(version, (), PickerLimits(level0_tables=3, job_bytes_max=1))) == [1]
 
 
-def test_a_tree_with_a_running_job_is_passed_over() -> None:
+def test_a_busy_table_is_left_alone_and_another_tree_goes_first() -> None:
     mine = [level0(number) for number in (1, 2, 3)]
     theirs = [level0(number, tree_id=OTHER) for number in (4, 5, 6)]
     version = version_of(*mine, *theirs)
-    assert numbers(pick(version, {2}, LIMITS)) == [6, 5, 4]
-    assert pick(version, {2, 4}, LIMITS) is None
+    assert numbers(pick(version, {1, 2, 3}, LIMITS)) == [6, 5, 4]
+    assert pick(version, {1, 4}, LIMITS) is None
+
+
+def test_no_table_of_level_0_is_taken_past_a_busy_older_one() -> None:
+    version = version_of(*(level0(number) for number in (1, 2, 3, 4)))
+    assert numbers(pick(version, {3}, LIMITS)) == [2, 1]
+    assert pick(version, {1}, LIMITS) is None
+
+
+def test_a_job_that_would_drag_a_busy_table_along_is_not_given() -> None:
+    lower = meta_of(9, b"c", b"d", level=1, size=10)
+    assert pick(version_of(*(level0(number) for number in (1, 2, 3)), lower), {9}, LIMITS) is None
+    deep = [
+        meta_of(1, b"a", b"c", level=1, size=600),
+        meta_of(2, b"d", b"f", level=1, size=600),
+        meta_of(3, b"a", b"b", level=2, size=10),
+        meta_of(4, b"d", b"e", level=2, size=500),
+    ]
+    assert numbers(pick(version_of(*deep), (), LIMITS)) == [1, 3]
+    assert numbers(pick(version_of(*deep), {3}, LIMITS)) == [2, 4]
+    assert pick(version_of(*deep), {3, 4}, LIMITS) is None
 
 
 def test_the_fullest_level_goes_first() -> None:
