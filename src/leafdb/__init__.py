@@ -1,3 +1,149 @@
-"""leafdb: a leaderless distributed key-value database in typed Python."""
+"""leafdb: a leaderless distributed key-value database in typed Python.
+
+    import leafdb
+
+    with leafdb.connect("leafdb://127.0.0.1:7411") as db:
+        db.create_bucket("carts")
+        db.bucket("carts").put("alice", b"tea", after=leafdb.BLIND)
+
+Every public name is here and is loaded when it is first used: `import leafdb` alone costs next to nothing, a program
+that only uses the synchronous client never loads an event loop, and the server's processes never load the client.
+"""
 
 from __future__ import annotations
+
+TYPE_CHECKING = False
+"""As typing's own, without the ten milliseconds of importing it."""
+
+if TYPE_CHECKING:
+    from leafdb.client.async_bucket import AsyncBucket, AsyncLwwBucket, AsyncSiblingBucket
+    from leafdb.client.async_client import AsyncClient
+    from leafdb.client.async_scan import AsyncRange, AsyncScan
+    from leafdb.client.codecs import CBOR, JSON, Codec, Raw, Text
+    from leafdb.client.connect import connect, connect_async
+    from leafdb.client.context import BLIND, Blind, Context
+    from leafdb.client.info import BucketInfo, Pong, Status
+    from leafdb.client.results import (
+        Answer,
+        Conflict,
+        Failed,
+        Found,
+        Item,
+        Merge,
+        Missing,
+        Put,
+        Sibling,
+        Written,
+    )
+    from leafdb.client.sync_bucket import Bucket, LwwBucket, SiblingBucket
+    from leafdb.client.sync_client import Client
+    from leafdb.client.sync_scan import Range, Scan
+    from leafdb.errors import (
+        ClientMisuse,
+        ConfigError,
+        ConnectFailed,
+        ContextMismatch,
+        DataError,
+        DeadlineExceeded,
+        LeafdbError,
+        NotApplied,
+        NotEnoughReplicas,
+        OpenFailed,
+        OutcomeUnknown,
+        Overloaded,
+        Reason,
+        ServerBug,
+    )
+    from leafdb.types import Key
+
+_HOMES = {
+    "leafdb.client.async_bucket": ("AsyncBucket", "AsyncLwwBucket", "AsyncSiblingBucket"),
+    "leafdb.client.async_client": ("AsyncClient",),
+    "leafdb.client.async_scan": ("AsyncRange", "AsyncScan"),
+    "leafdb.client.codecs": ("CBOR", "JSON", "Codec", "Raw", "Text"),
+    "leafdb.client.connect": ("connect", "connect_async"),
+    "leafdb.client.context": ("BLIND", "Blind", "Context"),
+    "leafdb.client.info": ("BucketInfo", "Pong", "Status"),
+    "leafdb.client.results": (
+        "Answer", "Conflict", "Failed", "Found", "Item", "Merge", "Missing", "Put", "Sibling", "Written",
+    ),
+    "leafdb.client.sync_bucket": ("Bucket", "LwwBucket", "SiblingBucket"),
+    "leafdb.client.sync_client": ("Client",),
+    "leafdb.client.sync_scan": ("Range", "Scan"),
+    "leafdb.errors": (
+        "ClientMisuse", "ConfigError", "ConnectFailed", "ContextMismatch", "DataError", "DeadlineExceeded",
+        "LeafdbError", "NotApplied", "NotEnoughReplicas", "OpenFailed", "OutcomeUnknown", "Overloaded", "Reason",
+        "ServerBug",
+    ),
+    "leafdb.types": ("Key",),
+}  # fmt: skip
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BLIND",
+    "CBOR",
+    "JSON",
+    "Answer",
+    "AsyncBucket",
+    "AsyncClient",
+    "AsyncLwwBucket",
+    "AsyncRange",
+    "AsyncScan",
+    "AsyncSiblingBucket",
+    "Blind",
+    "Bucket",
+    "BucketInfo",
+    "Client",
+    "ClientMisuse",
+    "Codec",
+    "ConfigError",
+    "Conflict",
+    "ConnectFailed",
+    "Context",
+    "ContextMismatch",
+    "DataError",
+    "DeadlineExceeded",
+    "Failed",
+    "Found",
+    "Item",
+    "Key",
+    "LeafdbError",
+    "LwwBucket",
+    "Merge",
+    "Missing",
+    "NotApplied",
+    "NotEnoughReplicas",
+    "OpenFailed",
+    "OutcomeUnknown",
+    "Overloaded",
+    "Pong",
+    "Put",
+    "Range",
+    "Raw",
+    "Reason",
+    "Scan",
+    "ServerBug",
+    "Sibling",
+    "SiblingBucket",
+    "Status",
+    "Text",
+    "Written",
+    "connect",
+    "connect_async",
+]
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name):
+        """Load the module a public name lives in, and keep the name."""
+        for home, names in _HOMES.items():
+            if name in names:
+                from importlib import import_module
+
+                value = globals()[name] = getattr(import_module(home), name)
+                return value
+        raise AttributeError(f"module 'leafdb' has no attribute {name!r}")
+
+    def __dir__():
+        return sorted({*globals(), *__all__})

@@ -1,0 +1,198 @@
+"""One connection under trio or asyncio: a reader task that hands answers out, a writer task that sends in batches.
+
+Callers never touch the stream. A caller puts its frame into the outbox and waits for its slot; being cancelled, or
+running out of time, only takes the slot away, so it can neither cut a frame in half nor leave an answer to be handed to
+somebody else. A frame still in the outbox when its caller leaves is taken out again: it was never sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import anyio
+
+from leafdb.client.blocking_connection import AGENT, farewell_of
+from leafdb.client.effects import ExchangeFailed, Expired, Severed, Unsent
+from leafdb.errors import LeafdbError, ProtocolError
+from leafdb.limits import RECEIVE_BYTES
+from leafdb.wire.connection import Connection
+from leafdb.wire.frame import Frame, FrameReader, encode_frame
+from leafdb.wire.handshake import ClientHello
+from leafdb.wire.hello import ServerFacts
+from leafdb.wire.registry import MessageType
+
+
+class Transport(Protocol):
+    """A byte stream, as anyio's own are: what a dialer gives the asynchronous client."""
+
+    async def send(self, item: bytes, /) -> None:
+        """Send all of it."""
+
+    async def receive(self, max_bytes: int = 65_536, /) -> bytes:
+        """Some bytes; b"" or anyio.EndOfStream at the end."""
+
+    async def aclose(self) -> None:
+        """Close it, at once when cancelled."""
+
+
+STREAM_ERRORS = (OSError, anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream)
+
+
+class Slot:
+    """A place for one answer."""
+
+    __slots__ = ("error", "event", "frame", "request_id")
+
+    def __init__(self, request_id: int) -> None:
+        self.request_id: int = request_id
+        self.frame: Frame | None = None
+        self.error: ExchangeFailed | None = None
+        self.event: anyio.Event = anyio.Event()
+
+
+class AnyioConnection:
+    """An established connection; `serve` runs it, in a task of the driver."""
+
+    __slots__ = ("_next_id", "_outbox", "_reader", "_scope", "_stream", "_wake", "dead", "facts", "waiting")
+
+    def __init__(self, stream: Transport, reader: FrameReader, facts: ServerFacts) -> None:
+        self._stream = stream
+        self._reader = reader
+        self.facts: ServerFacts = facts
+        self.waiting: dict[int, Slot] = {}
+        self.dead: str | None = None
+        self._next_id = 1
+        self._outbox: dict[int, bytes] = {}
+        self._wake = anyio.Event()
+        self._scope = anyio.CancelScope()
+
+    @classmethod
+    async def establish(cls, stream: Transport) -> AnyioConnection:
+        """Shake hands over a connected stream. Raises Unsent; the stream is the caller's to close."""
+        wire = Connection(ClientHello(AGENT))
+        try:
+            await stream.send(wire.start())
+            while wire.facts is None:
+                data = await stream.receive(RECEIVE_BYTES)
+                if not data:
+                    raise anyio.EndOfStream
+                wire.receive(data)
+        except anyio.EndOfStream:
+            raise Unsent("the node closed the connection during the handshake") from None
+        except (LeafdbError, *STREAM_ERRORS) as error:
+            raise Unsent(f"the handshake failed: {error}") from None
+        assert isinstance(wire.facts, ServerFacts)
+        return cls(stream, wire.reader, wire.facts)
+
+    async def serve(self) -> None:
+        """Read and write until the connection ends; everybody waiting is told then."""
+        try:
+            with self._scope:
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(self._write)
+                    await self._read()
+                    tasks.cancel_scope.cancel()
+        finally:
+            self.close("the client was closed")
+
+    def submit(self, requests: Sequence[tuple[int, bytes]]) -> list[Slot]:
+        """Queue requests (type, body) to be sent. Raises Unsent when the connection is dead."""
+        if self.dead is not None:
+            raise Unsent(self.dead)
+        slots = []
+        for message_type, body in requests:
+            request_id = self._next_id
+            self._next_id += 1
+            slot = self.waiting[request_id] = Slot(request_id)
+            self._outbox[request_id] = encode_frame(message_type, request_id, body)
+            slots.append(slot)
+        self._wake.set()
+        return slots
+
+    async def wait(self, slot: Slot, deadline: float) -> Frame:
+        """The answer to a submitted request. Raises Severed, Unsent or Expired; the slot is given up then."""
+        try:
+            with anyio.CancelScope(deadline=deadline):
+                await slot.event.wait()
+            if slot.frame is not None:
+                return slot.frame
+            if slot.error is not None:
+                raise slot.error
+            sent = slot.request_id not in self._outbox
+            raise Expired("wait" if sent else "send", sent=sent)
+        finally:
+            if slot.frame is None:
+                self.abandon(slot)
+
+    def abandon(self, slot: Slot) -> None:
+        """Nobody waits for this answer any more; a request not sent yet never will be."""
+        self.waiting.pop(slot.request_id, None)
+        self._outbox.pop(slot.request_id, None)
+
+    def close(self, reason: str) -> None:
+        """End the connection; whoever waits is told `reason`."""
+        if self.dead is not None:
+            return
+        self.dead = reason
+        for slot in self.waiting.values():
+            unsent = slot.request_id in self._outbox
+            slot.error = Unsent(reason) if unsent else Severed(reason)
+            slot.event.set()
+        self.waiting.clear()
+        self._outbox.clear()
+        self._scope.cancel()
+
+    def check(self) -> None:
+        """The dead wait for nothing; what is queued is waited for."""
+        assert self.dead is None or not self.waiting
+        assert all(request_id <= 0 or request_id in self.waiting for request_id in self._outbox)
+        assert all(request_id == slot.request_id < self._next_id for request_id, slot in self.waiting.items())
+
+    async def _read(self) -> None:
+        while self.dead is None:
+            try:
+                data = await self._stream.receive(RECEIVE_BYTES)
+            except anyio.EndOfStream:
+                data = b""
+            except STREAM_ERRORS as error:
+                self.close(str(error) or type(error).__name__)
+                return
+            if not data:
+                self.close("the node closed the connection")
+                return
+            try:
+                frames = self._reader.feed(data)
+            except ProtocolError as error:
+                self.close(str(error))
+                return
+            self._deliver(frames)
+
+    def _deliver(self, frames: Sequence[Frame]) -> None:
+        for frame in frames:
+            if frame.type == MessageType.PING:
+                self._outbox[-frame.request_id] = encode_frame(MessageType.PONG, frame.request_id, b"")
+                self._wake.set()
+                continue
+            slot = self.waiting.pop(frame.request_id, None)
+            if slot is not None:
+                slot.frame = frame
+                slot.event.set()
+            elif frame.type == MessageType.ERROR and frame.request_id == 0:
+                self.close(farewell_of(frame))
+            elif frame.request_id >= self._next_id:
+                self.close("the node answered a request that was never made")
+
+    async def _write(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake = anyio.Event()
+            while self._outbox:
+                frames = self._outbox.values()
+                data = b"".join(frames)
+                self._outbox.clear()
+                try:
+                    await self._stream.send(data)
+                except STREAM_ERRORS as error:
+                    self.close(str(error) or type(error).__name__)
+                    return

@@ -1,0 +1,258 @@
+"""Runs operations under trio or asyncio: what the asynchronous client stands on.
+
+Connections are tasks of one task group, opened with the client's `async with` block and finished with it. `dial` makes
+the stream and is a parameter: an embedded node, or a test, hands over a stream of its own. Connecting happens in the
+connection's task too, so a caller that is cancelled does not take it away from others who wait for the same node.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable
+from types import TracebackType
+from typing import Final, TypeVar
+
+import anyio
+from anyio.abc import TaskGroup
+from anyio.lowlevel import checkpoint, current_token
+
+from leafdb.client.anyio_connection import STREAM_ERRORS, AnyioConnection, Slot, Transport
+from leafdb.client.batch import Batch, Ticket
+from leafdb.client.core import Core
+from leafdb.client.effects import Exchange, ExchangeFailed, Operation, Unsent
+from leafdb.client.results import Failed
+from leafdb.client.routing import NodeState
+from leafdb.client.url import Address
+from leafdb.errors import ClientMisuse
+from leafdb.wire.frame import Frame
+
+T = TypeVar("T")
+
+AsyncDial = Callable[[Address], Awaitable[Transport]]
+"""address -> a connected stream; raises OSError."""
+
+CONNECT_S_MAX: Final = 1.0
+"""One node's share of a deadline: one that does not answer must not keep a call from the next."""
+
+
+async def dial_tcp(address: Address) -> Transport:
+    """Connect over TCP."""
+    return await anyio.connect_tcp(address.host, address.port)
+
+
+class _Attempt:
+    """A connection being made; `reason` says why there is none in the end."""
+
+    __slots__ = ("connection", "done", "reason")
+
+    def __init__(self) -> None:
+        self.connection: AnyioConnection | None = None
+        self.done = anyio.Event()
+        self.reason = f"no connection within {CONNECT_S_MAX} s"
+
+
+class AnyioDriver:
+    """Performs effects. Outside its `async with` block, in another event loop and after a fork it is misused."""
+
+    def __init__(self, core: Core, dial: AsyncDial = dial_tcp) -> None:
+        self._core = core
+        self._dial = dial
+        self._pid = os.getpid()
+        self._closed = False
+        self._loop: object = None
+        self._tasks: TaskGroup | None = None
+        self._attempts: dict[NodeState, _Attempt] = {}
+        self._connections: dict[NodeState, AnyioConnection] = {}
+
+    async def open(self) -> None:
+        """Enter the `async with` block: the task group opens, nothing is sent."""
+        if self._closed or self._tasks is not None:
+            raise ClientMisuse("this client was opened before: connect again for another block")
+        self._loop = current_token()
+        self._tasks = anyio.create_task_group()
+        await self._tasks.__aenter__()
+
+    async def run(self, operation: Operation[T]) -> T:
+        """Run one operation to its end."""
+        self._check_usable()
+        try:
+            effect = next(operation)
+            while True:
+                if type(effect) is Exchange:
+                    try:
+                        frame = await self._exchange(effect)
+                    except ExchangeFailed as failure:
+                        effect = operation.throw(failure)
+                        continue
+                    effect = operation.send(frame)
+                else:
+                    assert not isinstance(effect, Exchange)
+                    await anyio.sleep(effect.seconds)
+                    self._check_usable()
+                    effect = operation.send(None)
+        except StopIteration as stop:
+            value: T = stop.value
+            return value
+        finally:
+            operation.close()
+
+    async def run_all(self, operations: Iterable[Operation[T]]) -> list[T | Failed]:
+        """Run many operations, pipelined; results in their order."""
+        self._check_usable()
+        batch = Batch(operations, self._core.clock)
+        flying: deque[tuple[Ticket, AnyioConnection, Slot]] = deque()
+        try:
+            while True:
+                tickets = batch.take()
+                if tickets:
+                    flying.extend(await self._submit_all(batch, tickets))
+                elif flying:
+                    ticket, connection, slot = flying.popleft()
+                    batch.resume(ticket, await _outcome(connection, slot, ticket.exchange.deadline))
+                else:
+                    pause = batch.wakes_in_s()
+                    if pause is None:
+                        return batch.results()
+                    await anyio.sleep(pause)
+        finally:
+            for _, connection, slot in flying:
+                connection.abandon(slot)
+            batch.close()
+
+    async def close(self) -> None:
+        """Close every connection. Calls under way in other tasks fail; calling it again does nothing."""
+        self._shut()
+        await checkpoint()
+
+    def _shut(self) -> None:
+        self._closed = True
+        if os.getpid() == self._pid and self._tasks is not None:
+            for connection in list(self._connections.values()):
+                connection.close("the client was closed")
+            self._connections.clear()
+
+    async def leave(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Leave the `async with` block: close, and wait for the connections' tasks.
+
+        The task group wraps what the block raised into a group; the caller's own exception is what should surface, so
+        a group of nothing else is dropped and the block's exception goes on by itself.
+        """
+        self._shut()
+        tasks, self._tasks = self._tasks, None
+        if tasks is None:
+            return
+        tasks.cancel_scope.cancel()
+        try:
+            await tasks.__aexit__(exc_type, exc, traceback)
+        except BaseExceptionGroup as group:
+            ours = anyio.get_cancelled_exc_class()
+            if exc is None or group.split(lambda each: each is exc or isinstance(each, ours))[1] is not None:
+                raise
+
+    def _check_usable(self) -> None:
+        if self._closed:
+            raise ClientMisuse("this client is closed")
+        if self._tasks is None:
+            raise ClientMisuse("use the client inside its block: async with leafdb.connect_async(...) as db")
+        if os.getpid() != self._pid:
+            raise ClientMisuse("this client was opened before the process forked: connect again in the child")
+        if current_token() != self._loop:
+            raise ClientMisuse("this client belongs to another event loop: connect again in this one")
+
+    async def _exchange(self, exchange: Exchange) -> Frame:
+        connection = self._connections.get(exchange.node)
+        if connection is None or connection.dead is not None:
+            connection = await self._connect(exchange.node, exchange.deadline)
+        (slot,) = connection.submit(((exchange.message_type, exchange.body),))
+        return await connection.wait(slot, exchange.deadline)
+
+    async def _submit_all(self, batch: Batch[T], tickets: list[Ticket]) -> list[tuple[Ticket, AnyioConnection, Slot]]:
+        """Queue tickets; those that cannot be sent are resumed with the reason."""
+        flying = []
+        for ticket in tickets:
+            exchange = ticket.exchange
+            try:
+                connection = await self._connect(exchange.node, exchange.deadline)
+                (slot,) = connection.submit(((exchange.message_type, exchange.body),))
+            except ExchangeFailed as failure:
+                batch.resume(ticket, failure)
+            else:
+                flying.append((ticket, connection, slot))
+        return flying
+
+    async def _connect(self, node: NodeState, deadline: float) -> AnyioConnection:
+        """The node's connection, made if there is none."""
+        connection = self._connections.get(node)
+        if connection is not None and connection.dead is None:
+            return connection
+        attempt = self._attempts.get(node)
+        if attempt is None:
+            assert self._tasks is not None
+            attempt = self._attempts[node] = _Attempt()
+            self._tasks.start_soon(self._serve, node, attempt)
+        with anyio.CancelScope(deadline=deadline):
+            await attempt.done.wait()
+        if attempt.connection is None:
+            raise Unsent(attempt.reason)
+        return attempt.connection
+
+    async def _serve(self, node: NodeState, attempt: _Attempt) -> None:
+        """One connection's life: connect, shake hands, serve, close."""
+        stream: Transport | None = None
+        try:
+            try:
+                with anyio.CancelScope(deadline=anyio.current_time() + CONNECT_S_MAX):
+                    stream = await self._dial(node.address)
+                    attempt.connection = self._welcome(node, await AnyioConnection.establish(stream))
+            except Unsent as failure:
+                attempt.reason = failure.reason
+            except STREAM_ERRORS as error:
+                attempt.reason = _reason(error)
+            finally:
+                del self._attempts[node]
+                attempt.done.set()
+            if attempt.connection is not None:
+                await attempt.connection.serve()
+        finally:
+            if stream is not None:
+                with anyio.CancelScope(shield=True) as scope:
+                    scope.cancel()
+                    await stream.aclose()
+
+    def _welcome(self, node: NodeState, connection: AnyioConnection) -> AnyioConnection:
+        facts = connection.facts
+        if self._closed:
+            raise Unsent("the client was closed")
+        if not self._core.meet(facts.cluster_id):
+            raise Unsent(f"the node belongs to another cluster ({facts.cluster})")
+        self._connections[node] = connection
+        node.waiting = connection.waiting
+        self._core.router.saw_epoch(facts.epoch)
+        return connection
+
+    def check(self) -> None:
+        """Every connection is sound, and the load routing sees is the connection's own table."""
+        for node, connection in self._connections.items():
+            connection.check()
+            assert node.waiting is connection.waiting
+
+
+async def _outcome(connection: AnyioConnection, slot: Slot, deadline: float) -> Frame | ExchangeFailed:
+    try:
+        return await connection.wait(slot, deadline)
+    except ExchangeFailed as failure:
+        return failure
+
+
+def _reason(error: BaseException) -> str:
+    """What an OSError has to say; anyio wraps those of several addresses into one another."""
+    inner = error.__cause__
+    if isinstance(inner, BaseExceptionGroup):
+        inner = inner.exceptions[0]
+    if isinstance(inner, OSError):
+        error = inner
+    text = error.strerror if isinstance(error, OSError) else None
+    return text or str(error) or type(error).__name__

@@ -1,0 +1,170 @@
+"""A handle's bucket: properties fetched once per name, kind and quorums checked before a request is sent.
+
+Properties are cached in the core under the bucket's name. When a node says that it knows no such bucket, that the
+generation is old, or that the kind is wrong, they are fetched again, and the request is repeated if that changed
+anything: all three are refusals, so repeating is safe.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, NamedTuple, TypeVar
+
+from leafdb.client.admin import fetch_bucket, refresh_ring
+from leafdb.client.context import tag_prefix
+from leafdb.client.core import Core
+from leafdb.client.effects import Operation
+from leafdb.client.options import Quorum, Seconds, count_of, quorum_number, sloppy_flags, ttl_ms
+from leafdb.client.routing import Place
+from leafdb.errors import ClientMisuse, NotApplied, Reason
+from leafdb.model.bucket import BucketProperties, check_name
+from leafdb.model.key import partition_part
+from leafdb.ring.token import token_of
+from leafdb.types import Conflict
+from leafdb.wire.requests import FLAG_LOCAL, FLAG_LWW, QUORUM_DEFAULT
+
+T = TypeVar("T")
+
+_STALE: Final = frozenset({Reason.NO_SUCH_BUCKET, Reason.STALE_EPOCH, Reason.WRONG_BUCKET_KIND})
+
+
+class BucketRef:
+    """The bucket a handle stands for, and the kind the handle is made for."""
+
+    __slots__ = ("conflict", "core", "kind_flags", "name", "prefix")
+
+    def __init__(self, core: Core, name: str, conflict: Conflict) -> None:
+        if not isinstance(name, str):
+            raise ClientMisuse(f"a bucket name is a str, not {type(name).__name__}")
+        problems = check_name(name)
+        if problems:
+            raise ClientMisuse("; ".join(problems))
+        self.core: Core = core
+        self.name: str = name
+        self.conflict: Conflict = conflict
+        self.kind_flags: int = FLAG_LWW if conflict is Conflict.LWW else 0
+        self.prefix: bytes = tag_prefix(name)
+
+    def place(self, properties: BucketProperties, encoded_key: bytes) -> Place | None:
+        """Where a key lies, once there is a ring to place it on."""
+        if not self.core.router.has_ring:
+            return None
+        return Place(token_of(properties.id, partition_part(encoded_key)), properties.n)
+
+
+class ReadPlan(NamedTuple):
+    """A read's options as the wire has them, and its deadline."""
+
+    r: int
+    pr: int
+    flags: int
+    deadline: float
+
+
+class WritePlan(NamedTuple):
+    """A write's options as the wire has them, and its deadline."""
+
+    w: int
+    pw: int
+    dw: int
+    flags: int
+    ttl_ms: int
+    deadline: float
+
+
+def plan_read(
+    ref: BucketRef,
+    r: Quorum | None,
+    pr: Quorum | None,
+    sloppy: bool | None,
+    timeout: Seconds | None,
+    local: bool = False,
+) -> ReadPlan:
+    """Check a read's options. Raises ClientMisuse."""
+    flags = ref.kind_flags | sloppy_flags(sloppy) | (FLAG_LOCAL if local else 0)
+    return ReadPlan(
+        quorum_number("r", r, zero_allowed=False),
+        quorum_number("pr", pr, zero_allowed=True),
+        flags,
+        ref.core.deadline(timeout),
+    )
+
+
+def plan_write(
+    ref: BucketRef,
+    w: Quorum | None,
+    pw: Quorum | None,
+    dw: Quorum | None,
+    sloppy: bool | None,
+    timeout: Seconds | None,
+    ttl: Seconds | None = None,
+) -> WritePlan:
+    """Check a write's options. Raises ClientMisuse."""
+    return WritePlan(
+        quorum_number("w", w, zero_allowed=False),
+        quorum_number("pw", pw, zero_allowed=True),
+        quorum_number("dw", dw, zero_allowed=True),
+        ref.kind_flags | sloppy_flags(sloppy),
+        ttl_ms(ttl),
+        ref.core.deadline(timeout),
+    )
+
+
+def in_bucket(ref: BucketRef, deadline: float, attempt: Callable[[BucketProperties], Operation[T]]) -> Operation[T]:
+    """Run `attempt` with the bucket's properties, again with fresh ones when they turn out to be old."""
+    core = ref.core
+    if core.router.claim_refresh(core.clock()):
+        yield from refresh_ring(core, deadline)
+    properties = core.buckets.get(ref.name)
+    if properties is None or properties.conflict is not ref.conflict:
+        properties = yield from _fetch(ref, deadline)
+    try:
+        return (yield from attempt(properties))
+    except NotApplied as error:
+        if error.reason not in _STALE:
+            raise
+        fresh = yield from _fetch(ref, deadline)
+        if fresh == properties:
+            raise
+    return (yield from attempt(fresh))
+
+
+def _fetch(ref: BucketRef, deadline: float) -> Operation[BucketProperties]:
+    properties = yield from fetch_bucket(ref.core, ref.name, deadline)
+    if properties.conflict is not ref.conflict:
+        method = "lww_bucket" if properties.conflict is Conflict.LWW else "bucket"
+        kept = "the last write only" if properties.conflict is Conflict.LWW else "siblings"
+        raise ClientMisuse(f"bucket {ref.name!r} keeps {kept}: use {method}({ref.name!r})")
+    return properties
+
+
+def check_read(properties: BucketProperties, plan: ReadPlan) -> int:
+    """How many replicas the read needs. Raises ClientMisuse when no cluster could satisfy it."""
+    n = properties.n
+    r = count_of(plan.r, properties.r, n)
+    if plan.r != QUORUM_DEFAULT or plan.pr != QUORUM_DEFAULT:
+        pr = count_of(plan.pr, properties.pr, n)
+        _within(properties, {"r": r, "pr": pr})
+        if pr > r:
+            raise ClientMisuse(f"pr={pr} is above r={r}")
+    return r
+
+
+def check_write(properties: BucketProperties, plan: WritePlan) -> int:
+    """How many replicas the write needs. Raises ClientMisuse when no cluster could satisfy it."""
+    n = properties.n
+    w = count_of(plan.w, properties.w, n)
+    if plan.w != QUORUM_DEFAULT or plan.pw != QUORUM_DEFAULT or plan.dw != QUORUM_DEFAULT:
+        pw, dw = count_of(plan.pw, properties.pw, n), count_of(plan.dw, properties.dw, n)
+        _within(properties, {"w": w, "pw": pw, "dw": dw})
+        if pw > w:
+            raise ClientMisuse(f"pw={pw} is above w={w}")
+        if dw > w:
+            raise ClientMisuse(f"dw={dw} is above w={w}")
+    return w
+
+
+def _within(properties: BucketProperties, counts: dict[str, int]) -> None:
+    for name, count in counts.items():
+        if count > properties.n:
+            raise ClientMisuse(f"{name}={count} is above n={properties.n} of bucket {properties.name!r}")

@@ -1,0 +1,65 @@
+"""What all calls of one client share: the router, the retry budget, the bucket properties, the clock and the defaults.
+
+Both drivers own exactly one. It holds no connection and no lock: its parts are replaced whole, or bound a load where a
+lost update is harmless, so threads may share it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from random import Random
+from typing import Literal
+
+from leafdb.client import deadlines
+from leafdb.client.options import Seconds, timeout_s
+from leafdb.client.retry import RetryBudget
+from leafdb.client.routing import Router
+from leafdb.client.url import Address
+from leafdb.errors import ClientMisuse
+from leafdb.model.bucket import BucketProperties
+
+Routing = Literal["ring", "listed"]
+
+
+class Core:
+    """The shared state of a client. `clock` is monotonic seconds: the loop's own where there is one."""
+
+    __slots__ = ("buckets", "budget", "clock", "cluster_id", "rng", "router", "timeout_s")
+
+    def __init__(
+        self,
+        addresses: Sequence[Address],
+        *,
+        zone: str | None,
+        timeout: Seconds,
+        routing: Routing,
+        clock: Callable[[], float],
+        rng: Random,
+    ) -> None:
+        if routing not in ("ring", "listed"):
+            raise ClientMisuse(f'routing is "ring" or "listed", not {routing!r}')
+        if zone is not None and not isinstance(zone, str):
+            raise ClientMisuse(f"zone is a str or None, not {zone!r}")
+        self.timeout_s: float = timeout_s(timeout)
+        self.router: Router = Router(addresses, zone=zone, use_ring=routing == "ring", rng=rng)
+        self.budget: RetryBudget = RetryBudget()
+        self.buckets: dict[str, BucketProperties] = {}
+        self.cluster_id: bytes = b""
+        self.clock: Callable[[], float] = clock
+        self.rng: Random = rng
+
+    def deadline(self, timeout: Seconds | None) -> float:
+        """When a call that starts now must end: its own timeout or the client's, and the blocks around it."""
+        seconds = self.timeout_s if timeout is None else timeout_s(timeout)
+        return deadlines.nearest(self, self.clock() + seconds)
+
+    def meet(self, cluster_id: bytes) -> bool:
+        """Whether a node of this cluster is one of ours: the first cluster met is the only one."""
+        if cluster_id and not self.cluster_id:
+            self.cluster_id = cluster_id
+        return not cluster_id or cluster_id == self.cluster_id
+
+    def check(self) -> None:
+        """Its parts are sound."""
+        self.router.check()
+        self.budget.check()

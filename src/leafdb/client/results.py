@@ -1,0 +1,126 @@
+"""What calls answer: plain immutable values, made for `match`.
+
+    match bucket.get("alice"):
+        case Missing(context): ...
+        case Found(value, context): ...
+        case Conflict(siblings, context): ...
+
+`Conflict` has no `value` on purpose: code that forgot concurrent writes does not type-check and does not run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Final, Generic, TypeVar
+
+from leafdb.client.context import Blind, Context
+from leafdb.errors import LeafdbError
+from leafdb.types import Key
+from leafdb.wire.requests import SiblingReply
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+A_co = TypeVar("A_co", covariant=True)
+
+Merge = Callable[[T, T], T]
+"""Folds two concurrent values into one: commutative, associative, idempotent, deterministic."""
+
+_UNIX_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """Nothing is there. `context` still covers what was seen (deletions); it is not a create-if-absent."""
+
+    context: Context
+
+
+@dataclass(frozen=True, slots=True)
+class Found(Generic[T_co]):
+    """One value. `dot` and `written_at` name the write it came from; both are None for a merged value."""
+
+    value: T_co
+    context: Context
+    _origin: SiblingReply | None = field(default=None, repr=False, compare=False, kw_only=True)
+
+    @property
+    def dot(self) -> str | None:
+        """The write's unique name: who coordinated it, and its count there."""
+        return None if self._origin is None else dot_text(self._origin)
+
+    @property
+    def written_at(self) -> datetime | None:
+        """When the write was coordinated, by that node's clock."""
+        return None if self._origin is None else stamp_time(self._origin.stamp)
+
+
+@dataclass(frozen=True, slots=True)
+class Sibling(Generic[T_co]):
+    """One of several concurrent values, with the write it came from."""
+
+    value: T_co
+    dot: str
+    written_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict(Generic[T_co]):
+    """Concurrent writes, none of which saw the other: at least two siblings, in dot order."""
+
+    siblings: tuple[Sibling[T_co], ...]
+    context: Context
+
+
+Answer = Found[T_co] | Missing | Conflict[T_co]
+"""What a read of a SiblingBucket finds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """An acknowledged write.
+
+    `context` covers exactly what `after` covered and this write; `op_id` is the operation's id; `acks` counts the
+    replicas that held it when this was answered, `primaries` those of them that are the key's own.
+    """
+
+    context: Context
+    op_id: bytes
+    acks: int
+    primaries: int = field(default=0, kw_only=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Item(Generic[A_co]):
+    """One key of a scan or range, with the answer a get would give."""
+
+    key: bytes | tuple[bytes, bytes]
+    answer: A_co
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The place in a batch of an item that failed; the rest of the batch is not touched by it."""
+
+    error: LeafdbError
+
+
+@dataclass(frozen=True, slots=True)
+class Put(Generic[T_co]):
+    """One write of a `put_many`. `after` is required except in last-writer-wins buckets, which have none."""
+
+    key: Key
+    value: T_co
+    after: Context | Blind | None = None
+    ttl: float | timedelta | None = None
+
+
+def dot_text(sibling: SiblingReply) -> str:
+    """A dot as text: the actor's 14 bytes in hex, a colon, the count."""
+    return f"{sibling.actor.hex()}:{sibling.counter}"
+
+
+def stamp_time(stamp: int) -> datetime:
+    """The wall-clock part of a hybrid stamp (unix ms << 16 | logical)."""
+    return _UNIX_EPOCH + timedelta(milliseconds=stamp >> 16)
