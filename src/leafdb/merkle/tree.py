@@ -2,7 +2,7 @@
 
     key       digest = xxh3_64(storage key ‖ record bytes)        leaf = xxh3_64(storage key, LEAF_SEED) mod 1,024
     leaf      XOR of its keys' digests; 0 when it has none
-    branch    xxh3_64 of its 32 leaves (little-endian u64 each); 0 when all are 0
+    branch    xxh3_64 of its 32 leaves (big-endian u64 each); 0 when all are 0
     root      xxh3_64 of the 32 branches likewise; 0 when all are 0
 
 Records are canonical, so equal content gives equal trees whatever the order in which it came. A key's leaf comes from a
@@ -32,9 +32,9 @@ LEAF_SEED: Final = 0x6C65_6166
 DIGEST_BYTES: Final = 8
 LEVEL_BYTES: Final = FAN_OUT * DIGEST_BYTES
 
-_LEVEL: Final = struct.Struct(f"<{FAN_OUT}Q")
-_BITMAP: Final = struct.Struct("<I")
-_HEADER: Final = struct.Struct("<BIQ")
+_LEVEL: Final = struct.Struct(f">{FAN_OUT}Q")
+_BITMAP: Final = struct.Struct(">I")
+_HEADER: Final = struct.Struct(">BIQ")
 _LEAF_MASK: Final = TREE_LEAVES - 1
 _NO_LEAVES: Final = bytes(LEVEL_BYTES)
 
@@ -137,7 +137,7 @@ class Tree:
                 continue
             present |= 1 << place
             parts.append(_BITMAP.pack(sum(1 << index for index, leaf in enumerate(branch) if leaf)))
-            parts += [leaf.to_bytes(DIGEST_BYTES, "little") for leaf in branch if leaf]
+            parts += [leaf.to_bytes(DIGEST_BYTES, "big") for leaf in branch if leaf]
         parts[0] = _HEADER.pack(FORMAT_VERSION, present, self.keys)
         return b"".join(parts)
 
@@ -156,7 +156,7 @@ class Tree:
                 offset += _BITMAP.size
                 leaves = array("Q", _NO_LEAVES)
                 for index in _bits(filled):
-                    leaves[index] = int.from_bytes(data[offset : offset + DIGEST_BYTES], "little")
+                    leaves[index] = int.from_bytes(data[offset : offset + DIGEST_BYTES], "big")
                     offset += DIGEST_BYTES
                 tree._branches[place] = leaves
                 tree._hashes[place] = None

@@ -36,8 +36,8 @@ def test_levels_are_the_hashes_the_format_page_says() -> None:
     leaf = leaf_of(KEYS[0])
     assert tree.leaf(leaf).to_bytes(8, "big") == record_digest(KEYS[0], b"r")
     leaves = tree.leaves_of(leaf // FAN_OUT)
-    assert leaves[leaf % FAN_OUT * 8 :][:8] == tree.leaf(leaf).to_bytes(8, "little")
-    assert tree.branches()[leaf // FAN_OUT * 8 :][:8] == xxh3_64(leaves).to_bytes(8, "little")
+    assert leaves[leaf % FAN_OUT * 8 :][:8] == tree.leaf(leaf).to_bytes(8, "big")
+    assert tree.branches()[leaf // FAN_OUT * 8 :][:8] == xxh3_64(leaves).to_bytes(8, "big")
     assert tree.root() == xxh3_64(tree.branches())
 
 
@@ -71,15 +71,15 @@ def test_hashes_follow_every_change() -> None:
 def test_bytes_are_those_of_the_format_page() -> None:
     tree = Tree()
     tree.add(bytes(8) + b"a\x00\x01", b"rec")
-    assert tree.encode().hex() == "01001000000100000000000000000010002636e967299adf6d"
+    assert tree.encode().hex() == "01000010000000000000000001001000006ddf9a2967e93626"
     assert Tree.decode(tree.encode()).root() == tree.root()
 
 
 def test_malformed_bytes_are_value_errors() -> None:
     good = built(KEYS[:40]).encode()
     bad = [good[:cut] for cut in range(len(good))] + [good + b"\x00", b"\x02" + good[1:], b"\x00" * 13]
-    zero_leaf = bytes.fromhex("01") + b"\x01\x00\x00\x00" + bytes(8) + b"\x01\x00\x00\x00" + bytes(8)
-    empty_branch = bytes.fromhex("01") + b"\x01\x00\x00\x00" + bytes(8) + b"\x00\x00\x00\x00"
+    zero_leaf = bytes.fromhex("01") + b"\x00\x00\x00\x01" + bytes(8) + b"\x00\x00\x00\x01" + bytes(8)
+    empty_branch = bytes.fromhex("01") + b"\x00\x00\x00\x01" + bytes(8) + b"\x00\x00\x00\x00"
     for data in [*bad, zero_leaf, empty_branch]:
         with pytest.raises(ValueError):
             Tree.decode(data)
