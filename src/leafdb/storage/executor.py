@@ -17,8 +17,6 @@ from functools import partial
 from queue import SimpleQueue
 from typing import Protocol, TypeVar
 
-from leafdb.storage.jobs import Job, JobResult
-
 T = TypeVar("T")
 
 Callback = Callable[[], None]
@@ -37,12 +35,6 @@ class Executor(Protocol):
 
     def close(self) -> None:
         """Drain, and take no more work."""
-
-
-class JobRunner(Protocol):
-    """Runs flushes and compactions, out of the loop's way; `done` as above."""
-
-    def submit(self, job: Job, done: Callable[[JobResult | BaseException], None]) -> None: ...
 
 
 def _run(work: Callable[[], T], done: Callable[[T | BaseException], None]) -> Callback:

@@ -88,6 +88,11 @@ class Memtable:
         """The trees that have entries here."""
         return sorted(tree_id for tree_id, table in self.trees.items() if table.entries)
 
+    def add(self, tree_id: TreeId) -> None:
+        """Make room for a tree that is new."""
+        assert tree_id not in self.trees
+        self.trees[tree_id] = TreeTable()
+
     def drop(self, tree_id: TreeId) -> None:
         """Forget a tree; what it used is not counted any more."""
         table = self.trees.pop(tree_id, None)

@@ -1,0 +1,283 @@
+"""Group commit: writes gather in a batch while the log works on the one before, and one append and at most one sync
+serve them all.
+
+Writes get their sequence number (lsn) at once and their callback when the batch that holds them is written (PERIODIC)
+or synced (ALWAYS). A batch is handed to the log thread
+- when the loop comes round (`auto_commit`) or its owner says so (`flush_batch`), if the log is idle;
+- when the commit before it returns;
+- when it has grown to its bound, or ends a segment, whatever the log does: the log's one thread keeps the order.
+
+A batch with one ALWAYS write is synced as a whole, so a PERIODIC write in it waits for that sync: one more trip from
+the log thread to the loop would cost all of them more.
+
+Callbacks run in the order of their batches, and in each in the order in which they came. The first error is final:
+everyone who waits gets StoreFailed, and no later batch reaches the file.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Final
+
+from leafdb.errors import StorageError, StoreFailed
+from leafdb.storage.executor import Executor
+from leafdb.storage.wal import WalWriter
+from leafdb.storage.wal_format import CONTINUES, DELETION, ENTRY, WalEntry
+from leafdb.types import Durability
+
+Waiter = Callable[[StorageError | None], None]
+
+_ENTRY_BYTES: Final = ENTRY.size
+_pack = ENTRY.pack
+
+
+class Batch:
+    """The writes of one commit."""
+
+    __slots__ = ("bytes_used", "first_lsn", "outcome", "parts", "seal_as", "sync", "waiters", "writes")
+
+    def __init__(self, first_lsn: int) -> None:
+        self.first_lsn = first_lsn
+        self.writes = 0
+        self.parts: list[bytes] = []
+        self.bytes_used = 0
+        self.sync = False
+        self.seal_as = 0  # number of the segment to start after this batch; 0: go on with the present one
+        self.waiters: list[Waiter] = []
+        self.outcome: BaseException | bool = False  # set by the log thread: an error, or True
+
+    @property
+    def last_lsn(self) -> int:
+        return self.first_lsn + self.writes - 1
+
+
+class Committer:
+    """Lives on the loop; only `_commit` runs on the log thread."""
+
+    def __init__(
+        self,
+        executor: Executor,
+        writer: WalWriter,
+        *,
+        next_lsn: int,
+        batch_bytes_max: int,
+        auto_commit: bool,
+        on_sealed: Callable[[int], None],
+        on_failure: Callable[[StoreFailed], None],
+    ) -> None:
+        self._executor = executor
+        self._writer = writer
+        self._batch_bytes_max = batch_bytes_max
+        self._auto_commit = auto_commit
+        self._on_sealed = on_sealed
+        self._on_failure = on_failure
+        self._in_flight: deque[Batch] = deque()
+        self._batch = Batch(next_lsn)
+        self._scheduled = False
+        self._lost: BaseException | None = None  # log thread: what ended it
+        self._failure: StoreFailed | None = None
+        self.next_lsn = next_lsn
+        self.written_lsn = next_lsn - 1
+        self.synced_lsn = next_lsn - 1
+        self.backlog_bytes = 0
+        self.segment_bytes = 0
+        self.commits = 0
+
+    @property
+    def unsynced(self) -> bool:
+        """Something was appended that no sync has covered yet."""
+        return self.synced_lsn < self.next_lsn - 1
+
+    def append(self, writes: Sequence[WalEntry], durability: Durability, done: Waiter | None) -> int:
+        """Add one atomic write to the batch; answers its sequence number."""
+        batch = self._batch
+        lsn = self.next_lsn
+        if len(writes) == 1:
+            tree_id, key, value = writes[0]
+            if value is None:
+                batch.parts += (_pack(DELETION, tree_id, len(key), 0), key)
+                size = _ENTRY_BYTES + len(key)
+            else:
+                batch.parts += (_pack(0, tree_id, len(key), len(value)), key, value)
+                size = _ENTRY_BYTES + len(key) + len(value)
+        else:
+            many = _encode(writes)
+            size = sum(map(len, many))
+            batch.parts += many
+        self.next_lsn = lsn + 1
+        batch.writes += 1
+        batch.bytes_used += size
+        self.backlog_bytes += size
+        self.segment_bytes += size
+        if durability is Durability.ALWAYS:
+            batch.sync = True
+        if done is not None:
+            batch.waiters.append(done)
+        if batch.bytes_used >= self._batch_bytes_max:
+            self._hand_over()
+        elif self._auto_commit and not self._scheduled and not self._in_flight:
+            self._schedule()
+        return lsn
+
+    def flush_batch(self) -> None:
+        """Hand the batch over if it has anything to do and the log is idle."""
+        batch = self._batch
+        if not self._in_flight and (batch.writes or batch.sync) and self._failure is None:
+            self._hand_over()
+
+    def sync_soon(self) -> None:
+        """Have everything appended so far synced by the next commit."""
+        if self.unsynced:
+            self._batch.sync = True
+            self.flush_batch()
+
+    def seal(self, number: int) -> None:
+        """End the segment after what was appended so far; later writes go to segment `number`."""
+        batch = self._batch
+        batch.seal_as = number
+        batch.sync = True
+        self.segment_bytes = 0
+        self._hand_over()
+
+    def safe_lsn(self, durability: Durability) -> int:
+        return self.synced_lsn if durability is Durability.ALWAYS else self.written_lsn
+
+    def when_safe(self, lsn: int, durability: Durability, done: Waiter) -> None:
+        """Call `done` once the commit has passed `lsn`: now, if it has."""
+        assert lsn < self.next_lsn, f"sequence {lsn} was never given out"
+        if self._failure is not None:
+            done(self._failure)
+            return
+        always = durability is Durability.ALWAYS
+        if lsn <= (self.synced_lsn if always else self.written_lsn):
+            done(None)
+            return
+        for batch in self._in_flight:
+            if lsn <= batch.last_lsn and (batch.sync or not always):
+                batch.waiters.append(done)
+                return
+        batch = self._batch
+        batch.waiters.append(done)
+        if always:
+            batch.sync = True
+        if self._auto_commit and not self._in_flight and not self._scheduled:
+            self._schedule()
+
+    def finish(self) -> None:
+        """Commit and sync all there is, on this thread; for closing. Every waiter is answered on return."""
+        self._executor.drain()
+        while self._in_flight and self._failure is None:
+            batch = self._in_flight[0]
+            self._settle(batch, batch.outcome if isinstance(batch.outcome, BaseException) else None)
+        if self._failure is not None:
+            return
+        batch, self._batch = self._batch, Batch(self.next_lsn)
+        batch.sync = True
+        self._in_flight.append(batch)
+        try:
+            self._commit(batch)
+        except Exception as error:
+            self._settle(batch, error)
+        else:
+            self._settle(batch, None)
+
+    def fail(self, failure: StoreFailed) -> None:
+        """Nothing is committed any more; everyone who waits is told."""
+        if self._failure is not None:
+            return
+        self._failure = failure
+        batches = [*self._in_flight, self._batch]
+        self._in_flight.clear()
+        self._batch = Batch(self.next_lsn)
+        _call_all([waiter for batch in batches for waiter in batch.waiters], failure)
+
+    def _schedule(self) -> None:
+        self._scheduled = True
+        self._executor.call_soon(self._scheduled_flush)
+
+    def _scheduled_flush(self) -> None:
+        self._scheduled = False
+        self.flush_batch()
+
+    def _hand_over(self) -> None:
+        if self._failure is not None:
+            return
+        batch, self._batch = self._batch, Batch(self.next_lsn)
+        self._in_flight.append(batch)
+        self._executor.submit(partial(self._commit, batch), partial(self._committed, batch))
+
+    def _commit(self, batch: Batch) -> None:
+        """On the log thread."""
+        if self._lost is not None:
+            raise self._lost
+        writer = self._writer
+        try:
+            if batch.writes:
+                writer.append(batch.first_lsn, batch.writes, batch.parts)
+            if batch.sync:
+                writer.sync()
+            if batch.seal_as:
+                writer.seal()
+                writer.start_segment(batch.seal_as, batch.first_lsn + batch.writes)
+        except BaseException as error:
+            self._lost = batch.outcome = error
+            raise
+        batch.outcome = True
+
+    def _committed(self, batch: Batch, result: BaseException | None) -> None:
+        if self._in_flight and self._in_flight[0] is batch:  # else settled by `finish` or `fail`
+            self._settle(batch, result)
+
+    def _settle(self, batch: Batch, error: BaseException | None) -> None:
+        if error is not None:
+            path = getattr(error, "filename", None) or ""
+            failure = StoreFailed(f"the log cannot be written: {error}", path=str(path))
+            failure.__cause__ = error
+            self.fail(failure)
+            self._on_failure(failure)
+            return
+        self._in_flight.popleft()
+        self.commits += 1
+        self.backlog_bytes -= batch.bytes_used
+        self.written_lsn = batch.last_lsn
+        if batch.sync:
+            self.synced_lsn = batch.last_lsn
+        self.flush_batch()  # first: the log works on the next batch while the callbacks run
+        if batch.seal_as:
+            self._on_sealed(batch.last_lsn)
+        _call_all(batch.waiters, None)
+
+    def check(self) -> None:
+        assert self.synced_lsn <= self.written_lsn < self.next_lsn
+        expected = self.written_lsn + 1
+        for batch in [*self._in_flight, self._batch]:
+            assert batch.first_lsn == expected, f"batch starts at {batch.first_lsn}, not {expected}"
+            expected += batch.writes
+        assert expected == self.next_lsn or self._failure is not None
+        assert self.backlog_bytes >= 0
+
+
+def _encode(writes: Sequence[WalEntry]) -> list[bytes]:
+    """The entries of one write that has not exactly one."""
+    assert writes, "a write without entries"
+    parts: list[bytes] = []
+    last = len(writes) - 1
+    for index, (tree_id, key, value) in enumerate(writes):
+        flags = (CONTINUES if index < last else 0) | (DELETION if value is None else 0)
+        body = value or b""
+        parts += (_pack(flags, tree_id, len(key), len(body)), key, body)
+    return parts
+
+
+def _call_all(waiters: list[Waiter], result: StorageError | None) -> None:
+    """Call each, whatever the others do; then let the first error out, as it is its owner's bug."""
+    first: Exception | None = None
+    for waiter in waiters:
+        try:
+            waiter(result)
+        except Exception as error:
+            first = first or error
+    if first is not None:
+        raise first

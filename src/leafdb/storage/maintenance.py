@@ -1,0 +1,268 @@
+"""What the engine owes: frozen memtables to flush, levels to compact. Decides when; the job runner executes.
+
+The order of publishing, each step only after the one before it:
+ job writes, syncs and names its tables -> their readers are opened -> the manifest has the edit, synced -> reads use
+ the new version, and the memtable is let go -> the segment, or the merged tables, are unlinked.
+
+A failed job costs nothing but time: its files are discarded and it is given again, with new file numbers, after a wait
+that doubles. Two failures are final: the store's own (an I/O error) and a sealed segment found damaged, since what it
+holds is then only in memory. Damaged inputs of a compaction are left alone from then on: reads of the damaged part say
+so, the rest is served.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Final
+
+from leafdb.errors import CorruptionError, StoreFailed
+from leafdb.storage.compaction_picker import PickerLimits, pick
+from leafdb.storage.executor import Callback
+from leafdb.storage.job_runner import JobRunner
+from leafdb.storage.jobs import CompactionJob, CompactionResult, FlushJob, JobResult
+from leafdb.storage.memtable import Memtable
+from leafdb.storage.sstable_reader import TableReader
+from leafdb.storage.tables import Pin, Tables
+from leafdb.storage.version import TableMeta, VersionEdit
+from leafdb.storage.wal import segment_path
+from leafdb.types import TreeId
+
+RETRY_FIRST_S: Final = 0.5
+RETRY_LAST_S: Final = 30.0
+
+
+class Maintenance:
+    """Lives on the loop. At most one flush and one compaction at a time."""
+
+    def __init__(
+        self,
+        tables: Tables,
+        jobs: JobRunner,
+        *,
+        frozen: Iterable[Memtable],
+        sealed_lsn: int,
+        limits: PickerLimits,
+        now_s: Callable[[], float],
+        on_failure: Callable[[BaseException, str], None],
+        on_change: Callback,
+    ) -> None:
+        self._tables = tables
+        self._jobs = jobs
+        self._limits = limits
+        self._now_s = now_s
+        self._on_failure = on_failure
+        self._on_change = on_change
+        self._sealed_lsn = sealed_lsn
+        self._flushing = False
+        self._compacting = False
+        self._damaged: set[int] = set()
+        self._busy: set[int] = set()
+        self._waiters: list[tuple[int, Callback]] = []
+        self._failures = 0
+        self._retry_s: float | None = None
+        self._stopped = False
+        self.frozen: tuple[Memtable, ...] = tuple(frozen)
+        """Newest first."""
+        self.flushes = 0
+        self.compactions = 0
+        self.failed_jobs = 0
+
+    # -- what the engine tells
+
+    def freeze(self, memtable: Memtable) -> None:
+        """Take over a memtable that gains nothing more; its segment may still be on its way to the disk."""
+        self.frozen = (memtable, *self.frozen)
+
+    def sealed(self, lsn: int) -> None:
+        """The segments that hold everything up to `lsn` are sealed."""
+        self._sealed_lsn = lsn
+        self.pump()
+
+    def when_flushed(self, lsn: int, done: Callback) -> None:
+        """Call once every write up to `lsn` is in tables; never inside this call when it already is."""
+        self._waiters.append((lsn, done))
+
+    def stop(self) -> None:
+        """Start and publish nothing more."""
+        self._stopped = True
+        self._waiters.clear()
+
+    def on_time(self, now_s: float) -> None:
+        if self._retry_s is not None and now_s >= self._retry_s:
+            self._retry_s = None
+            self.pump()
+
+    def deadline(self) -> float | None:
+        return self._retry_s
+
+    def pump(self) -> None:
+        """Start what is due and not running."""
+        if self._stopped or self._retry_s is not None:
+            return
+        if not self._flushing and self.frozen and self.frozen[-1].last_lsn <= self._sealed_lsn:
+            self._start_flush(self.frozen[-1])
+        if not self._compacting:
+            self._start_compaction()
+
+    # -- flush
+
+    def _start_flush(self, memtable: Memtable) -> None:
+        trees = [tree_id for tree_id in memtable.tree_ids() if tree_id in self._tables.head.trees]
+        if not trees:
+            self._flushing = True
+            self._publish_flush(memtable, [])
+            return
+        numbers = self._tables.allot(len(trees), self.pump)
+        if numbers is None:
+            return
+        self._flushing = True
+        job = FlushJob(
+            segments=tuple(segment_path(number) for number in memtable.segments),
+            outputs=tuple(zip(trees, numbers, strict=True)),
+            after_lsn=memtable.first_lsn - 1,
+        )
+        self._jobs.submit(job, partial(self._flushed, memtable, numbers))
+
+    def _flushed(self, memtable: Memtable, numbers: tuple[int, ...], result: JobResult | BaseException) -> None:
+        if self._stopped:
+            return
+        if isinstance(result, BaseException):
+            self._flushing = False
+            if isinstance(result, CorruptionError):
+                self._on_failure(result, "a log segment that was not yet flushed is damaged")
+            else:
+                self._job_failed(numbers, result)
+            return
+        assert isinstance(result, list), "a flush answers tables"
+        self._tables.open_soon(result, partial(self._flush_opened, memtable, numbers, result))
+
+    def _flush_opened(
+        self,
+        memtable: Memtable,
+        numbers: tuple[int, ...],
+        metas: list[TableMeta],
+        result: list[TableReader] | BaseException,
+    ) -> None:
+        if self._stopped:
+            return
+        if isinstance(result, BaseException):
+            self._flushing = False
+            self._job_failed(numbers, result)
+            return
+        self._failures = 0
+        keep = self._adopt(metas, result)
+        self._tables.discard(set(numbers) - {meta.file_number for meta in metas})
+        self._publish_flush(memtable, keep)
+
+    def _publish_flush(self, memtable: Memtable, metas: list[TableMeta]) -> None:
+        edit = VersionEdit(added=tuple(metas), flushed_lsn=memtable.last_lsn)
+        self._tables.submit(edit, partial(self._flush_published, memtable))
+
+    def _flush_published(self, memtable: Memtable) -> None:
+        if self._stopped:
+            return
+        assert self.frozen[-1] is memtable, "memtables are flushed oldest first"
+        self.frozen = self.frozen[:-1]
+        self._flushing = False
+        self.flushes += 1
+        self._tables.remove_soon([segment_path(number) for number in memtable.segments])
+        self._on_change()
+        self.pump()
+        due = [done for lsn, done in self._waiters if lsn <= memtable.last_lsn]
+        self._waiters = [(lsn, done) for lsn, done in self._waiters if lsn > memtable.last_lsn]
+        for done in due:
+            done()
+
+    # -- compaction
+
+    def _start_compaction(self) -> None:
+        job = pick(self._tables.head, self._damaged | self._busy, self._limits)
+        if job is None:
+            return
+        numbers = self._tables.allot(job.outputs_wanted, self.pump)
+        if numbers is None:
+            return
+        self._compacting = True
+        self._busy.update(job.input_numbers)
+        job = job.with_outputs(numbers)
+        self._jobs.submit(job, partial(self._compacted, job, self._tables.pin()))
+
+    def _compacted(self, job: CompactionJob, pin: Pin, result: JobResult | BaseException) -> None:
+        if self._stopped:
+            return
+        self._tables.release(pin)
+        if isinstance(result, BaseException):
+            self._end_compaction(job)
+            if isinstance(result, CorruptionError):
+                # The error names the file where it can; without a name all inputs are suspect.
+                named = {meta.file_number for meta in job.inputs if meta.path == result.path}
+                self._damaged.update(named or job.input_numbers)
+                self.failed_jobs += 1
+                self._tables.discard(job.outputs)
+                self.pump()
+            else:
+                self._job_failed(job.outputs, result)
+            return
+        assert isinstance(result, CompactionResult), "a compaction answers its result"
+        self._tables.open_soon(result.added, partial(self._compaction_opened, job, result))
+
+    def _compaction_opened(
+        self, job: CompactionJob, compacted: CompactionResult, result: list[TableReader] | BaseException
+    ) -> None:
+        if self._stopped:
+            return
+        if isinstance(result, BaseException):
+            self._end_compaction(job)
+            self._job_failed(job.outputs, result)
+            return
+        self._failures = 0
+        self._tables.discard(set(job.outputs) - {meta.file_number for meta in compacted.added})
+        keep = self._adopt(list(compacted.added), result)
+        if job.tree_id not in self._tables.head.trees:
+            self._end_compaction(job)
+            self.pump()
+            return
+        edit = VersionEdit(added=tuple(keep), removed=compacted.removed)
+        self._tables.submit(edit, partial(self._compaction_published, job))
+
+    def _compaction_published(self, job: CompactionJob) -> None:
+        if self._stopped:
+            return
+        self._end_compaction(job)
+        self.compactions += 1
+        self._on_change()
+        self.pump()
+
+    def _end_compaction(self, job: CompactionJob) -> None:
+        self._compacting = False
+        self._busy.difference_update(job.input_numbers)
+
+    # -- both
+
+    def _adopt(self, metas: list[TableMeta], readers: list[TableReader]) -> list[TableMeta]:
+        """Take the readers of tables whose tree still exists; discard the others. Answers the tables kept."""
+        trees: set[TreeId] = set(self._tables.head.trees)
+        kept = [meta for meta in metas if meta.tree_id in trees]
+        self._tables.adopt(reader for reader in readers if reader.meta.tree_id in trees)
+        gone = [reader for reader in readers if reader.meta.tree_id not in trees]
+        self._tables.discard([reader.meta.file_number for reader in gone], gone)
+        return kept
+
+    def _job_failed(self, numbers: Iterable[int], error: BaseException) -> None:
+        """Discard what the job wrote; fail the store if the error says so, else try again after a wait."""
+        self.failed_jobs += 1
+        if isinstance(error, StoreFailed):
+            self._on_failure(error, "a flush or compaction met an I/O error")
+            return
+        self._tables.discard(numbers)
+        wait_s = min(RETRY_LAST_S, RETRY_FIRST_S * 2**self._failures)
+        self._failures += 1
+        self._retry_s = self._now_s() + wait_s
+
+    def check(self) -> None:
+        lsns = [memtable.last_lsn for memtable in self.frozen]
+        assert lsns == sorted(lsns, reverse=True), "frozen memtables are not newest first"
+        for memtable in self.frozen:
+            memtable.check()
+            assert memtable.last_lsn > self._tables.version.flushed_lsn

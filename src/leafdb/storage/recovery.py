@@ -1,0 +1,322 @@
+"""From a directory to a store: what the manifest and the log say, nothing invented, nothing dropped.
+
+The order matters, because power may go at any point of it, again and again:
+
+1. Lock. Read the stamp; a directory without one must be empty.
+2. Manifest, whole; open every table it names. Write a new manifest that leases file numbers.
+3. Replay the segments that are not flushed, strictly contiguous. A torn tail of the last one is cut, and all of it
+   synced: what was only in the page cache must not be served as durable.
+4. The clean mark must fit what was found. Only now, with all of it believed, is it removed: a store that refused to
+   start must refuse again.
+5. A new segment, for writes to come: old segments are never appended to.
+6. Sweep orphans. Stamp the new boot number. Serve.
+
+Replay fills memtables, one for a segment or for several small ones. Beyond what the running store would hold it flushes
+the oldest at once, on the spot.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from os import urandom
+
+from leafdb.errors import CorruptionError, DiskFull, StoreFailed
+from leafdb.storage import identity as stamp
+from leafdb.storage.block_cache import BlockCache
+from leafdb.storage.flush import run_flush
+from leafdb.storage.identity import STORE_ID_BYTES, CleanMark, Identity
+from leafdb.storage.jobs import FlushJob
+from leafdb.storage.manifest import ManifestWriter, current_manifest, read_manifest
+from leafdb.storage.memtable import Memtable
+from leafdb.storage.settings import EngineConfig
+from leafdb.storage.sstable_reader import TableReader
+from leafdb.storage.tables import open_readers
+from leafdb.storage.version import Version, VersionEdit, table_path
+from leafdb.storage.wal import WAL_DIRECTORY, SegmentScan, WalWriter, segment_numbers, segment_path
+from leafdb.storage.wal_format import HEADER_BYTES, SegmentHeader, decode_header
+from leafdb.types import TreeId
+from leafdb.vfs.base import FileSystem, Lock
+
+LOCK_PATH = "LOCK"
+TABLES_DIRECTORY = "tables"
+
+
+@dataclass(frozen=True, slots=True)
+class RecoveryReport:
+    """What an open found."""
+
+    clean: bool
+    """The last shutdown was clean: nothing that was ever acknowledged, shown or minted has been forgotten."""
+    torn_bytes: int
+    """Cut off the end of the log: writes nobody was told were durable."""
+    replayed_records: int
+    boot: int
+    """How often the store was opened, this time included."""
+    created: bool
+    """There was no store before."""
+
+
+@dataclass(slots=True)
+class Recovered:
+    """All parts of an open store, to be put together by the engine."""
+
+    fs: FileSystem
+    config: EngineConfig
+    lock: Lock
+    identity: Identity
+    manifest: ManifestWriter
+    cache: BlockCache
+    version: Version = field(default_factory=Version)
+    readers: dict[int, TableReader] = field(default_factory=dict)
+    next_number: int = 1
+    frozen: list[Memtable] = field(default_factory=list)
+    """Oldest first here; the engine reads newest first."""
+    next_lsn: int = 1
+    segment: int = 0
+    """The last segment number in use."""
+    writer: WalWriter | None = None
+    replayed_records: int = 0
+    torn_bytes: int = 0
+    last_size: int = 0
+    dropped: dict[TreeId, int] = field(default_factory=dict)
+    """Trees that have records in the log and are no more, with their last lsn."""
+    report: RecoveryReport | None = None
+
+
+def recover(fs: FileSystem, config: EngineConfig) -> Recovered:
+    """Open the store in `fs`. Raises a StorageError and leaves the lock free when it cannot be trusted."""
+    with _world_errors("the store cannot be opened"):
+        lock = fs.lock(LOCK_PATH)
+    state: Recovered | None = None
+    try:
+        with _world_errors("the store cannot be opened"):
+            identity, created = _identity(fs, config)
+            state = Recovered(
+                fs=fs,
+                config=config,
+                lock=lock,
+                identity=identity,
+                manifest=ManifestWriter(fs, bytes_max=config.manifest_bytes_max),
+                cache=BlockCache(config.block_cache_bytes),
+            )
+            _load_version(state)
+            mark = stamp.read_clean_mark(fs)
+            _replay(state, mark)
+            _check_mark(state, mark)
+            stamp.remove_clean_mark(fs)
+            state.writer = WalWriter(fs)
+            state.segment += 1
+            state.writer.start_segment(state.segment, state.next_lsn)
+            _sweep(state)
+            state.identity = replace(identity, boot=identity.boot + 1)
+            stamp.write_identity(fs, state.identity)
+            state.report = RecoveryReport(
+                clean=mark is not None or created,
+                torn_bytes=state.torn_bytes,
+                replayed_records=state.replayed_records,
+                boot=state.identity.boot,
+                created=created,
+            )
+            return state
+    except BaseException:
+        if state is not None:
+            for reader in state.readers.values():
+                reader.close()
+            state.manifest.close()
+        lock.release()
+        raise
+
+
+@contextmanager
+def _world_errors(what: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        path = str(error.filename or "")
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFull(f"{what}: {error}", path=path) from error
+        raise StoreFailed(f"{what}: {error}", path=path) from error
+
+
+def _identity(fs: FileSystem, config: EngineConfig) -> tuple[Identity, bool]:
+    """The stamp, made when the directory is empty; and whether the store has never been open before."""
+    identity = stamp.read_identity(fs)
+    if identity is None:
+        data = [name for name in fs.list("") if name == "CURRENT" or name.startswith("MANIFEST-")]
+        if data or fs.list(WAL_DIRECTORY) or fs.list(TABLES_DIRECTORY):
+            raise CorruptionError("the directory holds data and no stamp", path=stamp.IDENTITY_PATH)
+        fs.mkdir(WAL_DIRECTORY)
+        fs.mkdir(TABLES_DIRECTORY)
+        fs.sync_dir("")
+        store_id = config.store_id or urandom(STORE_ID_BYTES)
+        assert len(store_id) == STORE_ID_BYTES, "a store id has sixteen bytes"
+        identity = Identity(store_id=store_id)
+        stamp.write_identity(fs, identity)
+    return identity, identity.boot == 0
+
+
+def _load_version(state: Recovered) -> None:
+    """Step 2: the manifest's version, its tables opened, file numbers leased in a new manifest."""
+    number = current_manifest(state.fs)
+    if number is not None:
+        state.version = read_manifest(state.fs, number)
+    elif state.identity.boot > 0:
+        raise CorruptionError("CURRENT is missing", path="CURRENT")
+    readers = open_readers(state.fs, list(state.version.tables.values()), state.cache)
+    state.readers = {reader.meta.file_number: reader for reader in readers}
+    state.next_number = state.version.next_file_number
+    lease = VersionEdit(next_file_number=state.next_number + state.config.file_number_lease)
+    state.version = state.version.apply(lease)
+    state.manifest.start(state.version)
+
+
+def _replay(state: Recovered, mark: CleanMark | None) -> None:
+    """Step 3."""
+    headers = _headers(state, mark)
+    flushed = state.version.flushed_lsn
+    if not headers:
+        if state.identity.boot > 0:
+            raise CorruptionError("the log is missing", path=WAL_DIRECTORY)
+        state.next_lsn = flushed + 1
+        return
+    state.segment = headers[-1].number
+    needed = [
+        header
+        for header, following in zip(headers, [*headers[1:], None], strict=True)
+        if following is None or following.first_lsn > flushed + 1
+    ]
+    state.next_lsn = needed[0].first_lsn
+    if state.next_lsn > flushed + 1:
+        raise CorruptionError(
+            f"the log begins at {state.next_lsn}, tables end at {flushed}: a segment is missing",
+            path=segment_path(needed[0].number),
+        )
+    generation: Memtable | None = None
+    for header in needed:
+        if generation is None:
+            first = max(state.next_lsn, flushed + 1)
+            generation = Memtable(state.version.trees, segments=[], first_lsn=first)
+        last = header is headers[-1]
+        _replay_segment(state, header, generation, last=last, synced_upto=mark.size if mark and last else 0)
+        if last or generation.bytes_used >= state.config.memtable_bytes:
+            if generation.last_lsn >= generation.first_lsn:
+                state.frozen.append(generation)
+                _stay_within_memory(state)
+            generation = None
+
+
+def _headers(state: Recovered, mark: CleanMark | None) -> list[SegmentHeader]:
+    """The headers of all segments. A last one that was still being made when the power went is removed."""
+    fs = state.fs
+    headers = []
+    numbers = segment_numbers(fs)
+    for number in numbers:
+        path = segment_path(number)
+        file = fs.open_read(path)
+        try:
+            size = file.size()
+            head = file.read_at(0, HEADER_BYTES)
+        finally:
+            file.close()
+        try:
+            headers.append(decode_header(head, path))
+        except CorruptionError:
+            unborn = number == numbers[-1] and size <= HEADER_BYTES and (headers or state.identity.boot == 0)
+            if not unborn or (mark is not None and mark.segment == number):
+                raise
+            state.torn_bytes += size
+            fs.unlink(path)
+            fs.sync_dir(WAL_DIRECTORY)
+    return headers
+
+
+def _replay_segment(
+    state: Recovered, header: SegmentHeader, generation: Memtable, *, last: bool, synced_upto: int
+) -> None:
+    path = segment_path(header.number)
+    if header.first_lsn != state.next_lsn:
+        raise CorruptionError(f"{path} begins at {header.first_lsn}, where {state.next_lsn} was due", path=path)
+    scan = SegmentScan(state.fs, path, last=last, synced_upto=synced_upto)
+    flushed = state.version.flushed_lsn
+    trees = state.version.trees
+    for lsn, write in scan.writes():
+        if lsn <= flushed:
+            continue
+        generation.replay(lsn, write)
+        state.replayed_records += 1
+        for tree_id, _, _ in write:
+            if tree_id not in trees:
+                state.dropped[tree_id] = lsn
+    state.next_lsn = scan.next_lsn
+    generation.segments.append(header.number)
+    if last:
+        state.torn_bytes += scan.torn_bytes
+        state.last_size = scan.end
+        file = state.fs.open_append(path)
+        try:
+            if scan.torn_bytes:
+                file.truncate(scan.end)
+            file.sync()
+        finally:
+            file.close()
+
+
+def _stay_within_memory(state: Recovered) -> None:
+    """Flush the oldest memtables here and now while there are more than a running store would hold."""
+    config = state.config
+    allowed = config.memtable_bytes * config.frozen_memtables_max
+    while len(state.frozen) > 1 and sum(memtable.bytes_used for memtable in state.frozen) > allowed:
+        memtable = state.frozen.pop(0)
+        trees = memtable.tree_ids()
+        first = state.next_number
+        state.next_number += len(trees)
+        ceiling = state.next_number + config.file_number_lease
+        if state.next_number > state.version.next_file_number:
+            lease = VersionEdit(next_file_number=ceiling)
+            state.version = state.version.apply(lease)
+            state.manifest.append(lease, state.version)
+        job = FlushJob(
+            segments=tuple(segment_path(number) for number in memtable.segments),
+            outputs=tuple(zip(trees, range(first, state.next_number), strict=True)),
+            after_lsn=memtable.first_lsn - 1,
+        )
+        metas = run_flush(state.fs, job)
+        for reader in open_readers(state.fs, metas, state.cache):
+            state.readers[reader.meta.file_number] = reader
+        edit = VersionEdit(added=tuple(metas), flushed_lsn=memtable.last_lsn)
+        state.version = state.version.apply(edit)
+        state.manifest.append(edit, state.version)
+
+
+def _check_mark(state: Recovered, mark: CleanMark | None) -> None:
+    """Step 4: a clean shutdown said where the log ends; it must end there."""
+    if mark is None:
+        return
+    found = (state.segment, state.last_size, state.next_lsn - 1, state.identity.boot, state.torn_bytes)
+    if found != (mark.segment, mark.size, mark.last_lsn, mark.boot, 0):
+        raise CorruptionError(
+            f"the log ends in segment {found[0]} at {found[1]} with {found[2]}, boot {found[3]}; a clean shutdown "
+            f"left segment {mark.segment} at {mark.size} with {mark.last_lsn}, boot {mark.boot}",
+            path=segment_path(state.segment),
+            offset=state.last_size,
+        )
+
+
+def _sweep(state: Recovered) -> None:
+    """Step 6: remove what nothing refers to. Names this build does not know are left alone."""
+    fs = state.fs
+    tables = {table_path(number) for number in state.version.tables}
+    for name in fs.list(TABLES_DIRECTORY):
+        path = f"{TABLES_DIRECTORY}/{name}"
+        if name.endswith(".sst") and path not in tables:
+            fs.unlink(path)
+    segments = {number for memtable in state.frozen for number in memtable.segments} | {state.segment}
+    for number in segment_numbers(fs):
+        if number not in segments:
+            fs.unlink(segment_path(number))
+    for name in (f"{stamp.CLEAN_PATH}.tmp", "CURRENT.tmp"):
+        if fs.exists(name):
+            fs.unlink(name)

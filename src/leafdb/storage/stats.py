@@ -1,0 +1,80 @@
+"""What an engine can say of itself in numbers: for metrics, for the memory ledger, for the operator."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from leafdb.storage.committer import Committer
+from leafdb.storage.maintenance import Maintenance
+from leafdb.storage.memtable import Memtable
+from leafdb.storage.pressure import Pressure
+from leafdb.storage.reads import Reads
+from leafdb.storage.tables import Tables
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStats:
+    """Counters and sizes of one moment."""
+
+    last_sequence: int
+    written_sequence: int
+    synced_sequence: int
+    commits: int
+    memtable_bytes: int
+    frozen_memtables: int
+    frozen_bytes: int
+    backlog_bytes: int
+    tables: int
+    table_bytes: int
+    reader_bytes: int
+    level0_tables: int
+    block_cache_bytes: int
+    reads_pending: int
+    reads_served: int
+    reads_refused: int
+    flushes: int
+    compactions: int
+    failed_jobs: int
+    debt: float
+    refusals: int
+    disk_full: bool
+    disk_free_bytes: int
+    unlinks_failed: int
+
+
+def collect(
+    committer: Committer,
+    memtable: Memtable,
+    maintenance: Maintenance,
+    tables: Tables,
+    reads: Reads,
+    pressure: Pressure,
+    *,
+    block_cache_bytes: int,
+) -> EngineStats:
+    return EngineStats(
+        last_sequence=committer.next_lsn - 1,
+        written_sequence=committer.written_lsn,
+        synced_sequence=committer.synced_lsn,
+        commits=committer.commits,
+        memtable_bytes=memtable.bytes_used,
+        frozen_memtables=len(maintenance.frozen),
+        frozen_bytes=sum(frozen.bytes_used for frozen in maintenance.frozen),
+        backlog_bytes=committer.backlog_bytes,
+        tables=len(tables.version.tables),
+        table_bytes=sum(meta.size for meta in tables.version.tables.values()),
+        reader_bytes=sum(reader.memory_bytes for reader in tables.readers.values()),
+        level0_tables=tables.level0_most(),
+        block_cache_bytes=block_cache_bytes,
+        reads_pending=reads.pending,
+        reads_served=reads.served,
+        reads_refused=reads.refused,
+        flushes=maintenance.flushes,
+        compactions=maintenance.compactions,
+        failed_jobs=maintenance.failed_jobs,
+        debt=pressure.debt,
+        refusals=pressure.refusals,
+        disk_full=pressure.disk_full,
+        disk_free_bytes=pressure.free_bytes,
+        unlinks_failed=tables.unlinks_failed,
+    )

@@ -1,0 +1,201 @@
+"""The tables in use: the published version, its open readers, and the numbers and names of files.
+
+An edit goes through three states. Submitted: it is applied to `head`, on which everything that plans (picker, later
+edits) works, so that edits fit each other in the order in which the manifest gets them. Durable: the manifest has it.
+Published: `version`, which reads use, has it. Edits become durable and published in the order of submission.
+
+A file is unlinked when a published version no longer names it and nobody holds a pin on an older version that does.
+Readers are opened before the edit that names them is submitted, so a published table can always be read.
+
+Everything here runs on the loop; files are opened, closed and unlinked on the read executor, the manifest is written on
+the log executor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import partial
+
+from leafdb.storage.block_cache import BlockCache
+from leafdb.storage.executor import Executor
+from leafdb.storage.manifest import ManifestWriter
+from leafdb.storage.sstable_reader import TableReader
+from leafdb.storage.version import TableMeta, Version, VersionEdit, table_path
+from leafdb.vfs.base import FileSystem
+
+
+class Pin:
+    """A hold on the version of one moment: its files stay until `Tables.release`."""
+
+    __slots__ = ("version",)
+
+    def __init__(self, version: Version) -> None:
+        self.version = version
+
+
+class Tables:
+    """See the module."""
+
+    def __init__(
+        self,
+        fs: FileSystem,
+        version: Version,
+        readers: dict[int, TableReader],
+        *,
+        cache: BlockCache,
+        manifest: ManifestWriter,
+        log_executor: Executor,
+        read_executor: Executor,
+        next_number: int,
+        number_lease: int,
+        on_failure: Callable[[BaseException, str], None],
+        on_published: Callable[[], None],
+    ) -> None:
+        self._fs = fs
+        self._cache = cache
+        self._manifest = manifest
+        self._log_executor = log_executor
+        self._read_executor = read_executor
+        self._on_failure = on_failure
+        self._on_published = on_published
+        self._pins: set[Pin] = set()
+        self._leaving: set[int] = set()
+        self._number_lease = number_lease
+        self._next_number = next_number
+        self._closed = False
+        self.version = version
+        self.head = version
+        self.readers = readers
+        self.unlinks_failed = 0
+
+    # -- edits
+
+    def submit(self, edit: VersionEdit, published: Callable[[], None] | None = None) -> None:
+        """Make `edit` durable, then publish it and call back. On failure the store fails and nothing is called."""
+        self.head = self.head.apply(edit)
+        self._log_executor.submit(
+            partial(self._manifest.append, edit, self.head), partial(self._durable, edit, published)
+        )
+
+    def _durable(self, edit: VersionEdit, published: Callable[[], None] | None, result: BaseException | None) -> None:
+        if self._closed:
+            return
+        if result is not None:
+            self._on_failure(result, "the manifest cannot be written")
+            return
+        before, self.version = self.version, self.version.apply(edit)
+        self._leaving.update(number for number in before.tables if number not in self.version.tables)
+        self._on_published()
+        if published is not None:
+            published()
+        self._sweep()
+
+    # -- file numbers
+
+    def allot(self, count: int, ready: Callable[[], None]) -> tuple[int, ...] | None:
+        """So many file numbers that no file ever had; None: a lease must become durable first, then `ready`."""
+        if self._next_number + count <= self.version.next_file_number:
+            first = self._next_number
+            self._next_number += count
+            return tuple(range(first, first + count))
+        ceiling = self._next_number + count + self._number_lease
+        self.submit(VersionEdit(next_file_number=max(ceiling, self.head.next_file_number)), ready)
+        return None
+
+    # -- readers
+
+    def open_soon(self, metas: Iterable[TableMeta], done: Callable[[list[TableReader] | BaseException], None]) -> None:
+        self._read_executor.submit(partial(open_readers, self._fs, list(metas), self._cache), done)
+
+    def adopt(self, readers: Iterable[TableReader]) -> None:
+        """Take readers over; to be called before the edit that adds their tables is submitted."""
+        for reader in readers:
+            number = reader.meta.file_number
+            if number in self.readers:  # a table that only changed its level keeps its reader
+                reader.close()
+            else:
+                self.readers[number] = reader
+
+    def discard(self, numbers: Iterable[int], readers: Iterable[TableReader] = ()) -> None:
+        """Get rid of files that no version ever named, and of readers opened on them."""
+        self._remove_soon([table_path(number) for number in numbers], list(readers))
+
+    # -- lifetime
+
+    def pin(self) -> Pin:
+        pin = Pin(self.version)
+        self._pins.add(pin)
+        return pin
+
+    def release(self, pin: Pin) -> None:
+        self._pins.remove(pin)
+        if self._leaving:
+            self._sweep()
+
+    def _sweep(self) -> None:
+        """Remove what left the version and is not held."""
+        if not self._leaving or self._closed:
+            return
+        held = {number for pin in self._pins for number in self._leaving if number in pin.version.tables}
+        free = sorted(self._leaving - held)
+        self._leaving &= held
+        readers = [reader for number in free if (reader := self.readers.pop(number, None)) is not None]
+        self._remove_soon([table_path(number) for number in free], readers)
+
+    def remove_soon(self, paths: list[str]) -> None:
+        self._remove_soon(paths, [])
+
+    def _remove_soon(self, paths: list[str], readers: list[TableReader]) -> None:
+        if (paths or readers) and not self._closed:
+            self._read_executor.submit(partial(_remove, self._fs, paths, readers), self._removed)
+
+    def _removed(self, result: int | BaseException) -> None:
+        # What stays behind is an orphan; the next open sweeps it.
+        self.unlinks_failed += result if isinstance(result, int) else 1
+
+    def close(self) -> None:
+        """No read may be under way. What was to be removed stays for the next open's sweep."""
+        self._closed = True
+        for reader in self.readers.values():
+            reader.close()
+        self.readers.clear()
+        self._manifest.close()
+
+    def level0_most(self) -> int:
+        """The largest number of level-0 tables any tree has."""
+        return max((len(tree.levels[0]) for tree in self.version.trees.values()), default=0)
+
+    def check(self) -> None:
+        self.version.check()
+        self.head.check()
+        assert set(self.version.tables) <= set(self.readers), "a published table without a reader"
+        assert not self._leaving & set(self.version.tables), "a table in use is to be removed"
+        assert self._next_number <= self.head.next_file_number
+
+
+def open_readers(fs: FileSystem, metas: list[TableMeta], cache: BlockCache) -> list[TableReader]:
+    """All of them, or none and the error."""
+    readers: list[TableReader] = []
+    try:
+        for meta in metas:
+            readers.append(TableReader.open(fs, meta, cache))
+    except BaseException:
+        for reader in readers:
+            reader.close()
+        raise
+    return readers
+
+
+def _remove(fs: FileSystem, paths: list[str], readers: list[TableReader]) -> int:
+    """Close and unlink; answers how many files could not be removed. A missing one is no failure."""
+    failed = 0
+    for reader in readers:
+        reader.close()
+    for path in paths:
+        try:
+            fs.unlink(path)
+        except FileNotFoundError:
+            continue
+        except OSError:
+            failed += 1
+    return failed
