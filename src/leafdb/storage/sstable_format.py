@@ -50,7 +50,9 @@ class BlockKind(IntEnum):
 def seal_block(payload: bytes, kind: BlockKind, file_number: int, offset: int) -> bytes:
     """The payload as it is written at `offset`: compressed where that saves an eighth, then kind and checksum."""
     body, coding = payload, _RAW
-    if kind is BlockKind.DATA or kind is BlockKind.INDEX:
+    compressible = kind is BlockKind.DATA or kind is BlockKind.INDEX
+    # A reader decompresses nothing beyond the bound, so what is beyond stays as it is.
+    if compressible and len(payload) <= BLOCK_PAYLOAD_BYTES_MAX:
         packed = compress(payload)
         if len(packed) <= len(payload) - len(payload) // 8:
             body, coding = packed, _LZ4

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from concurrent.futures import ThreadPoolExecutor
 from random import Random
 
@@ -9,12 +10,14 @@ import pytest
 
 from leafdb.codec.checksum import crc32c
 from leafdb.errors import CorruptionError, UnknownFormat
+from leafdb.limits import BLOCK_PAYLOAD_BYTES_MAX
 from leafdb.storage.block_cache import BlockCache
 from leafdb.storage.sstable_format import FOOTER_BYTES, FORMAT_VERSION, Footer
 from leafdb.storage.sstable_reader import MISSING, WOULD_BLOCK, TableReader, verify
 from leafdb.storage.version import TableMeta, table_path
 from leafdb.vfs.base import FileSystem, read_file
 from leafdb.vfs.memory import Fault, MemoryFileSystem
+from support.source_tree import ROOT
 from support.tables import TREE, Model, entries_of, read_table, store, write_table
 
 
@@ -77,6 +80,12 @@ def test_a_large_value_has_a_block_of_its_own_size() -> None:
     meta = write_table(fs, model)
     assert read_table(fs, meta) == entries_of(model)
     assert meta.size < (1 << 20) + 10_000, "what compresses is compressed"
+
+
+def test_a_block_over_the_bound_of_decompression_is_readable() -> None:
+    fs = store()
+    model: Model = {b"a": (1, bytes(BLOCK_PAYLOAD_BYTES_MAX)), b"b": (2, b"y")}
+    assert read_table(fs, write_table(fs, model)) == entries_of(model)
 
 
 def test_a_cold_block_is_not_waited_for_and_a_warm_one_is_not_read_again() -> None:
@@ -204,6 +213,18 @@ def test_an_unreadable_sector_is_damage_with_its_place() -> None:
     assert caught.value.offset > 0
     with pytest.raises(CorruptionError, match="unreadable"):
         list(reader.iterate(b"", None))
+
+
+def test_the_table_drawn_in_the_format_page_is_read_for_ever() -> None:
+    page = (ROOT / "docs" / "formats" / "sstable.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^[0-9a-f]{4}  ((?:[0-9a-f]{2} ?){16})", page, re.MULTILINE)
+    data = bytes.fromhex("".join(rows))
+    meta = TableMeta(7, TREE, 0, len(data), 3, b"user1a", b"user1ab", 10, 15, tombstones=1)
+    fs = store()
+    file = fs.create(meta.path)
+    file.append(data)
+    verify(fs, meta)
+    assert read_table(fs, meta) == [(b"user1a", 10, b"hi"), (b"user1a1", 15, None), (b"user1ab", 11, b"bye")]
 
 
 def test_a_footer_of_parts_that_overlap_is_refused() -> None:

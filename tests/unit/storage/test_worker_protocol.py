@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -18,9 +19,17 @@ from leafdb.storage.worker_protocol import (
     encode_frame,
     encode_request,
 )
+from support.source_tree import ROOT
 from support.tables import TREE, meta_of
 
 JOB = FlushJob(segments=("wal/0000000001.log",), outputs=((TREE, 4),))
+
+
+def test_the_request_drawn_in_the_format_page_is_true() -> None:
+    page = (ROOT / "docs" / "formats" / "worker.md").read_text(encoding="utf-8")
+    drawn = page.split("## Example")[1].split("```")[1]
+    data = bytes.fromhex("".join(re.findall(r"^ *((?:[0-9a-f]{2} ?)+)", drawn, re.MULTILINE)))
+    assert data == encode_request(1, FlushJob(segments=JOB.segments, outputs=((TREE, 7),), after_lsn=9))
 
 
 @pytest.mark.parametrize("cut", [1, 2, 3, 7, 1000])
