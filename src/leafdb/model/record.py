@@ -69,7 +69,9 @@ def accept(
 ) -> bytes:
     """What a replica stores when `incoming` arrives: the merge, plus the fresh entry that `adopt` may find necessary.
 
-    Returns the object `local` when nothing is to be stored. Raises RecordError, LeaseExhausted.
+    Every store that `put` may read from (the bucket's own, and a fallback's copies for others) takes arriving records
+    through here and not through `merge`: two copies of one key on a node, each incremented alone, would mint a dot
+    twice. Returns the object `local` when nothing is to be stored. Raises RecordError, LeaseExhausted.
     """
     if local is None:
         header(incoming)

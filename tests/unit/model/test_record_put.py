@@ -197,6 +197,18 @@ class TestAmnesia:
         assert merged == record.merge(local, two, Conflict.SIBLINGS)
         assert newer.put(merged).dot == (newer.identity.actor(10), 2)
 
+    def test_two_copies_on_one_node_never_mint_the_same_dot(self) -> None:
+        # A fallback that stands for two primaries keeps two copies of the key and may be asked to write to either.
+        n = node()
+        for_one, first_dot = n.put(None)
+        for_other = n.accept(None, for_one)
+        dots = {first_dot}
+        for _ in range(3):
+            for_one, dot_one = n.put(for_one)
+            for_other, dot_other = n.put(for_other)
+            dots |= {dot_one, dot_other}
+        assert len(dots) == 7
+
     def test_a_reused_identity_stops_the_node(self) -> None:
         one, _ = node(first_epoch=50).put(None)
         with pytest.raises(AssertionError, match="identity reused"):
