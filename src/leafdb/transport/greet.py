@@ -37,7 +37,7 @@ async def greet(stream: ByteStream, handshake: Handshake) -> tuple[Connection, l
             try:
                 frames = connection.receive(data)
             except LeafdbError as error:
-                stream.send_now(connection.take_output() + connection.farewell(error))
+                _say_now(stream, connection.take_output() + connection.farewell(error))
                 raise
             answer = connection.take_output()
             if answer:
@@ -50,6 +50,12 @@ async def greet(stream: ByteStream, handshake: Handshake) -> tuple[Connection, l
 
 def refuse(stream: ByteStream, connection_error: LeafdbError, handshake: Handshake) -> None:
     """Tell a connection that there is no place for it, and close it, without waiting."""
-    with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
-        stream.send_now(Connection(handshake).farewell(connection_error))
+    _say_now(stream, Connection(handshake).farewell(connection_error))
     stream.close()
+
+
+def _say_now(stream: ByteStream, data: bytes) -> None:
+    """Last words: sent if that is possible at once, and no matter if not."""
+    if data:
+        with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            stream.send_now(data)
