@@ -96,6 +96,13 @@ class Replay:
         assert self._page or end, "an empty page that is not the end"
         return True
 
+    def page_failed(self, ticket: int, now: float) -> bool:
+        """The page could not be read; False if it is not ours."""
+        if ticket != self._ticket:
+            return False
+        self._give_up_pass(now)
+        return True
+
     def credited(self, credits: int) -> None:
         """The target takes so many more."""
         self._credits = min(self._credits + credits, self.config.credits_max)
@@ -192,18 +199,20 @@ class Replay:
         """End the pass if it has come to its end, and say what follows."""
         if not self._passing or not self._end or self._page or self._batches or self._removing:
             return []
-        self._wanted = self._again and self._ledger.records(self.target) > 0
+        again, left = self._again, self._ledger.records(self.target)
         self._idle()
-        if self._wanted:
-            self._paused_until = max(self._paused_until, now + self.config.linger_s)
+        if left:
+            self._wanted = True
+            if again:
+                self._paused_until = max(self._paused_until, now + self.config.linger_s)
+            else:
+                self._pause(now)  # the ledger knows of hints that the pass did not meet: look again, unhurried
             return []
         effects: list[Effect] = []
         if self._credits:
             self._credits = 0
             effects.append(Send(self.target, HintsWaiting(0, 0)))
-        if self._ledger.records(self.target) == 0:
-            effects.append(Drained(self.target))
-        return effects
+        return [*effects, Drained(self.target)]
 
     def _pause(self, now: float) -> None:
         self._failures += 1
@@ -211,7 +220,7 @@ class Replay:
         self._paused_until = now + pause_s * (0.5 + 0.5 * self._rng.random())
 
     def _give_up_pass(self, now: float) -> None:
-        """The target is up and does not answer: begin again, later. Late answers find no batch and change nothing."""
+        """The target, or our own disk, does not answer: begin again, later. Late answers find nothing to change."""
         self._idle()
         self._credits = 0
         self._asked_until = -inf

@@ -91,6 +91,17 @@ class Schedule:
                 return (*expiry.page(items, end=end), *self._continue(expiry))
         return ()
 
+    def on_page_failed(self, ticket: int, now: float) -> tuple[Effect, ...]:
+        """The hints asked for by ReadPage could not be read: begin again later, and prove nothing meanwhile."""
+        for replay in self._replays.values():
+            if replay.page_failed(ticket, now):
+                return tuple(replay.pump(now))
+        for target, expiry in self._expiries.items():
+            if expiry.ticket == ticket:
+                del self._expiries[target]
+                break
+        return ()
+
     def on_removed(self, key: bytes, value: bytes | None, now: float) -> tuple[Effect, ...]:
         """A Remove was performed: `value` is what was removed, None if the hint had changed or gone and was left."""
         if value is not None:

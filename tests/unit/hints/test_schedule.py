@@ -166,6 +166,29 @@ def test_lost_session_stops_at_once_and_pages_read_for_it_are_ignored() -> None:
     assert (tree.schedule.up(), tree.schedule.in_flight()) == ([], 0)
 
 
+def test_unreadable_page_is_asked_for_again_later() -> None:
+    tree = Tree()
+    tree.add(0, kind=Kind.COORDINATOR)
+    [read] = only(tree.schedule.on_session_established(TARGET, 1.0), ReadPage)
+    assert tree.schedule.on_page_failed(read.ticket, 1.0) == ()
+    due = tree.schedule.deadline()
+    assert 1.0 < due <= 1.0 + CONFIG.backoff_s_min
+    assert len(only(tree.schedule.on_time(due), ReadPage)) == 1
+
+    late_ms = int(CONFIG.age_s_max * 1000) + 10
+    [read] = only(tree.schedule.expire(late_ms), ReadPage)
+    tree.schedule.on_page_failed(read.ticket, due)
+    assert len(only(tree.schedule.expire(late_ms), ReadPage)) == 1, "the pass proved nothing and may begin again"
+
+
+def test_hints_a_pass_did_not_meet_are_looked_for_again_unhurried() -> None:
+    tree = Tree()
+    tree.add(0)
+    [read] = only(tree.schedule.on_session_established(TARGET, 1.0), ReadPage)
+    assert tree.schedule.on_page(read.ticket, [], end=True, now=1.0) == ()
+    assert 1.0 + CONFIG.linger_s < tree.schedule.deadline() < inf
+
+
 def test_batches_keep_within_their_bytes_and_their_number() -> None:
     tree = Tree(replace(CONFIG, batch_bytes_max=100, batches_in_flight_max=2))
     for place in range(9):
