@@ -24,7 +24,7 @@ from leafdb.model.clock import EMPTY, CausalClock, Dot
 from leafdb.model.epochs import EpochLease
 from leafdb.types import Conflict, NodeId
 
-SEEDS: Final = range(1_000, 1_400)
+SEEDS: Final = range(1_000, 1_250)
 STEPS: Final = 40
 BLOCK: Final = 8
 """A short lease, so that renewals happen."""

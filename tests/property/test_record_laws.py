@@ -24,7 +24,7 @@ from leafdb.model.record import Record, Sibling
 from leafdb.types import Conflict, NodeId
 
 SIBLINGS, LWW = Conflict.SIBLINGS, Conflict.LWW
-FAST = settings(derandomize=True, deadline=None, max_examples=150)
+FAST = settings(derandomize=True, deadline=None, max_examples=100)
 
 ACTORS: Final = tuple(
     ActorIdentity(1, NodeId(node), 1).actor(epoch) for node, epoch in ((1, 1), (1, 2), (2, 1), (300, 9))

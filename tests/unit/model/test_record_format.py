@@ -166,7 +166,7 @@ def test_dot_order_is_by_actor_even_across_the_cloud() -> None:
 def test_random_and_mutated_bytes_are_refused_or_canonical() -> None:
     rng = random.Random(12)
     accepted = 0
-    for _ in range(6_000):
+    for _ in range(3_000):
         data = bytearray(record.encode(random_record(rng)))
         for _ in range(rng.randrange(3)):
             data[rng.randrange(len(data))] = rng.choice((0, 1, 2, 255, rng.randrange(256)))
@@ -183,7 +183,7 @@ def test_random_and_mutated_bytes_are_refused_or_canonical() -> None:
                 accepted += 1
                 result.check()
                 assert record.encode(result) == raw
-    assert accepted > 1_000
+    assert accepted > 500
 
 
 def merged_with_one(raw: bytes) -> None:
