@@ -36,7 +36,10 @@ class Module:
     name: str
     path: Path
     tree: ast.Module
+    """Empty when the file is broken."""
     text: str
+    broken: str = ""
+    """Why the file does not parse."""
 
     @property
     def where(self) -> str:
@@ -65,7 +68,10 @@ def modules() -> dict[str, Module]:
     for path in python_files():
         text = path.read_text(encoding="utf-8")
         name = _module_name(path)
-        found[name] = Module(name, path, ast.parse(text, filename=str(path)), text)
+        try:
+            found[name] = Module(name, path, ast.parse(text, filename=str(path)), text)
+        except SyntaxError as error:
+            found[name] = Module(name, path, ast.Module([], []), "", str(error))
     return found
 
 
