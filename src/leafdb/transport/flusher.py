@@ -9,9 +9,16 @@ Measured against a writer task per session: see docs/formats/wire.md and bench/m
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import trio
 
-from leafdb.transport.session import Session
+
+class Flushable(Protocol):
+    """A session, or anything else whose work is cheaper once per batch (the engine's commit)."""
+
+    def flush(self) -> None:
+        """The batch is over: do what has gathered."""
 
 
 class Flusher:
@@ -20,13 +27,13 @@ class Flusher:
     __slots__ = ("_armed", "_dirty", "_parked")
 
     def __init__(self) -> None:
-        self._dirty: list[Session] = []
+        self._dirty: list[Flushable] = []
         self._armed = False
         self._parked: trio.lowlevel.Task | None = None
 
-    def add(self, session: Session) -> None:
-        """The session wants its `flush` called at the end of the batch."""
-        self._dirty.append(session)
+    def add(self, item: Flushable) -> None:
+        """Call `item.flush()` at the end of the batch; without a batch, in the scheduler's next pass."""
+        self._dirty.append(item)
         if not self._armed:
             self._armed = True
             if self._parked is not None:
@@ -38,12 +45,11 @@ class Flusher:
         self._armed = True
 
     def flush(self) -> None:
-        """A batch ends: send for every session that has something to send. What sending itself causes (a session that
-        breaks tells others so) is sent as well."""
+        """A batch ends: flush all that asked for it, and all that ask meanwhile (a session that breaks tells others)."""
         while self._dirty:
             dirty, self._dirty = self._dirty, []
-            for session in dirty:
-                session.flush()
+            for item in dirty:
+                item.flush()
         self._armed = False
 
     async def run(self) -> None:

@@ -114,6 +114,10 @@ class Peers:
         """The open session with a node on a lane."""
         return self._lanes[lane].get(node)
 
+    def lane(self, lane: Lane) -> Mapping[NodeId, Session]:
+        """The open sessions of a lane: a live view, for the request path."""
+        return self._lanes[lane]
+
     def connected(self, lane: Lane) -> tuple[NodeId, ...]:
         """The nodes there is a session with on this lane."""
         return tuple(self._lanes[lane])

@@ -24,7 +24,7 @@ from leafdb.errors import LeafdbError
 from leafdb.limits import DECODE_BYTES_MAX, LARGE_FRAME_BYTES, OUTBOX_BYTES_PAUSE, RECEIVE_BYTES
 from leafdb.transport.budget import DecodeBudget
 from leafdb.transport.counters import TransportCounters
-from leafdb.transport.flusher import Flusher
+from leafdb.transport.flusher import Flushable, Flusher
 from leafdb.transport.session import Session
 from leafdb.transport.sweeper import Sweeper
 
@@ -52,7 +52,9 @@ class Pump:
         """Every open session, oldest first."""
         self._clock = clock
         self._flusher = Flusher()
-        self.dirty = self._flusher.add
+        self.dirty: Callable[[Session], None] = self._flusher.add
+        self.at_batch_end: Callable[[Flushable], None] = self._flusher.add
+        """Call an object's `flush` at the end of the present batch, as a session's: for what is cheaper once a batch."""
         self._sweeper = Sweeper(self.counters)
         self._epoll: select.epoll | None = None
         self._polled: dict[int, Session] = {}
