@@ -80,11 +80,12 @@ def shipped() -> dict[str, Module]:
     return {name: module for name, module in modules().items() if name.split(".")[0] in ("leafdb", "leafdb_cli")}
 
 
-def imports_of(module: Module) -> list[Import]:
+@cache
+def imports_of(module: Module) -> tuple[Import, ...]:
     """All imports of a module, with when they happen. A relative one has a target that starts with a dot."""
     found: list[Import] = []
     _collect(module.tree, found, lazy=False, typing_only=False)
-    return found
+    return tuple(found)
 
 
 def _collect(node: ast.AST, found: list[Import], *, lazy: bool, typing_only: bool) -> None:

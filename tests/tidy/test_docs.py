@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -79,3 +80,13 @@ def test_every_page_is_reachable_from_the_map() -> None:
                 waiting.append((page.parent / link.partition("#")[0]).resolve())
     lost = [str(page.relative_to(ROOT)) for page in pages() if page not in seen]
     assert not lost, f"no road from docs/README.md to {lost}"
+
+
+def test_every_dependency_has_its_reason_and_no_ceiling() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    wanted = [*project["dependencies"], *(one for extra in project["optional-dependencies"].values() for one in extra)]
+    page = (ROOT / "docs" / "decisions" / "0001-dependencies.md").read_text(encoding="utf-8")
+    for requirement in wanted:
+        name = re.split(r"[\[<>=!~ ]", requirement)[0]
+        assert name == "leafdb" or re.search(rf"\b{re.escape(name)}\b", page), f"0001 does not say why {name}"
+        assert not re.search(r"<|==|~=", requirement), f"{requirement}: floors, not ceilings"
