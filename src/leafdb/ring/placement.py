@@ -15,8 +15,11 @@ it: the walk (`preference_list`) gives them for any owner table. Where spread ca
 3 does not divide 256), the walk steps over the repeated host.
 
 A ring laid anew spreads zones evenly around the circle, then the hosts of each zone over the zone's places, then the
-nodes of each host. A changed ring keeps what it can, lets every newcomer take partitions in even strides, and then
-improves by exchanges that move nothing more.
+nodes of each host. Then it is mixed as far as spread allows, so that a node has many different neighbours: they share
+its load when it is down, and what it owned when it leaves. A changed ring keeps what it can, lets every newcomer take
+partitions in even strides, and then improves by exchanges that move nothing more.
+
+Every member may compute a founding for itself, so nothing here depends on hash seeds or on a library's random numbers.
 """
 
 from __future__ import annotations
@@ -24,14 +27,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, Protocol
 
+from leafdb.codec.checksum import xxh3_64
 from leafdb.ring.preference_list import Place
 from leafdb.types import NodeId
 
 SPREAD: Final = 3
 """The window that spread looks at: the default n."""
 
-IMPROVE_BUDGET: Final = 100_000
-"""Exchanges weighed before the solver stays with what it has."""
+IMPROVE_PER_PARTITION: Final = 48
+"""Exchanges weighed, for each partition there is, before the solver stays with what it has."""
+
+MIX_PER_PARTITION: Final = 8
+"""Exchanges tried, for each partition there is, to mix a new ring; MIX_MAX of them at most."""
+
+MIX_MAX: Final = 1 << 15
 
 _SAME_NODE: Final = 10_000
 _SAME_HOST: Final = 100
@@ -71,8 +80,11 @@ def claim(
     else:
         owners = _hand_over(list(previous), targets, places)
         movable = {p for p in range(partitions) if owners[p] != previous[p]}
-    if len(targets) > 1:
-        _Improver(owners, previous or owners, movable, places).run()
+    improver = _Improver(owners, previous or owners, movable, places)
+    if len(targets) >= SPREAD:  # else every window repeats somebody
+        improver.run()
+    if len(targets) > SPREAD and len(movable) == partitions:
+        improver.mix()
     assert loads_of(owners, weights) == targets, "placement missed its own loads"
     return tuple(owners)
 
@@ -217,7 +229,7 @@ class _Improver:
         self._previous = previous
         self._movable = movable
         self._cost = _Cost(owners, places)
-        self._budget = IMPROVE_BUDGET
+        self._budget = IMPROVE_PER_PARTITION * len(owners)
 
     def run(self) -> None:
         """Until nothing gets better or the budget is spent."""
@@ -229,6 +241,14 @@ class _Improver:
                     improved = True
                 if self._budget <= 0:
                     return
+
+    def mix(self) -> None:
+        """Exchange at random whatever costs nothing. Everything must be movable."""
+        count = len(self._owners)
+        for step in range(min(MIX_PER_PARTITION * count, MIX_MAX)):
+            p, q = step % count, xxh3_64(step.to_bytes(8, "big")) % count
+            if self._owners[p] != self._owners[q] and self._change(p, q) <= 0:
+                self._exchange(p, q)
 
     def _improve(self, p: int) -> bool:
         """Make the best exchange for `p`, if one lowers the cost."""
