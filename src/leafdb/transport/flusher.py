@@ -45,7 +45,7 @@ class Flusher:
         self._armed = True
 
     def flush(self) -> None:
-        """A batch ends: flush all that asked for it, and all that ask meanwhile (a session that breaks tells others)."""
+        """A batch ends: flush all that asked for it, and all that ask meanwhile (one that breaks may tell others)."""
         while self._dirty:
             dirty, self._dirty = self._dirty, []
             for item in dirty:

@@ -54,7 +54,7 @@ class Pump:
         self._flusher = Flusher()
         self.dirty: Callable[[Session], None] = self._flusher.add
         self.at_batch_end: Callable[[Flushable], None] = self._flusher.add
-        """Call an object's `flush` at the end of the present batch, as a session's: for what is cheaper once a batch."""
+        """Calls an object's `flush` at the end of the present batch, as a session's: for what is cheaper once."""
         self._sweeper = Sweeper(self.counters)
         self._epoll: select.epoll | None = None
         self._polled: dict[int, Session] = {}

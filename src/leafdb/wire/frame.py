@@ -31,6 +31,10 @@ class Frame(NamedTuple):
     body: bytes
 
 
+_new_frame: Final = tuple.__new__
+"""Frame(...) costs 0.1 us more: it goes through a Python function."""
+
+
 def encode_frame(message_type: int, request_id: int, body: bytes) -> bytes:
     """The bytes of one frame. The caller keeps the body within the receiver's frame bound."""
     rest = _TAIL.pack(message_type, 0, request_id) + body
@@ -84,7 +88,7 @@ class FrameReader:
                 break
             if crc32c(data[position + 8 : stop]) != checksum:
                 raise ProtocolError("a frame with a wrong checksum")
-            frames.append(Frame(message_type, request_id, data[position + HEADER_BYTES : stop]))
+            frames.append(_new_frame(Frame, (message_type, request_id, data[position + HEADER_BYTES : stop])))
             position = stop
         if position < end:
             self._keep(data, position)
