@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 
 from leafdb.limits import REPLICAS_MAX
 from leafdb.ring.member import Member, ProposedMember
-from leafdb.ring.metadata import decode, found
+from leafdb.ring.metadata import MetadataError, decode, found
 from leafdb.ring.placement import claim, loads_of, moves, target_loads
 from leafdb.ring.preference_list import Place, orders, walk
 from leafdb.ring.ring import Ring
 from leafdb.types import Epoch, NodeId
-from support.clusters import CLUSTER_ID, proposed
+from support.clusters import CLUSTER_ID, bucket, cluster, proposed
 
 PARTITIONS = st.sampled_from((64, 128, 256, 512))
 LABELS = st.tuples(st.integers(0, 7), st.integers(0, 3), st.integers(1, 4))
@@ -103,3 +103,18 @@ def test_walks_hold_for_any_owner_table_at_all(data: st.DataObject, partitions: 
     Ring(wild).check()
     assert decode(wild.encode()) == wild
     assert REPLICAS_MAX >= 9
+
+
+@settings(max_examples=150, derandomize=True, deadline=None)
+@given(data=st.data())
+def test_damaged_metadata_is_refused_or_the_same(data: st.DataObject) -> None:
+    good = cluster(3, partitions=8).create_bucket(bucket(), change_id=b"c" * 16).encode()
+    at = data.draw(st.integers(0, len(good) - 1))
+    cut = data.draw(st.integers(0, 3))
+    damaged = good[:at] + data.draw(st.binary(max_size=3)) + good[at + cut :]
+    try:
+        made = decode(damaged)
+    except MetadataError:
+        return
+    assert made.encode() == damaged
+    assert not made.check()
