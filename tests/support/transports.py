@@ -21,7 +21,7 @@ from leafdb.types import Epoch, NodeId
 from leafdb.wire.connection import Connection
 from leafdb.wire.errors import decode_error
 from leafdb.wire.frame import Frame, encode_frame
-from leafdb.wire.handshake import ClientHello, ServerHello
+from leafdb.wire.handshake import ClientHello, Handshake, ServerHello
 from leafdb.wire.hello import PeerFacts, ServerFacts
 from leafdb.wire.registry import Lane, MessageType
 
@@ -104,6 +104,7 @@ async def serving(
     *,
     host: str = "127.0.0.1",
     on_frame: OnFrame = echo,
+    handshake: Callable[[], Handshake] | None = None,
     places: Places | None = None,
     pump: Pump | None = None,
     clock: Callable[[], float] = lambda: 0.0,
@@ -114,7 +115,7 @@ async def serving(
     acceptor = Acceptor(
         await network.listen(host, 0),
         pump,
-        handshake=partial(ServerHello, FACTS),
+        handshake=handshake or partial(ServerHello, FACTS),
         on_frame=on_frame,
         on_closed=lambda _, error: closed.append(error),
         places=places,

@@ -76,11 +76,12 @@ class CallTable:
         if call is None or call.session is not session:
             self._counters.late_replies_total += 1
             return
-        del self._calls[call_id]
+        reply: Reply = Frame(message_type, call_id, body)
         if message_type == MessageType.ERROR:
-            call.on_reply(decode_error(body, request_id=call_id))
-        else:
-            call.on_reply(Frame(message_type, call_id, body))
+            # When it cannot be read the session is closed for it, and the call, still open, ends with the session.
+            reply = decode_error(body, request_id=call_id)
+        del self._calls[call_id]
+        call.on_reply(reply)
 
     def lost(self, session: Session, node: str) -> None:
         """A session is gone: its calls fail now."""

@@ -8,8 +8,7 @@ task per connection costs (bench/micro/transport.py), and what it sends to a pee
 
 Streams the kernel cannot watch (memory, TLS) get two small tasks instead, and behave the same.
 
-Every second a sweep closes sessions whose incomplete frame takes too long, asks silent peers with PING, and gives up
-those that stay silent: a half-open connection is found within about PEER_SILENCE_S.
+Every second a sweep looks for sessions that have stopped (see `sweeper`).
 """
 
 from __future__ import annotations
@@ -64,19 +63,18 @@ class Pump:
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Move bytes until cancelled; then every session is closed."""
-        self._epoll = select.epoll()
         try:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
                 nursery.start_soon(self._flusher.run, name="flusher")
                 nursery.start_soon(self._sweep, name="session sweeper")
-                nursery.start_soon(self._poll, self._epoll, name="session pump")
                 task_status.started()
         finally:
             self._nursery = None
             self.close_all(None)
-            self._epoll.close()
-            self._epoll = None
+            if self._epoll is not None:
+                self._epoll.close()
+                self._epoll = None
 
     def attach(self, session: Session) -> None:
         """Begin to move the bytes of a new session."""
@@ -84,7 +82,10 @@ class Pump:
         self.sessions[session] = None
         self.counters.sessions_opened_total += 1
         if session.pollable is not None:
-            assert self._epoll is not None
+            if self._epoll is None:
+                # Made with the first socket: a cluster in memory has none.
+                self._epoll = select.epoll()
+                self._nursery.start_soon(self._poll, self._epoll, name="session pump")
             descriptor = session.pollable.fileno()
             session.interest = _IN
             self._polled[descriptor] = session

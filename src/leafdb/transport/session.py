@@ -74,7 +74,7 @@ class Session:
 
     __slots__ = (
         "_feed", "_mover", "_on_closed", "_on_frame", "_outbox", "_queued", "backlog", "blocked", "closed",
-        "connection", "doom", "facts", "frames", "interest", "kind", "outbox_bytes", "pollable", "reads",
+        "connection", "doom", "facts", "frames", "interest", "kind", "outbox_bytes", "pollable", "progress", "reads",
         "requests_in_flight", "reserved_bytes", "starved", "stream",
     )  # fmt: skip
 
@@ -106,6 +106,8 @@ class Session:
         """The mover's own note of what it watches."""
         self.reads = 0
         self.frames = 0
+        self.progress = 0
+        """How often a blocked stream has taken bytes again; like `reads` and `frames`, for the sweeper."""
         self.requests_in_flight = 0
         """For the node: requests of this session that it has not answered."""
 
@@ -178,6 +180,7 @@ class Session:
     def sendable(self) -> None:
         """A blocked stream takes bytes again. Reading goes on only once nothing is left to send."""
         self.blocked = False
+        self.progress += 1
         self.flush()
         if not self.blocked and not self.closed:
             self._mover.changed(self)

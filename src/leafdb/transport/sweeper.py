@@ -5,6 +5,7 @@ reads, and the sweeper compares. Sweeps are counted, not clock time: a process t
 find all its peers silent when it goes on.
 
     frame    one frame may take FRAME_SWEEPS_MAX sweeps, and one more per FRAME_BYTES_PER_SWEEP of its length
+    stuck    an outbox may be full for STUCK_SWEEPS_MAX sweeps without the other side taking a byte
     silence  a peer that sent nothing for PEER_PING_SWEEPS is asked; after PEER_SILENCE_SWEEPS it is given up
 """
 
@@ -20,6 +21,7 @@ from leafdb.wire.registry import MessageType
 
 FRAME_SWEEPS_MAX: Final = 10
 FRAME_BYTES_PER_SWEEP: Final = 256 * 1024
+STUCK_SWEEPS_MAX: Final = 30
 PEER_PING_SWEEPS: Final = 2
 PEER_SILENCE_SWEEPS: Final = 6
 
@@ -29,12 +31,14 @@ assert PEER_PING_SWEEPS < PEER_SILENCE_SWEEPS
 class _Seen:
     """What the last sweeps saw of one session."""
 
-    __slots__ = ("frames", "gathering_sweeps", "reads", "silent_sweeps")
+    __slots__ = ("frames", "gathering_sweeps", "progress", "reads", "silent_sweeps", "stuck_sweeps")
 
     def __init__(self) -> None:
         self.frames = 0
         self.reads = 0
+        self.progress = 0
         self.gathering_sweeps = 0
+        self.stuck_sweeps = 0
         self.silent_sweeps = 0
 
 
@@ -50,7 +54,9 @@ class Sweeper:
         seen = self._seen.get(session)
         if seen is None:
             seen = self._seen[session] = _Seen()
-        return self._judge_frame(session, seen) or self._judge_silence(session, seen)
+        return (
+            self._judge_frame(session, seen) or self._judge_outbox(session, seen) or self._judge_silence(session, seen)
+        )
 
     def _judge_frame(self, session: Session, seen: _Seen) -> LeafdbError | None:
         wanted = session.connection.reader.wanted_bytes
@@ -63,6 +69,17 @@ class Sweeper:
             return None
         self._counters.slow_sessions_total += 1
         return ProtocolError("a frame that takes too long")
+
+    def _judge_outbox(self, session: Session, seen: _Seen) -> LeafdbError | None:
+        if not session.blocked or session.progress != seen.progress:
+            seen.progress = session.progress
+            seen.stuck_sweeps = 0
+            return None
+        seen.stuck_sweeps += 1
+        if seen.stuck_sweeps <= STUCK_SWEEPS_MAX:
+            return None
+        self._counters.slow_sessions_total += 1
+        return ProtocolError("answers are not being read")
 
     def _judge_silence(self, session: Session, seen: _Seen) -> LeafdbError | None:
         if session.kind != "peer" or session.starved or session.reads != seen.reads:
@@ -86,3 +103,4 @@ class Sweeper:
         """Nobody is past a bound and still open."""
         for seen in self._seen.values():
             assert seen.silent_sweeps <= PEER_SILENCE_SWEEPS
+            assert seen.stuck_sweeps <= STUCK_SWEEPS_MAX + 1

@@ -153,6 +153,8 @@ class PeerDialer:
         _verify(self._secret, _ACCEPTOR, self._transcript, mac)
         if version != self._pending.version:
             raise ProtocolError(f"the peer chose protocol version {version}, not {self._pending.version}")
+        if self._pending.lane is not self._own.lane:
+            raise ProtocolError(f"the peer speaks of lane {self._pending.lane}, not {self._own.lane}")
         _ask(self._admit, self._pending)
         return Step(b"", self._pending)
 

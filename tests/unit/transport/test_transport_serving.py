@@ -18,8 +18,9 @@ from leafdb.transport.pump import Pump
 from leafdb.transport.session import Session
 from leafdb.transport.stream import Network, SocketNetwork
 from leafdb.wire.frame import encode_frame
+from leafdb.wire.handshake import ServerHello
 from leafdb.wire.registry import MessageType
-from support.transports import Client, Node, echo, serving, until
+from support.transports import FACTS, Client, Node, echo, serving, until
 
 KINDS = ["memory", "socket"]
 
@@ -353,6 +354,44 @@ def test_a_frame_that_never_ends_closes_its_session(size: int) -> None:
             assert await idle.ask(1, b"still here") == b"still here"
 
     trio.run(main, clock=MockClock(autojump_threshold=0))
+
+
+def test_a_client_that_takes_nothing_for_half_a_minute_is_let_go() -> None:
+    async def main() -> None:
+        network = MemoryNetwork()
+        async with serving(network.at("n"), host="n") as node:
+            client = await node.client(network.at("deaf"))
+            slow = await node.client(network.at("slow"))
+            for stuck in (client, slow):
+                await stuck.stream.send_all(encode_frame(MessageType.GET, 1, bytes(500_000)))
+            await until(lambda: all(session.blocked for session in node.pump.sessions))
+            for _ in range(60):
+                await trio.sleep(1)
+                await slow.stream.receive_some(10)
+            assert [str(error) for error in node.closed] == ["answers are not being read"]
+            assert len(node.pump.sessions) == 1
+
+    trio.run(main, clock=MockClock(autojump_threshold=0))
+
+
+def test_a_handshake_that_fails_by_our_own_bug_ends_that_connection_alone() -> None:
+    async def main() -> None:
+        failing = True
+
+        def handshake() -> ServerHello:
+            if failing:
+                raise KeyError("hunter2")
+            return ServerHello(FACTS)
+
+        async with serving(SocketNetwork(), handshake=handshake) as node:
+            stream = await node.dial()
+            assert await stream.receive_some(10) == b""
+            stream.close()
+            failing = False
+            assert await (await node.client()).ask(1, b"x") == b"x"
+            assert node.pump.counters.handler_errors_total == 1
+
+    trio.run(main)
 
 
 @trio_test
