@@ -13,10 +13,11 @@ import trio
 from leafdb.errors import LeafdbError
 from leafdb.transport.dialler import Address
 from leafdb.transport.listener import Acceptor, Places
+from leafdb.transport.memory import MemoryNetwork
 from leafdb.transport.peers import Peers
 from leafdb.transport.pump import Pump
 from leafdb.transport.session import OnFrame, Session
-from leafdb.transport.stream import ByteStream, Network
+from leafdb.transport.stream import ByteStream, Network, SocketNetwork
 from leafdb.types import Epoch, NodeId
 from leafdb.wire.connection import Connection
 from leafdb.wire.errors import decode_error
@@ -96,6 +97,11 @@ class Node:
     def check(self) -> None:
         self.pump.check()
         self.acceptor.check()
+
+
+def network_of(kind: str) -> Network:
+    """The network called "memory" or "socket"."""
+    return MemoryNetwork().at("127.0.0.1") if kind == "memory" else SocketNetwork()
 
 
 @asynccontextmanager

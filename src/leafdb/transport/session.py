@@ -34,12 +34,11 @@ from leafdb.limits import (
     RECEIVE_BYTES,
     SEND_BYTES,
 )
-from leafdb.quorum.messages import MalformedMessage
 from leafdb.transport.budget import DecodeBudget
 from leafdb.transport.counters import TransportCounters
 from leafdb.transport.stream import ByteStream, PollableStream
 from leafdb.wire.connection import Connection, ConnectionState
-from leafdb.wire.errors import decode_error
+from leafdb.wire.errors import PEER_FAULTS, decode_error
 from leafdb.wire.frame import Frame, encode_frame
 from leafdb.wire.handshake import Facts
 from leafdb.wire.hello import PeerFacts
@@ -231,7 +230,7 @@ class Session:
                     on_frame(self, message_type, request_id, body)
                 if self.closed:
                     return
-        except (ProtocolError, MalformedMessage) as error:
+        except PEER_FAULTS as error:
             self.fail(error)
         except AssertionError:
             raise

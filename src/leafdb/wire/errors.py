@@ -37,8 +37,11 @@ from leafdb.errors import (
     ServerBug,
 )
 from leafdb.limits import NODES_MAX
+from leafdb.quorum.messages import MalformedMessage
 from leafdb.wire.body import decode_map, encode_map, refusing, text_field
 
+PEER_FAULTS: Final = (ProtocolError, MalformedMessage)
+"""What a handler raises when the other side sent what it may not: the session ends, the node does not."""
 MESSAGE_CHARS_MAX: Final = 1_000
 PROBLEMS_MAX: Final = 100
 _REASONS: Final[Mapping[str, Reason]] = {reason.value: reason for reason in Reason}

@@ -8,25 +8,16 @@ from contextlib import asynccontextmanager
 
 import pytest
 import trio
-from trio.testing import MockClock, trio_test
 
-from leafdb.errors import LeafdbError, NotApplied, Overloaded, ProtocolError, Reason
-from leafdb.limits import FRAME_BYTES_MAX_UNAUTHENTICATED, HANDSHAKE_TIMEOUT_S, LARGE_FRAME_BYTES, OUTBOX_BYTES_PAUSE
-from leafdb.transport.listener import Places
-from leafdb.transport.memory import MemoryNetwork
-from leafdb.transport.pump import Pump
+from leafdb.errors import ProtocolError
+from leafdb.limits import OUTBOX_BYTES_PAUSE
 from leafdb.transport.session import Session
-from leafdb.transport.stream import Network, SocketNetwork
+from leafdb.transport.stream import SocketNetwork
 from leafdb.wire.frame import encode_frame
-from leafdb.wire.handshake import ServerHello
 from leafdb.wire.registry import MessageType
-from support.transports import FACTS, Client, Node, echo, serving, until
+from support.transports import Client, Node, echo, network_of, serving, until
 
 KINDS = ["memory", "socket"]
-
-
-def network_of(kind: str) -> Network:
-    return MemoryNetwork().at("127.0.0.1") if kind == "memory" else SocketNetwork()
 
 
 @asynccontextmanager
@@ -272,175 +263,3 @@ def test_answers_sent_outside_a_batch_leave_in_the_next_pass() -> None:
             assert node.pump.counters.sends_total == sends + 1
 
     trio.run(main)
-
-
-# -- who is let in
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_past_its_places_a_node_says_overloaded_and_serves_the_rest(kind: str) -> None:
-    async def main() -> None:
-        async with serving(network_of(kind), places=Places(sessions_max=3)) as node:
-            clients = [await node.client() for _ in range(3)]
-            refused = Client(await node.dial())
-            error = await refused.last_words()
-            assert isinstance(error, Overloaded)
-            assert error.retry_after > 0
-            assert [await client.ask(1, b"x") for client in clients] == [b"x"] * 3
-            clients[0].stream.close()
-            await until(lambda: len(node.acceptor.sessions) == 2)
-            assert await (await node.client()).ask(1, b"again") == b"again"
-            assert node.pump.counters.sessions_refused_total == 1
-
-    trio.run(main)
-
-
-@trio_test
-async def test_one_address_does_not_take_all_places() -> None:
-    network = MemoryNetwork()
-    async with serving(network.at("n"), host="n", places=Places(sessions_max=10, per_address_max=2)) as node:
-        for _ in range(2):
-            await node.client(network.at("greedy"))
-        assert isinstance(await Client(await node.dial(network.at("greedy"))).last_words(), Overloaded)
-        assert await (await node.client(network.at("modest"))).ask(1, b"x") == b"x"
-
-
-def test_who_greets_too_slowly_is_gone_at_the_deadline() -> None:
-    """A slow-loris: one byte at a time, for ever. It holds a place for HANDSHAKE_TIMEOUT_S and a few bytes."""
-
-    async def main() -> None:
-        network = MemoryNetwork()
-        async with serving(network.at("n"), host="n") as node:
-            client = Client(await node.dial(network.at("loris")))
-            hello = client.connection.start()
-            started = trio.current_time()
-            with pytest.raises(trio.BrokenResourceError):
-                for at in range(len(hello)):
-                    await client.stream.send_all(hello[at : at + 1])
-                    await trio.sleep(1)
-            assert HANDSHAKE_TIMEOUT_S <= trio.current_time() - started <= HANDSHAKE_TIMEOUT_S + 1
-            assert node.pump.counters.handshakes_failed_total == 1
-            assert not node.pump.sessions
-
-    trio.run(main, clock=MockClock(autojump_threshold=0))
-
-
-def test_an_endless_greeting_is_refused_at_its_header() -> None:
-    async def main() -> None:
-        network = MemoryNetwork()
-        async with serving(network.at("n"), host="n") as node:
-            client = Client(await node.dial(network.at("n")))
-            await client.stream.send_all(encode_frame(MessageType.HELLO, 0, bytes(FRAME_BYTES_MAX_UNAUTHENTICATED)))
-            assert "over the bound" in str(await client.last_words())
-
-    trio.run(main, clock=MockClock(autojump_threshold=0))
-
-
-@pytest.mark.parametrize("size", [1_000, 8 * LARGE_FRAME_BYTES])
-def test_a_frame_that_never_ends_closes_its_session(size: int) -> None:
-    async def main() -> None:
-        network = MemoryNetwork()
-        async with serving(network.at("n"), host="n") as node:
-            client = await node.client(network.at("loris"))
-            frame = encode_frame(MessageType.GET, 1, bytes(size))
-            with pytest.raises(trio.BrokenResourceError):
-                for at in range(len(frame) - 1):
-                    await client.stream.send_all(frame[at : at + 1])
-                    await trio.sleep(0.5)
-            assert "takes too long" in str(node.closed[0])
-            assert node.pump.budget.used_bytes == 0
-            idle = await node.client(network.at("patient"))
-            await trio.sleep(1000)
-            assert await idle.ask(1, b"still here") == b"still here"
-
-    trio.run(main, clock=MockClock(autojump_threshold=0))
-
-
-def test_a_client_that_takes_nothing_for_half_a_minute_is_let_go() -> None:
-    async def main() -> None:
-        network = MemoryNetwork()
-        async with serving(network.at("n"), host="n") as node:
-            client = await node.client(network.at("deaf"))
-            slow = await node.client(network.at("slow"))
-            for stuck in (client, slow):
-                await stuck.stream.send_all(encode_frame(MessageType.GET, 1, bytes(500_000)))
-            await until(lambda: all(session.blocked for session in node.pump.sessions))
-            for _ in range(60):
-                await trio.sleep(1)
-                await slow.stream.receive_some(10)
-            assert [str(error) for error in node.closed] == ["answers are not being read"]
-            assert len(node.pump.sessions) == 1
-
-    trio.run(main, clock=MockClock(autojump_threshold=0))
-
-
-def test_a_handshake_that_fails_by_our_own_bug_ends_that_connection_alone() -> None:
-    async def main() -> None:
-        failing = True
-
-        def handshake() -> ServerHello:
-            if failing:
-                raise KeyError("hunter2")
-            return ServerHello(FACTS)
-
-        async with serving(SocketNetwork(), handshake=handshake) as node:
-            stream = await node.dial()
-            assert await stream.receive_some(10) == b""
-            stream.close()
-            failing = False
-            assert await (await node.client()).ask(1, b"x") == b"x"
-            assert node.pump.counters.handler_errors_total == 1
-
-    trio.run(main)
-
-
-@trio_test
-async def test_draining_waits_for_what_is_in_flight_and_then_says_so() -> None:
-    async def drain(node: Node) -> None:
-        await node.acceptor.drain(5.0)
-
-    async with serving(SocketNetwork()) as node:
-        client = await node.client()
-        await client.ask(1, b"x")
-        session = next(iter(node.acceptor.sessions))
-        session.requests_in_flight = 1
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(drain, node)
-            await trio.sleep(0.1)
-            assert not session.closed
-            with pytest.raises(OSError):
-                await node.dial()
-            session.send(encode_frame(MessageType.GET_REPLY, 2, b"the last answer"))
-            session.requests_in_flight = 0
-        answer = await client.receive()
-        assert answer is not None
-        assert answer.body == b"the last answer"
-        error = await client.last_words()
-        assert isinstance(error, NotApplied)
-        assert error.reason is Reason.DRAINING
-
-
-@trio_test
-async def test_draining_ends_at_its_timeout() -> None:
-    async with serving(SocketNetwork()) as node:
-        await node.client()
-        next(iter(node.acceptor.sessions)).requests_in_flight = 1
-        with trio.fail_after(5):
-            await node.acceptor.drain(0.05)
-        assert not node.acceptor.sessions
-
-
-def test_a_pump_that_ends_closes_its_sessions() -> None:
-    closed: list[LeafdbError | None] = []
-
-    async def main() -> None:
-        pump = Pump(clock=lambda: 0.0)
-        async with serving(SocketNetwork(), pump=pump) as node:
-            client = await node.client()
-            closed.extend(node.closed)
-        assert not pump.sessions
-        assert await client.receive() is None
-        client.stream.close()
-
-    trio.run(main)
-    assert closed == []
