@@ -24,8 +24,8 @@ from leafdb.types import TreeId
 Slot = tuple[bytes | None, int]
 """Value (None: deleted) and the sequence number of its write."""
 
-ENTRY_OVERHEAD_BYTES: Final = 290
-"""Per key: two headers of bytes (66), tuple (56), int (32), dict slot with room to grow (110), index entry (26)."""
+ENTRY_OVERHEAD_BYTES: Final = 240
+"""Per key: two headers of bytes (66), tuple (56), int (32), dict slot with room to grow (35-75), index entry (16)."""
 
 
 class TreeTable:

@@ -4,10 +4,9 @@ The order matters, because power may go at any point of it, again and again:
 
 1. Lock. Read the stamp; a directory without one must be empty.
 2. Manifest, whole; open every table it names. Write a new manifest that leases file numbers.
-3. Replay the segments that are not flushed, strictly contiguous. A torn tail of the last one is cut, and all of it
-   synced: what was only in the page cache must not be served as durable.
-4. The clean mark must fit what was found. Only now, with all of it believed, is it removed: a store that refused to
-   start must refuse again.
+3. Replay the segments that are not flushed, strictly contiguous. The clean mark, if there is one, must fit the end.
+4. Only now, with all of it believed, change anything a second try would miss: cut a torn tail off the last segment,
+   and sync the rest of it, since what was only in the page cache must not be served as durable; remove the clean mark.
 5. A new segment, for writes to come: old segments are never appended to.
 6. Sweep orphans. Stamp the new boot number. Serve.
 
@@ -106,6 +105,7 @@ def recover(fs: FileSystem, config: EngineConfig) -> Recovered:
             mark = stamp.read_clean_mark(fs)
             _replay(state, mark)
             _check_mark(state, mark)
+            _settle_tail(state)
             stamp.remove_clean_mark(fs)
             state.writer = WalWriter(fs)
             state.segment += 1
@@ -225,7 +225,7 @@ def _headers(state: Recovered, mark: CleanMark | None) -> list[SegmentHeader]:
             headers.append(decode_header(head, path))
         except CorruptionError:
             unborn = number == numbers[-1] and size <= HEADER_BYTES and (headers or state.identity.boot == 0)
-            if not unborn or (mark is not None and mark.segment == number):
+            if not unborn or mark is not None:
                 raise
             state.torn_bytes += size
             fs.unlink(path)
@@ -255,13 +255,19 @@ def _replay_segment(
     if last:
         state.torn_bytes += scan.torn_bytes
         state.last_size = scan.end
-        file = state.fs.open_append(path)
-        try:
-            if scan.torn_bytes:
-                file.truncate(scan.end)
-            file.sync()
-        finally:
-            file.close()
+
+
+def _settle_tail(state: Recovered) -> None:
+    """Cut what was torn off the last segment and make what was replayed from it durable."""
+    if not state.segment:
+        return
+    file = state.fs.open_append(segment_path(state.segment))
+    try:
+        if file.size() > state.last_size:
+            file.truncate(state.last_size)
+        file.sync()
+    finally:
+        file.close()
 
 
 def _stay_within_memory(state: Recovered) -> None:
@@ -292,7 +298,7 @@ def _stay_within_memory(state: Recovered) -> None:
 
 
 def _check_mark(state: Recovered, mark: CleanMark | None) -> None:
-    """Step 4: a clean shutdown said where the log ends; it must end there."""
+    """A clean shutdown said where the log ends; it must end there."""
     if mark is None:
         return
     found = (state.segment, state.last_size, state.next_lsn - 1, state.identity.boot, state.torn_bytes)

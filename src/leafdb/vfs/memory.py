@@ -161,8 +161,9 @@ class MemoryFileSystem:
     def power_cut(self, rng: Random, *, keep: float | None = None) -> MemoryFileSystem:
         """The file system another process would find after the power went now.
 
-        `keep` is the chance of each unsynced change to survive: 0.0 none, 1.0 all; None draws it from `rng`, which is
-        how rare combinations are met. The present file system stays as it is.
+        `keep` is the chance of each unsynced change to survive: 0.0 none, 1.0 all of it and whole, as after a crash of
+        the process alone; None draws it from `rng`, which is how rare combinations are met. The present file system
+        stays as it is.
         """
         chance = rng.choice((0.0, 0.1, 0.5, 0.9, 1.0)) if keep is None else keep
         clone = MemoryFileSystem(quota_bytes=self.quota_bytes)

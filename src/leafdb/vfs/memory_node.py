@@ -62,7 +62,7 @@ class MemoryNode:
                     _apply(survivor, change)
                 continue
             fate = rng.random()
-            if fate < chance * 0.7:
+            if fate < chance * 0.7 or chance >= 1.0:
                 _put(survivor, offset, data)
             elif fate < chance:
                 _tear(survivor, offset, data, rng)

@@ -1,0 +1,221 @@
+"""Group commit: one append and one sync serve a burst, callbacks keep their order, the first error is the last word."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from leafdb.errors import StorageError, StoreFailed
+from leafdb.storage.committer import Committer
+from leafdb.storage.executor import QueuedExecutor
+from leafdb.storage.wal import WalWriter, read_segment, segment_path
+from leafdb.types import Durability, TreeId
+from leafdb.vfs.memory import Fault, MemoryFileSystem
+
+TREE = TreeId(1)
+ALWAYS, PERIODIC = Durability.ALWAYS, Durability.PERIODIC
+
+
+class Log:
+    def __init__(self, *, auto_commit: bool = False, batch_bytes_max: int = 1 << 20) -> None:
+        self.fs = MemoryFileSystem()
+        self.fs.mkdir("wal")
+        writer = WalWriter(self.fs)
+        writer.start_segment(1, 1)
+        self.calls: Counter[str] = Counter()
+        self.fs.on_call = lambda kind, path: self.calls.update([kind])
+        self.executor = QueuedExecutor()
+        self.sealed: list[int] = []
+        self.failures: list[StoreFailed] = []
+        self.told: list[object] = []
+        self.committer = Committer(
+            self.executor,
+            writer,
+            next_lsn=1,
+            batch_bytes_max=batch_bytes_max,
+            auto_commit=auto_commit,
+            on_sealed=self.sealed.append,
+            on_failure=self.failures.append,
+        )
+
+    def write(self, name: str, durability: Durability, size: int = 10) -> int:
+        def done(error: StorageError | None) -> None:
+            self.told.append(name if error is None else (name, type(error)))
+
+        return self.committer.append([(TREE, name.encode(), b"v" * size)], durability, done)
+
+
+def test_a_burst_costs_one_append_and_one_sync_and_callbacks_keep_their_order() -> None:
+    log = Log()
+    for number in range(20):
+        log.write(f"{number}", ALWAYS if number % 3 else PERIODIC)
+    assert log.executor.pending == 0
+    log.committer.flush_batch()
+    assert log.told == []
+    log.executor.run_pending()
+    assert log.told == [f"{number}" for number in range(20)]
+    assert log.calls == {"append": 1, "sync": 1}
+    log.committer.check()
+
+
+def test_writes_that_come_while_the_log_works_go_together_into_the_next_batch() -> None:
+    log = Log()
+    log.write("a", ALWAYS)
+    log.committer.flush_batch()
+    for name in "bcd":
+        log.write(name, ALWAYS)
+        log.committer.flush_batch()
+    assert log.executor.pending == 1, "only one commit is under way"
+    log.executor.run_pending()
+    assert log.told == ["a", "b", "c", "d"]
+    assert log.calls == {"append": 2, "sync": 2}
+
+
+def test_with_auto_commit_nobody_needs_to_ask() -> None:
+    log = Log(auto_commit=True)
+    log.write("a", PERIODIC)
+    log.write("b", PERIODIC)
+    log.executor.run_pending()
+    assert log.told == ["a", "b"]
+    assert log.calls == {"append": 1}
+
+
+def test_periodic_writes_are_told_after_write_and_synced_by_the_next_sync() -> None:
+    log = Log()
+    log.write("a", PERIODIC)
+    log.committer.flush_batch()
+    log.executor.run_pending()
+    assert log.told == ["a"]
+    assert (log.committer.safe_lsn(PERIODIC), log.committer.safe_lsn(ALWAYS)) == (1, 0)
+    assert log.committer.unsynced
+    log.committer.sync_soon()
+    log.executor.run_pending()
+    assert log.committer.safe_lsn(ALWAYS) == 1
+    assert log.calls == {"append": 1, "sync": 1}
+    log.committer.sync_soon()
+    assert log.executor.pending == 0, "nothing to sync"
+
+
+def test_when_safe_waits_for_exactly_what_was_asked() -> None:
+    log = Log()
+    first = log.write("first", PERIODIC)
+    log.committer.flush_batch()
+    second = log.write("second", PERIODIC)
+    told: list[str] = []
+    log.committer.when_safe(first, PERIODIC, lambda error: told.append("first written"))
+    log.committer.when_safe(first, ALWAYS, lambda error: told.append("first synced"))
+    log.committer.when_safe(second, PERIODIC, lambda error: told.append("second written"))
+    log.executor.run_pending(1)
+    assert told == ["first written"]
+    log.executor.run_pending()
+    assert told == ["first written", "first synced", "second written"]
+    log.committer.when_safe(second, ALWAYS, lambda error: told.append("at once"))
+    assert told[-1] == "at once"
+    assert log.calls["sync"] == 1
+    third = log.write("third", PERIODIC)
+    log.committer.flush_batch()
+    log.executor.run_pending()
+    log.committer.when_safe(third, ALWAYS, lambda error: told.append("third synced"))
+    log.committer.flush_batch()
+    log.executor.run_pending()
+    assert told[-1] == "third synced"
+    assert log.committer.safe_lsn(ALWAYS) == third
+    with pytest.raises(AssertionError):
+        log.committer.when_safe(99, ALWAYS, print)
+
+
+def test_a_large_batch_is_handed_over_while_the_log_works() -> None:
+    log = Log(batch_bytes_max=1000)
+    log.write("a", PERIODIC)
+    log.committer.flush_batch()
+    log.write("b", PERIODIC, size=2000)
+    assert log.executor.pending == 2
+    assert log.committer.backlog_bytes > 2000
+    log.executor.run_pending()
+    assert log.told == ["a", "b"]
+    assert log.committer.backlog_bytes == 0
+
+
+def test_sealing_ends_the_segment_synced_and_later_writes_go_to_the_next_one() -> None:
+    log = Log()
+    log.write("a", PERIODIC)
+    log.committer.flush_batch()
+    log.write("b", PERIODIC)
+    log.committer.seal(2)
+    log.write("c", PERIODIC)
+    log.committer.flush_batch()
+    log.executor.run_pending()
+    assert log.told == ["a", "b", "c"]
+    assert log.sealed == [2]
+    assert [lsn for lsn, _ in read_segment(log.fs, segment_path(1))] == [1, 2]
+    assert [lsn for lsn, _ in read_segment(log.fs, segment_path(2))] == [3]
+    assert log.committer.safe_lsn(ALWAYS) == 2
+    log.committer.check()
+
+
+@pytest.mark.parametrize("kind", ["append", "sync"])
+def test_an_error_is_final_for_all_who_wait_and_for_what_was_queued(kind: str) -> None:
+    log = Log(batch_bytes_max=100)
+    log.fs.faults.append(Fault(kind, count=1))
+    log.write("a", ALWAYS)
+    log.committer.flush_batch()
+    log.write("b", ALWAYS, size=500)  # queued behind, in a batch of its own
+    log.write("c", PERIODIC)
+    log.committer.when_safe(1, ALWAYS, lambda error: log.told.append(type(error)))
+    log.executor.run_pending()
+    assert log.told == [("a", StoreFailed), StoreFailed, ("b", StoreFailed), ("c", StoreFailed)]
+    assert len(log.failures) == 1
+    assert isinstance(log.failures[0].__cause__, OSError)
+    after = dict(log.calls)
+    log.committer.flush_batch()
+    log.committer.sync_soon()
+    log.executor.run_pending()
+    assert dict(log.calls) == after, "nothing is tried again"
+    log.committer.when_safe(3, PERIODIC, lambda error: log.told.append(error))
+    assert isinstance(log.told[-1], StoreFailed)
+
+
+def test_finish_commits_and_syncs_everything_and_answers_everyone() -> None:
+    log = Log()
+    log.write("a", PERIODIC)
+    log.committer.flush_batch()
+    log.write("b", PERIODIC)
+    log.committer.finish()
+    assert log.told == ["a", "b"]
+    assert log.committer.safe_lsn(ALWAYS) == 2
+    assert [lsn for lsn, _ in read_segment(log.fs, segment_path(1))] == [1, 2]
+
+
+def test_finish_reports_a_last_failure() -> None:
+    log = Log()
+    log.write("a", ALWAYS)
+    log.fs.faults.append(Fault("sync"))
+    log.committer.finish()
+    assert log.told == [("a", StoreFailed)]
+    assert len(log.failures) == 1
+
+
+def test_one_callback_that_raises_does_not_silence_the_others() -> None:
+    log = Log()
+
+    def broken(error: StorageError | None) -> None:
+        raise ZeroDivisionError("its owner's bug")
+
+    log.committer.append([(TREE, b"x", b"")], ALWAYS, broken)
+    log.write("b", ALWAYS)
+    log.committer.flush_batch()
+    with pytest.raises(ZeroDivisionError):
+        log.executor.run_pending()
+    assert log.told == ["b"]
+
+
+def test_writes_of_several_entries_are_one_record() -> None:
+    log = Log()
+    log.committer.append([(TREE, b"a", b"1"), (TREE, b"b", None), (TREE, b"c", b"")], ALWAYS, None)
+    log.committer.append([(TREE, b"d", None)], ALWAYS, None)
+    log.committer.finish()
+    assert list(read_segment(log.fs, segment_path(1))) == [
+        (1, [(TREE, b"a", b"1"), (TREE, b"b", None), (TREE, b"c", b"")]),
+        (2, [(TREE, b"d", None)]),
+    ]
