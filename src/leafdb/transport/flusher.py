@@ -59,8 +59,6 @@ class Flusher:
                 self._parked = trio.lowlevel.current_task()
                 await trio.lowlevel.wait_task_rescheduled(self._abort)
             self.flush()
-            await trio.lowlevel.cancel_shielded_checkpoint()
-            await trio.lowlevel.checkpoint_if_cancelled()
 
     def _abort(self, _: object) -> trio.lowlevel.Abort:
         self._parked = None

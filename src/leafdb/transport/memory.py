@@ -18,6 +18,8 @@ from typing import Final
 import trio
 from trio.lowlevel import ParkingLot
 
+from leafdb.transport.stream import Data
+
 BUFFER_BYTES: Final = 256 * 1024
 FIRST_FREE_PORT: Final = 40_000
 
@@ -70,7 +72,7 @@ class MemoryByteStream:
                 return b""
             await pipe.readers.park()
 
-    def send_now(self, data: bytes) -> int:
+    def send_now(self, data: Data) -> int:
         """Put into the buffer what it has room for."""
         if self._closed:
             raise trio.ClosedResourceError("this stream was closed")

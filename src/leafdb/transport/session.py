@@ -36,7 +36,7 @@ from leafdb.limits import (
 )
 from leafdb.transport.budget import DecodeBudget
 from leafdb.transport.counters import TransportCounters
-from leafdb.transport.stream import ByteStream, PollableStream
+from leafdb.transport.stream import ByteStream, Data, PollableStream
 from leafdb.wire.connection import Connection, ConnectionState
 from leafdb.wire.errors import PEER_FAULTS, decode_error
 from leafdb.wire.frame import Frame, encode_frame
@@ -91,7 +91,7 @@ class Session:
         self._feed = connection.reader.feed
         self._on_frame = on_frame
         self._on_closed = on_closed
-        self._outbox: list[bytes] = []
+        self._outbox: list[Data] = []
         self._queued = False
         self.outbox_bytes = 0
         self.blocked = False
@@ -155,6 +155,7 @@ class Session:
             return
         outbox = self._outbox
         counters = self._mover.counters
+        data: Data
         try:
             while outbox and not self.blocked:
                 if len(outbox) == 1:
@@ -170,7 +171,7 @@ class Session:
                 counters.sent_bytes_total += sent
                 self.outbox_bytes -= sent
                 if sent < len(data):
-                    outbox.insert(0, data[sent:])
+                    outbox.insert(0, memoryview(data)[sent:])
                     self.blocked = True
                     self._mover.changed(self)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
@@ -184,7 +185,7 @@ class Session:
         if not self.blocked and not self.closed:
             self._mover.changed(self)
 
-    def _take_some(self) -> bytes:
+    def _take_some(self) -> Data:
         """About SEND_BYTES from the front of the outbox, one frame at least."""
         size = count = 0
         for frame in self._outbox:
@@ -297,7 +298,7 @@ class Session:
     def _say_farewell(self, error: LeafdbError | None) -> None:
         farewell = [self.connection.farewell(error)] if error is not None else []
         try:
-            self.stream.send_now(b"".join(self._outbox + farewell))
+            self.stream.send_now(b"".join([*self._outbox, *farewell]))
             if self.pollable is not None:
                 # Unread bytes would make the kernel reset the connection, and the farewell could be lost with it.
                 self.pollable.receive_now(RECEIVE_BYTES)

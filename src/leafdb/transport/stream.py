@@ -16,6 +16,8 @@ from typing import Final, Protocol, runtime_checkable
 
 import trio
 
+Data = bytes | memoryview
+
 
 class ByteStream(Protocol):
     """One connection. `remote` is the other side's "host:port", for limits and logs."""
@@ -25,7 +27,7 @@ class ByteStream(Protocol):
     async def receive_some(self, bytes_max: int) -> bytes:
         """Wait for bytes and return at most `bytes_max` of them; b"" at the end of the stream."""
 
-    def send_now(self, data: bytes) -> int:
+    def send_now(self, data: Data) -> int:
         """Hand over what is taken without waiting; how many bytes that was, perhaps 0."""
 
     async def send_all(self, data: bytes) -> None:
@@ -114,7 +116,7 @@ class SocketByteStream:
                 return data
             await trio.lowlevel.wait_readable(self._socket)
 
-    def send_now(self, data: bytes) -> int:
+    def send_now(self, data: Data) -> int:
         """Hand to the kernel what its buffer takes."""
         try:
             return self._send(data)

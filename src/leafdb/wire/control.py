@@ -4,7 +4,7 @@ Drawn in docs/formats/wire.md. A class here is one message: `encode()` gives the
 process sent and raises ProtocolError on anything that is not the message. Bounds are checked on reading only: what we
 write ourselves is bounded by whoever makes it.
 
-MEMBERSHIP, REGISTER and EXCHANGE bodies belong to the pure packages whose rules they carry.
+MEMBERSHIP, REGISTER, HINTS and EXCHANGE bodies belong to the pure packages whose rules they carry.
 """
 
 from __future__ import annotations
@@ -177,7 +177,7 @@ class RecordItem(NamedTuple):
 
 
 class RecordPage(NamedTuple):
-    """HINTS and RECORDS: records for the receiver to merge. It answers a result for each, in this order.
+    """RECORDS: records for the receiver to merge. It answers a result for each, in this order.
 
     Only the frame bounds a record here: a merge may exceed RECORD_BYTES_MAX, which binds where a dot is minted."""
 
@@ -190,7 +190,7 @@ class RecordPage(NamedTuple):
     @staticmethod
     @refusing("a page of records")
     def decode(body: bytes) -> RecordPage:
-        """The page in a HINTS or RECORDS body."""
+        """The page in a RECORDS body."""
         records = []
         for item in list_field(decode_map(body, "a page of records"), "records", items_max=EXCHANGE_KEYS_MAX):
             bucket_id, generation, key, record = _tuple_of(item, "record", 4)
@@ -206,8 +206,8 @@ class RecordPage(NamedTuple):
 
 
 class RecordResults(NamedTuple):
-    """HINTS_REPLY and RECORDS_REPLY: a `ReplicaStatus` number for each record of the page, and how many records more
-    the receiver is ready to take."""
+    """RECORDS_REPLY: a `ReplicaStatus` number for each record of the page, and how many records more the receiver is
+    ready to take."""
 
     credits: int
     results: tuple[int, ...]
@@ -219,7 +219,7 @@ class RecordResults(NamedTuple):
     @staticmethod
     @refusing("results of records")
     def decode(body: bytes) -> RecordResults:
-        """The results in a HINTS_REPLY or RECORDS_REPLY body."""
+        """The results in a RECORDS_REPLY body."""
         fields = decode_map(body, "results of records")
         results = list_field(fields, "results", items_max=EXCHANGE_KEYS_MAX)
         return RecordResults(

@@ -36,13 +36,13 @@ class Sink:
         self.sends = 0
         self.broken = self.closed = False
 
-    def send_now(self, data: bytes) -> int:
+    def send_now(self, data: bytes | memoryview) -> int:
         if self.broken:
             raise trio.BrokenResourceError
         self.sends += 1
         part = data[: self.room]
         self.room -= len(part)
-        self.taken += part
+        self.taken += bytes(part)
         return len(part)
 
     def close(self) -> None:
