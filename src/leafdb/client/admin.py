@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from leafdb.client.call import Request, Write, call
+from leafdb.client.call import call
 from leafdb.client.core import Core
 from leafdb.client.effects import Operation
 from leafdb.client.info import BucketInfo, OutcomeName, Pong, Status, bucket_info, pong_of, status_of
@@ -25,15 +25,32 @@ from leafdb.wire.registry import MessageType
 T = TypeVar("T")
 
 
+class _AdminCall:
+    """ADMIN as `call` takes it."""
+
+    message_type = MessageType.ADMIN
+    reply_type = MessageType.ADMIN_REPLY
+    place = None
+    once = False
+
+    def __init__(self, body: bytes, op_id: bytes | None) -> None:
+        self._body = body
+        self.op_id = op_id
+
+    def body(self, deadline_ms: int) -> bytes:
+        """The same whatever time is left: an admin request carries no deadline."""
+        return self._body
+
+    def required(self) -> int:
+        """No quorum."""
+        return 0
+
+
 def admin(
     core: Core, verb: str, args: Mapping[str, Any], deadline: float, *, changes: bool = False
 ) -> Operation[Mapping[str, Any]]:
     """The answer of a verb. `changes`: it must not be sent twice."""
-    body = AdminRequest(verb, args).encode()
-    write = Write(b"", 0) if changes else None
-    frame = yield from call(
-        core, Request(MessageType.ADMIN, MessageType.ADMIN_REPLY, lambda _: body, write=write), deadline
-    )
+    frame = yield from call(core, _AdminCall(AdminRequest(verb, args).encode(), b"" if changes else None), deadline)
     try:
         return decode_map(frame.body, f"the answer to {verb}")
     except ProtocolError as error:

@@ -19,6 +19,7 @@ from anyio.lowlevel import checkpoint, current_token
 
 from leafdb.client.anyio_connection import STREAM_ERRORS, AnyioConnection, Slot, Transport
 from leafdb.client.batch import Batch, Ticket
+from leafdb.client.call import Begun, KeyCall
 from leafdb.client.core import Core
 from leafdb.client.effects import Exchange, ExchangeFailed, Operation, Unsent
 from leafdb.client.results import Failed
@@ -96,6 +97,24 @@ class AnyioDriver:
             return value
         finally:
             operation.close()
+
+    async def run_key(self, call: KeyCall[T]) -> T:
+        """Run a call that most likely needs one exchange: that one without the machinery, all else with it."""
+        self._check_usable()
+        exchange = call.begin()
+        if exchange is None:
+            return await self.run(call.steps())
+        outcome: Frame | ExchangeFailed
+        try:
+            outcome = await self._exchange(exchange)
+            if outcome.type == call.reply_type:
+                if exchange.node.failures:
+                    exchange.node.answered()
+                self._core.budget.pay_in()
+                return call.finish(outcome)
+        except ExchangeFailed as failure:
+            outcome = failure
+        return await self.run(call.steps(Begun(exchange.node, outcome)))
 
     async def run_all(self, operations: Iterable[Operation[T]]) -> list[T | Failed]:
         """Run many operations, pipelined; results in their order."""

@@ -15,14 +15,15 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Literal, TypeVar, overload
 
-from leafdb.client import kv
+from leafdb.client import forms
 from leafdb.client.anyio_driver import AnyioDriver
 from leafdb.client.async_handle import AsyncHandle
 from leafdb.client.async_scan import AsyncRange, AsyncScan
 from leafdb.client.catalog import BucketRef, plan_read, plan_write
 from leafdb.client.codecs import Codec, encoded
 from leafdb.client.context import BLIND, Blind, Context
-from leafdb.client.kv import NO_DEFAULT, NoDefault, Seen
+from leafdb.client.forms import NO_DEFAULT, NoDefault
+from leafdb.client.kv import Form
 from leafdb.client.options import Quorum, Seconds
 from leafdb.client.results import Answer, Conflict, Failed, Found, Merge, Missing, Written
 from leafdb.types import Key
@@ -35,7 +36,7 @@ class AsyncSiblingBucket(AsyncHandle[T]):
 
     def __init__(self, driver: AnyioDriver, ref: BucketRef, codec: Codec[T]) -> None:
         super().__init__(driver, ref, codec)
-        self._form: Callable[[Seen], Answer[T]] = partial(kv.answer_of, codec)
+        self._form: Form[Answer[T]] = partial(forms.answer_of, codec)
 
     async def get(
         self,
@@ -127,7 +128,7 @@ class AsyncBucket(AsyncHandle[T]):
     def __init__(self, driver: AnyioDriver, ref: BucketRef, codec: Codec[T], merge: Merge[T]) -> None:
         super().__init__(driver, ref, codec)
         self._merge = merge
-        self._form: Callable[[Seen], Found[T] | Missing] = partial(kv.merged_of, codec, merge)
+        self._form: Form[Found[T] | Missing] = partial(forms.merged_of, codec, merge)
 
     async def get(
         self,
@@ -242,7 +243,7 @@ class AsyncBucket(AsyncHandle[T]):
         """
         read = plan_read(self._ref, r, pr, sloppy, timeout)
         write = plan_write(self._ref, w, pw, dw, sloppy, timeout, ttl)
-        return await self._driver.run(kv.update(self._ref, self._codec, self._merge, key, fn, default, read, write))
+        return await self._driver.run(forms.update(self._ref, self._codec, self._merge, key, fn, default, read, write))
 
     async def get_many(
         self,
@@ -289,7 +290,7 @@ class AsyncLwwBucket(AsyncHandle[T]):
 
     def __init__(self, driver: AnyioDriver, ref: BucketRef, codec: Codec[T]) -> None:
         super().__init__(driver, ref, codec)
-        self._form: Callable[[Seen], Found[T] | Missing] = partial(kv.single_of, codec)
+        self._form: Form[Found[T] | Missing] = partial(forms.single_of, codec)
 
     async def get(
         self,

@@ -5,17 +5,18 @@ A form turns a reply into what the handle shows; with it, one get, one batch, on
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from functools import partial
 from typing import Generic, TypeVar
 
-from leafdb.client import kv, paging
+from leafdb.client import paging
 from leafdb.client.anyio_driver import AnyioDriver
 from leafdb.client.async_scan import AsyncRange, AsyncScan
 from leafdb.client.catalog import BucketRef, plan_read, plan_write
 from leafdb.client.codecs import Codec, encoded
 from leafdb.client.context import Blind, Context
-from leafdb.client.kv import Seen
+from leafdb.client.kv import Form, Get, prepare
+from leafdb.client.kv import Put as PutCall
 from leafdb.client.options import Quorum, Seconds, count_limit, ttl_ms
 from leafdb.client.results import Failed, Put, Written
 from leafdb.errors import ClientMisuse
@@ -46,7 +47,7 @@ class AsyncHandle(Generic[T]):
 
     async def _get(
         self,
-        form: Callable[[Seen], A],
+        form: Form[A],
         key: Key,
         r: Quorum | None,
         pr: Quorum | None,
@@ -54,13 +55,12 @@ class AsyncHandle(Generic[T]):
         timeout: Seconds | None,
         local: bool,
     ) -> A:
-        encoded_key = encode_key(key)
         plan = plan_read(self._ref, r, pr, sloppy, timeout, local)
-        return await self._driver.run(kv.reading(self._ref, encoded_key, plan, form))
+        return await self._driver.run_key(Get(self._ref, encode_key(key), plan, form))
 
     async def _get_many(
         self,
-        form: Callable[[Seen], A],
+        form: Form[A],
         keys: Iterable[Key],
         r: Quorum | None,
         pr: Quorum | None,
@@ -70,7 +70,7 @@ class AsyncHandle(Generic[T]):
     ) -> list[A | Failed]:
         encoded_keys = [encode_key(key) for key in keys]
         plan = plan_read(self._ref, r, pr, sloppy, timeout, local)
-        return await self._driver.run_all(kv.reading(self._ref, each, plan, form) for each in encoded_keys)
+        return await self._driver.run_all(Get(self._ref, each, plan, form).steps() for each in encoded_keys)
 
     async def _write(
         self,
@@ -84,9 +84,9 @@ class AsyncHandle(Generic[T]):
         timeout: Seconds | None,
         ttl: Seconds | None,
     ) -> Written:
-        prepared = kv.prepare(self._ref, key, value, after)
+        prepared = prepare(self._ref, key, value, after)
         plan = plan_write(self._ref, w, pw, dw, sloppy, timeout, ttl)
-        return await self._driver.run(kv.write(self._ref, prepared, plan))
+        return await self._driver.run_key(PutCall(self._ref, prepared, plan))
 
     async def put_many(
         self,
@@ -103,15 +103,16 @@ class AsyncHandle(Generic[T]):
         Keys, contexts and values are all checked first; one that is wrong raises before anything is sent.
         """
         checked = [
-            (kv.prepare(self._ref, put.key, encoded(self._codec, put.value), put.after), ttl_ms(put.ttl))
-            for put in puts
+            (prepare(self._ref, put.key, encoded(self._codec, put.value), put.after), ttl_ms(put.ttl)) for put in puts
         ]
         plan = plan_write(self._ref, w, pw, dw, sloppy, timeout)
-        return await self._driver.run_all(kv.write(self._ref, prepared, plan, ttl_ms=ttl) for prepared, ttl in checked)
+        return await self._driver.run_all(
+            PutCall(self._ref, prepared, plan, ttl_ms=ttl).steps() for prepared, ttl in checked
+        )
 
     def _scan(
         self,
-        form: Callable[[Seen], A],
+        form: Form[A],
         cursor: bytes | None,
         limit: int | None,
         page_size: int,
@@ -131,7 +132,7 @@ class AsyncHandle(Generic[T]):
 
     def _range(
         self,
-        form: Callable[[Seen], A],
+        form: Form[A],
         partition_key: str | bytes,
         start: str | bytes | None,
         stop: str | bytes | None,

@@ -38,6 +38,8 @@ from leafdb.wire.registry import MessageType
 AGENT: Final = "leafdb-python/0.1.0"
 _TIMEVAL: Final = struct.Struct("ll")
 _ROOM_POLL_S: Final = 0.1
+_FRESH_S: Final = 0.001
+"""A connection heard of this recently is taken to live: asking the kernel costs a system call."""
 
 
 class Slot:
@@ -56,8 +58,8 @@ class BlockingConnection:
     """An established connection. `deadline`s are times of `time.monotonic`."""
 
     __slots__ = (
-        "_dead", "_kernel_ms", "_lock", "_next_id", "_poll", "_reader", "_reading", "_send_lock", "_socket", "facts",
-        "waiting",
+        "_dead", "_heard_at", "_kernel_ms", "_lock", "_next_id", "_poll", "_reader", "_reading", "_send_lock", "_socket",
+        "facts", "waiting",
     )  # fmt: skip
 
     def __init__(self, sock: socket.socket, reader: FrameReader, facts: ServerFacts) -> None:
@@ -71,6 +73,7 @@ class BlockingConnection:
         self._reading = False
         self._dead: str | None = None
         self._kernel_ms = 0
+        self._heard_at = 0.0
         self._poll = select.poll()
         self._poll.register(sock, select.POLLIN)
 
@@ -105,13 +108,55 @@ class BlockingConnection:
         """Why the connection can no longer be used; None while it can."""
         return self._dead
 
+    def exchange(self, message_type: int, body: bytes, deadline: float) -> Frame:
+        """`submit` and `wait` in one: a thread that is alone takes both offices at once, to send and to read."""
+        with self._lock:
+            alone = not self.waiting and not self._reading and self._send_lock.acquire(blocking=False)
+            if alone:
+                try:
+                    self._look_up()
+                    request_id = self._next_id
+                    self._next_id += 1
+                    slot = self.waiting[request_id] = Slot(request_id)
+                    self._reading = True
+                except BaseException:
+                    self._send_lock.release()
+                    if self._dead is not None:
+                        self._bury()
+                    raise
+        if not alone:
+            (slot,) = self.submit(((message_type, body),), deadline)
+            return self.wait(slot, deadline)
+        try:
+            try:
+                self._send_holding(encode_frame(message_type, request_id, body), deadline, leads=True)
+            except BaseException:
+                self._stop_reading()
+                raise
+            self._lead(slot, deadline)
+            if slot.frame is not None:
+                return slot.frame
+            raise slot.error or Expired("wait", sent=True)
+        finally:
+            if slot.frame is None:
+                self.abandon(slot)
+
+    def _look_up(self) -> None:
+        """Before sending, when nobody is owed anything: has something come all the same? Raises Unsent when dead.
+
+        It is late answers, or the end of the connection: seen now, the request is provably unsent. The lock is held.
+        """
+        if self._dead is None and time.monotonic() - self._heard_at > _FRESH_S and self._poll.poll(0):
+            self._deliver(*self._receive(socket.MSG_DONTWAIT))
+        if self._dead is not None:
+            raise Unsent(self._dead)
+
     def submit(self, requests: Sequence[tuple[int, bytes]], deadline: float) -> list[Slot]:
         """Send requests (type, body) with one send. Raises Unsent when no byte of them has gone."""
         with self._lock:
-            if self._dead is None and not self.waiting and not self._reading and self._poll.poll(0):
-                # Nobody is owed anything, and yet something came: late answers, or the end of the connection.
-                self._deliver(*self._receive(socket.MSG_DONTWAIT))
-            if self._dead is not None:
+            if not self.waiting and not self._reading:
+                self._look_up()
+            elif self._dead is not None:
                 raise Unsent(self._dead)
             slots = []
             frames = []
@@ -185,7 +230,7 @@ class BlockingConnection:
     def _lead(self, slot: Slot, deadline: float) -> None:
         """Read for everybody until `slot` is answered or the deadline has passed."""
         try:
-            while slot.frame is None and slot.error is None:
+            while slot.request_id in self.waiting:
                 left_ms = int((deadline - time.monotonic()) * 1000)
                 if left_ms < 0:
                     break
@@ -193,20 +238,28 @@ class BlockingConnection:
                 data, reason = self._receive(0)
                 with self._lock:
                     self._deliver(data, reason)
+                    if slot.request_id not in self.waiting:
+                        self._heard_at = time.monotonic()
+                        self._step_down()
+                        return
         except BaseException as error:
             with self._lock:
                 self._die(f"reading was interrupted by {type(error).__name__}")
+                self._step_down()
             raise
-        finally:
-            self._stop_reading()
+        self._stop_reading()
 
     def _stop_reading(self) -> None:
         with self._lock:
-            self._reading = False
-            if self._dead is None:
-                self._promote()
-            else:
-                self._bury()
+            self._step_down()
+
+    def _step_down(self) -> None:
+        """Read no more. The lock is held."""
+        self._reading = False
+        if self._dead is not None:
+            self._bury()
+        elif self.waiting:
+            self._promote()
 
     def _promote(self) -> None:
         """Wake one thread that waits for a leader, to be it. The lock is held and nobody reads."""
@@ -286,6 +339,10 @@ class BlockingConnection:
         """Send all of it. Raises Unsent, or Expired with `sent` False, when no byte has gone; Severed or Expired."""
         if not self._send_lock.acquire(timeout=max(0.0, deadline - time.monotonic())):
             raise Expired("send", sent=False)
+        self._send_holding(data, deadline, leads=False)
+
+    def _send_holding(self, data: bytes, deadline: float, *, leads: bool) -> None:
+        """As `_send`, by the holder of the send lock, which is released; `leads`: it is the reader, too."""
         sent = 0
         broken: str | None = "sending was interrupted"
         try:
@@ -297,7 +354,7 @@ class BlockingConnection:
                     if left_s <= 0.0:
                         broken = "a request was cut off by its deadline" if sent else None
                         raise Expired("send", sent=sent > 0)
-                    self._await_room(left_s)
+                    self._await_room(left_s, leads)
                     sent += self._send_some(view[sent:])
             broken = None
         except OSError as error:
@@ -321,24 +378,24 @@ class BlockingConnection:
         except BlockingIOError:
             return 0
 
-    def _await_room(self, left_s: float) -> None:
+    def _await_room(self, left_s: float, leads: bool) -> None:
         """Wait until the socket may take more, and read meanwhile when nobody else does."""
         with self._lock:
             if self._dead is not None:
                 raise OSError(self._dead)
-            lead = not self._reading
-            if lead:
-                self._reading = True
+            takes_over = not self._reading
+            if takes_over:
+                self._reading = leads = True
         try:
             poll = select.poll()
-            poll.register(self._socket, select.POLLOUT | select.POLLIN if lead else select.POLLOUT)
+            poll.register(self._socket, select.POLLOUT | select.POLLIN if leads else select.POLLOUT)
             events = poll.poll(min(left_s, _ROOM_POLL_S) * 1000)
-            if lead and any(flags & ~select.POLLOUT for _, flags in events):
+            if leads and any(flags & ~select.POLLOUT for _, flags in events):
                 data, reason = self._receive(socket.MSG_DONTWAIT)
                 with self._lock:
                     self._deliver(data, reason)
         finally:
-            if lead:
+            if takes_over:
                 self._stop_reading()
 
 

@@ -17,6 +17,7 @@ from typing import Final, TypeVar
 
 from leafdb.client.batch import Batch, Ticket
 from leafdb.client.blocking_connection import BlockingConnection, Slot
+from leafdb.client.call import Begun, KeyCall
 from leafdb.client.core import Core
 from leafdb.client.effects import Effect, Exchange, ExchangeFailed, Operation, Unsent
 from leafdb.client.results import Failed
@@ -78,6 +79,24 @@ class BlockingDriver:
         finally:
             operation.close()
 
+    def run_key(self, call: KeyCall[T]) -> T:
+        """Run a call that most likely needs one exchange: that one without the machinery, all else with it."""
+        self._check_usable()
+        exchange = call.begin()
+        if exchange is None:
+            return self.run(call.steps())
+        outcome: Frame | ExchangeFailed
+        try:
+            outcome = self._exchange(exchange)
+            if outcome.type == call.reply_type:
+                if exchange.node.failures:
+                    exchange.node.answered()
+                self._core.budget.pay_in()
+                return call.finish(outcome)
+        except ExchangeFailed as failure:
+            outcome = failure
+        return self.run(call.steps(Begun(exchange.node, outcome)))
+
     def run_all(self, operations: Iterable[Operation[T]]) -> list[T | Failed]:
         """Run many operations, pipelined; results in their order."""
         self._check_usable()
@@ -136,9 +155,7 @@ class BlockingDriver:
         connection = self._connections.get(exchange.node)
         if connection is None or connection.dead is not None:
             connection = self._connect(exchange.node, exchange.deadline)
-        deadline = exchange.deadline
-        (slot,) = connection.submit(((exchange.message_type, exchange.body),), deadline)
-        return connection.wait(slot, deadline)
+        return connection.exchange(exchange.message_type, exchange.body, exchange.deadline)
 
     def _submit_all(self, batch: Batch[T], tickets: list[Ticket]) -> list[tuple[Ticket, BlockingConnection, Slot]]:
         """Send tickets, one send per node; those that cannot be sent are resumed with the reason."""

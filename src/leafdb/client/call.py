@@ -13,11 +13,11 @@ gives one node half of the time that is left, so that a node which hangs does no
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Final, NamedTuple
+from collections.abc import Mapping
+from typing import Final, NamedTuple, Protocol, TypeVar
 
 from leafdb.client.core import Core
-from leafdb.client.effects import Exchange, Expired, Operation, Severed, Sleep, Unsent
+from leafdb.client.effects import Exchange, ExchangeFailed, Expired, Operation, Sleep, Unsent
 from leafdb.client.retry import RETRIES_MAX, pause_s
 from leafdb.client.routing import NodeState, Place
 from leafdb.errors import (
@@ -34,70 +34,119 @@ from leafdb.wire.errors import decode_error
 from leafdb.wire.frame import Frame
 from leafdb.wire.registry import MessageType
 
+T_co = TypeVar("T_co", covariant=True)
+
 MARGIN_SHARE: Final = 0.05
 MARGIN_S_MAX: Final = 0.1
 """The node is told a little less than what is left, so that its answer, which knows more, comes before our own."""
 ATTEMPT_S_MIN: Final = 0.1
 
 
-class Write(NamedTuple):
-    """What an unknown outcome is reported with."""
+class Request(Protocol):
+    """A request before a node is picked."""
 
-    op_id: bytes
-    required: int
+    @property
+    def message_type(self) -> int:
+        """What it is sent as."""
+
+    @property
+    def reply_type(self) -> int:
+        """What answers it."""
+
+    @property
+    def place(self) -> Place | None:
+        """Where its key lies, if it has one and there is a ring."""
+
+    @property
+    def op_id(self) -> bytes | None:
+        """None for a read. Anything else may change something, and is reported as unknown under this id."""
+
+    @property
+    def once(self) -> bool:
+        """A refusal is final: the caller asked this node, not the cluster."""
+
+    def body(self, deadline_ms: int) -> bytes:
+        """Its body, given the milliseconds that are left."""
+
+    def required(self) -> int:
+        """Replicas it needs, for the report of a failure."""
 
 
-class Request(NamedTuple):
-    """A request before a node is picked. `build` makes its body, given the milliseconds that are left."""
+class KeyCall(Protocol[T_co]):
+    """A call that can be run by its first exchange alone, when that is all it needs, and by its steps always."""
 
-    message_type: int
-    reply_type: int
-    build: Callable[[int], bytes]
-    place: Place | None = None
-    write: Write | None = None
-    once: bool = False
-    """A refusal is final: the caller asked this node, not the cluster."""
-    required: int = 0
-    """Replicas a read needs, for the report of a deadline that passed."""
+    @property
+    def reply_type(self) -> int:
+        """What answers it."""
+
+    def begin(self) -> Exchange | None:
+        """The first exchange; None when something has to be fetched before it."""
+
+    def finish(self, frame: Frame, /) -> T_co:
+        """The result that an answer of `reply_type` is."""
+
+    def steps(self, begun: Begun | None = None, /) -> Operation[T_co]:
+        """All of it; with `begun`, what is left to do after that first exchange."""
 
 
-def call(core: Core, request: Request, deadline: float) -> Operation[Frame]:
-    """The frame that answers `request`; raises what became of it otherwise."""
+class Begun(NamedTuple):
+    """A first exchange that a driver has performed already, on its fast path."""
+
+    node: NodeState
+    outcome: Frame | ExchangeFailed
+
+
+def first_exchange(core: Core, request: Request, now: float, deadline: float) -> Exchange | None:
+    """The exchange a call begins with; None when the call had better be run step by step."""
+    node = core.router.pick(request.place, now, ())
+    if node is None or now >= deadline:
+        return None
+    until = deadline if request.op_id is not None else _attempt_until(core, now, deadline)
+    return Exchange(node, request.message_type, request.body(_wire_ms(until - now)), until)
+
+
+def call(core: Core, request: Request, deadline: float, begun: Begun | None = None) -> Operation[Frame]:
+    """The frame that answers `request`; raises what became of it otherwise. `begun` is its first exchange, if made."""
     core.budget.pay_in()
     tried: list[NodeState] = []
     unreached: dict[str, str] = {}
     retries = 0
     while True:
-        now = core.clock()
-        if now >= deadline:
-            raise _out_of_time(core, request, unreached)
-        node = core.router.pick(request.place, now, tried)
-        if node is None and not unreached:
-            node = core.router.pick(request.place, now, ())
         error: LeafdbError
+        node: NodeState | None
+        outcome: Frame | ExchangeFailed | None
+        if begun is not None:
+            (node, outcome), begun = begun, None
+        else:
+            now = core.clock()
+            if now >= deadline:
+                raise _out_of_time(core, request, unreached)
+            node = core.router.pick(request.place, now, tried)
+            if node is None and not unreached:
+                node = core.router.pick(request.place, now, ())
+            if node is not None:
+                until = deadline if request.op_id is not None else _attempt_until(core, now, deadline)
+                body = request.body(_wire_ms(until - now))
+                try:
+                    outcome = yield Exchange(node, request.message_type, body, until)
+                except ExchangeFailed as failure:
+                    outcome = failure
         if node is None:
             error = _none_reached(unreached)
+        elif isinstance(outcome, Unsent):
+            node.failed(core.clock())
+            unreached[str(node.address)] = outcome.reason
+            tried.append(node)
+            continue
+        elif isinstance(outcome, ExchangeFailed):
+            node.failed(core.clock())
+            error = _broken(request, node, outcome)
         else:
-            until = deadline if request.write is not None else _attempt_until(core, now, deadline)
-            try:
-                frame = yield Exchange(node, request.message_type, request.build(_wire_ms(until - now)), until)
-            except Unsent as failure:
-                node.failed(core.clock())
-                unreached[str(node.address)] = failure.reason
-                tried.append(node)
-                continue
-            except Severed as failure:
-                node.failed(core.clock())
-                error = _severed(request, node, failure)
-            except Expired as failure:
-                node.failed(core.clock())
-                error = _expired(request, node, failure)
-            else:
-                assert frame is not None
-                node.answered()
-                if frame.type == request.reply_type:
-                    return frame
-                error = _refusal(request, node, frame)
+            assert outcome is not None
+            node.answered()
+            if outcome.type == request.reply_type:
+                return outcome
+            error = _refusal(request, node, outcome)
         pause = pause_before_retry(core, error, retries, deadline) if _safe_to_repeat(request, error) else None
         if pause is None:
             raise error
@@ -109,7 +158,7 @@ def call(core: Core, request: Request, deadline: float) -> Operation[Frame]:
 
 def _attempt_until(core: Core, now: float, deadline: float) -> float:
     left = deadline - now
-    if left <= ATTEMPT_S_MIN or len(core.router.nodes()) < 2:
+    if left <= ATTEMPT_S_MIN or not core.router.several:
         return deadline
     return now + max(ATTEMPT_S_MIN, left / 2)
 
@@ -122,7 +171,7 @@ def _safe_to_repeat(request: Request, error: LeafdbError) -> bool:
     if isinstance(error, NotApplied):
         return error.retryable and not request.once
     if isinstance(error, DeadlineExceeded):
-        return request.write is None
+        return request.op_id is None
     return isinstance(error, ConnectFailed)
 
 
@@ -142,7 +191,7 @@ def _out_of_time(core: Core, request: Request, unreached: Mapping[str, str]) -> 
         return _none_reached(unreached)
     stage = "connect" if unreached else "queue"
     return DeadlineExceeded(
-        f"the deadline passed in stage {stage}; nothing was sent", stage=stage, required=request.required
+        f"the deadline passed in stage {stage}; nothing was sent", stage=stage, required=request.required()
     )
 
 
@@ -151,30 +200,30 @@ def _none_reached(unreached: Mapping[str, str]) -> ConnectFailed:
     return ConnectFailed(f"no node could be reached ({listing})", attempts=unreached)
 
 
-def _severed(request: Request, node: NodeState, failure: Severed) -> LeafdbError:
+def _broken(request: Request, node: NodeState, failure: ExchangeFailed) -> LeafdbError:
+    """What an exchange that got no answer means."""
     address = str(node.address)
-    if request.write is None:
-        return ConnectFailed(
-            f"the connection to {address} was lost: {failure.reason}", attempts={address: failure.reason}, node=address
+    if isinstance(failure, Expired):
+        if request.op_id is not None and failure.sent:
+            return _unknown(request, node, f"{address} did not answer before the deadline")
+        note = "" if failure.sent else "; nothing was sent"
+        return DeadlineExceeded(
+            f"the deadline passed in stage {failure.stage} at {address}{note}",
+            stage=failure.stage,
+            required=request.required(),
+            node=address,
         )
-    return _unknown(request.write, node, f"the connection to {address} was lost before it answered: {failure.reason}")
-
-
-def _expired(request: Request, node: NodeState, failure: Expired) -> LeafdbError:
-    address = str(node.address)
-    if request.write is not None and failure.sent:
-        return _unknown(request.write, node, f"{address} did not answer before the deadline")
-    note = "" if failure.sent else "; nothing was sent"
-    return DeadlineExceeded(
-        f"the deadline passed in stage {failure.stage} at {address}{note}",
-        stage=failure.stage,
-        required=request.required,
-        node=address,
+    if request.op_id is not None:
+        return _unknown(request, node, f"the connection to {address} was lost before it answered: {failure.reason}")
+    return ConnectFailed(
+        f"the connection to {address} was lost: {failure.reason}", attempts={address: failure.reason}, node=address
     )
 
 
-def _unknown(write: Write, node: NodeState, message: str) -> OutcomeUnknown:
-    return OutcomeUnknown(message, acks=0, required=write.required, op_id=write.op_id, node=str(node.address))
+def _unknown(request: Request, node: NodeState, message: str) -> OutcomeUnknown:
+    return OutcomeUnknown(
+        message, acks=0, required=request.required(), op_id=request.op_id or b"", node=str(node.address)
+    )
 
 
 def _refusal(request: Request, node: NodeState, frame: Frame) -> LeafdbError:
@@ -182,8 +231,8 @@ def _refusal(request: Request, node: NodeState, frame: Frame) -> LeafdbError:
     address = str(node.address)
     if frame.type != MessageType.ERROR:
         message = f"{address} answered with message type {frame.type:#04x}"
-        if request.write is not None:
-            return _unknown(request.write, node, message)
+        if request.op_id is not None:
+            return _unknown(request, node, message)
         return ServerBug(message, node=address, request_id=frame.request_id)
     try:
         error = decode_error(frame.body, request_id=frame.request_id)
@@ -191,9 +240,9 @@ def _refusal(request: Request, node: NodeState, frame: Frame) -> LeafdbError:
         error = ServerBug(f"{address} answered with an error that cannot be read: {failure}")
     if isinstance(error, ProtocolError):
         error = ServerBug(f"{address} did not understand this client: {error}", request_id=frame.request_id)
-    if request.write is not None:
+    if request.op_id is not None:
         if isinstance(error, OutcomeUnknown) and not error.op_id:
-            error.op_id = request.write.op_id
+            error.op_id = request.op_id
         if isinstance(error, ServerBug) and error.outcome == "none":
             error.outcome = "unknown"
     if error.node is None:

@@ -7,13 +7,13 @@ anything: all three are refusals, so repeating is safe.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Final, NamedTuple, TypeVar
+from typing import Final, NamedTuple, Protocol
 
 from leafdb.client.admin import fetch_bucket, refresh_ring
+from leafdb.client.call import Begun, Request, call, first_exchange
 from leafdb.client.context import tag_prefix
 from leafdb.client.core import Core
-from leafdb.client.effects import Operation
+from leafdb.client.effects import Exchange, Operation
 from leafdb.client.options import Quorum, Seconds, count_of, quorum_number, sloppy_flags, ttl_ms
 from leafdb.client.routing import Place
 from leafdb.errors import ClientMisuse, NotApplied, Reason
@@ -21,9 +21,8 @@ from leafdb.model.bucket import BucketProperties, check_name
 from leafdb.model.key import partition_part
 from leafdb.ring.token import token_of
 from leafdb.types import Conflict
+from leafdb.wire.frame import Frame
 from leafdb.wire.requests import FLAG_LOCAL, FLAG_LWW, QUORUM_DEFAULT
-
-T = TypeVar("T")
 
 _STALE: Final = frozenset({Reason.NO_SUCH_BUCKET, Reason.STALE_EPOCH, Reason.WRONG_BUCKET_KIND})
 
@@ -81,12 +80,14 @@ def plan_read(
     local: bool = False,
 ) -> ReadPlan:
     """Check a read's options. Raises ClientMisuse."""
-    flags = ref.kind_flags | sloppy_flags(sloppy) | (FLAG_LOCAL if local else 0)
+    deadline = ref.core.deadline(timeout)
+    if r is None and pr is None and sloppy is None and local is False:
+        return ReadPlan(QUORUM_DEFAULT, QUORUM_DEFAULT, ref.kind_flags, deadline)
     return ReadPlan(
         quorum_number("r", r, zero_allowed=False),
         quorum_number("pr", pr, zero_allowed=True),
-        flags,
-        ref.core.deadline(timeout),
+        ref.kind_flags | sloppy_flags(sloppy) | (FLAG_LOCAL if local else 0),
+        deadline,
     )
 
 
@@ -100,33 +101,67 @@ def plan_write(
     ttl: Seconds | None = None,
 ) -> WritePlan:
     """Check a write's options. Raises ClientMisuse."""
+    deadline = ref.core.deadline(timeout)
+    if w is None and pw is None and dw is None and sloppy is None and ttl is None:
+        return WritePlan(QUORUM_DEFAULT, QUORUM_DEFAULT, QUORUM_DEFAULT, ref.kind_flags, 0, deadline)
     return WritePlan(
         quorum_number("w", w, zero_allowed=False),
         quorum_number("pw", pw, zero_allowed=True),
         quorum_number("dw", dw, zero_allowed=True),
         ref.kind_flags | sloppy_flags(sloppy),
         ttl_ms(ttl),
-        ref.core.deadline(timeout),
+        deadline,
     )
 
 
-def in_bucket(ref: BucketRef, deadline: float, attempt: Callable[[BucketProperties], Operation[T]]) -> Operation[T]:
-    """Run `attempt` with the bucket's properties, again with fresh ones when they turn out to be old."""
-    core = ref.core
-    if core.router.claim_refresh(core.clock()):
-        yield from refresh_ring(core, deadline)
-    properties = core.buckets.get(ref.name)
-    if properties is None or properties.conflict is not ref.conflict:
-        properties = yield from _fetch(ref, deadline)
+class BucketCall(Request, Protocol):
+    """A request to one bucket: bound to the bucket's properties before it is sent, and again when they were old."""
+
+    @property
+    def ref(self) -> BucketRef:
+        """The bucket."""
+
+    @property
+    def deadline(self) -> float:
+        """When it must end."""
+
+    def bind(self, properties: BucketProperties) -> None:
+        """Be a request to this bucket from now on. Raises ClientMisuse when it asks what no cluster could give."""
+
+
+def begin(request: BucketCall) -> Exchange | None:
+    """The exchange the request begins with, when nothing has to be fetched before it; `in_bucket` then."""
+    core = request.ref.core
+    now = core.clock()
+    properties = core.buckets.get(request.ref.name)
+    if properties is None or properties.conflict is not request.ref.conflict or core.router.refresh_due(now):
+        return None
+    request.bind(properties)
+    return first_exchange(core, request, now, request.deadline)
+
+
+def in_bucket(request: BucketCall, begun: Begun | None = None) -> Operation[Frame]:
+    """Make the request, again with fresh properties when those it was bound to turn out to be old."""
+    core, ref = request.ref.core, request.ref
+    if begun is None:
+        if core.router.claim_refresh(core.clock()):
+            yield from refresh_ring(core, request.deadline)
+        properties = core.buckets.get(ref.name)
+        if properties is None or properties.conflict is not ref.conflict:
+            properties = yield from _fetch(ref, request.deadline)
+        request.bind(properties)
+    else:
+        properties = core.buckets.get(ref.name)
     try:
-        return (yield from attempt(properties))
+        return (yield from call(core, request, request.deadline, begun))
     except NotApplied as error:
         if error.reason not in _STALE:
             raise
-        fresh = yield from _fetch(ref, deadline)
+        fresh = yield from _fetch(ref, request.deadline)
         if fresh == properties:
             raise
-    return (yield from attempt(fresh))
+    request.bind(fresh)
+    return (yield from call(core, request, request.deadline))
 
 
 def _fetch(ref: BucketRef, deadline: float) -> Operation[BucketProperties]:
@@ -138,30 +173,27 @@ def _fetch(ref: BucketRef, deadline: float) -> Operation[BucketProperties]:
     return properties
 
 
-def check_read(properties: BucketProperties, plan: ReadPlan) -> int:
-    """How many replicas the read needs. Raises ClientMisuse when no cluster could satisfy it."""
-    n = properties.n
-    r = count_of(plan.r, properties.r, n)
+def check_read(properties: BucketProperties, plan: ReadPlan) -> None:
+    """Raises ClientMisuse when no cluster could satisfy it."""
     if plan.r != QUORUM_DEFAULT or plan.pr != QUORUM_DEFAULT:
-        pr = count_of(plan.pr, properties.pr, n)
+        n = properties.n
+        r, pr = count_of(plan.r, properties.r, n), count_of(plan.pr, properties.pr, n)
         _within(properties, {"r": r, "pr": pr})
         if pr > r:
             raise ClientMisuse(f"pr={pr} is above r={r}")
-    return r
 
 
-def check_write(properties: BucketProperties, plan: WritePlan) -> int:
-    """How many replicas the write needs. Raises ClientMisuse when no cluster could satisfy it."""
-    n = properties.n
-    w = count_of(plan.w, properties.w, n)
+def check_write(properties: BucketProperties, plan: WritePlan) -> None:
+    """Raises ClientMisuse when no cluster could satisfy it."""
     if plan.w != QUORUM_DEFAULT or plan.pw != QUORUM_DEFAULT or plan.dw != QUORUM_DEFAULT:
+        n = properties.n
+        w = count_of(plan.w, properties.w, n)
         pw, dw = count_of(plan.pw, properties.pw, n), count_of(plan.dw, properties.dw, n)
         _within(properties, {"w": w, "pw": pw, "dw": dw})
         if pw > w:
             raise ClientMisuse(f"pw={pw} is above w={w}")
         if dw > w:
             raise ClientMisuse(f"dw={dw} is above w={w}")
-    return w
 
 
 def _within(properties: BucketProperties, counts: dict[str, int]) -> None:

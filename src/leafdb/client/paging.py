@@ -14,13 +14,13 @@ from __future__ import annotations
 import struct
 from collections import deque
 from collections.abc import Callable
-from typing import Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
-from leafdb.client.call import Request, call
 from leafdb.client.catalog import BucketRef, ReadPlan, check_read, in_bucket
 from leafdb.client.context import tag_of
 from leafdb.client.effects import Operation
-from leafdb.client.kv import Seen
+from leafdb.client.kv import Form
+from leafdb.client.options import count_of
 from leafdb.client.results import Item
 from leafdb.client.routing import Place
 from leafdb.errors import ClientMisuse, ProtocolError, ServerBug
@@ -55,7 +55,7 @@ class Pager(Generic[A]):
         ref: BucketRef,
         plan: Callable[[], ReadPlan],
         bounds: _Bounds,
-        form: Callable[[Seen], A],
+        form: Form[A],
         *,
         page_size: int,
         limit: int | None,
@@ -100,7 +100,7 @@ class Pager(Generic[A]):
             raise ServerBug(f"a scan item that cannot be read: {error}") from None
         if not reply.siblings:
             return None
-        item = Item(key, self._form(Seen(tag_of(self._ref.prefix, encoded_key), reply)))
+        item = Item(key, self._form(tag_of(self._ref.prefix, encoded_key), reply))
         self._last = storage_key
         if self._left is not None:
             self._left -= 1
@@ -111,8 +111,12 @@ class Pager(Generic[A]):
 
     def page(self) -> Operation[None]:
         """Fetch the next page."""
-        plan = self._plan()
-        reply = yield from in_bucket(self._ref, plan.deadline, lambda properties: self._ask(properties, plan))
+        request = _ScanCall(self._ref, self._plan(), self)
+        frame = yield from in_bucket(request)
+        try:
+            reply = ScanReply.decode(frame.body)
+        except ProtocolError as error:
+            raise ServerBug(str(error), request_id=frame.request_id) from None
         self._ref.core.router.saw_epoch(reply.epoch)
         self._fetched.extend(reply.items)
         if not reply.next:
@@ -123,28 +127,58 @@ class Pager(Generic[A]):
         else:
             self._start = reply.next
 
-    def _ask(self, properties: BucketProperties, plan: ReadPlan) -> Operation[ScanReply]:
+    def asks(self, properties: BucketProperties, r: int, deadline_ms: int) -> ScanRequest:
+        """The request for the next page."""
+        start, stop = self.span(properties)
+        limit = self._page_size if self._left is None else min(self._page_size, self._left)
+        return ScanRequest(
+            properties.id, properties.generation, start, stop, limit, PAGE_BYTES, self._reverse, r, deadline_ms
+        )
+
+    def span(self, properties: BucketProperties) -> tuple[bytes, bytes]:
+        """What is left to fetch: all of it, when the bucket is new to this scan."""
         if self._start is None or properties.id != self._bucket_id:
             self._start, self._stop = self._bounds(properties)
             self._bucket_id = properties.id
-        start, stop = self._start, self._stop
-        required = check_read(properties, plan)
-        limit = self._page_size if self._left is None else min(self._page_size, self._left)
+        return self._start, self._stop
 
-        def build(deadline_ms: int) -> bytes:
-            return ScanRequest(
-                properties.id, properties.generation, start, stop, limit, PAGE_BYTES, self._reverse, plan.r, deadline_ms
-            ).encode()
+    @property
+    def first_token(self) -> Token:
+        """Of the first key of the next page, as far as its bounds tell."""
+        edge = self._stop if self._reverse and self._stop else self._start or b""
+        return Token(int.from_bytes(edge[:TOKEN_BYTES].ljust(TOKEN_BYTES, b"\x00"), "big"))
 
-        edge = stop if self._reverse and stop else start
-        token = Token(int.from_bytes(edge[:TOKEN_BYTES].ljust(TOKEN_BYTES, b"\x00"), "big"))
-        place = Place(token, properties.n) if self._ref.core.router.has_ring else None
-        request = Request(MessageType.SCAN, MessageType.SCAN_REPLY, build, place=place, required=required)
-        frame = yield from call(self._ref.core, request, plan.deadline)
-        try:
-            return ScanReply.decode(frame.body)
-        except ProtocolError as error:
-            raise ServerBug(str(error), request_id=frame.request_id) from None
+
+class _ScanCall:
+    """SCAN as `in_bucket` takes it: one page."""
+
+    message_type = MessageType.SCAN
+    reply_type = MessageType.SCAN_REPLY
+    op_id = None
+    once = False
+
+    def __init__(self, ref: BucketRef, plan: ReadPlan, pager: Pager[Any]) -> None:
+        self.ref = ref
+        self.deadline = plan.deadline
+        self.place: Place | None = None
+        self._plan = plan
+        self._pager = pager
+        self._properties: BucketProperties | None = None
+
+    def bind(self, properties: BucketProperties) -> None:
+        check_read(properties, self._plan)
+        self._properties = properties
+        self._pager.span(properties)
+        if self.ref.core.router.has_ring:
+            self.place = Place(self._pager.first_token, properties.n)
+
+    def body(self, deadline_ms: int) -> bytes:
+        assert self._properties is not None
+        return self._pager.asks(self._properties, self._plan.r, deadline_ms).encode()
+
+    def required(self) -> int:
+        properties = self._properties
+        return 0 if properties is None else count_of(self._plan.r, properties.r, properties.n)
 
 
 def scan_bounds(cursor: bytes | None) -> _Bounds:

@@ -98,7 +98,18 @@ class _View:
 class Router:
     """Picks nodes; knows which epoch of the ring it holds and whether it should hold a newer one."""
 
-    __slots__ = ("_known", "_listed", "_refresh_from", "_rng", "_use_ring", "_view", "_zone", "epoch", "newest_epoch")
+    __slots__ = (
+        "_known",
+        "_listed",
+        "_refresh_from",
+        "_rng",
+        "_use_ring",
+        "_view",
+        "_zone",
+        "epoch",
+        "newest_epoch",
+        "several",
+    )
 
     def __init__(self, addresses: Sequence[Address], *, zone: str | None, use_ring: bool, rng: Random) -> None:
         assert addresses
@@ -109,6 +120,7 @@ class Router:
         self._rng = rng
         self._view: _View | None = None
         self._refresh_from = 0.0
+        self.several: bool = len(self._known) > 1
         self.epoch: int = 0
         self.newest_epoch: int = 0
 
@@ -122,11 +134,15 @@ class Router:
         if epoch > self.newest_epoch:
             self.newest_epoch = epoch
 
-    def claim_refresh(self, now: float) -> bool:
-        """Whether the caller should fetch the ring now: it is missing or old, and nobody else asked a moment ago."""
-        if not self._use_ring or (self._view is not None and self.epoch >= self.newest_epoch):
+    def refresh_due(self, now: float) -> bool:
+        """Whether the ring is missing or old, and nobody asked for it a moment ago."""
+        if not self._use_ring or (self.epoch >= self.newest_epoch and self._view is not None):
             return False
-        if now < self._refresh_from:
+        return now >= self._refresh_from
+
+    def claim_refresh(self, now: float) -> bool:
+        """Whether the caller is the one to fetch the ring now."""
+        if not self.refresh_due(now):
             return False
         self._refresh_from = now + REFRESH_S
         return True
@@ -144,6 +160,7 @@ class Router:
             node.zone = zone
             known[address] = nodes[node_id] = node
         self._known = known
+        self.several = len(known) > 1
         self.epoch = epoch
         self.saw_epoch(epoch)
         self._view = _View(ring, nodes, self._zone)
