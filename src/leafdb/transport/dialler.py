@@ -86,7 +86,7 @@ class Dialler:
         task.woken = trio.Event()
 
     def problem(self, target: Target) -> str:
-        """Why there is no session, "" when there is one or nothing was tried."""
+        """Why the last attempt that has ended made no session; "" when it made one, or nothing was tried."""
         task = self._tasks.get(target)
         return task.problem if task is not None else ""
 

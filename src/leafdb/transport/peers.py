@@ -122,6 +122,10 @@ class Peers:
         """The nodes there is a session with on this lane."""
         return tuple(self._lanes[lane])
 
+    def problem(self, node: NodeId) -> str:
+        """Why there is no session with a node that is ours to dial; "" when there is one, or nothing is known."""
+        return "" if node in self._lanes[Lane.CONTROL] else self._dialler.problem((node, Lane.CONTROL))
+
     # -- sessions come and go
 
     def accepting(self) -> PeerAcceptor:

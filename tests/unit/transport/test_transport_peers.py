@@ -258,9 +258,11 @@ def test_a_refused_peer_is_told_why_and_tried_again_later() -> None:
         network.heal("n1", "n2")
         await trio.sleep(20)
         assert (1, Lane.CONTROL) not in two.up()
+        assert "banned" in one.peers.problem(TWO)
         assert 3 <= two.pump.counters.handshakes_failed_total <= 40, "not hammered"
         del two.refuse[1]
         await until(lambda: is_whole(one) and is_whole(two))
+        assert one.peers.problem(TWO) == ""
 
     cluster(body)
 
