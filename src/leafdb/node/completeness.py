@@ -8,7 +8,7 @@ complete.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Final
 
 from leafdb.codec import cbor
@@ -21,10 +21,9 @@ KEY: Final = b"incomplete"
 class Completeness:
     """The set of incomplete partitions."""
 
-    def __init__(self, engine: Engine, tree: TreeId, on_change: Callable[[], None]) -> None:
+    def __init__(self, engine: Engine, tree: TreeId) -> None:
         self._engine = engine
         self._tree = tree
-        self._on_change = on_change
         self._incomplete: set[int] = set()
 
     def load(self, stored: bytes | None) -> None:
@@ -54,4 +53,3 @@ class Completeness:
 
     def _save(self) -> None:
         self._engine.write(((self._tree, KEY, cbor.dumps(sorted(self._incomplete))),), Durability.ALWAYS, None)
-        self._on_change()

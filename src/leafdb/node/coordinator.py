@@ -30,6 +30,7 @@ from leafdb.node.catch_up import CatchUp
 from leafdb.node.completeness import Completeness
 from leafdb.node.hint_keeper import HintKeeper
 from leafdb.node.latency import PeerLatency
+from leafdb.node.memory import MemoryLedger
 from leafdb.node.metrics import Metrics
 from leafdb.node.replica import Replica
 from leafdb.node.timers import TimingWheel
@@ -102,6 +103,7 @@ class Coordinator:
         wheel: TimingWheel,
         catch_up: CatchUp,
         completeness: Completeness,
+        memory: MemoryLedger,
         metrics: Metrics,
         now: Callable[[], float],
         now_ms: Callable[[], int],
@@ -120,6 +122,7 @@ class Coordinator:
         self.now_ms = now_ms
         self.operations: dict[int, Operation] = {}
         self.draining = False
+        self.memory: MemoryLedger = memory
         self._last_id = 0
 
     # -- the table
@@ -154,8 +157,8 @@ class Coordinator:
         ring = self.view.ring
         if ring is None or self.draining:
             raise self.refusal(Reason.NOT_READY if ring is None else Reason.DRAINING)
-        if len(self.operations) >= OPERATIONS_MAX:
-            raise Overloaded("too many operations are under way on this node", retry_after=0.1)
+        if len(self.operations) >= OPERATIONS_MAX or self.memory.full:
+            raise Overloaded("this node has as much under way as it may hold", retry_after=0.1)
         bucket = self.view.buckets.get(bucket_id)
         if bucket is None or bucket.generation < generation:
             if self.catch_up.wait(retry):

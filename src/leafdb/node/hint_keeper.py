@@ -39,8 +39,13 @@ class _Keep(NamedTuple):
     done: Merged
 
     def run(self, value: bytes | None, sequence: int) -> None:
+        local = None if value is None else decode(value).record
         try:
-            merged = self.record if value is None else merge(decode(value).record, self.record, self.conflict)
+            if self.kind is Kind.FALLBACK:
+                # Puts may be minted from this copy: what it shows us to have forgotten must be settled now.
+                merged = self.keeper.replica.accepted(local, self.record, self.conflict)
+            else:
+                merged = self.record if local is None else merge(local, self.record, self.conflict)
             self.keeper.write(self.key, value, self.kind, merged, sequence, self.done)
         except (*REFUSALS, ValueError) as error:
             self.done(error)
@@ -61,7 +66,12 @@ class _Coordinate(NamedTuple):
         if operation.abandoned:
             return
         try:
-            local = None if value is None else decode(value).record
+            local: bytes | None = None
+            if value is not None:
+                hint = decode(value)
+                local = hint.record
+                if hint.kind is Kind.COORDINATOR:
+                    local = self.keeper.replica.accepted(None, local, operation.bucket.conflict)
             result = self.keeper.replica.next_record(operation, local)
             self.keeper.write(self.key, value, Kind.FALLBACK, result.data, sequence, operation.committed)
         except (*REFUSALS, ValueError) as error:

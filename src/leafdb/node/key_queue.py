@@ -77,7 +77,11 @@ class KeyQueue:
 
     def do(self, tree: TreeId, key: bytes, work: Work) -> None:
         """Run `work` now if that needs no waiting, else later."""
-        current = self.now(tree, key)
+        try:
+            current = self.now(tree, key)
+        except StorageError as error:
+            work.refuse(error)
+            return
         if current is None:
             self.later(tree, key, work)
         else:
@@ -92,8 +96,12 @@ class KeyQueue:
                 work.refuse(result)
                 continue
             work.run(*current)
-            # The work may have written: then the memtable has the key now. If not, what was read still holds.
-            newer = self._engine.get_now(*slot)
+            try:
+                # The work may have written: then the memtable has the key now. If not, what was read still holds.
+                newer = self._engine.get_now(*slot)
+            except StorageError as error:
+                result = error
+                continue
             if newer is not None and newer[1]:
                 current = newer
         del self._pending[slot]

@@ -11,12 +11,15 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final
 
+import trio
+
 from leafdb.errors import StorageError
 from leafdb.model.epochs import EpochLease
 from leafdb.model.hlc import HybridClock
 from leafdb.storage.engine import Engine
 from leafdb.types import Durability, TreeId
 
+RENEW_INTERVAL_S: Final = 1.0
 EPOCH_KEY: Final = b"lease/epochs"
 STAMP_KEY: Final = b"lease/stamps"
 _EPOCHS: Final = struct.Struct(">QQ")
@@ -26,22 +29,36 @@ _STAMPS: Final = struct.Struct(">Q")
 class Leases:
     """The two leases of one store incarnation, kept in the META tree."""
 
-    def __init__(self, engine: Engine, tree: TreeId, now_ms: Callable[[], int], *, clean: bool) -> None:
-        """`clean`: the store was shut down cleanly, so that its own old epochs may go on being used."""
+    def __init__(
+        self,
+        engine: Engine,
+        tree: TreeId,
+        now_ms: Callable[[], int],
+        *,
+        epochs: bytes | None,
+        stamps: bytes | None,
+        clean: bool,
+    ) -> None:
+        """`epochs` and `stamps` are what the store holds under the two keys. `clean`: the store was shut down cleanly,
+        so that its own old epochs may go on being used."""
         self._engine = engine
         self._tree = tree
         self._now_ms = now_ms
-        stored = _stored(engine, tree, EPOCH_KEY)
-        ceiling, floor = _EPOCHS.unpack(stored) if stored else (0, 0)
+        ceiling, floor = _EPOCHS.unpack(epochs) if epochs else (0, 0)
         self.epochs = EpochLease.recovered(ceiling=ceiling, floor=floor, clean=clean)
-        stored = _stored(engine, tree, STAMP_KEY)
-        self.clock = HybridClock(_STAMPS.unpack(stored)[0] if stored else 0)
+        self.clock = HybridClock(_STAMPS.unpack(stamps)[0] if stamps else 0)
         self._epochs_asked = 0
         self._stamps_asked = 0
 
     def stamp(self, floor: int = 0) -> int:
         """A new HLC stamp above `floor`. Raises LeaseExhausted."""
         return self.clock.tick(self._now_ms(), floor)
+
+    async def run(self) -> None:
+        """Keep blocks at hand also while nothing is minted: stamps follow the wall clock, and their lease runs out."""
+        while True:
+            self.renew()
+            await trio.sleep(RENEW_INTERVAL_S)
 
     def renew(self, done: Callable[[], None] | None = None) -> None:
         """Ask for the next blocks when the present ones are nearly used up; `done` once what was asked is granted."""
@@ -67,8 +84,3 @@ class Leases:
         self.clock.grant(stamps)
         if done is not None:
             done()
-
-
-def _stored(engine: Engine, tree: TreeId, key: bytes) -> bytes | None:
-    """A small value of an internal tree. Read at start, when nothing else waits for the disk."""
-    return engine.read_blocking(tree, key)

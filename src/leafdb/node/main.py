@@ -72,7 +72,7 @@ def run(config: Config, reload: Callable[[], None], serve: Serve | None = None) 
     notifier = Notifier(os.environ, pid=os.getpid())
     try:
         if serve is None:
-            from leafdb.node.node import serve as real_serve
+            from leafdb.node.serve import serve as real_serve
 
             serve = real_serve
         return trio.run(Supervisor(config, serve, notifier, reload).run)

@@ -9,6 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
+
+import trio
+
+READ_INTERVAL_S: Final = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +42,12 @@ class MemoryLedger:
         lines = tuple(Line(holder, gauge()) for holder, gauge in self._gauges.items())
         self.held_bytes = sum(line.held_bytes for line in lines)
         return lines
+
+    async def run(self) -> None:
+        """Keep the sum fresh."""
+        while True:
+            self.read()
+            await trio.sleep(READ_INTERVAL_S)
 
     @property
     def full(self) -> bool:

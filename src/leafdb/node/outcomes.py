@@ -7,7 +7,7 @@ from leafdb.model.hlc import LeaseExhausted
 from leafdb.model.record import ConflictLimit, RecordError, RecordTooLarge
 from leafdb.node.key_queue import ReplicaOverloaded
 from leafdb.quorum.messages import ReplicaStatus
-from leafdb.storage.executor import ReadsOverloaded
+from leafdb.storage.reads import ReadsOverloaded
 
 
 def refusal_of(error: Exception) -> LeafdbError:

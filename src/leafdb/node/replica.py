@@ -101,14 +101,18 @@ class _Read(NamedTuple):
 class Replica:
     """This node's copy of the records it is responsible for."""
 
-    def __init__(self, engine: Engine, identity: ActorIdentity, leases: Leases) -> None:
+    def __init__(self, engine: Engine, leases: Leases) -> None:
         self._engine = engine
-        self._identity = identity
         self._leases = leases
+        self._identity: ActorIdentity | None = None
         self.queue = KeyQueue(engine)
         self.minted_total = 0
         self.merged_total = 0
         self.merged_unchanged_total = 0
+
+    def identify(self, identity: ActorIdentity) -> None:
+        """Who mints here. Until the node belongs to a cluster nobody does."""
+        self._identity = identity
 
     @property
     def pending_keys(self) -> int:
@@ -126,7 +130,11 @@ class Replica:
     def coordinate(self, operation: Minting) -> None:
         """Read the current record, mint the put's dot, write the merge; answers through `operation`."""
         tree = operation.bucket.tree
-        current = self.queue.now(tree, operation.storage_key)
+        try:
+            current = self.queue.now(tree, operation.storage_key)
+        except StorageError as error:
+            operation.unminted(error)
+            return
         if current is None:
             self.queue.later(tree, operation.storage_key, _Put(self, operation))
         else:
@@ -147,6 +155,7 @@ class Replica:
 
     def next_record(self, operation: Minting, local: bytes | None) -> PutResult:
         """The record that `operation` makes of `local`. Raises one of REFUSALS."""
+        assert self._identity is not None
         conflict = operation.bucket.conflict
         floor = newest_stamp(local) if conflict is Conflict.LWW and local is not None else 0
         result = put(
@@ -170,7 +179,11 @@ class Replica:
         self, tree: TreeId, key: bytes, incoming: bytes, conflict: Conflict, durability: Durability, done: Merged
     ) -> None:
         """Merge a record into what is here; `done` once the result is as durable as asked, or with the error."""
-        current = self.queue.now(tree, key)
+        try:
+            current = self.queue.now(tree, key)
+        except StorageError as error:
+            done(error)
+            return
         if current is None:
             self.queue.later(tree, key, _Merge(self, tree, key, incoming, conflict, durability, done))
         else:
@@ -189,7 +202,7 @@ class Replica:
     ) -> None:
         """The second half of `merge`, with the current record at hand."""
         try:
-            merged = accept(local, incoming, conflict, identity=self._identity, epochs=self._leases.epochs)
+            merged = self.accepted(local, incoming, conflict)
             self.merged_total += 1
             if merged is local:
                 self.merged_unchanged_total += 1
@@ -199,11 +212,21 @@ class Replica:
         except REFUSALS as error:
             done(error)
 
+    def accepted(self, local: bytes | None, incoming: bytes, conflict: Conflict) -> bytes:
+        """What is to be stored when `incoming` meets `local`; the very object `local` when nothing is. Raises one of
+        REFUSALS."""
+        assert self._identity is not None
+        return accept(local, incoming, conflict, identity=self._identity, epochs=self._leases.epochs)
+
     # -- reading
 
     def read(self, tree: TreeId, key: bytes, durability: Durability, done: Found) -> None:
         """The current record (None: nothing here), once it may be shown."""
-        current = self.queue.now(tree, key)
+        try:
+            current = self.queue.now(tree, key)
+        except StorageError as error:
+            done(None, error)
+            return
         if current is None:
             self.queue.later(tree, key, _Read(self, durability, done))
         elif current[1] <= self._engine.safe_sequence(durability):

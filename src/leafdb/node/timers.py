@@ -35,7 +35,10 @@ class TimingWheel:
         self._done = math.floor(now() / tick_s)
 
     def add(self, entry: Timed, deadline: float) -> None:
-        """Fire `entry.expired()` at the first tick at or after `deadline` (seconds on the node's clock)."""
+        """Fire `entry.expired()` at the first tick at or after `deadline` (seconds on the node's clock; infinity:
+        never)."""
+        if deadline == math.inf:
+            return
         slot = int(deadline / self._tick_s) + 1
         if slot <= self._done:
             slot = self._done + 1

@@ -76,6 +76,8 @@ class ClusterView:
         self.usable: set[NodeId] = set()
         """Peers whose requests lane is up and whom the failure detector has not given up."""
         self.liveness: dict[NodeId, Liveness] = {}
+        self.first = True
+        """While `on_install` runs: whether this is the first metadata the node has ever had in this life."""
         self.on_install: list[Callable[[ClusterMetadata], None]] = []
         self._connected: set[NodeId] = set()
 
@@ -92,6 +94,7 @@ class ClusterView:
         self.epoch = int(metadata.epoch)
         for callback in self.on_install:
             callback(metadata)
+        self.first = False
 
     def bucket_named(self, name: str) -> BucketView | None:
         """The bucket of that name, if this version of the metadata has one."""

@@ -10,7 +10,8 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from leafdb.storage.executor import Executor, JobRunner
+from leafdb.storage.executor import Executor
+from leafdb.storage.job_runner import JobRunner
 from leafdb.transport.stream import Network
 from leafdb.vfs.base import FileSystem
 

@@ -1,15 +1,16 @@
 """When a read is decided, and which repairs it owes.
 
 R definitive answers are merged. Definitive is a value from anybody, or "absent" from a complete primary; "unknown"
-never counts and makes the machine ask a spare. If the R answers are equal the read is decided. If they differ, the merge is
-written back to those behind, and the read is decided once R replicas hold it (the second phase of ABD; Attiya, Bar-Noy
-and Dolev 1995): otherwise a later read could see less than this one. Answers that come after are repaired without waiting.
+never counts and makes the machine ask a spare. If the R answers are equal the read is decided. If they differ, the
+merge is written back to those behind, and the read is decided once R replicas hold it (the second phase of ABD;
+Attiya, Bar-Noy and Dolev 1995): otherwise a later read could see less than this one. Answers that come after are
+repaired without waiting.
 
 One of the hot two: plain slots and return codes. The driver gives each answer to `answered`, `unknown` or `lost`, each
 confirmed write-back to `written_back`, and drains `asks` and `repairs`.
 
-Invariants: DECIDED or FAILED is returned at most once and never both; when DECIDED, at least r replicas hold a record that
-the answered merge equals or is below.
+Invariants: DECIDED or FAILED is returned at most once and never both; when DECIDED, at least r replicas hold a record
+that the answered merge equals or is below.
 """
 
 from __future__ import annotations

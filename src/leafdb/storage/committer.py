@@ -10,6 +10,10 @@ or synced (ALWAYS). A batch is handed to the log thread
 A batch with one ALWAYS write is synced as a whole, so a PERIODIC write in it waits for that sync: one more trip from
 the log thread to the loop would cost all of them more.
 
+A batch that needs no sync is a write() into the page cache of a few microseconds; a trip to the log thread and back
+costs tens. So when the log is idle such a batch is appended on the loop, at the moment it would have been handed over
+(docs/decisions/0005). While a sync is under way it waits for the log like any other, and the order is kept.
+
 Callbacks run in the order of their batches, and in each in the order in which they came. The first error is final:
 everyone who waits gets StoreFailed, and no later batch reaches the file.
 """
@@ -124,8 +128,12 @@ class Committer:
     def flush_batch(self) -> None:
         """Hand the batch over if it has anything to do and the log is idle."""
         batch = self._batch
-        if not self._in_flight and (batch.writes or batch.sync) and self._failure is None:
+        if self._in_flight or self._failure is not None:
+            return
+        if batch.sync:
             self._hand_over()
+        elif batch.writes:
+            self._commit_here()
 
     def sync_soon(self) -> None:
         """Have everything appended so far synced by the next commit."""
@@ -208,8 +216,19 @@ class Committer:
         self._in_flight.append(batch)
         self._executor.submit(partial(self._commit, batch), partial(self._committed, batch))
 
+    def _commit_here(self) -> None:
+        """Append a batch without a sync on the loop: the log thread is idle, nothing else touches the writer."""
+        batch, self._batch = self._batch, Batch(self.next_lsn)
+        self._in_flight.append(batch)
+        error: BaseException | None = None
+        try:
+            self._commit(batch)
+        except OSError as problem:
+            error = problem
+        self._settle(batch, error)
+
     def _commit(self, batch: Batch) -> None:
-        """On the log thread."""
+        """On the log thread, or on the loop while that has nothing to do."""
         if self._lost is not None:
             raise self._lost
         writer = self._writer
@@ -244,10 +263,16 @@ class Committer:
         self.written_lsn = batch.last_lsn
         if batch.sync:
             self.synced_lsn = batch.last_lsn
-        self.flush_batch()  # first: the log works on the next batch while the callbacks run
+        if self._batch.sync:
+            self.flush_batch()  # first: the log works on the next batch while the callbacks run
         if batch.seal_as:
             self._on_sealed(batch.last_lsn)
         _call_all(batch.waiters, None)
+        if self._batch.writes and not self._in_flight and not self._scheduled:
+            if self._auto_commit:
+                self._schedule()
+            else:
+                self.flush_batch()
 
     def check(self) -> None:
         assert self.synced_lsn <= self.written_lsn < self.next_lsn

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
+
 from leafdb.quorum.get_operation import GetOperation, GetStep
 from leafdb.types import NodeId
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
+
 from leafdb.quorum.put_operation import PutOperation, Step
 from leafdb.types import NodeId
 

@@ -81,6 +81,21 @@ def test_with_auto_commit_nobody_needs_to_ask() -> None:
     assert log.calls == {"append": 1}
 
 
+def test_a_batch_without_a_sync_is_appended_at_once_when_the_log_is_idle() -> None:
+    log = Log()
+    log.write("a", PERIODIC)
+    log.committer.flush_batch()
+    assert log.told == ["a"]
+    assert log.executor.pending == 0
+    log.write("b", ALWAYS)
+    log.committer.flush_batch()
+    log.write("c", PERIODIC)
+    log.committer.flush_batch()
+    assert log.told == ["a"], "the log is at work: the order is kept"
+    log.executor.run_pending()
+    assert log.told == ["a", "b", "c"]
+
+
 def test_periodic_writes_are_told_after_write_and_synced_by_the_next_sync() -> None:
     log = Log()
     log.write("a", PERIODIC)
@@ -106,8 +121,8 @@ def test_when_safe_waits_for_exactly_what_was_asked() -> None:
     log.committer.when_safe(first, PERIODIC, lambda error: told.append("first written"))
     log.committer.when_safe(first, ALWAYS, lambda error: told.append("first synced"))
     log.committer.when_safe(second, PERIODIC, lambda error: told.append("second written"))
-    log.executor.run_pending(1)
     assert told == ["first written"]
+    log.committer.flush_batch()
     log.executor.run_pending()
     assert told == ["first written", "first synced", "second written"]
     log.committer.when_safe(second, ALWAYS, lambda error: told.append("at once"))
@@ -127,7 +142,7 @@ def test_when_safe_waits_for_exactly_what_was_asked() -> None:
 
 def test_a_large_batch_is_handed_over_while_the_log_works() -> None:
     log = Log(batch_bytes_max=1000)
-    log.write("a", PERIODIC)
+    log.write("a", ALWAYS)
     log.committer.flush_batch()
     log.write("b", PERIODIC, size=2000)
     assert log.executor.pending == 2

@@ -1,0 +1,131 @@
+"""Admin verbs: what clients and the command line ask about the cluster, and change in it.
+
+A verb is an async function of (node, arguments) that answers a map. Cluster verbs answer for all members: they run the
+like-named local verb on every member over the control lanes and put those that did not answer under `errors`, with the
+reason. Everything here is off the request path: each request is a task, and there are never more than VERBS_MAX.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+import trio
+
+from leafdb.errors import LeafdbError, NotApplied, Overloaded, Reason
+from leafdb.node.logs import Log
+from leafdb.transport.session import Session
+from leafdb.types import NodeId
+from leafdb.wire.body import decode_map, encode_map
+from leafdb.wire.control import AdminRequest
+from leafdb.wire.errors import encode_error
+from leafdb.wire.frame import encode_frame
+from leafdb.wire.registry import Lane, MessageType
+
+if TYPE_CHECKING:
+    from leafdb.node.node import Node
+
+VERBS_MAX: Final = 64
+PEER_TIMEOUT_S: Final = 3.0
+
+log = Log("admin")
+
+Verb = Callable[["Node", Mapping[str, Any]], Awaitable[dict[str, Any]]]
+
+
+class Admin:
+    """The tables of verbs and the tasks that run them."""
+
+    def __init__(self, node: Node, verbs: Mapping[str, Verb], peer_verbs: Mapping[str, Verb]) -> None:
+        self._node = node
+        self._verbs = dict(verbs)
+        self._peer_verbs = dict(peer_verbs)
+        self._nursery: trio.Nursery | None = None
+        self._running = 0
+
+    async def run(self) -> None:
+        """Own the tasks of verbs until cancelled."""
+        async with trio.open_nursery() as self._nursery:
+            await trio.sleep_forever()
+
+    def on_request(self, session: Session, request_id: int, body: bytes) -> None:
+        """An ADMIN frame of a client."""
+        answer = partial(self._answer, session, MessageType.ADMIN_REPLY, request_id)
+        self._begin(self._verbs, AdminRequest.decode(body), answer)
+
+    def on_peer_request(self, session: Session, _: NodeId, request_id: int, body: bytes) -> None:
+        """A PEER_ADMIN frame of another node."""
+        answer = partial(self._answer, session, MessageType.PEER_ADMIN_REPLY, request_id)
+        self._begin(self._peer_verbs, AdminRequest.decode(body), answer)
+
+    def _begin(
+        self, verbs: Mapping[str, Verb], request: AdminRequest, answer: Callable[[dict[str, Any] | LeafdbError], None]
+    ) -> None:
+        verb = verbs.get(request.verb)
+        if verb is None:
+            answer(NotApplied(f"this version has no admin verb {request.verb!r}", reason=Reason.UNSUPPORTED))
+        elif self._nursery is None or self._running >= VERBS_MAX:
+            answer(Overloaded("too many admin verbs are running", retry_after=1.0))
+        else:
+            self._running += 1
+            self._nursery.start_soon(self._run, verb, request, answer, name=f"admin {request.verb}")
+
+    async def _run(
+        self, verb: Verb, request: AdminRequest, answer: Callable[[dict[str, Any] | LeafdbError], None]
+    ) -> None:
+        try:
+            answer(await verb(self._node, request.args))
+        except LeafdbError as error:
+            answer(error)
+        except (KeyError, TypeError, ValueError) as error:
+            problem = f"{request.verb}: {type(error).__name__}: {error}"
+            answer(NotApplied(problem, reason=Reason.BAD_REQUEST))
+        finally:
+            self._running -= 1
+
+    def _answer(
+        self, session: Session, number: MessageType, request_id: int, reply: dict[str, Any] | LeafdbError
+    ) -> None:
+        self._node.metrics.admin_total += 1
+        name = self._node.config.node.name
+        if isinstance(reply, LeafdbError):
+            session.send(encode_frame(MessageType.ERROR, request_id, encode_error(reply, node=name)))
+        else:
+            session.send(encode_frame(number, request_id, encode_map(reply)))
+
+
+async def ask_member(node: Node, member: NodeId, verb: str, args: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Run a peer verb on one other member. Raises LeafdbError."""
+    body = AdminRequest(verb, args).encode()
+    frame = await node.peers.call(member, Lane.CONTROL, MessageType.PEER_ADMIN, body, PEER_TIMEOUT_S)
+    return decode_map(frame.body, f"the answer to {verb}")
+
+
+async def gather(
+    node: Node, verb: str, local: Verb, args: Mapping[str, Any]
+) -> tuple[dict[str, Mapping[str, Any]], dict[str, str]]:
+    """Run a peer verb on every member, this one included: answers and errors, by member name, in order of numbers."""
+    metadata = node.view.metadata
+    if metadata is None:
+        raise NotApplied("this node is not part of a cluster yet", reason=Reason.NOT_READY)
+    answers: dict[NodeId, Mapping[str, Any]] = {}
+    errors: dict[NodeId, str] = {}
+
+    async def ask(member: NodeId) -> None:
+        try:
+            if member == node.view.self_id:
+                answers[member] = await local(node, args)
+            else:
+                answers[member] = await ask_member(node, member, verb, args)
+        except LeafdbError as error:
+            errors[member] = str(error)
+
+    async with trio.open_nursery() as nursery:
+        for member in metadata.members:
+            nursery.start_soon(ask, member)
+    name = node.view.name_of
+    return (
+        {name(member): answers[member] for member in sorted(answers)},
+        {name(member): errors[member] for member in sorted(errors)},
+    )

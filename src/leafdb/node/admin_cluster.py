@@ -1,0 +1,190 @@
+"""Verbs about the cluster: who is in it, how it is, what its ring looks like."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from leafdb.errors import NotApplied, Reason
+from leafdb.node.admin import Verb, gather
+from leafdb.ring.metadata import ClusterMetadata
+from leafdb.types import Liveness, NodeId
+
+if TYPE_CHECKING:
+    from leafdb.node.node import Node
+
+Args = Mapping[str, Any]
+Answer = dict[str, Any]
+
+
+def metadata_of(node: Node) -> ClusterMetadata:
+    """The metadata in force; NotApplied before the node belongs to a cluster."""
+    if node.view.metadata is None:
+        raise NotApplied("this node is not part of a cluster yet: run leafdb cluster init", reason=Reason.NOT_READY)
+    return node.view.metadata
+
+
+async def ping(node: Node, args: Args) -> Answer:
+    """Who answers."""
+    return {"node": int(node.view.self_id), "name": node.config.node.name, "epoch": node.view.epoch}
+
+
+async def ring(node: Node, args: Args) -> Answer:
+    """The whole metadata, for routing."""
+    return {"epoch": node.view.epoch, "metadata": metadata_of(node).encode()}
+
+
+async def ring_show(node: Node, args: Args) -> Answer:
+    """Who owns what."""
+    metadata = metadata_of(node)
+    owned = {member: metadata.owners.count(member) for member in metadata.members}
+    return {
+        "epoch": int(metadata.epoch),
+        "partitions": metadata.partitions,
+        "members": [
+            {
+                "id": int(member.id),
+                "name": member.name,
+                "host": member.host,
+                "zone": member.zone,
+                "state": state_of(node, member.id).value,
+                "owned": owned[member.id],
+                "share": owned[member.id] / metadata.partitions,
+            }
+            for member in metadata.members.values()
+        ],
+        "owners": [int(owner) for owner in metadata.owners],
+        "warnings": [] if node.view.ring is None else node.view.ring.warnings(),
+    }
+
+
+def state_of(node: Node, member: NodeId) -> Liveness:
+    """What this node believes of a member; itself is alive."""
+    if member == node.view.self_id:
+        return Liveness.ALIVE
+    believed = node.view.liveness.get(member)
+    if believed is None:
+        return Liveness.ALIVE if member in node.view.usable else Liveness.DEAD
+    return believed
+
+
+async def facts(node: Node, args: Args) -> Answer:
+    """Peer verb: one node's facts about itself."""
+    metrics = node.metrics.snapshot()
+    worker = node.world.worker_pid()
+    return {
+        "boot": node.engine.recovery.boot,
+        "version": node.version,
+        "uptime_s": node.world.now() - node.started_at,
+        "pid": os.getpid(),
+        "worker_pid": worker or 0,
+        "memory_bytes": node.memory.held_bytes,
+        "epoch": node.view.epoch,
+        "draining": node.draining,
+        "hints_pending": sum(summary.records for summary in node.hints.ledger.summaries()),
+        "repair_pending": node.anti_entropy.pending,
+        "incomplete": len(node.completeness.incomplete),
+        "problems": node.problems(),
+        "counters": {name: float(value) for name, value in metrics.items()},
+    }
+
+
+async def node_list(node: Node, args: Args) -> Answer:
+    """Every member, with what it says of itself."""
+    metadata = metadata_of(node)
+    answers, errors = await gather(node, "facts", facts, {})
+    nodes = []
+    for member in metadata.members.values():
+        known = answers.get(member.name)
+        state = state_of(node, member.id).value if known is None else "draining" if known["draining"] else "alive"
+        entry: Answer = {
+            "name": member.name,
+            "id": int(member.id),
+            "host": member.host,
+            "zone": member.zone,
+            "state": state if known is not None or state != "alive" else "unreachable",
+            "client": member.client_address,
+            "peer": member.peer_address,
+            "http": member.http_address,
+        }
+        for name in ("boot", "version", "uptime_s", "pid", "worker_pid", "memory_bytes", "epoch"):
+            entry[name] = None if known is None else known[name]
+        nodes.append(entry)
+    return {"nodes": nodes, "errors": errors}
+
+
+async def status(node: Node, args: Args) -> Answer:
+    """The cluster in a few figures, and every problem in words."""
+    metadata = metadata_of(node)
+    answers, errors = await gather(node, "facts", facts, {})
+    problems = [f"{name} cannot be reached: {reason}" for name, reason in errors.items()]
+    hints = repairs = 0
+    for name, known in answers.items():
+        hints += known["hints_pending"]
+        repairs += known["repair_pending"]
+        if known["incomplete"]:
+            problems.append(f"{name} is resynchronising {known['incomplete']} partitions")
+        if known["epoch"] != metadata.epoch:
+            problems.append(f"{name} is at epoch {known['epoch']}, this node at {metadata.epoch}")
+        problems += [f"{name}: {problem}" for problem in known["problems"]]
+    if hints:
+        problems.append(f"{hints} hints wait for delivery")
+    if repairs:
+        problems.append(f"{repairs} partitions wait for an exchange")
+    return {
+        "cluster": metadata.cluster_name,
+        "epoch": int(metadata.epoch),
+        "healthy": not problems,
+        "nodes_up": len(answers),
+        "nodes_total": len(metadata.members),
+        "hints_pending": hints,
+        "repair_pending": repairs,
+        "problems": problems,
+        "errors": errors,
+    }
+
+
+async def cluster_status(node: Node, args: Args) -> Answer:
+    """The cluster's identity and whether its members agree."""
+    metadata = metadata_of(node)
+    answers, errors = await gather(node, "facts", facts, {})
+    epochs = {name: known["epoch"] for name, known in answers.items()}
+    listed = await node_list(node, args)
+    return {
+        "name": metadata.cluster_name,
+        "cluster_id": metadata.cluster_id,
+        "epoch": int(metadata.epoch),
+        "generation": metadata.generation,
+        "feature_level": metadata.feature_level,
+        "partitions": metadata.partitions,
+        "control": [node.view.name_of(member) for member in metadata.control],
+        "members": listed["nodes"],
+        "agree": not errors and set(epochs.values()) == {int(metadata.epoch)},
+        "epochs": epochs,
+        "errors": errors,
+    }
+
+
+async def stats(node: Node, args: Args) -> Answer:
+    """Every member's counters."""
+    answers, errors = await gather(node, "facts", facts, {})
+    return {"stats": {name: known["counters"] for name, known in answers.items()}, "errors": errors}
+
+
+async def outcome(node: Node, args: Args) -> Answer:
+    """What became of a write. This version keeps no record of operations beyond the records themselves."""
+    return {"outcome": "unknown"}
+
+
+VERBS: Mapping[str, Verb] = {
+    "ping": ping,
+    "ring": ring,
+    "ring.show": ring_show,
+    "node.list": node_list,
+    "status": status,
+    "cluster.status": cluster_status,
+    "stats": stats,
+    "outcome": outcome,
+}
+PEER_VERBS: Mapping[str, Verb] = {"facts": facts}

@@ -1,0 +1,248 @@
+"""Verbs about buckets and single keys, hints and repair."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from leafdb.codec.checksum import xxh3_64
+from leafdb.errors import LeafdbError, NotApplied, Reason
+from leafdb.model.bucket import BucketProperties
+from leafdb.model.key import partition_part
+from leafdb.model.record import decode, live
+from leafdb.node.admin import Verb, ask_member, gather
+from leafdb.node.admin_cluster import metadata_of
+from leafdb.node.boot import read_value
+from leafdb.node.logs import Log
+from leafdb.node.view import BucketView
+from leafdb.ring.metadata import ClusterMetadata
+from leafdb.ring.metadata import decode as decode_metadata
+from leafdb.ring.token import token_of
+from leafdb.types import BucketId, NodeId
+from leafdb.wire.registry import Lane
+
+if TYPE_CHECKING:
+    from leafdb.node.node import Node
+
+Args = Mapping[str, Any]
+Answer = dict[str, Any]
+
+CHANGE_TIMEOUT_S = 4.0
+
+log = Log("admin")
+
+
+def text(args: Args, name: str) -> str:
+    """A text argument; ValueError otherwise."""
+    value = args[name]
+    if not isinstance(value, str):
+        raise ValueError(f"{name} is not text")
+    return value
+
+
+async def bucket_view(node: Node, name: str) -> BucketView:
+    """The bucket of that name; asks the peers before it says there is none."""
+    found = node.view.bucket_named(name)
+    if found is None:
+        asked = trio.Event()
+        node.news.fetch(asked.set)
+        await asked.wait()
+        found = node.view.bucket_named(name)
+    if found is None:
+        raise NotApplied(f"there is no bucket {name!r}", reason=Reason.NO_SUCH_BUCKET)
+    return found
+
+
+async def bucket_get(node: Node, args: Args) -> Answer:
+    """One bucket's properties."""
+    metadata_of(node)
+    return (await bucket_view(node, text(args, "name"))).properties.to_wire()
+
+
+async def bucket_list(node: Node, args: Args) -> Answer:
+    """Every bucket's properties."""
+    return {"buckets": [bucket.to_wire() for bucket in metadata_of(node).buckets.values()]}
+
+
+async def bucket_create(node: Node, args: Args) -> Answer:
+    """Create a bucket; answers once every member that can be reached holds it."""
+    properties = BucketProperties.from_wire(args["properties"])
+    exist_ok = bool(args.get("exist_ok", False))
+
+    def change(current: ClusterMetadata, change_id: bytes) -> ClusterMetadata:
+        return current.create_bucket(properties, change_id=change_id, exist_ok=exist_ok)
+
+    chosen = await node.register.change(change, CHANGE_TIMEOUT_S)
+    await offer(node, chosen)
+    created = chosen.bucket_named(properties.name)
+    if created is None:
+        raise NotApplied(f"bucket {properties.name!r} was dropped again at once", reason=Reason.NO_SUCH_BUCKET)
+    return created.to_wire()
+
+
+async def bucket_drop(node: Node, args: Args) -> Answer:
+    """Drop a bucket with everything in it; answers once every member that can be reached has done so."""
+    bucket = await bucket_view(node, text(args, "name"))
+
+    def change(current: ClusterMetadata, change_id: bytes) -> ClusterMetadata:
+        return current.drop_bucket(BucketId(bucket.id), change_id=change_id)
+
+    await offer(node, await node.register.change(change, CHANGE_TIMEOUT_S))
+    return {}
+
+
+async def offer(node: Node, metadata: ClusterMetadata) -> None:
+    """Hand new metadata to every member that can be reached, and wait until it is in force there."""
+    args = {"metadata": metadata.encode()}
+
+    async def tell(member: NodeId) -> None:
+        try:
+            await ask_member(node, member, "metadata.offer", args)
+        except LeafdbError as error:
+            # The change is made all the same, and gossip will tell this member within a probe.
+            log.warning("a member has not confirmed new metadata", member=node.view.name_of(member), reason=str(error))
+
+    async with trio.open_nursery() as nursery:
+        for member in metadata.members:
+            if member in node.peers.lane(Lane.CONTROL):
+                nursery.start_soon(tell, member)
+
+
+async def metadata_offer(node: Node, args: Args) -> Answer:
+    """Peer verb: take newer metadata; answers when it is in force here."""
+    learned = trio.Event()
+    node.register.learn(decode_metadata(bytes(args["metadata"])), learned.set)
+    await learned.wait()
+    return {"epoch": node.view.epoch}
+
+
+async def kv_where(node: Node, args: Args) -> Answer:
+    """Where a key lives and which version each replica holds."""
+    bucket = await bucket_view(node, text(args, "bucket"))
+    key = bytes(args["key"])
+    ring = node.view.ring
+    assert ring is not None
+    token = token_of(bucket.id, partition_part(key))
+    partition = ring.partition_of(token)
+    primaries = ring.primaries(partition, bucket.properties.n)
+    asked = {"bucket_id": int(bucket.id), "key": token.to_bytes(8, "big") + key}
+    answers, errors = await gather(node, "kv.version", kv_version, asked)
+    replicas = []
+    for member in ring.walk(partition):
+        name = node.view.name_of(member)
+        found = answers.get(name)
+        if member not in primaries and (found is None or (found["version"] is None and not found["hinted"])):
+            continue
+        entry: Answer = {
+            "node": name,
+            "role": "primary" if member in primaries else "fallback",
+            "alive": found is not None,
+            "version": None if found is None else found["version"],
+            "siblings": 0 if found is None else found["siblings"],
+            "tombstone": False if found is None else found["tombstone"],
+        }
+        if name in errors:
+            entry["error"] = errors[name]
+        replicas.append(entry)
+    return {
+        "bucket": bucket.properties.name,
+        "key": key,
+        "token": f"{token:016x}",
+        "partition": int(partition),
+        "epoch": node.view.epoch,
+        "replicas": replicas,
+        "errors": errors,
+    }
+
+
+async def kv_version(node: Node, args: Args) -> Answer:
+    """Peer verb: this node's own version of a key. A version is the first half of its record's hash."""
+    bucket = node.view.buckets.get(int(args["bucket_id"]))
+    if bucket is None:
+        raise NotApplied("the bucket is not known here", reason=Reason.NO_SUCH_BUCKET)
+    stored = await read_value(node.engine, bucket.tree, bytes(args["key"]))
+    if stored is None:
+        return {"version": None, "siblings": 0, "tombstone": False, "hinted": False}
+    shown = live(decode(stored), node.world.now_ms(), bucket.conflict)
+    return {
+        "version": f"{xxh3_64(stored):016x}",
+        "siblings": len(shown),
+        "tombstone": not shown,
+        "hinted": False,
+    }
+
+
+async def hints_list(node: Node, args: Args) -> Answer:
+    """Every hint store of the cluster, one line per holder and target."""
+    answers, errors = await gather(node, "hints.local", hints_local, {})
+    hints = [{"holder": holder, **line} for holder, found in answers.items() for line in found["hints"]]
+    return {"hints": hints, "errors": errors}
+
+
+async def hints_local(node: Node, args: Args) -> Answer:
+    """Peer verb: what this node keeps for others."""
+    now_ms = node.world.now_ms()
+    return {
+        "hints": [
+            {
+                "target": node.view.name_of(summary.target),
+                "records": summary.records,
+                "bytes": summary.bytes,
+                "oldest_age_s": max(0.0, (now_ms - summary.oldest_ms) / 1000),
+            }
+            for summary in node.hints.ledger.summaries()
+        ]
+    }
+
+
+async def repair_run(node: Node, args: Args) -> Answer:
+    """Start an exchange of every range, or of one bucket's, on all members or one."""
+    wanted = args.get("node")
+    bucket = await bucket_view(node, text(args, "bucket")) if args.get("bucket") else None
+    asked: Answer = {"bucket_id": int(bucket.id) if bucket else 0, "node": wanted or ""}
+    if wanted and metadata_of(node).member_named(str(wanted)) is None:
+        raise NotApplied(f"there is no node {wanted!r}", reason=Reason.BAD_REQUEST)
+    answers, errors = await gather(node, "repair.start", repair_start, asked)
+    tasks = {name: found["task"] for name, found in answers.items() if found["task"]}
+    return {"task": ",".join(f"{name}/{task}" for name, task in tasks.items()), "tasks": tasks, "errors": errors}
+
+
+async def repair_start(node: Node, args: Args) -> Answer:
+    """Peer verb: start a repair here, unless it is wanted elsewhere only."""
+    if args["node"] and args["node"] != node.config.node.name:
+        return {"task": 0}
+    bucket = int(args["bucket_id"])
+    return {"task": node.anti_entropy.start_repair(BucketId(bucket) if bucket else None)}
+
+
+async def repair_status(node: Node, args: Args) -> Answer:
+    """Every repair the cluster knows of."""
+    answers, errors = await gather(node, "repair.local", repair_local, {})
+    repairs = [{"node": name, **line} for name, found in answers.items() for line in found["repairs"]]
+    return {"repairs": repairs, "errors": errors}
+
+
+async def repair_local(node: Node, args: Args) -> Answer:
+    """Peer verb: this node's repairs."""
+    return {"repairs": node.anti_entropy.report()}
+
+
+VERBS: Mapping[str, Verb] = {
+    "bucket.get": bucket_get,
+    "bucket.list": bucket_list,
+    "bucket.create": bucket_create,
+    "bucket.drop": bucket_drop,
+    "kv.where": kv_where,
+    "hints.list": hints_list,
+    "repair.run": repair_run,
+    "repair.status": repair_status,
+}
+PEER_VERBS: Mapping[str, Verb] = {
+    "metadata.offer": metadata_offer,
+    "kv.version": kv_version,
+    "hints.local": hints_local,
+    "repair.start": repair_start,
+    "repair.local": repair_local,
+}

@@ -1,0 +1,148 @@
+"""From a data directory to a store that knows what it may have forgotten.
+
+The order matters: the engine recovers its log; then it is decided whether this is still the same store; leases are
+renewed, synced, before anything is minted; only then is what the store remembers of its cluster believed.
+
+A store is a new incarnation when writes it acknowledged may be gone: it was not shut down cleanly, the machine was
+started anew since (so what stood in the page cache is lost), and some bucket is `periodic`. It keeps its records, and
+may not say "absent" until its ranges have been exchanged with their other owners.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+import trio
+
+from leafdb.errors import CorruptionError, StorageError
+from leafdb.hints.ledger import Ledger
+from leafdb.limits import SCAN_PAGE_BYTES_MAX, SCAN_PAGE_ITEMS_MAX
+from leafdb.node.hint_keeper import HINTS_TREE
+from leafdb.node.leases import EPOCH_KEY, STAMP_KEY, Leases
+from leafdb.node.logs import Log
+from leafdb.node.register import META_TREE, METADATA_KEY, REGISTER, REGISTERS_TREE
+from leafdb.ring.metadata import ClusterMetadata, MetadataError, decode
+from leafdb.storage.engine import Engine
+from leafdb.storage.lsm_tree import Page
+from leafdb.storage.memtable import Slot
+from leafdb.types import Durability, TreeId
+
+CHECKPOINTS_TREE: Final = TreeId(4)
+INTERNAL_TREES: Final = (META_TREE, REGISTERS_TREE, HINTS_TREE, CHECKPOINTS_TREE)
+BOOT_ID_KEY: Final = b"boot_id"
+
+log = Log("boot")
+
+
+@dataclass(frozen=True, slots=True)
+class Remembered:
+    """What the store says of itself before anything runs."""
+
+    metadata: ClusterMetadata | None
+    acceptor_state: bytes | None
+    forgot: bool
+    """This start made it a new incarnation: its ranges are incomplete."""
+
+
+async def read_value(engine: Engine, tree: TreeId, key: bytes) -> bytes | None:
+    """One value, waiting for the disk. Raises StorageError."""
+    ready = trio.Event()
+    found: list[Slot | StorageError] = []
+
+    def done(result: Slot | StorageError) -> None:
+        found.append(result)
+        ready.set()
+
+    engine.get_soon(tree, key, done)
+    await ready.wait()
+    result = found[0]
+    if isinstance(result, StorageError):
+        raise result
+    return result[0]
+
+
+async def read_page(
+    engine: Engine,
+    tree: TreeId,
+    start: bytes,
+    stop: bytes | None,
+    *,
+    limit: int = SCAN_PAGE_ITEMS_MAX,
+    bytes_max: int = SCAN_PAGE_BYTES_MAX,
+    durability: Durability = Durability.PERIODIC,
+) -> Page:
+    """One page of a tree that may be shown, waiting for the disk and the log. Raises StorageError."""
+    ready = trio.Event()
+    found: list[Page | StorageError] = []
+
+    def done(page: Page | StorageError) -> None:
+        found.append(page)
+        if isinstance(page, StorageError):
+            ready.set()
+        else:
+            engine.when_safe(page.sequence, durability, safe)
+
+    def safe(error: StorageError | None) -> None:
+        if error is not None:
+            found[0] = error
+        ready.set()
+
+    engine.scan_soon(tree, start, stop, limit=limit, bytes_max=bytes_max, done=done)
+    await ready.wait()
+    page = found[0]
+    if isinstance(page, StorageError):
+        raise page
+    return page
+
+
+async def open_leases(engine: Engine, now_ms: Callable[[], int]) -> Leases:
+    """The leases of this store, with durable epochs and stamps to mint with."""
+    epochs = await read_value(engine, META_TREE, EPOCH_KEY)
+    stamps = await read_value(engine, META_TREE, STAMP_KEY)
+    leases = Leases(engine, META_TREE, now_ms, epochs=epochs, stamps=stamps, clean=engine.recovery.clean)
+    granted = trio.Event()
+    leases.renew(granted.set)
+    await granted.wait()
+    return leases
+
+
+async def remember(engine: Engine, boot_id: str) -> Remembered:
+    """Read what the store remembers; make it a new incarnation where it may have forgotten something."""
+    stored = await read_value(engine, META_TREE, METADATA_KEY)
+    metadata: ClusterMetadata | None = None
+    if stored is not None:
+        try:
+            metadata = decode(stored)
+        except MetadataError as error:
+            raise CorruptionError(f"the cluster metadata of this store cannot be read: {error}") from None
+    state = await read_value(engine, REGISTERS_TREE, REGISTER)
+    known_boot_id = await read_value(engine, META_TREE, BOOT_ID_KEY)
+    restarted = known_boot_id is not None and known_boot_id != boot_id.encode()
+    periodic = metadata is not None and any(
+        bucket.durability is Durability.PERIODIC for bucket in metadata.buckets.values()
+    )
+    forgot = not engine.recovery.clean and restarted and periodic
+    if forgot:
+        identity = engine.identity
+        log.warning("the machine lost its power: periodic buckets may have lost their newest writes here")
+        engine.stamp(cluster_id=identity.cluster_id, node_id=identity.node_id, incarnation=identity.incarnation + 1)
+    if known_boot_id != boot_id.encode():
+        synced = trio.Event()
+        writes = ((META_TREE, BOOT_ID_KEY, boot_id.encode()),)
+        engine.write(writes, Durability.ALWAYS, lambda _: synced.set())
+        await synced.wait()
+    return Remembered(metadata, state, forgot)
+
+
+async def load_hints(engine: Engine, ledger: Ledger) -> None:
+    """Fill the ledger from the hints tree."""
+    start = b""
+    while True:
+        page = await read_page(engine, HINTS_TREE, start, None, durability=Durability.ALWAYS)
+        for key, value in page.items:
+            ledger.load(key, value)
+        if page.next_key is None:
+            return
+        start = page.next_key

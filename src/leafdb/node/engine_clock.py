@@ -1,0 +1,59 @@
+"""The engine and the loop: what it wants done "soon" is done at the end of the present batch of requests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, TypeVar
+
+import trio
+
+from leafdb.storage.engine import Engine
+from leafdb.storage.executor import Callback, Executor
+from leafdb.transport.pump import Pump
+
+T = TypeVar("T")
+
+TICK_S: Final = 0.02
+
+
+class _Soon:
+    """Something the pump calls at the end of a batch, as it does the flush of a session with answers."""
+
+    __slots__ = ("flush",)
+
+    def __init__(self, callback: Callback) -> None:
+        self.flush: Callback = callback
+
+
+class BatchEndExecutor:
+    """An executor whose `call_soon` waits for the end of the pump's batch instead of waking the loop.
+
+    So everything a batch of requests has written becomes one commit, for the price of a list append.
+    """
+
+    def __init__(self, executor: Executor, pump: Pump) -> None:
+        self._executor = executor
+        self._pump = pump
+
+    def submit(self, work: Callable[[], T], done: Callable[[T | BaseException], None]) -> None:
+        """As the executor."""
+        self._executor.submit(work, done)
+
+    def call_soon(self, callback: Callback) -> None:
+        """Call at the end of the present batch, or in the scheduler's next pass."""
+        self._pump.at_batch_end(_Soon(callback))
+
+    def drain(self) -> None:
+        """As the executor."""
+        self._executor.drain()
+
+    def close(self) -> None:
+        """As the executor."""
+        self._executor.close()
+
+
+async def drive_engine(engine: Engine, now: Callable[[], float]) -> None:
+    """Give the engine its time: periodic syncs, the look at the disk's room, jobs to be given again."""
+    while True:
+        engine.on_time(now())
+        await trio.sleep(TICK_S)

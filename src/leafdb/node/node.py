@@ -1,0 +1,409 @@
+"""One node: builds every part, starts and stops them in order, and does nothing else.
+
+    engine  leases  replica | view  register  gossiper | pump  peers  acceptors | coordinator  service | hints  repair
+
+Parts know each other only through what they are given here. Nothing in this file decides anything about data.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from importlib.metadata import version as metadata_version
+from typing import Final
+
+import trio
+
+from leafdb.config import Config
+from leafdb.errors import StorageError
+from leafdb.hints.config import HintsConfig
+from leafdb.hints.credits import CreditGrantor
+from leafdb.hints.ledger import Ledger
+from leafdb.hints.schedule import Schedule
+from leafdb.limits import PARTITIONS_DEFAULT
+from leafdb.model.actor import ActorIdentity
+from leafdb.model.context import ContextSealer
+from leafdb.node import admin_cluster, admin_data, admin_founding
+from leafdb.node.admin import Admin
+from leafdb.node.admission import PEERS_KEY, Admission
+from leafdb.node.anti_entropy import AntiEntropy
+from leafdb.node.boot import CHECKPOINTS_TREE, INTERNAL_TREES, Remembered, load_hints, open_leases, read_value, remember
+from leafdb.node.catch_up import CatchUp
+from leafdb.node.completeness import KEY as COMPLETENESS_KEY
+from leafdb.node.completeness import Completeness
+from leafdb.node.coordinator import Coordinator
+from leafdb.node.dispatch import ClientDispatch, PeerDispatch
+from leafdb.node.engine_clock import BatchEndExecutor, drive_engine
+from leafdb.node.gossiper import Gossiper
+from leafdb.node.hint_keeper import HintKeeper
+from leafdb.node.hinted_handoff import HintedHandoff
+from leafdb.node.leases import Leases
+from leafdb.node.logs import Log
+from leafdb.node.memory import MemoryLedger
+from leafdb.node.metrics import Metrics
+from leafdb.node.news import News
+from leafdb.node.register import META_TREE, Register
+from leafdb.node.replica import Replica
+from leafdb.node.replica_service import ReplicaService
+from leafdb.node.scan_driver import ScanDriver
+from leafdb.node.timers import TimingWheel
+from leafdb.node.view import ClusterView
+from leafdb.node.world import World
+from leafdb.ring.metadata import ClusterMetadata
+from leafdb.storage.engine import Engine
+from leafdb.storage.settings import EngineConfig
+from leafdb.transport.listener import Acceptor, Places
+from leafdb.transport.peers import Peers
+from leafdb.transport.pump import Pump
+from leafdb.types import FIRST_BUCKET_ID, BucketId, Epoch, NodeId, TreeId
+from leafdb.wire.handshake import ServerHello
+from leafdb.wire.hello import PeerFacts, ServerFacts
+from leafdb.wire.registry import Lane, MessageType
+
+SEAL_PERSON: Final = b"leafdb contexts 1"
+
+log = Log("node")
+
+
+class Node:
+    """A running node. `run` does everything; the attributes are for admin verbs, health pages and tests."""
+
+    def __init__(self, config: Config, world: World, secret: bytes) -> None:
+        self.config = config
+        self.world = world
+        self.metrics = Metrics()
+        self.view = ClusterView()
+        self.started_at = world.now()
+        self.version = metadata_version("leafdb")
+        self.ready = False
+        self.draining = False
+        self.failure: StorageError | None = None
+        self._failed = trio.Event()
+        self._secret = secret
+        self._boot_nonce = world.random_bytes(16)
+
+    # -- life
+
+    async def run(
+        self,
+        *,
+        drain: trio.Event,
+        stop: trio.Event,
+        on_ready: Callable[[], None],
+    ) -> None:
+        """Start, serve until `drain` or `stop`, stop. Raises StorageError when the store fails or cannot be opened."""
+        world = self.world
+        self.pump = Pump(clock=world.now)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self.pump.run)
+            self.engine = self._open_engine()
+            try:
+                nursery.start_soon(drive_engine, self.engine, world.now, name="engine clock")
+                await self._build()
+                await self._serve(nursery, drain, stop, on_ready)
+            finally:
+                nursery.cancel_scope.cancel()
+                self.pump.close_all(None)
+                self.engine.close()
+        if self.failure is not None:
+            raise self.failure
+
+    def _open_engine(self) -> Engine:
+        config = self.config.storage
+        return Engine.open(
+            self.world.fs,
+            config=EngineConfig(
+                memtable_bytes=config.memtable_bytes,
+                block_cache_bytes=config.block_cache_bytes,
+                wal_sync_interval_ms=max(1, int(config.wal_sync_interval_s * 1000)),
+                store_id=self.world.random_bytes(16),
+            ),
+            log_executor=BatchEndExecutor(self.world.log_executor, self.pump),
+            read_executor=self.world.read_executor,
+            jobs=self.world.jobs,
+            now_s=self.world.now,
+            on_failure=self._fail,
+        )
+
+    def _fail(self, error: StorageError) -> None:
+        """The store has failed: this node serves nothing any more."""
+        if self.failure is None:
+            self.failure = error
+            log.error("the store has failed", reason=str(error))
+            self._failed.set()
+
+    async def _build(self) -> None:
+        world, view, engine = self.world, self.view, self.engine
+        for tree in INTERNAL_TREES:
+            engine.create_tree(tree)
+        remembered = await remember(engine, world.boot_id)
+        self.leases: Leases = await open_leases(engine, world.now_ms)
+        self.wheel = TimingWheel(world.now)
+        self.replica = Replica(engine, self.leases)
+        self.completeness = Completeness(engine, META_TREE)
+        self.completeness.load(await read_value(engine, META_TREE, COMPLETENESS_KEY))
+        self.admission = Admission(engine, view, await read_value(engine, META_TREE, PEERS_KEY))
+        self.peers = Peers(
+            world.network,
+            self.pump,
+            own=self._own_facts,
+            secret=self._secret,
+            admit=self.admission.admit,
+            nonce=lambda: world.random_bytes(16),
+            rng=world.rng,
+            on_frame=lambda *frame: self._peer_dispatch(*frame),
+            on_session_up=self._session_up,
+            on_session_down=self._session_down,
+        )
+        self.register = Register(
+            engine=engine, view=view, wheel=self.wheel, now=world.now, rng=world.rng,
+            random_bytes=world.random_bytes, send=self._on_lane(Lane.CONTROL),
+        )  # fmt: skip
+        self.news = News(view, self.register, self.peers)
+        self.catch_up = CatchUp(self.news.fetch)
+        self.gossiper = Gossiper(
+            view=view, wheel=self.wheel, now=world.now, rng=world.rng, boot=engine.recovery.boot,
+            send=self._on_lane(Lane.CONTROL), behind=self.news.behind,
+        )  # fmt: skip
+        await self._build_repair(remembered)
+        self._build_request_path()
+        view.on_install.append(self._installed)
+        self._remember(remembered)
+
+    async def _build_repair(self, remembered: Remembered) -> None:
+        world, view, engine = self.world, self.view, self.engine
+        metadata = remembered.metadata
+        ledger = Ledger(
+            partitions=metadata.partitions if metadata else PARTITIONS_DEFAULT,
+            bytes_max=self.config.repair.hints_bytes_max,
+        )
+        await load_hints(engine, ledger)
+        self.anti_entropy = AntiEntropy(
+            engine=engine, view=view, replica=self.replica, completeness=self.completeness, wheel=self.wheel,
+            metrics=self.metrics, now=world.now, now_ms=world.now_ms, peers=self.peers, tree=CHECKPOINTS_TREE,
+        )  # fmt: skip
+        await self.anti_entropy.load()
+        hints_config = HintsConfig(age_s_max=self.config.repair.hint_age_max_s)
+        self.handoff = HintedHandoff(
+            engine=engine, view=view, replica=self.replica, metrics=self.metrics, wheel=self.wheel,
+            schedule=Schedule(hints_config, ledger, rng=world.rng), grantor=CreditGrantor(hints_config),
+            now=world.now, now_ms=world.now_ms, send=self._on_lane(Lane.BULK), mark=self.anti_entropy.mark,
+        )  # fmt: skip
+        self.hints = HintKeeper(
+            engine=engine, view=view, replica=self.replica, ledger=ledger, metrics=self.metrics,
+            now_ms=world.now_ms, mark=self.anti_entropy.mark, kept=self.handoff.kept,
+        )  # fmt: skip
+
+    def _build_request_path(self) -> None:
+        view = self.view
+        self.memory = MemoryLedger(self.config.limits.memory_bytes_max)
+        self.memory.hold("memtables", lambda: _memtable_bytes(self.engine))
+        self.memory.hold("block_cache", lambda: self.engine.stats().block_cache_bytes)
+        self.memory.hold("table_readers", lambda: self.engine.stats().reader_bytes)
+        self.memory.hold("sessions", self.pump.memory_bytes)
+        self.memory.hold("operations", lambda: len(self.coordinator.operations) * OPERATION_BYTES)
+        sealer = ContextSealer(hashlib.blake2b(self._secret, digest_size=32, person=SEAL_PERSON[:16]).digest())
+        self.coordinator = Coordinator(
+            view=view, replica=self.replica, hints=self.hints, lanes=self.peers.lane(Lane.REQUESTS), sealer=sealer,
+            wheel=self.wheel, catch_up=self.catch_up, completeness=self.completeness, memory=self.memory,
+            metrics=self.metrics, now=self.world.now, now_ms=self.world.now_ms,
+        )  # fmt: skip
+        service = ReplicaService(
+            view=view, replica=self.replica, hints=self.hints, completeness=self.completeness, catch_up=self.catch_up
+        )
+        self.scans = ScanDriver(self.coordinator, self.engine, self.peers)
+        self.admin = Admin(
+            self,
+            {**admin_cluster.VERBS, **admin_data.VERBS, **admin_founding.VERBS},
+            {**admin_cluster.PEER_VERBS, **admin_data.PEER_VERBS, **admin_founding.PEER_VERBS},
+        )
+        self._client_dispatch = ClientDispatch(
+            self.coordinator, {MessageType.SCAN: self.scans.on_scan, MessageType.ADMIN: self.admin.on_request}
+        )
+        self._peer_dispatch = PeerDispatch(
+            self.coordinator,
+            service,
+            {
+                MessageType.PUT_REPLY: self._forwarded(MessageType.PUT_REPLY),
+                MessageType.GET_REPLY: self._forwarded(MessageType.GET_REPLY),
+                MessageType.ERROR: self._forwarded(MessageType.ERROR),
+                MessageType.REPLICA_SCAN: self.scans.on_replica_scan,
+                MessageType.MEMBERSHIP: lambda _, node, __, body: self.gossiper.on_message(node, body),
+                MessageType.METADATA_FETCH: self.news.on_fetch,
+                MessageType.REGISTER: lambda _, node, __, body: self.register.on_request(node, body),
+                MessageType.REGISTER_REPLY: lambda _, node, __, body: self.register.on_reply(node, body),
+                MessageType.PEER_ADMIN: self.admin.on_peer_request,
+                MessageType.HINTS: lambda _, node, __, body: self.handoff.on_message(node, body),
+                MessageType.HINTS_REPLY: lambda _, node, __, body: self.handoff.on_message(node, body),
+                MessageType.EXCHANGE: lambda _, node, __, body: self.anti_entropy.on_message(node, body),
+                MessageType.EXCHANGE_REPLY: lambda _, node, __, body: self.anti_entropy.on_message(node, body),
+                MessageType.RECORDS: self.anti_entropy.on_records,
+            },
+        )
+
+    async def _serve(
+        self, nursery: trio.Nursery, drain: trio.Event, stop: trio.Event, on_ready: Callable[[], None]
+    ) -> None:
+        listen = self.config.listen
+        network = self.world.network
+        self.clients = Acceptor(
+            await network.listen(*listen.client),
+            self.pump,
+            handshake=lambda: ServerHello(self._server_facts()),
+            on_frame=lambda *frame: self._client_dispatch(*frame),
+            places=Places(sessions_max=self.config.limits.client_sessions_max),
+        )
+        peer_port = Acceptor(
+            await network.listen(*listen.peer),
+            self.pump,
+            handshake=self.peers.accepting,
+            on_frame=self.peers.on_frame,
+            on_session=self.peers.adopt,
+            on_closed=self.peers.on_closed,
+        )
+        nursery.start_soon(self.wheel.run, name="timing wheel")
+        nursery.start_soon(self.memory.run, name="memory ledger")
+        nursery.start_soon(self.leases.run, name="leases")
+        nursery.start_soon(self.anti_entropy.run, name="anti-entropy")
+        nursery.start_soon(self.admin.run, name="admin verbs")
+        nursery.start_soon(self.scans.run, name="scans")
+        await nursery.start(self.peers.run)
+        await nursery.start(peer_port.run)
+        await nursery.start(self.clients.run)
+        self.ready = True
+        on_ready()
+        await self._until(nursery, drain, stop)
+        self.ready = False
+
+    async def _until(self, nursery: trio.Nursery, drain: trio.Event, stop: trio.Event) -> None:
+        """Return when the node is to end: at once on `stop` or a failed store, politely on `drain`."""
+
+        async def polite(over: trio.Event) -> None:
+            await drain.wait()
+            self.draining = self.coordinator.draining = True
+            await self.clients.drain(self.config.node.drain_timeout_s)
+            over.set()
+
+        over = trio.Event()
+        async with trio.open_nursery() as waiting:
+            waiting.start_soon(polite, over)
+            for event in (stop, self._failed, over):
+                waiting.start_soon(_cancel_when, event, waiting.cancel_scope)
+
+    def problems(self) -> list[str]:
+        """What is wrong with this node, in words an operator can act on."""
+        found = [] if self.ready else ["it is not serving"]
+        if self.draining:
+            found.append("it is draining")
+        stats = self.engine.stats()
+        if stats.disk_full:
+            found.append(f"its disk is full ({stats.disk_free_bytes} bytes free): it takes no writes")
+        if self.memory.full:
+            found.append("it has as much in memory as it may hold")
+        if stats.failed_jobs:
+            found.append(f"{stats.failed_jobs} flushes or compactions have failed since it started; see its log")
+        return found
+
+    # -- glue
+
+    def _on_lane(self, lane: Lane) -> Callable[[NodeId, bytes], bool]:
+        return lambda node, frame: self.peers.send(node, lane, frame)
+
+    def _forwarded(self, number: MessageType) -> Callable[..., None]:
+        return lambda _, __, request_id, body: self.coordinator.on_forwarded_reply(number, request_id, body)
+
+    def _session_up(self, node: NodeId, lane: Lane) -> None:
+        match lane:
+            case Lane.REQUESTS:
+                self.view.connected(node)
+            case Lane.CONTROL:
+                self.gossiper.on_session_up(node)
+            case Lane.BULK:
+                self.handoff.on_session_up(node)
+                self.anti_entropy.on_session_up(node)
+
+    def _session_down(self, node: NodeId, lane: Lane) -> None:
+        match lane:
+            case Lane.REQUESTS:
+                self.view.disconnected(node)
+                self.coordinator.on_peer_lost(node)
+            case Lane.CONTROL:
+                self.gossiper.on_session_down(node)
+            case Lane.BULK:
+                self.handoff.on_session_down(node)
+                self.anti_entropy.on_session_down(node)
+
+    def _remember(self, remembered: Remembered) -> None:
+        """Be the member the store says it is."""
+        identity = self.engine.identity
+        if remembered.metadata is None or not identity.node_id:
+            return
+        self.register.load(NodeId(identity.node_id), remembered.metadata, remembered.acceptor_state)
+        unclean = not self.engine.recovery.clean
+        if remembered.forgot:
+            self.completeness.doubt(range(remembered.metadata.partitions))
+        if unclean or remembered.forgot:
+            self.anti_entropy.distrust()
+
+    def founded(self, metadata: ClusterMetadata, node: NodeId, done: Callable[[StorageError | None], None]) -> None:
+        """Become member `node` of a cluster that is being founded; `done` once it is synced."""
+        self.engine.stamp(cluster_id=metadata.cluster_id, node_id=node, incarnation=self.engine.identity.incarnation)
+        self.register.found(node, metadata, done)
+
+    def _installed(self, metadata: ClusterMetadata) -> None:
+        """New metadata is in force: trees for its buckets, sessions for its members."""
+        node = self.view.self_id
+        if self.view.first:
+            cluster = metadata.cluster_number
+            self.replica.identify(ActorIdentity(cluster, node, self.engine.identity.incarnation))
+        wanted = {TreeId(bucket) for bucket in metadata.buckets}
+        present = {tree for tree in self.engine.trees() if tree >= FIRST_BUCKET_ID}
+        for tree in sorted(wanted - present):
+            self.engine.create_tree(tree)
+        for tree in sorted(present - wanted):
+            log.info("bucket dropped", bucket=int(BucketId(tree)))
+            self.engine.drop_tree(tree)
+        self.peers.set_members({member.id: split_address(member.peer_address) for member in metadata.members.values()})
+        self.metrics.metadata_installed_total += 1
+
+    def _own_facts(self) -> PeerFacts:
+        identity = self.engine.identity
+        return PeerFacts(
+            cluster_id=identity.cluster_id,
+            node=self.view.self_id,
+            incarnation=identity.incarnation,
+            boot=self.engine.recovery.boot,
+            boot_nonce=self._boot_nonce,
+            epoch=Epoch(self.view.epoch),
+            lane=Lane.CONTROL,
+        )
+
+    def _server_facts(self) -> ServerFacts:
+        metadata = self.view.metadata
+        return ServerFacts(
+            node=self.view.self_id,
+            name=self.config.node.name,
+            cluster=metadata.cluster_name if metadata else "",
+            cluster_id=metadata.cluster_id if metadata else b"",
+            epoch=Epoch(self.view.epoch),
+        )
+
+
+OPERATION_BYTES: Final = 2_048
+"""What an operation under way holds, about: its objects, its frames in outboxes not counted."""
+
+
+def _memtable_bytes(engine: Engine) -> int:
+    stats = engine.stats()
+    return stats.memtable_bytes + stats.frozen_bytes + stats.backlog_bytes
+
+
+async def _cancel_when(event: trio.Event, scope: trio.CancelScope) -> None:
+    await event.wait()
+    scope.cancel()
+
+
+def split_address(text: str) -> tuple[str, int]:
+    """(host, port) of "host:port"; brackets around an IPv6 host are taken off."""
+    host, _, port = text.rpartition(":")
+    return host.removeprefix("[").removesuffix("]"), int(port)

@@ -1,0 +1,72 @@
+"""The world a node runs in for real: the disk, sockets, threads, a worker process, the machine's clocks and entropy.
+
+This is the one file of node/ that may touch them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Final
+
+import trio
+
+from leafdb.limits import READER_THREADS
+from leafdb.node.world import World
+from leafdb.storage.executor import Callback, ThreadExecutor
+from leafdb.storage.job_runner import ProcessJobRunner
+from leafdb.transport.stream import SocketNetwork
+from leafdb.vfs.disk import DiskFileSystem
+
+BOOT_ID_PATH: Final = Path("/proc/sys/kernel/random/boot_id")
+
+
+def wall_ms() -> int:
+    """Unix milliseconds."""
+    return time.time_ns() // 1_000_000
+
+
+def boot_id() -> str:
+    """A name of this boot of the machine. Where the system has none every start counts as another boot: a store that
+    was not shut down cleanly then takes it that its page cache is gone, which is the safe mistake."""
+    try:
+        return BOOT_ID_PATH.read_text().strip()
+    except OSError:
+        return os.urandom(16).hex()
+
+
+@contextlib.asynccontextmanager
+async def real_world(data_dir: str) -> AsyncIterator[World]:
+    """Threads and worker for one node on `data_dir`; they end with the context. OSError when it cannot be used."""
+    token = trio.lowlevel.current_trio_token()
+
+    def to_loop(callback: Callback) -> None:
+        token.run_sync_soon(callback)
+
+    fs = DiskFileSystem(data_dir)
+    log_executor = ThreadExecutor(1, to_loop, name="wal")
+    read_executor = ThreadExecutor(READER_THREADS, to_loop, name="reader")
+    jobs = ProcessJobRunner(fs.root, to_loop)
+    jobs.start()
+    try:
+        yield World(
+            fs=fs,
+            network=SocketNetwork(),
+            now=trio.current_time,
+            now_ms=wall_ms,
+            rng=random.Random(int.from_bytes(os.urandom(16), "big")),
+            random_bytes=os.urandom,
+            log_executor=log_executor,
+            read_executor=read_executor,
+            jobs=jobs,
+            boot_id=boot_id(),
+            worker_pid=lambda: jobs.pid,
+        )
+    finally:
+        jobs.close()
+        log_executor.close()
+        read_executor.close()

@@ -1,0 +1,333 @@
+"""Drives consensus/ for the one register that holds the cluster metadata, and keeps this node's copy of it.
+
+Every member keeps the newest copy it has seen, synced before it is believed. The control set's members are acceptors as
+well. A change is one round of CASPaxos; what was chosen is offered to every member that can be reached before the
+caller is answered, and gossip tells the others, who fetch. Losing the control set's majority freezes changes and
+nothing else.
+
+The acceptor's identity is the node with the incarnation it was founded with: promises are always synced, so a power cut
+that costs a `periodic` bucket its tail, and the store a new incarnation, forgets none of them.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from functools import partial
+from typing import Final, assert_never
+
+import trio
+
+from leafdb.codec import cbor
+from leafdb.consensus.acceptor import Acceptor
+from leafdb.consensus.acceptor_state import AcceptorState
+from leafdb.consensus.acceptor_state import decode as decode_state
+from leafdb.consensus.ballot import AcceptorId, Ballot, BallotSource
+from leafdb.consensus.effects import (
+    AcceptorEffect,
+    Chosen,
+    Decided,
+    Outcome,
+    Persist,
+    ProposerEffect,
+    Refusal,
+    Refused,
+    Send,
+    Unknown,
+)
+from leafdb.consensus.messages import Accept, Message, Prepare, from_wire, to_wire
+from leafdb.consensus.proposer import Proposer
+from leafdb.errors import LeafdbError, NotApplied, OutcomeUnknown, ProtocolError, Reason, StorageError
+from leafdb.node.logs import Log
+from leafdb.node.timers import TimingWheel
+from leafdb.node.view import ClusterView
+from leafdb.ring.metadata import ClusterMetadata, decode
+from leafdb.storage.engine import Engine
+from leafdb.types import Durability, NodeId, TreeId
+from leafdb.wire.control import MetadataFetch, MetadataReply
+from leafdb.wire.frame import encode_frame
+from leafdb.wire.registry import MessageType
+
+log = Log("register")
+
+META_TREE: Final = TreeId(1)
+REGISTERS_TREE: Final = TreeId(2)
+METADATA_KEY: Final = b"metadata"
+REGISTER: Final = b"metadata"
+FETCH_TIMEOUT_S: Final = 2.0
+
+Change = Callable[[ClusterMetadata, bytes], ClusterMetadata]
+"""(current, change id) to next; pure; may run several times; raises NotApplied to refuse. Equal: nothing to do."""
+Ask = Callable[[NodeId, int, bytes, Callable[[object], None], float], bool]
+
+
+class Register:
+    """The metadata register as this node sees it."""
+
+    def __init__(
+        self,
+        *,
+        engine: Engine,
+        view: ClusterView,
+        wheel: TimingWheel,
+        now: Callable[[], float],
+        rng: random.Random,
+        random_bytes: Callable[[int], bytes],
+        send: Callable[[NodeId, bytes], bool],
+    ) -> None:
+        self._engine = engine
+        self._view = view
+        self._wheel = wheel
+        self._now = now
+        self._rng = rng
+        self._random_bytes = random_bytes
+        self._send = send
+        self._acceptor: Acceptor | None = None
+        self._proposer: Proposer | None = None
+        self._ballots: BallotSource | None = None
+        self._decided: Callable[[Outcome], None] | None = None
+        self._changing = trio.Lock()
+        self._fetch_done: Callable[[], None] | None = None
+        self._newest_epoch = 0
+        self.slot = 0
+        view.on_install.append(self._installed)
+
+    # -- start
+
+    def load(self, self_id: NodeId, current: ClusterMetadata, state: bytes | None) -> None:
+        """Take what the store remembers. A promise that cannot be read costs the vote, nothing else."""
+        try:
+            self._begin(self_id, current, None if state is None else decode_state(state))
+        except ValueError as error:
+            log.error("the acceptor's state cannot be read", reason=str(error))
+            self._begin(self_id, current, None)
+        self._newest_epoch = int(current.epoch)
+        self._view.install(self_id, current)
+
+    def found(self, self_id: NodeId, metadata: ClusterMetadata, done: Callable[[StorageError | None], None]) -> None:
+        """Take epoch 1, as every founding member does; acceptors begin with it accepted. `done` once it is synced."""
+        assert self._view.metadata is None
+        writes: list[tuple[TreeId, bytes, bytes | None]] = [(META_TREE, METADATA_KEY, metadata.encode())]
+        state: AcceptorState | None = None
+        if self_id in metadata.control:
+            first = Ballot(1, metadata.control[0], 0)
+            me = AcceptorId(self_id, metadata.members[self_id].incarnation)
+            state = AcceptorState(REGISTER, me, first, first, metadata.encode())
+            writes.append((REGISTERS_TREE, REGISTER, state.encode()))
+
+        def written(error: StorageError | None) -> None:
+            if error is None:
+                self._begin(self_id, metadata, state)
+                self._newest_epoch = int(metadata.epoch)
+                self._view.install(self_id, metadata)
+            done(error)
+
+        self._engine.write(writes, Durability.ALWAYS, written)
+
+    def _begin(self, self_id: NodeId, metadata: ClusterMetadata, state: AcceptorState | None) -> None:
+        nonce = int.from_bytes(self._random_bytes(8), "big")
+        self._ballots = BallotSource(self_id, nonce)
+        if self_id in metadata.control:
+            me = AcceptorId(self_id, metadata.members[self_id].incarnation)
+            complete = state is not None
+            self._acceptor = Acceptor(REGISTER, me, config=metadata.generation, state=state, complete=complete)
+            if not complete:
+                log.error("this node's promises are gone: it has no vote in the control set any more")
+
+    def _installed(self, metadata: ClusterMetadata) -> None:
+        self._newest_epoch = max(self._newest_epoch, int(metadata.epoch))
+
+    # -- this node's copy
+
+    def learn(self, metadata: ClusterMetadata, done: Callable[[], None] | None = None) -> None:
+        """Take a copy that some member believes in: sync it, then believe it. `done` also when it is old."""
+        current = self._view.metadata
+        assert current is not None
+        if metadata.cluster_id != current.cluster_id:
+            raise ProtocolError("metadata of another cluster")
+        if metadata.epoch <= self._newest_epoch:
+            if done is not None:
+                done()
+            return
+        self._newest_epoch = int(metadata.epoch)
+        writes = ((META_TREE, METADATA_KEY, metadata.encode()),)
+        self._engine.write(writes, Durability.ALWAYS, partial(self._kept, metadata, done))
+
+    def _kept(self, metadata: ClusterMetadata, done: Callable[[], None] | None, error: StorageError | None) -> None:
+        if error is not None:
+            return  # a failed store stops the node by another way
+        current = self._view.metadata
+        if current is None or metadata.epoch > current.epoch:
+            log.info("metadata in force", epoch=int(metadata.epoch))
+            self._view.install(self._view.self_id, metadata)
+        if done is not None:
+            done()
+
+    # -- changing it
+
+    async def change(self, change: Change, timeout_s: float) -> ClusterMetadata:
+        """Change the metadata; returns what was chosen, which this node already believes.
+
+        Raises NotApplied (the change's own, or `no_quorum` when the control set has no majority) or OutcomeUnknown.
+        """
+        async with self._changing:
+            current = self._view.metadata
+            if current is None or self._ballots is None:
+                raise NotApplied("this node is not part of a cluster yet", reason=Reason.NOT_READY)
+            ended = trio.Event()
+            outcomes: list[Outcome] = []
+
+            def decided(outcome: Outcome) -> None:
+                outcomes.append(outcome)
+                ended.set()
+
+            refusals: list[LeafdbError] = []
+            proposed = partial(_apply, change, self._random_bytes(16), refusals)
+            acceptors = [AcceptorId(node, incarnation) for node, incarnation in current.acceptors()]
+            self._proposer = Proposer(
+                REGISTER, acceptors, config=current.generation, ballots=self._ballots, rng=self._rng
+            )
+            self._decided = decided
+            now = self._now()
+            self._perform(self._proposer.propose(proposed, now=now, deadline=now + timeout_s, deduplicates=True))
+            try:
+                await ended.wait()
+            finally:
+                self._wheel.remove(self)
+                self._proposer = self._decided = None
+            return await self._conclude(outcomes[0], refusals)
+
+    async def _conclude(self, outcome: Outcome, refusals: list[LeafdbError]) -> ClusterMetadata:
+        match outcome:
+            case Chosen(value=value):
+                assert value is not None
+                chosen = decode(value)
+                believed = trio.Event()
+                self.learn(chosen, believed.set)
+                await believed.wait()
+                return chosen
+            case Refused(reason=reason):
+                if refusals and reason == str(_REFUSED):
+                    raise refusals[-1]
+                raise NotApplied(
+                    "the control set has no majority: buckets and topology cannot be changed until it is back",
+                    reason=Reason.NO_QUORUM,
+                )
+            case Unknown(reason=reason):
+                raise OutcomeUnknown(f"the change may have been made ({reason}); look before repeating it",
+                                     acks=0, required=1)  # fmt: skip
+            case _:
+                assert_never(outcome)
+
+    # -- messages
+
+    def on_request(self, node: NodeId, body: bytes) -> None:
+        """A REGISTER frame: a proposer speaks to our acceptor."""
+        message = _message(body)
+        if not isinstance(message, Prepare | Accept) or message.register != REGISTER:
+            raise ProtocolError("no request to the metadata register")
+        if self._acceptor is not None:
+            self._perform_acceptor(self._acceptor.on_message(node, message))
+
+    def on_reply(self, node: NodeId, body: bytes) -> None:
+        """A REGISTER_REPLY frame: an acceptor answers our proposer."""
+        message = _message(body)
+        if isinstance(message, Prepare | Accept):
+            raise ProtocolError("a request where a register's answer is due")
+        if self._proposer is not None:
+            self._perform(self._proposer.on_message(node, message, self._now()))
+
+    def expired(self) -> None:
+        """The proposer's deadline."""
+        if self._proposer is not None:
+            self._perform(self._proposer.on_time(self._now()))
+
+    def _perform(self, effects: tuple[ProposerEffect, ...]) -> None:
+        for effect in effects:
+            match effect:
+                case Send(to=to, message=message):
+                    self._post(to, message)
+                case Decided(outcome=outcome):
+                    if self._decided is not None:
+                        self._decided(outcome)
+                case _:
+                    assert_never(effect)
+        self._wheel.remove(self)
+        deadline = self._proposer.deadline() if self._proposer is not None else None
+        if deadline is not None:
+            self._wheel.add(self, deadline)
+
+    def _perform_acceptor(self, effects: tuple[AcceptorEffect, ...]) -> None:
+        """Persist precedes Send: what was promised is synced before anybody hears of it."""
+        sends = [effect for effect in effects if isinstance(effect, Send)]
+        states = [effect.state for effect in effects if isinstance(effect, Persist)]
+        if not states:
+            self._say(sends, None)
+            return
+        writes = ((REGISTERS_TREE, REGISTER, states[-1].encode()),)
+        self._engine.write(writes, Durability.ALWAYS, partial(self._say, sends))
+
+    def _say(self, sends: list[Send], error: StorageError | None) -> None:
+        if error is None:
+            for effect in sends:
+                self._post(effect.to, effect.message)
+
+    def _post(self, to: NodeId, message: Message) -> None:
+        request = isinstance(message, Prepare | Accept)
+        body = cbor.dumps(to_wire(message))
+        if to != self._view.self_id:
+            number = MessageType.REGISTER if request else MessageType.REGISTER_REPLY
+            self._send(to, encode_frame(number, 0, body))
+        elif request:
+            self.on_request(to, body)
+        else:
+            self.on_reply(to, body)
+
+    def soon(self, callback: Callable[[], None]) -> None:
+        """Call once everything written so far is synced: never from inside this call unless it is already."""
+        self._engine.when_safe(self._engine.safe_sequence(Durability.ALWAYS), Durability.ALWAYS, lambda _: callback())
+
+    # -- fetching
+
+    def on_fetch(self, node: NodeId, body: bytes) -> bytes:
+        """The METADATA_REPLY body to a METADATA_FETCH."""
+        known = MetadataFetch.decode(body).epoch
+        current = self._view.metadata
+        if current is None or current.epoch <= known:
+            return MetadataReply(self._view.epoch, b"").encode()
+        return MetadataReply(int(current.epoch), current.encode()).encode()
+
+    def on_fetched(self, body: bytes, done: Callable[[], None] | None = None) -> None:
+        """A peer's METADATA_REPLY."""
+        reply = MetadataReply.decode(body)
+        if not reply.metadata:
+            if done is not None:
+                done()
+            return
+        try:
+            metadata = decode(reply.metadata)
+        except ValueError as error:
+            raise ProtocolError(f"a peer's metadata cannot be read: {error}") from None
+        self.learn(metadata, done)
+
+
+_REFUSED: Final = Reason.BAD_REQUEST
+
+
+def _apply(
+    change: Change, change_id: bytes, refusals: list[LeafdbError], current: bytes | None
+) -> bytes | Refusal | None:
+    if current is None:
+        return Refusal("the register was never written")
+    try:
+        return change(decode(current), change_id).encode()
+    except NotApplied as error:
+        refusals.append(error)
+        return Refusal(str(_REFUSED))
+
+
+def _message(body: bytes) -> Message:
+    try:
+        return from_wire(cbor.loads(body))
+    except ValueError as error:
+        raise ProtocolError(f"a malformed register message: {error}") from None
