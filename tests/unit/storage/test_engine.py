@@ -97,6 +97,7 @@ def test_flush_soon_brings_everything_into_tables(store: Store) -> None:
 def test_a_flush_waits_until_its_segment_is_sealed(store: Store) -> None:
     store.put(b"k", b"v")
     store.engine.flush_soon()
+    store.engine._maintenance.pump()
     assert not store.jobs._jobs, "the segment is still being written"
     store.settle()
     assert store.engine.stats().flushes == 1

@@ -1,0 +1,155 @@
+"""The same engine on real files, threads and a worker process, under a loop of its own."""
+
+from __future__ import annotations
+
+import errno
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from random import Random
+
+import pytest
+
+from leafdb.errors import StorageError, StoreLocked
+from leafdb.storage.engine import Engine
+from leafdb.storage.executor import ThreadExecutor
+from leafdb.storage.job_runner import ProcessJobRunner
+from leafdb.storage.lsm_tree import Page
+from leafdb.storage.settings import EngineConfig
+from leafdb.types import Durability, TreeId
+from leafdb.vfs.disk import DiskFileSystem
+
+TREE = TreeId(300)
+CONFIG = EngineConfig(memtable_bytes=200_000)
+
+
+class Loop:
+    """Runs callbacks on the test's thread, as the event loop would."""
+
+    def __init__(self) -> None:
+        self.queue: SimpleQueue[Callable[[], object]] = SimpleQueue()
+
+    def run_until(self, condition: Callable[[], bool], timeout_s: float = 30.0) -> None:
+        while not condition():
+            try:
+                self.queue.get(timeout=timeout_s)()
+            except Empty:
+                pytest.fail("nothing happened")
+
+
+class RealStore:
+    def __init__(self, root: Path) -> None:
+        self.loop = Loop()
+        self.log = ThreadExecutor(1, self.loop.queue.put, name="log")
+        self.readers = ThreadExecutor(2, self.loop.queue.put, name="read")
+        self.jobs = ProcessJobRunner(str(root), self.loop.queue.put)
+        self.failures: list[StorageError] = []
+        self.threads: set[str] = set()
+        try:
+            self.engine = Engine.open(
+                DiskFileSystem(root),
+                config=CONFIG,
+                log_executor=self.log,
+                read_executor=self.readers,
+                jobs=self.jobs,
+                now_s=lambda: 0.0,
+                on_failure=self.failures.append,
+            )
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        self.jobs.close()
+        self.log.close()
+        self.readers.close()
+
+    def close(self) -> None:
+        self.engine.close()
+        self.stop()
+
+
+def test_a_store_on_disk_with_threads_and_a_worker(tmp_path: Path) -> None:
+    root = tmp_path / "store"
+    store = RealStore(root)
+    store.engine.create_tree(TREE)
+    with pytest.raises(StoreLocked, match="is held by process"):
+        RealStore(root)
+    rng = Random(4)
+    model: dict[bytes, bytes | None] = {}
+    told: list[int] = []
+
+    def done(error: StorageError | None) -> None:
+        assert error is None
+        store.threads.add(threading.current_thread().name)
+        told.append(1)
+
+    writes = 3000
+    for number in range(writes):
+        key = b"%04d" % rng.randrange(1200)
+        value = None if rng.random() < 0.1 else rng.randbytes(100)
+        model[key] = value
+        store.engine.write([(TREE, key, value)], rng.choice(list(Durability)), done)
+        if number % 40 == 0:
+            store.engine.flush_batch()
+    store.loop.run_until(lambda: len(told) == writes)
+    assert store.threads == {threading.main_thread().name}
+    assert store.engine.stats().commits < writes / 4
+    store.loop.run_until(lambda: store.engine.stats().flushes >= 2)
+
+    found: dict[bytes, bytes | None] = {}
+
+    def keep(key: bytes) -> Callable[[tuple[bytes | None, int] | StorageError], None]:
+        def answered(answer: tuple[bytes | None, int] | StorageError) -> None:
+            assert not isinstance(answer, StorageError)
+            found[key] = answer[0]
+
+        return answered
+
+    for key in model:
+        store.engine.get_soon(TREE, key, keep(key))
+    store.loop.run_until(lambda: len(found) == len(model))
+    assert found == model
+    pages: list[Page | StorageError] = []
+    store.engine.scan_soon(TREE, b"", None, limit=5000, bytes_max=1 << 22, done=pages.append)
+    store.loop.run_until(lambda: bool(pages))
+    (page,) = pages
+    assert isinstance(page, Page)
+    alive = {key: value for key, value in model.items() if value is not None}
+    assert dict(page.items) == alive
+    store.engine.check()
+    last: list[StorageError | None] = []
+    store.engine.write([(TREE, b"last", b"words")], Durability.PERIODIC, last.append)
+    store.close()
+    assert last == [None]
+    assert not store.failures
+
+    again = RealStore(root)
+    assert again.engine.recovery.clean
+    assert again.engine.recovery.boot == 2
+    assert again.engine.get_now(TREE, b"last") == (b"words", writes + 1)
+    flushed: list[bool] = []
+    again.engine.flush_soon(lambda: flushed.append(True))
+    again.loop.run_until(lambda: bool(flushed))
+    for key in sorted(model)[:50]:
+        slot = again.engine.get_now(TREE, key)
+        assert slot is None or slot == (model[key], 0)
+    again.close()
+    assert sorted(path.name for path in root.iterdir()) == [
+        "CLEAN",
+        "CURRENT",
+        "IDENTITY",
+        "LOCK",
+        "MANIFEST-0000000002",
+        "tables",
+        "wal",
+    ]
+
+
+def test_a_directory_that_cannot_be_written_is_a_typed_error(tmp_path: Path) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_bytes(b"")
+    with pytest.raises(OSError) as caught:
+        DiskFileSystem(blocked / "store")
+    assert caught.value.errno == errno.ENOTDIR
