@@ -20,7 +20,6 @@ import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from os import urandom
 
 from leafdb.errors import CorruptionError, DiskFull, StoreFailed
 from leafdb.storage import identity as stamp
@@ -151,9 +150,8 @@ def _identity(fs: FileSystem, config: EngineConfig) -> tuple[Identity, bool]:
         fs.mkdir(WAL_DIRECTORY)
         fs.mkdir(TABLES_DIRECTORY)
         fs.sync_dir("")
-        store_id = config.store_id or urandom(STORE_ID_BYTES)
-        assert len(store_id) == STORE_ID_BYTES, "a store id has sixteen bytes"
-        identity = Identity(store_id=store_id)
+        assert len(config.store_id) == STORE_ID_BYTES, "a store id has sixteen bytes"
+        identity = Identity(store_id=config.store_id)
         stamp.write_identity(fs, identity)
     return identity, identity.boot == 0
 

@@ -38,5 +38,5 @@ class EngineConfig:
     """A longer manifest is replaced by a snapshot."""
     file_number_lease: int = limits.FILE_NUMBER_LEASE
     """File numbers are made durable in blocks of so many before any of them is used."""
-    store_id: bytes | None = None
-    """Sixteen bytes that name a new store; None: random. Only used when the store is made."""
+    store_id: bytes = bytes(16)
+    """Sixteen bytes to name the store by, drawn by the owner. Used only when the store is made."""
