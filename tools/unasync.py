@@ -46,11 +46,9 @@ RENAMES = {
     "anext": "next",
     "anyio_driver": "blocking_driver",
     "async_bucket": "sync_bucket",
-    "async_client": "sync_client",
     "async_client_over": "client_over",
     "async_handle": "sync_handle",
     "async_scan": "sync_scan",
-    "async_stories": "sync_stories",
     "connect_async": "connect",
 }
 
@@ -93,6 +91,10 @@ def _async_edits(source: str, lines: list[str]) -> Iterator[Edit]:
             column = len(lines[row - 1].encode()[: node.col_offset].decode())
             assert lines[row - 1].startswith(word, column), f"line {row}: expected {word!r}"
             yield (row, column), (row, column + len(word)), ""
+        elif isinstance(node, ast.comprehension) and node.is_async:
+            row, line = node.target.lineno, lines[node.target.lineno - 1]
+            column = line.rindex("async for ", 0, len(line.encode()[: node.target.col_offset].decode()))
+            yield (row, column), (row, column + len("async ")), ""
 
 
 def _name_edits(source: str, used: set[str]) -> Iterator[Edit]:

@@ -273,5 +273,6 @@ def _reason(error: BaseException) -> str:
         inner = inner.exceptions[0]
     if isinstance(inner, OSError):
         error = inner
-    text = error.strerror if isinstance(error, OSError) else None
-    return text or str(error) or type(error).__name__
+    if isinstance(error, OSError) and error.errno:
+        return os.strerror(error.errno)
+    return str(error) or type(error).__name__

@@ -58,8 +58,8 @@ class BlockingConnection:
     """An established connection. `deadline`s are times of `time.monotonic`."""
 
     __slots__ = (
-        "_dead", "_heard_at", "_kernel_ms", "_lock", "_next_id", "_poll", "_reader", "_reading", "_send_lock", "_socket",
-        "facts", "waiting",
+        "_dead", "_heard_at", "_kernel_ms", "_lock", "_next_id", "_poll", "_reader", "_reading", "_send_lock",
+        "_socket", "facts", "waiting",
     )  # fmt: skip
 
     def __init__(self, sock: socket.socket, reader: FrameReader, facts: ServerFacts) -> None:

@@ -5,7 +5,7 @@ Repeating is safe, and done, for
 - any request of which nothing was sent: the next node is asked at once; when none could be reached, all again
   later;
 - an answer that proves nothing was applied, for a reason that may pass (`Reason` says which);
-- a read, whatever became of it.
+- a read, whatever became of it; one whose connection was lost moves on to the next node at once.
 
 Never after OutcomeUnknown. A write whose bytes may have gone out and that got no answer *is* OutcomeUnknown. A read
 gives one node half of the time that is left, so that a node which hangs does not cost the whole deadline.
@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from typing import Final, NamedTuple, Protocol, TypeVar
 
 from leafdb.client.core import Core
-from leafdb.client.effects import Exchange, ExchangeFailed, Expired, Operation, Sleep, Unsent
+from leafdb.client.effects import Exchange, ExchangeFailed, Expired, Operation, Severed, Sleep, Unsent
 from leafdb.client.retry import RETRIES_MAX, pause_s
 from leafdb.client.routing import NodeState, Place
 from leafdb.errors import (
@@ -133,7 +133,9 @@ def call(core: Core, request: Request, deadline: float, begun: Begun | None = No
                     outcome = failure
         if node is None:
             error = _none_reached(unreached)
-        elif isinstance(outcome, Unsent):
+        elif isinstance(outcome, Unsent) or (isinstance(outcome, Severed) and request.op_id is None):
+            # A read that lost its connection goes on to the next node as if it had not been sent: many are lost at once
+            # when a node dies, and they are no sign of overload, so they do not draw on the retry budget.
             node.failed(core.clock())
             unreached[str(node.address)] = outcome.reason
             tried.append(node)
@@ -213,11 +215,7 @@ def _broken(request: Request, node: NodeState, failure: ExchangeFailed) -> Leafd
             required=request.required(),
             node=address,
         )
-    if request.op_id is not None:
-        return _unknown(request, node, f"the connection to {address} was lost before it answered: {failure.reason}")
-    return ConnectFailed(
-        f"the connection to {address} was lost: {failure.reason}", attempts={address: failure.reason}, node=address
-    )
+    return _unknown(request, node, f"the connection to {address} was lost before it answered: {failure.reason}")
 
 
 def _unknown(request: Request, node: NodeState, message: str) -> OutcomeUnknown:

@@ -143,12 +143,9 @@ def begin(request: BucketCall) -> Exchange | None:
 def in_bucket(request: BucketCall, begun: Begun | None = None) -> Operation[Frame]:
     """Make the request, again with fresh properties when those it was bound to turn out to be old."""
     core, ref = request.ref.core, request.ref
+    properties: BucketProperties | None
     if begun is None:
-        if core.router.claim_refresh(core.clock()):
-            yield from refresh_ring(core, request.deadline)
-        properties = core.buckets.get(ref.name)
-        if properties is None or properties.conflict is not ref.conflict:
-            properties = yield from _fetch(ref, request.deadline)
+        properties = yield from ready(ref, request.deadline)
         request.bind(properties)
     else:
         properties = core.buckets.get(ref.name)
@@ -162,6 +159,17 @@ def in_bucket(request: BucketCall, begun: Begun | None = None) -> Operation[Fram
             raise
     request.bind(fresh)
     return (yield from call(core, request, request.deadline))
+
+
+def ready(ref: BucketRef, deadline: float) -> Operation[BucketProperties]:
+    """Fetch what is missing before a request to the bucket can be made: the ring, its properties."""
+    core = ref.core
+    if core.router.claim_refresh(core.clock()):
+        yield from refresh_ring(core, deadline)
+    properties = core.buckets.get(ref.name)
+    if properties is None or properties.conflict is not ref.conflict:
+        properties = yield from _fetch(ref, deadline)
+    return properties
 
 
 def _fetch(ref: BucketRef, deadline: float) -> Operation[BucketProperties]:

@@ -162,6 +162,8 @@ class Router:
         self._known = known
         self.several = len(known) > 1
         self.epoch = epoch
+        if epoch >= self.newest_epoch:
+            self._refresh_from = 0.0
         self.saw_epoch(epoch)
         self._view = _View(ring, nodes, self._zone)
 

@@ -12,7 +12,7 @@ from typing import Generic, TypeVar
 
 from leafdb.client import paging
 from leafdb.client.blocking_driver import BlockingDriver
-from leafdb.client.catalog import BucketRef, plan_read, plan_write
+from leafdb.client.catalog import BucketRef, plan_read, plan_write, ready
 from leafdb.client.codecs import Codec, encoded
 from leafdb.client.context import Blind, Context
 from leafdb.client.kv import Form, Get, prepare
@@ -32,7 +32,11 @@ class Handle(Generic[T]):
     """What the three handles share: the bucket, the codec, the driver; reads and batches in terms of a `form`."""
 
     def __init__(self, driver: BlockingDriver, ref: BucketRef, codec: Codec[T]) -> None:
-        if not callable(getattr(codec, "encode", None)) or not callable(getattr(codec, "decode", None)):
+        if (
+            isinstance(codec, type)
+            or not callable(getattr(codec, "encode", None))
+            or not callable(getattr(codec, "decode", None))
+        ):
             raise ClientMisuse(f"codec= is an instance with encode and decode, such as JSON(Cart), not {codec!r}")
         self._driver = driver
         self._ref = ref
@@ -71,6 +75,7 @@ class Handle(Generic[T]):
     ) -> list[A | Failed]:
         encoded_keys = [encode_key(key) for key in keys]
         plan = plan_read(self._ref, r, pr, sloppy, timeout, local)
+        self._driver.run(ready(self._ref, plan.deadline))
         return self._driver.run_all(Get(self._ref, each, plan, form).steps() for each in encoded_keys)
 
     def _write(
@@ -107,6 +112,7 @@ class Handle(Generic[T]):
             (prepare(self._ref, put.key, encoded(self._codec, put.value), put.after), ttl_ms(put.ttl)) for put in puts
         ]
         plan = plan_write(self._ref, w, pw, dw, sloppy, timeout)
+        self._driver.run(ready(self._ref, plan.deadline))
         return self._driver.run_all(PutCall(self._ref, prepared, plan, ttl_ms=ttl).steps() for prepared, ttl in checked)
 
     def _scan(
