@@ -135,3 +135,7 @@ REGISTER_RESEND_S: Final = 0.25
 assert BALLOT_JUMP_MAX < BALLOT_COUNTER_MAX
 assert REGISTER_BACKOFF_S_MIN < REGISTER_BACKOFF_S_MAX < REGISTER_RESEND_S
 assert METADATA_BYTES_MAX < FRAME_BYTES_MAX
+
+# -- scans, at a time and node: coordinated for clients, and pages read for other coordinators
+SCANS_MAX: Final = 16
+REPLICA_SCANS_MAX: Final = 64

@@ -102,6 +102,11 @@ def run_at(ring: Ring, n: int, start: bytes, stop: bytes, *, reverse: bool, part
     return Run(first, last - first + 1, max(low, start), min(high, stop), primaries)
 
 
+def holds(ring: Ring, node: NodeId, n: int, partitions: range) -> bool:
+    """Whether `node` is a primary of every one of the partitions."""
+    return all(ring.is_primary(node, PartitionId(partition), n) for partition in partitions)
+
+
 def partitions_between(ring: Ring, start: bytes, stop: bytes) -> range:
     """The partitions that the non-empty range touches."""
     assert start < stop
