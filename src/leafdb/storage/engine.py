@@ -384,7 +384,7 @@ class Engine:
         """Judge the pressure anew: something it looks at may have changed."""
         self._pressure.update(
             frozen_memtables=len(self._maintenance.frozen),
-            level0_tables=self._tables.level0_most(),
+            level0_tables=self._tables.level0_most,
             backlog_bytes=self._committer.backlog_bytes,
         )
 

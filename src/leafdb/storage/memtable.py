@@ -35,13 +35,15 @@ class TreeTable:
 
     def __init__(self) -> None:
         self.entries: dict[bytes, Slot] = {}
-        self._index: SortedList = SortedList()
+        self._index: SortedList | None = None  # most trees are never scanned within a generation
 
     def range(
         self, start: bytes, stop: bytes | None, *, limit: int, reverse: bool = False
     ) -> list[tuple[bytes, int, bytes | None]]:
         """The first `limit` entries with start <= key < stop in scan order, deletions among them."""
         index = self._index
+        if index is None:
+            index = self._index = SortedList()
         missing = len(self.entries) - len(index)
         if missing:
             index.update(islice(reversed(self.entries), missing))

@@ -64,7 +64,7 @@ def collect(
         tables=len(tables.version.tables),
         table_bytes=sum(meta.size for meta in tables.version.tables.values()),
         reader_bytes=sum(reader.memory_bytes for reader in tables.readers.values()),
-        level0_tables=tables.level0_most(),
+        level0_tables=tables.level0_most,
         block_cache_bytes=block_cache_bytes,
         reads_pending=reads.pending,
         reads_served=reads.served,

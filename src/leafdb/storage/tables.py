@@ -65,6 +65,8 @@ class Tables:
         self._closed = False
         self.version = version
         self.head = version
+        self.level0_most = _level0_most(version)
+        """The largest number of level-0 tables any tree has."""
         self.readers = readers
         self.unlinks_failed = 0
 
@@ -84,6 +86,7 @@ class Tables:
             self._on_failure(result, "the manifest cannot be written")
             return
         before, self.version = self.version, self.version.apply(edit)
+        self.level0_most = _level0_most(self.version)
         self._leaving.update(number for number in before.tables if number not in self.version.tables)
         self._on_published()
         if published is not None:
@@ -161,10 +164,6 @@ class Tables:
         self.readers.clear()
         self._manifest.close()
 
-    def level0_most(self) -> int:
-        """The largest number of level-0 tables any tree has."""
-        return max((len(tree.levels[0]) for tree in self.version.trees.values()), default=0)
-
     def check(self) -> None:
         self.version.check()
         self.head.check()
@@ -184,6 +183,10 @@ def open_readers(fs: FileSystem, metas: list[TableMeta], cache: BlockCache) -> l
             reader.close()
         raise
     return readers
+
+
+def _level0_most(version: Version) -> int:
+    return max((len(tree.levels[0]) for tree in version.trees.values()), default=0)
 
 
 def _remove(fs: FileSystem, paths: list[str], readers: list[TableReader]) -> int:
