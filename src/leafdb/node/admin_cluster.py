@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -77,7 +76,7 @@ async def facts(node: Node, args: Args) -> Answer:
         "boot": node.engine.recovery.boot,
         "version": node.version,
         "uptime_s": node.world.now() - node.started_at,
-        "pid": os.getpid(),
+        "pid": node.world.pid,
         "worker_pid": worker or 0,
         "memory_bytes": node.memory.held_bytes,
         "epoch": node.view.epoch,

@@ -65,6 +65,7 @@ async def real_world(data_dir: str) -> AsyncIterator[World]:
             jobs=jobs,
             boot_id=boot_id(),
             worker_pid=lambda: jobs.pid,
+            pid=os.getpid(),
         )
     finally:
         jobs.close()

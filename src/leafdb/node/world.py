@@ -36,3 +36,5 @@ class World:
     jobs: JobRunner
     boot_id: str
     worker_pid: Callable[[], int | None]
+    pid: int = 0
+    """This process, for whoever accounts for its CPU time; 0 in a simulated world."""

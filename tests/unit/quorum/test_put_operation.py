@@ -22,7 +22,7 @@ def test_decides_once_at_w_and_finishes_when_all_have_answered() -> None:
     put = operation()
     assert put.acked(A) is Step.NOTHING
     assert put.acked(B) is Step.DECIDED
-    assert not put.finished
+    assert put.waiting == {C: C}
     assert put.acked(C) is Step.NOTHING
     assert put.finished
     assert put.owed == []
