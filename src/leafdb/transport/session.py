@@ -33,6 +33,7 @@ from leafdb.limits import (
     OUTBOX_BYTES_PAUSE,
     RECEIVE_BYTES,
     SEND_BYTES,
+    SESSION_REQUESTS_MAX,
 )
 from leafdb.transport.budget import DecodeBudget
 from leafdb.transport.counters import TransportCounters
@@ -108,7 +109,8 @@ class Session:
         self.progress = 0
         """How often a blocked stream has taken bytes again; like `reads` and `frames`, for the sweeper."""
         self.requests_in_flight = 0
-        """For the node: requests of this session that it has not answered."""
+        """Requests of a client that are not answered yet: every frame it sends asks, every frame it is sent answers.
+        At SESSION_REQUESTS_MAX it is not read any more until some are. Peers are bounded by their own tables."""
 
     @property
     def remote(self) -> str:
@@ -118,7 +120,12 @@ class Session:
     @property
     def reading(self) -> bool:
         """Whether bytes are wanted now."""
-        return not self.starved and not self.backlog and self.outbox_bytes <= OUTBOX_BYTES_PAUSE
+        return (
+            not self.starved
+            and not self.backlog
+            and self.outbox_bytes <= OUTBOX_BYTES_PAUSE
+            and self.requests_in_flight < SESSION_REQUESTS_MAX
+        )
 
     # -- out
 
@@ -133,6 +140,10 @@ class Session:
             return self._overflow()
         self.outbox_bytes = size
         self._outbox.append(frame)
+        if self.requests_in_flight:
+            self.requests_in_flight -= 1
+            if self.requests_in_flight == SESSION_REQUESTS_MAX - 1:
+                self._mover.changed(self)
         if not self._queued:
             self._queued = True
             self._mover.dirty(self)
@@ -223,6 +234,8 @@ class Session:
             self.backlog = frames[FRAMES_PER_TURN:]
             frames = frames[:FRAMES_PER_TURN]
         on_frame = self._on_frame
+        if self.kind == "client":
+            self.requests_in_flight += len(frames)
         try:
             for message_type, request_id, body in frames:
                 if message_type <= _PONG:
