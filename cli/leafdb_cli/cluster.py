@@ -1,0 +1,124 @@
+"""`leafdb cluster`: founding, and whether the members agree."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+
+from leafdb_cli.node import COLUMNS as NODE_COLUMNS
+from leafdb_cli.render import Column, joined
+from leafdb_cli.session import Session, session_of
+
+app = typer.Typer(help="Found a cluster, see whether it agrees.", no_args_is_help=True, rich_markup_mode=None)
+
+INIT_TIMEOUT_S: Final = 30.0
+MEMBER_FIELDS: Final = ("name", "host", "zone", "client", "peer", "http")
+
+STATUS_COLUMNS: Final = [
+    Column("name"), Column("cluster_id"), Column("epoch"), Column("generation"), Column("agree"),
+    Column("control", show=joined),
+]  # fmt: skip
+
+
+@app.command()
+def init(
+    ctx: typer.Context,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The cluster's name.")],
+    member: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--member", metavar="SPEC", help="name=N,client=HOST:PORT[,peer=][,http=][,host=][,zone=]; repeat"
+        ),
+    ] = None,
+    file: Annotated[
+        Path | None, typer.Option("--members", metavar="FILE", help="A TOML file with a [[member]] table for each.")
+    ] = None,
+) -> None:
+    """Found a cluster, once, from a list of nodes that run and belong to none.
+
+    Where peer and http are left out they are the client's next two ports; host is the name, zone is default. Run
+    again with the same members it goes on where it was interrupted.
+    """
+    session = session_of(ctx, dry_run=True)
+    try:
+        members = [parse_member(spec) for spec in member or ()]
+        if file is not None:
+            members += [_completed(entry) for entry in tomllib.loads(file.read_text(encoding="utf-8"))["member"]]
+    except (ValueError, KeyError, TypeError) as error:
+        raise typer.BadParameter(f"{error}") from None
+    if not members:
+        raise typer.BadParameter("a cluster has members: give --member for each, or --members FILE")
+    doubles = {entry["name"] for entry in members if sum(entry["name"] == other["name"] for other in members) > 1}
+    if doubles:
+        raise typer.BadParameter(f"two members with the name {', '.join(sorted(doubles))}")
+    columns = [Column(field) for field in MEMBER_FIELDS]
+    if session.options.dry_run:
+        session.note(f"would found {name}")
+        session.output.items("MemberList", members, columns)
+        return
+    found(session, name, members)
+    session.output.items("MemberList", members, columns)
+    session.note(f"founded {name} with {len(members)} members")
+
+
+def found(session: Session, name: str, members: Sequence[Mapping[str, str]]) -> None:
+    """Ask the node the options name, or else the first member, to found the cluster."""
+    from leafdb.client.connect import connect
+    from leafdb_cli.options import url_of
+
+    url = (
+        url_of(session.options)
+        if session.options.node or session.options.cluster
+        else f"leafdb://{members[0]['client']}"
+    )
+    args = {"name": name, "members": [dict(entry) for entry in members]}
+    with connect(url, timeout=session.timeout_s(INIT_TIMEOUT_S), routing="listed") as client:
+        client.admin("cluster.init", args, changes=True)
+
+
+def parse_member(spec: str) -> dict[str, str]:
+    """A member from `name=N,client=HOST:PORT,...`. ValueError."""
+    fields: dict[str, str] = {}
+    for part in spec.split(","):
+        key, equals, value = part.partition("=")
+        if not equals or not value:
+            raise ValueError(f"{part!r} in {spec!r} is not FIELD=VALUE")
+        fields[key.strip()] = value.strip()
+    return _completed(fields)
+
+
+def _completed(given: Mapping[str, Any]) -> dict[str, str]:
+    fields = {key: str(value) for key, value in given.items()}
+    unknown = sorted(set(fields) - set(MEMBER_FIELDS))
+    if unknown:
+        raise ValueError(f"a member has {', '.join(MEMBER_FIELDS)}, not {', '.join(unknown)}")
+    if not fields.get("name") or not fields.get("client"):
+        raise ValueError("a member needs at least name= and client=")
+    host, _, port = fields["client"].rpartition(":")
+    if not host or not port.isdigit() or int(port) > 65_533:
+        raise ValueError(f"client={fields['client']} is not HOST:PORT")
+    fields.setdefault("peer", f"{host}:{int(port) + 1}")
+    fields.setdefault("http", f"{host}:{int(port) + 2}")
+    fields.setdefault("host", fields["name"])
+    fields.setdefault("zone", "default")
+    return {key: fields[key] for key in MEMBER_FIELDS}
+
+
+@app.command()
+def status(ctx: typer.Context) -> None:
+    """Show the cluster's identity, its control set, and whether all members hold the same epoch."""
+    session = session_of(ctx, watch=True)
+    session.watching(lambda: _show(session))
+
+
+def _show(session: Session) -> None:
+    reply = session.ask("cluster.status")
+    item = {key: value for key, value in reply.items() if key != "errors"}
+    item["cluster_id"] = bytes(reply["cluster_id"]).hex()
+    session.output.items("ClusterStatusList", [item], STATUS_COLUMNS, errors=reply.get("errors") or {})
+    if session.output.pretty:
+        session.output.items("NodeList", reply["members"], NODE_COLUMNS)

@@ -1,0 +1,52 @@
+"""`leafdb config`: what leafdbd would say about a configuration file, before it is asked to run with it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+from leafdb_cli import exits
+from leafdb_cli.exits import Quit
+from leafdb_cli.render import Column
+from leafdb_cli.session import session_of
+
+app = typer.Typer(help="Configuration of nodes.", no_args_is_help=True, rich_markup_mode=None)
+
+CHECK_S: Final = 30.0
+COLUMNS: Final = [Column("level"), Column("path"), Column("problem")]
+
+
+@app.command()
+def check(ctx: typer.Context, file: Annotated[Path, typer.Argument(metavar="FILE", help="A leafdb.toml.")]) -> None:
+    """Check a configuration file as leafdbd reads it: every problem at once, each with its path."""
+    session = session_of(ctx)
+    finished = subprocess.run(
+        [sys.executable, "-m", "leafdb.node.main", "--config", str(file), "--check"],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=CHECK_S,
+        check=False,
+    )
+    items = [
+        _item("warning", line.removeprefix("warning: "))
+        for line in finished.stdout.splitlines()
+        if line.startswith("warning: ")
+    ]
+    items += [_item("error", line.removeprefix("leafdbd: ")) for line in finished.stderr.splitlines() if line.strip()]
+    session.output.items("ConfigProblemList", items, COLUMNS)
+    if finished.returncode != 0:
+        count = sum(item["level"] == "error" for item in items)
+        raise Quit(exits.FAILED, f"{file}: {count} problem{'' if count == 1 else 's'}")
+    session.note(f"{file} is fine")
+
+
+def _item(level: str, line: str) -> dict[str, str]:
+    path, colon, problem = line.partition(": ")
+    if not colon or " " in path:
+        return {"level": level, "path": "", "problem": line}
+    return {"level": level, "path": path, "problem": problem}

@@ -1,0 +1,140 @@
+"""One run of the command line: its options, its client, its output; and the guard around every command.
+
+A command is a plain function: it takes what it needs from `session_of(ctx)`, raises whatever goes wrong, and prints
+through the session. `Guard` turns errors into a message on stderr and an exit code, once, for all of them.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import typer
+from typer.core import TyperGroup
+
+from leafdb.errors import LeafdbError
+from leafdb_cli import exits
+from leafdb_cli.exits import Quit
+from leafdb_cli.options import Options, url_of
+from leafdb_cli.render import Output
+
+if TYPE_CHECKING:
+    from leafdb.client.core import Routing
+    from leafdb.client.sync_client import Client
+
+WATCH_S: Final = 2.0
+TIMEOUT_S: Final = 5.0
+
+T = TypeVar("T")
+
+
+class Session:
+    """What a command works with."""
+
+    def __init__(self, options: Options, output: Output | None = None) -> None:
+        self.options = options
+        self.output = output or Output(options.output, no_color=options.no_color or bool(os.environ.get("NO_COLOR")))
+
+    def note(self, text: str) -> None:
+        """A line on stderr."""
+        self.output.note(text)
+
+    def timeout_s(self, default: float = TIMEOUT_S) -> float:
+        """What --timeout says, or this command's own."""
+        return default if self.options.timeout_s is None else self.options.timeout_s
+
+    @contextmanager
+    def client(self, *, routing: Routing = "ring", timeout_s: float = TIMEOUT_S) -> Iterator[Client]:
+        """A client for the nodes the options name."""
+        from leafdb.client.connect import connect
+
+        with connect(url_of(self.options), timeout=self.timeout_s(timeout_s), routing=routing) as client:
+            yield client
+
+    def ask(self, verb: str, args: Mapping[str, Any] | None = None, *, changes: bool = False) -> Mapping[str, Any]:
+        """One administrative verb, one answer."""
+        with self.client(routing="listed") as client:
+            return client.admin(verb, args, changes=changes)
+
+    def watching(self, show: Callable[[], T]) -> T:
+        """Show once, or with --watch again and again until interrupted."""
+        if not self.options.watch:
+            return show()
+        while True:
+            if self.output.pretty:
+                self.output.out.write("\x1b[H\x1b[2J")
+            try:
+                show()
+            except LeafdbError as error:
+                self.note(f"leafdb: {exits.explanation(error)}")
+            time.sleep(WATCH_S)
+
+    def confirm_loss(self, name: str, losses: list[str], *, understood: bool) -> None:
+        """Say what would be lost and have `name` typed; a script says --yes --i-understand-data-loss instead."""
+        for loss in losses:
+            self.note(loss)
+        if self.options.yes and understood:
+            return
+        if not (sys.stdin.isatty() and self.output.err.isatty()):
+            raise Quit(exits.USAGE, "this loses data: give --yes --i-understand-data-loss to do it without being asked")
+        self.output.err.write(f"type {name} to go on: ")
+        self.output.err.flush()
+        if sys.stdin.readline().strip() != name:
+            raise Quit(exits.FAILED, "nothing was done")
+
+
+def session_of(ctx: typer.Context, *, watch: bool = False, dry_run: bool = False) -> Session:
+    """The session of this run. An option this command would have to ignore is refused: silence would be a promise."""
+    session = ctx.find_root().obj
+    assert isinstance(session, Session)
+    if session.options.dry_run and not dry_run:
+        raise typer.BadParameter(f"'{ctx.command_path}' has no --dry-run; nothing was done")
+    if session.options.watch and not watch:
+        raise typer.BadParameter(f"'{ctx.command_path}' has no --watch; nothing was done")
+    return session
+
+
+class Guard(TyperGroup):
+    """The root of the command tree: every command runs inside its `invoke`."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command; whatever it raises becomes an exit code."""
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+            return result
+        except Quit as quit_:
+            if quit_.message:
+                _complain(quit_.message)
+            raise SystemExit(quit_.code) from None
+        except LeafdbError as error:
+            _complain(exits.explanation(error))
+            raise SystemExit(exits.exit_code(error)) from None
+        except KeyboardInterrupt:
+            _complain("interrupted")
+            raise SystemExit(exits.INTERRUPTED) from None
+        except OSError as error:
+            if error.errno == errno.EPIPE:
+                _abandon_stdout()
+                raise SystemExit(exits.OK) from None
+            _complain(f"{error.filename or 'input or output'}: {error.strerror or error}")
+            raise SystemExit(exits.FAILED) from None
+
+
+def _complain(message: str) -> None:
+    with suppress(OSError):
+        sys.stdout.flush()
+    with suppress(OSError):
+        sys.stderr.write(f"leafdb: {message}\n")
+        sys.stderr.flush()
+
+
+def _abandon_stdout() -> None:
+    """Nobody reads any more: what is still buffered goes nowhere, and the interpreter's last flush says nothing."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
