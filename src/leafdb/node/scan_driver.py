@@ -26,12 +26,21 @@ from leafdb.model.record import RecordError, decode, live
 from leafdb.node.coordinator import Coordinator, Place, not_enough
 from leafdb.node.get_driver import get_reply_body
 from leafdb.node.logs import Log
-from leafdb.node.scan_merge import RUN_PARTITIONS_MAX, MergedPage, ReplicaPage, Run, merge_pages, problem, run_at
+from leafdb.node.scan_merge import (
+    RUN_PARTITIONS_MAX,
+    MergedPage,
+    ReplicaPage,
+    Run,
+    merge_pages,
+    problem,
+    run_at,
+    whole_range,
+)
 from leafdb.node.scan_replica import RETRY_AFTER_S, ScanReplica, bucket_of
 from leafdb.node.view import BucketView
 from leafdb.quorum.policy import ImpossibleQuorum, TooFewMembers
 from leafdb.ring.ring import Ring
-from leafdb.ring.token import STORAGE_KEY_END, TOKEN_BYTES
+from leafdb.ring.token import TOKEN_BYTES
 from leafdb.storage.engine import Engine
 from leafdb.transport.peers import Peers
 from leafdb.transport.session import Session
@@ -69,8 +78,7 @@ class _Progress:
     __slots__ = ("_bytes_max", "_items_max", "_reverse", "_size", "full", "items", "start", "stop")
 
     def __init__(self, request: ScanRequest) -> None:
-        self.start = request.start
-        self.stop = min(request.stop or STORAGE_KEY_END, STORAGE_KEY_END)
+        self.start, self.stop = whole_range(request.start, request.stop)
         self.items: list[tuple[bytes, bytes]] = []
         self.full = False
         self._reverse = request.reverse

@@ -15,14 +15,14 @@ Positions are bounds between keys, the same in both directions: forward the scan
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from leafdb.model.record import merge
 from leafdb.ring.ring import Ring
 from leafdb.ring.token import STORAGE_KEY_END, TOKEN_BYTES, partition_range
 from leafdb.types import Conflict, NodeId, PartitionId, Token
 
-RUN_PARTITIONS_MAX = 256
+RUN_PARTITIONS_MAX: Final = 256
 
 
 class ReplicaPage(NamedTuple):
@@ -49,6 +49,13 @@ class Run(NamedTuple):
     start: bytes
     stop: bytes
     primaries: tuple[NodeId, ...]
+
+
+def whole_range(start: bytes, stop: bytes) -> tuple[bytes, bytes]:
+    """The range a client asked for, as positions with whole tokens; an empty `stop` is the end of everything. Storage
+    keys are longer than a token, so none lies between a position that was cut short and the same one filled up."""
+    low, high = start.ljust(TOKEN_BYTES, b"\0"), stop.ljust(TOKEN_BYTES, b"\0")
+    return low, min(high, STORAGE_KEY_END) if stop else STORAGE_KEY_END
 
 
 def merge_pages(pages: Sequence[ReplicaPage], conflict: Conflict, *, reverse: bool) -> MergedPage:
@@ -85,6 +92,7 @@ def problem(page: ReplicaPage, start: bytes, stop: bytes, *, reverse: bool) -> s
 
 def run_at(ring: Ring, n: int, start: bytes, stop: bytes, *, reverse: bool, partitions_max: int) -> Run:
     """The run the scan of [start, stop) reads next: from the partition of its first key on, or back from its last."""
+    assert len(start) >= TOKEN_BYTES
     assert start < stop
     at = _partition_below(ring, stop) if reverse else _partition_of(ring, start)
     primaries = ring.primaries(at, n)
@@ -114,8 +122,7 @@ def partitions_between(ring: Ring, start: bytes, stop: bytes) -> range:
 
 
 def _partition_of(ring: Ring, key: bytes) -> PartitionId:
-    """Where `key`, whole or cut short, falls."""
-    return ring.partition_of(Token(int.from_bytes(key[:TOKEN_BYTES].ljust(TOKEN_BYTES, b"\0"), "big")))
+    return ring.partition_of(Token(int.from_bytes(key[:TOKEN_BYTES], "big")))
 
 
 def _partition_below(ring: Ring, stop: bytes) -> PartitionId:

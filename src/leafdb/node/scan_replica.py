@@ -17,7 +17,7 @@ from leafdb.limits import REPLICA_SCANS_MAX
 from leafdb.node.coordinator import Coordinator
 from leafdb.node.scan_merge import RUN_PARTITIONS_MAX, ReplicaPage, holds, partitions_between
 from leafdb.node.view import BucketView
-from leafdb.ring.token import STORAGE_KEY_END
+from leafdb.ring.token import STORAGE_KEY_END, TOKEN_BYTES
 from leafdb.storage.engine import Engine
 from leafdb.storage.lsm_tree import Page
 from leafdb.transport.session import Session
@@ -47,8 +47,8 @@ class ScanReplica:
                 return
             if request.deadline_ms == 0:
                 raise DeadlineExceeded("the deadline had passed when the request came", stage="queue")
-            if not request.start < request.stop:
-                raise NotApplied("the range of a scan is empty", reason=Reason.BAD_REQUEST)
+            if not request.start < request.stop or len(request.start) < TOKEN_BYTES:
+                raise NotApplied("a range of no keys", reason=Reason.BAD_REQUEST)
             if self.serving >= REPLICA_SCANS_MAX or coordinator.memory.full or nursery is None:
                 raise Overloaded("this node reads as many pages as it may", retry_after=RETRY_AFTER_S)
         except LeafdbError as error:
