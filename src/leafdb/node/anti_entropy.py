@@ -1,0 +1,389 @@
+"""Anti-entropy: makes replicas of a range equal whatever happened, by comparing hash trees and merging what differs.
+
+    unclean start here, a peer back, hints given up, `repair run`  ->  debts  ->  exchanges  ->  records
+
+This object knows the reasons: each becomes debts (`debts`), durable before anything relies on them, with a task that
+people can watch (`repair_tasks`). Two workers take the next debt that can be worked off (`exchange_queue`), build the
+tree of its range (`range_scanner`) and exchange it with every peer that is owed (`exchanges`). A debt that cannot be
+worked off stays, over restarts too: nothing is ever given up.
+
+A peer that was away owes and is owed everything it shares with us; both sides may begin, and an exchange settles the
+debts of both. Equal ranges cost a scan on either side and two small messages.
+
+An incomplete range (`completeness`) is complete again when every debt in it is settled: then all other owners have been
+exchanged with since the store forgot. If none of them was complete either, writes may be lost, and that is said loudly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import trio
+
+from leafdb.errors import CorruptionError, NotApplied, Overloaded, Reason, StorageError
+from leafdb.hints.effects import MarkRange
+from leafdb.merkle.effects import Done, Failed
+from leafdb.node.boot import read_page
+from leafdb.node.completeness import Completeness
+from leafdb.node.debts import BOOT, OWED, Claim, Debts, Entry, Masks, boot_key
+from leafdb.node.exchange_queue import ExchangeQueue, Wait, Work
+from leafdb.node.exchanges import Exchanges
+from leafdb.node.logs import Log
+from leafdb.node.metrics import Metrics
+from leafdb.node.pace import Pace
+from leafdb.node.range_scanner import RangeScanner
+from leafdb.node.record_messages import Fetch, Mark, Offer, decode_request
+from leafdb.node.record_mover import ExchangeFault, Peer, PeerCalls, RecordMover
+from leafdb.node.record_store import RecordStore
+from leafdb.node.repair_tasks import RepairTasks
+from leafdb.node.replica import Replica
+from leafdb.node.shared_ranges import SharedRanges
+from leafdb.node.view import ClusterView
+from leafdb.ring.metadata import ClusterMetadata
+from leafdb.storage.engine import Engine
+from leafdb.types import BucketId, Durability, NodeId, PartitionId, TreeId
+from leafdb.wire.errors import encode_error
+from leafdb.wire.frame import encode_frame
+from leafdb.wire.hello import PeerFacts
+from leafdb.wire.registry import Lane, MessageType
+
+WORKERS: Final = 2
+"""Exchanges this node begins at once."""
+RECORDS_SERVED_MAX: Final = 4
+STORE_FAILED_WAIT_S: Final = 1.0
+
+log = Log("anti_entropy")
+
+
+class AntiEntropy:
+    """See the top of this file. `hints_for` counts what is kept here for a node; `tree` is the CHECKPOINTS tree."""
+
+    def __init__(
+        self,
+        *,
+        engine: Engine,
+        view: ClusterView,
+        replica: Replica,
+        completeness: Completeness,
+        metrics: Metrics,
+        peers: PeerCalls,
+        hints_for: Callable[[NodeId], int],
+        now: Callable[[], float],
+        now_ms: Callable[[], int],
+        tree: TreeId,
+    ) -> None:
+        self._engine = engine
+        self._view = view
+        self._completeness = completeness
+        self._metrics = metrics
+        self._peers = peers
+        self._tree = tree
+        self._boots: dict[NodeId, int] = {}
+        self._vouched: set[int] = set()
+        """Incomplete partitions that a complete peer has been exchanged with."""
+        self.possible_losses = 0
+        """Partitions that became complete although no owner had remembered everything."""
+        self._serving = 0
+        self._closing = False
+        self._changed = trio.Event()
+        self._last_sequence = 0
+        pace = Pace(now)
+        self.debts = Debts(self._write)
+        self.tasks = RepairTasks(now_ms)
+        self._shared = SharedRanges(view)
+        self._scanner = RangeScanner(engine, pace)
+        self._mover = RecordMover(view=view, store=RecordStore(replica, pace), peers=peers, metrics=metrics,
+                                  marked=self._take_mark)  # fmt: skip
+        self.queue = ExchangeQueue(self.debts, self._shared, connected=self._connected, hints_for=hints_for, now=now)
+        self.exchanges = Exchanges(
+            view=view, debts=self.debts, completeness=completeness, scanner=self._scanner, mover=self._mover,
+            pace=pace, peers=peers, now=now, admit=lambda peer: not self.queue.hints_first(peer), ended=self._ended,
+        )  # fmt: skip
+        view.on_install.append(self._installed)
+
+    # -- life
+
+    async def load(self) -> None:
+        """Take what the store remembers. Raises StorageError."""
+        start = b""
+        while True:
+            page = await read_page(self._engine, self._tree, start, None, durability=Durability.ALWAYS)
+            for key, value in page.items:
+                self._load(key, value)
+            if page.next_key is None:
+                break
+            start = page.next_key
+        if self.debts.pending:
+            self.tasks.begin("left from before the restart", self.debts.all())
+
+    def _load(self, key: bytes, value: bytes) -> None:
+        try:
+            if key[0] == OWED:
+                self.debts.load(key, value)
+            elif key[0] == BOOT:
+                self._boots[NodeId(int.from_bytes(key[1:], "big"))] = int.from_bytes(value, "big")
+        except ValueError as error:
+            raise CorruptionError(f"the debts of this store cannot be read: {error}") from None
+
+    async def run(self) -> None:
+        """Work off debts, and answer peers, until cancelled."""
+        try:
+            async with trio.open_nursery() as nursery:
+                self.exchanges.nursery = nursery
+                self._require_proof()
+                for number in range(WORKERS):
+                    nursery.start_soon(self._work, name=f"anti-entropy worker {number}")
+                try:
+                    await trio.sleep_forever()
+                finally:
+                    # What ends now ends because we do: it is no news of any peer.
+                    self._closing = True
+        finally:
+            self.exchanges.nursery = None
+
+    # -- reasons
+
+    def mark(self, effect: MarkRange) -> None:
+        """Hints were refused or given up: the range owes the target an exchange. In the log before this returns, so
+        before whatever is dropped for it."""
+        masks = {
+            (effect.target, effect.bucket): 1 << effect.partition & self._shared.held(effect.target, effect.bucket)
+        }
+        self._owe(masks, f"hints for {self._view.name_of(effect.target)} were given up")
+
+    def distrust(self) -> None:
+        """This store was not shut down cleanly: everything it shares with anybody is to be compared."""
+        self._owe(self._shared.with_all(), "this node was not shut down cleanly")
+
+    def start_repair(self, bucket: BucketId | None) -> int:
+        """Compare everything this node shares with others, or that in one bucket; answers the task's number."""
+        found = self._view.buckets.get(bucket) if bucket is not None else None
+        reason = "repair of every bucket" if found is None else f"repair of {found.properties.name}"
+        masks = self._shared.with_all(bucket)
+        self._owe(masks, reason)
+        return self.tasks.begin(reason, masks)
+
+    def on_session_up(self, node: NodeId) -> None:
+        """The bulk lane to a peer is up: what it is owed can begin. If it was started anew, it is owed everything."""
+        self.queue.up(node)
+        session = self._peers.session(node, Lane.BULK)
+        facts = session.facts if session is not None else None
+        if isinstance(facts, PeerFacts) and self._boots.get(node) != facts.boot:
+            if node in self._boots:
+                self._away(node)
+            self._boots[node] = facts.boot
+            self._write([(boot_key(node), facts.boot.to_bytes(8, "big"))])
+        self._wake()
+
+    def on_session_down(self, node: NodeId) -> None:
+        """The bulk lane to a peer broke: from now on it may miss something, and we may."""
+        self.debts.spoil(node)
+        self.exchanges.lose(node)
+        if not self._closing:
+            self._away(node)
+
+    def _away(self, node: NodeId) -> None:
+        self._owe(self._shared.with_peer(node), f"{self._view.name_of(node)} was away")
+
+    def _owe(self, masks: Masks, reason: str) -> None:
+        if any(masks.values()):
+            self.debts.add(masks)
+            self.tasks.begin(reason, masks)
+            self._wake()
+
+    # -- messages
+
+    def on_message(self, node: NodeId, body: bytes) -> None:
+        """An EXCHANGE or EXCHANGE_REPLY frame of a peer. Raises ProtocolError."""
+        self.exchanges.on_message(node, body)
+
+    def on_records(self, session: Peer, node: NodeId, request_id: int, body: bytes) -> None:
+        """A RECORDS frame of a peer. Raises ProtocolError."""
+        request = decode_request(body)
+        nursery = self.exchanges.nursery
+        if nursery is None or self._serving >= RECORDS_SERVED_MAX:
+            busy = Overloaded("this node moves enough records already", retry_after=0.2)
+            session.send(encode_frame(MessageType.ERROR, request_id, encode_error(busy)))
+            return
+        self._serving += 1
+        nursery.start_soon(self._serve, session, request_id, request, name="records for a peer")
+
+    async def _serve(self, session: Peer, request_id: int, request: Fetch | Offer | Mark) -> None:
+        try:
+            await self._mover.serve(session, request_id, request)
+        finally:
+            self._serving -= 1
+
+    async def _take_mark(self, mark: Mark) -> None:
+        """A peer passes on a debt; returns when it is on our disk."""
+        bucket, target = BucketId(mark.bucket), NodeId(mark.target)
+        if target == self._view.self_id:
+            masks = {slot: mask & 1 << mark.partition for slot, mask in self._shared.with_all(bucket).items()}
+        else:
+            masks = {(target, bucket): self._shared.shared(target, bucket) & 1 << mark.partition}
+        if not any(masks.values()):
+            raise NotApplied("this node does not hold that range", reason=Reason.BAD_REQUEST)
+        self._owe(masks, f"hints for {self._view.name_of(target)} were given up")
+        await self._synced()
+
+    async def _synced(self) -> None:
+        """Return when every debt made so far is on the disk. Raises StorageError."""
+        over = trio.Event()
+        problems: list[StorageError] = []
+
+        def safe(error: StorageError | None) -> None:
+            if error is not None:
+                problems.append(error)
+            over.set()
+
+        self._engine.when_safe(self._last_sequence, Durability.ALWAYS, safe)
+        await over.wait()
+        if problems:
+            raise problems[0]
+
+    # -- the work
+
+    async def _work(self) -> None:
+        while True:
+            try:
+                stray = self.queue.stray()
+                work = stray or self.queue.next(self._view.self_id)
+                if isinstance(work, Wait):
+                    with trio.move_on_after(work.seconds):
+                        await self._changed.wait()
+                elif stray:
+                    await self._pass_on(work)
+                else:
+                    await self._exchange(work)
+            except StorageError as error:
+                log.error("anti-entropy cannot use the store", reason=str(error))
+                await trio.sleep(STORE_FAILED_WAIT_S)
+
+    async def _exchange(self, work: Work) -> None:
+        """One range with every peer that is owed it: one tree for all of them."""
+        bucket = self._view.buckets.get(work.bucket)
+        if bucket is None:
+            await trio.lowlevel.checkpoint()
+            return
+        claims = [self.debts.claim(peer, work.bucket, work.partition) for peer in work.peers]
+        try:
+            tree = await self._scanner.tree(bucket, self.exchanges.span(work.partition))
+            for claim in claims:
+                if not claim.spoilt and self.debts.owes(claim) and self._connected(claim.peer):
+                    end = await self.exchanges.initiate(claim, bucket, tree)
+                    judge = self.queue.succeeded if isinstance(end, Done) else self.queue.failed
+                    judge(claim.peer)
+                self.debts.release(claim)
+        except StorageError as error:
+            for claim in claims:
+                self.tasks.failed(claim, str(error))
+                self.queue.failed(claim.peer)
+        finally:
+            for claim in claims:
+                self.debts.release(claim)
+            self._wake()
+
+    async def _pass_on(self, work: Work) -> None:
+        """Give a debt in a range that is not ours to a node that holds it."""
+        ring, bucket = self._view.ring, self._view.buckets.get(work.bucket)
+        (target,) = work.peers
+        claim = self.debts.claim(target, work.bucket, work.partition)
+        try:
+            if ring is None or bucket is None:
+                raise ExchangeFault("nothing is known of the bucket yet")
+            holders = ring.primaries(work.partition, bucket.properties.n)
+            owner = next((node for node in holders if node != target and self._connected(node)), target)
+            await self._mover.pass_on(owner, Mark(work.bucket, work.partition, target))
+            if self.debts.settle(claim):
+                self.tasks.settled(claim)
+        except ExchangeFault as error:
+            self.tasks.failed(claim, str(error))
+            self.queue.failed(target)
+        finally:
+            self.debts.release(claim)
+
+    def _ended(self, claim: Claim, end: Done | Failed, peer_complete: bool) -> None:
+        """An exchange, ours or theirs, is over."""
+        self.tasks.moved(claim, end.counts)
+        if isinstance(end, Failed):
+            if claim.bucket in self._view.buckets:
+                self.tasks.failed(claim, end.reason)
+                log.debug("exchange given up", member=self._view.name_of(claim.peer), reason=end.reason)
+            return
+        self._metrics.exchanges_total += 1
+        self._metrics.exchange_keys_differing_total += end.counts.keys
+        if self.debts.settle(claim):
+            if peer_complete:
+                self._vouched.add(claim.partition)
+            self.tasks.settled(claim)
+            self._prove((claim.partition,))
+
+    # -- completeness
+
+    def _require_proof(self) -> None:
+        """What is incomplete owes every other owner an exchange; where there is none, there is nothing to wait for."""
+        incomplete = self._completeness.incomplete
+        if incomplete and self._view.ring is not None:
+            wanted = sum(1 << partition for partition in incomplete)
+            masks = {slot: mask & wanted for slot, mask in self._shared.with_all().items()}
+            self._owe(masks, "this store has forgotten something")
+            self._prove(incomplete)
+
+    def _prove(self, partitions: tuple[int, ...]) -> None:
+        """Of these partitions, those in which nothing is owed any more are complete."""
+        proved = [
+            partition
+            for partition in partitions
+            if not self._completeness.complete(partition) and not self.debts.partition_owed(partition)
+        ]
+        for partition in proved:
+            self._completeness.proved(PartitionId(partition))
+            if partition not in self._vouched:
+                self.possible_losses += 1
+        if proved and not self._completeness.incomplete:
+            self._vouched.clear()
+            log.info("this store is complete again")
+            if self.possible_losses:
+                log.error("writes may be lost: no owner remembered everything", partitions=self.possible_losses)
+
+    # -- what else changes
+
+    def _installed(self, _: ClusterMetadata) -> None:
+        self.debts.keep(self._shared.held)
+        self.tasks.keep(self._shared.held)
+        if self.exchanges.nursery is not None:
+            self._prove(self._completeness.incomplete)
+        self._wake()
+
+    def _connected(self, peer: NodeId) -> bool:
+        return self._peers.session(peer, Lane.BULK) is not None
+
+    def _wake(self) -> None:
+        event, self._changed = self._changed, trio.Event()
+        event.set()
+
+    def _write(self, entries: Sequence[Entry]) -> None:
+        writes = [(self._tree, key, value) for key, value in entries]
+        try:
+            self._last_sequence = self._engine.write(writes, Durability.ALWAYS, None)
+        except StorageError as error:
+            # The store has failed for good and the node is ending; what it did not store it does not confirm either.
+            log.error("debts cannot be stored", reason=str(error))
+
+    # -- for people
+
+    @property
+    def pending(self) -> int:
+        """Exchanges still owed, to peers that can be reached or not."""
+        return self.debts.pending
+
+    def report(self) -> list[dict[str, Any]]:
+        """A line per repair since the start."""
+        return self.tasks.report(self._connected)
+
+    def check(self) -> None:
+        """The invariants of the parts."""
+        self.debts.check()
+        self.tasks.check()
+        self.exchanges.check()

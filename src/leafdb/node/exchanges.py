@@ -1,0 +1,218 @@
+"""All exchanges under way at this node: those it began and those it answers; which message belongs to which.
+
+A message of EXCHANGE or EXCHANGE_REPLY is the map of its machine's message; the two that open an exchange also carry
+`complete`: whether the sender's store has forgotten nothing of the range.
+
+Bounds: an initiator runs in a worker of `anti_entropy`, so there are as many as workers. ANSWERED_MAX exchanges are
+answered at once, ANSWERS_MAX are kept waiting with them, and to more than that the answer is: busy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Final
+
+import trio
+
+from leafdb.codec import cbor
+from leafdb.codec.fields import as_map
+from leafdb.errors import ProtocolError, StorageError
+from leafdb.merkle.effects import Counts, Done, ExchangeConfig, Failed
+from leafdb.merkle.exchange import Initiator
+from leafdb.merkle.messages import (
+    AnyMessage,
+    Branches,
+    Compare,
+    Equal,
+    Refusal,
+    Refuse,
+    Reply,
+    Request,
+    from_wire,
+)
+from leafdb.merkle.responder import Responder
+from leafdb.merkle.tree import Tree
+from leafdb.node.completeness import Completeness
+from leafdb.node.debts import Claim, Debts
+from leafdb.node.exchange_driver import ExchangeDriver, Inbox
+from leafdb.node.pace import Pace
+from leafdb.node.range_scanner import Range, RangeScanner
+from leafdb.node.record_mover import PeerCalls, RecordMover
+from leafdb.node.view import BucketView, ClusterView
+from leafdb.ring.token import partition_range
+from leafdb.types import NodeId, PartitionId
+from leafdb.wire.frame import encode_frame
+from leafdb.wire.registry import Lane, MessageType
+
+ANSWERED_MAX: Final = 2
+ANSWERS_MAX: Final = 8
+REPLY_TIMEOUT_S: Final = 60.0
+IDLE_TIMEOUT_S: Final = 180.0
+
+Ended = Callable[[Claim, Done | Failed, bool], None]
+"""(claim, how it ended, whether the peer is complete for the range)."""
+
+
+class Exchanges:
+    """See the top of this file. `admit` says whether an exchange with a peer is welcome now."""
+
+    def __init__(
+        self,
+        *,
+        view: ClusterView,
+        debts: Debts,
+        completeness: Completeness,
+        scanner: RangeScanner,
+        mover: RecordMover,
+        pace: Pace,
+        peers: PeerCalls,
+        now: Callable[[], float],
+        admit: Callable[[NodeId], bool],
+        ended: Ended,
+    ) -> None:
+        self.config = ExchangeConfig(reply_timeout_s=REPLY_TIMEOUT_S, idle_timeout_s=IDLE_TIMEOUT_S)
+        self.nursery: trio.Nursery | None = None
+        """Where answers run; none are given while it is None."""
+        self._view = view
+        self._debts = debts
+        self._completeness = completeness
+        self._scanner = scanner
+        self._mover = mover
+        self._pace = pace
+        self._peers = peers
+        self._now = now
+        self._admit = admit
+        self._ended = ended
+        self._number = 0
+        self._initiated: dict[tuple[NodeId, int], Inbox] = {}
+        self._answered: dict[tuple[NodeId, int], Inbox] = {}
+        self._answering = trio.Semaphore(ANSWERED_MAX)
+
+    def span(self, partition: PartitionId) -> Range:
+        """The storage keys of a partition."""
+        assert self._view.ring is not None
+        return partition_range(partition, self._view.ring.partitions)
+
+    def lose(self, peer: NodeId) -> None:
+        """The session with a peer is gone."""
+        for inboxes in (self._initiated, self._answered):
+            for (node, _), inbox in inboxes.items():
+                if node == peer:
+                    inbox.lose("the session was lost")
+
+    # -- ours
+
+    async def initiate(self, claim: Claim, bucket: BucketView, tree: Tree) -> Done | Failed:
+        """Compare a range of ours, of which `tree` was built since it was claimed, with the peer's."""
+        self._number += 1
+        slot = (claim.peer, self._number)
+        inbox = self._initiated[slot] = Inbox(claim.peer)
+        machine = Initiator(
+            self.config,
+            peer=claim.peer,
+            exchange=self._number,
+            bucket=claim.bucket,
+            partition=claim.partition,
+            tree=tree,
+        )
+        try:
+            driver = self._driver(machine, inbox, bucket, claim.partition)
+            end = await driver.run(machine.start(self._now()))
+        finally:
+            del self._initiated[slot]
+        self._ended(claim, end, inbox.peer_complete)
+        return end
+
+    # -- theirs
+
+    def on_message(self, node: NodeId, body: bytes) -> None:
+        """An EXCHANGE or EXCHANGE_REPLY frame. ProtocolError when it is malformed."""
+        try:
+            fields = as_map(cbor.loads(body), "message")
+            message = from_wire(fields)
+        except ValueError as error:
+            raise ProtocolError(f"a malformed exchange message: {error}") from None
+        slot = (node, message.exchange)
+        inbox = self._initiated.get(slot) if isinstance(message, Reply) else self._answered.get(slot)
+        if isinstance(message, Compare):
+            if inbox is None:
+                self._compare(node, message, complete=fields.get("complete") is True)
+        elif inbox is not None:
+            if isinstance(message, Equal | Branches):
+                inbox.peer_complete = fields.get("complete") is True
+            inbox.put(message)
+
+    def _compare(self, node: NodeId, message: Compare, *, complete: bool) -> None:
+        refusal = self._refusal(node, message)
+        if refusal is not None:
+            self._post(message.partition, node, Refuse(message.exchange, refusal))
+            return
+        assert self.nursery is not None
+        inbox = self._answered[node, message.exchange] = Inbox(node)
+        inbox.peer_complete = complete
+        claim = self._debts.claim(node, message.bucket, message.partition)
+        self.nursery.start_soon(self._answer, inbox, claim, message, name="answered exchange")
+
+    def _refusal(self, node: NodeId, message: Compare) -> Refusal | None:
+        view = self._view
+        ring = view.ring
+        bucket = view.buckets.get(message.bucket)
+        if ring is None or bucket is None:
+            return Refusal.NO_BUCKET
+        if message.partition >= ring.partitions:
+            return Refusal.NOT_OWNER
+        if not {node, view.self_id} <= set(ring.primaries(message.partition, bucket.properties.n)):
+            return Refusal.NOT_OWNER
+        if self.nursery is None or len(self._answered) >= ANSWERS_MAX or not self._admit(node):
+            return Refusal.BUSY
+        return None
+
+    async def _answer(self, inbox: Inbox, claim: Claim, compare: Compare) -> None:
+        try:
+            async with self._answering:
+                bucket = self._view.buckets.get(compare.bucket)
+                if bucket is not None and not inbox.lost:
+                    end = await self._answer_with(inbox, claim, compare, bucket)
+                    self._ended(claim, end, inbox.peer_complete)
+        finally:
+            self._debts.release(claim)
+            del self._answered[inbox.peer, compare.exchange]
+
+    async def _answer_with(self, inbox: Inbox, claim: Claim, compare: Compare, bucket: BucketView) -> Done | Failed:
+        try:
+            tree = await self._scanner.tree(bucket, self.span(compare.partition))
+        except StorageError as error:
+            self._post(compare.partition, inbox.peer, Refuse(compare.exchange, Refusal.BUSY))
+            return Failed(str(error), Counts())
+        machine = Responder(self.config, peer=inbox.peer, exchange=compare.exchange, tree=tree, now=self._now())
+        effects = machine.on_message(inbox.peer, compare, self._now())
+        return await self._driver(machine, inbox, bucket, claim.partition).run(effects)
+
+    # -- both
+
+    def _driver(
+        self, machine: Initiator | Responder, inbox: Inbox, bucket: BucketView, partition: PartitionId
+    ) -> ExchangeDriver:
+        return ExchangeDriver(
+            machine,
+            inbox=inbox,
+            bucket=bucket,
+            span=self.span(partition),
+            scanner=self._scanner,
+            mover=self._mover,
+            pace=self._pace,
+            post=partial(self._post, partition),
+            now=self._now,
+        )
+
+    def _post(self, partition: PartitionId, to: NodeId, message: AnyMessage) -> bool:
+        fields = message.to_wire()
+        if isinstance(message, Compare | Equal | Branches):
+            fields["complete"] = self._completeness.complete(partition)
+        number = MessageType.EXCHANGE if isinstance(message, Request) else MessageType.EXCHANGE_REPLY
+        return self._peers.send(to, Lane.BULK, encode_frame(number, 0, cbor.dumps(fields)))
+
+    def check(self) -> None:
+        """The bounds hold."""
+        assert len(self._answered) <= ANSWERS_MAX

@@ -1,0 +1,117 @@
+"""What travels in RECORDS and RECORDS_REPLY: records asked for, records given, and a debt passed on to those it
+concerns. One map each (docs/formats/repair.md).
+
+    fetch   bucket, keys                  -> records: one for each of the first keys, as many as fit; empty: none here
+    offer   bucket, keys, records         -> results: a ReplicaStatus for each
+    mark    bucket, partition, target     -> results: one
+
+Keys are encoded keys without their tokens: the receiver computes those itself, and so finds out about malformed ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from leafdb.codec.fields import as_bytes, as_int, int_field, list_field
+from leafdb.limits import EXCHANGE_KEYS_MAX, FRAME_BYTES_MAX, NODE_ID_MAX, PARTITIONS_MAX
+from leafdb.wire.body import decode_map, encode_map, refusing
+from leafdb.wire.control import ENCODED_KEY_BYTES_MAX, U32
+
+
+class Fetch(NamedTuple):
+    """Show me your records of these keys."""
+
+    bucket: int
+    keys: tuple[bytes, ...]
+
+    def encode(self) -> bytes:
+        """The body."""
+        return encode_map({"bucket": self.bucket, "keys": list(self.keys)})
+
+
+class Offer(NamedTuple):
+    """Merge my records of these keys into yours."""
+
+    bucket: int
+    keys: tuple[bytes, ...]
+    records: tuple[bytes, ...]
+
+    def encode(self) -> bytes:
+        """The body."""
+        return encode_map({"bucket": self.bucket, "keys": list(self.keys), "records": list(self.records)})
+
+
+class Mark(NamedTuple):
+    """`target` may have missed something of this range, which you hold and I do not: it is yours to mend."""
+
+    bucket: int
+    partition: int
+    target: int
+
+    def encode(self) -> bytes:
+        """The body."""
+        return encode_map({"bucket": self.bucket, "partition": self.partition, "target": self.target})
+
+
+class Records(NamedTuple):
+    """Answers a Fetch."""
+
+    records: tuple[bytes, ...]
+
+    def encode(self) -> bytes:
+        """The body."""
+        return encode_map({"records": list(self.records)})
+
+
+class Results(NamedTuple):
+    """Answers an Offer or a Mark: `ReplicaStatus` numbers."""
+
+    results: tuple[int, ...]
+
+    def encode(self) -> bytes:
+        """The body."""
+        return encode_map({"results": list(self.results)})
+
+
+@refusing("a request about records")
+def decode_request(body: bytes) -> Fetch | Offer | Mark:
+    """The request in a RECORDS body."""
+    fields = decode_map(body, "a request about records")
+    bucket = int_field(fields, "bucket", high=U32)
+    if "target" in fields:
+        partition = int_field(fields, "partition", high=PARTITIONS_MAX - 1)
+        return Mark(bucket, partition, int_field(fields, "target", low=1, high=NODE_ID_MAX))
+    keys = _bytes_list(fields, "keys", low=1, high=ENCODED_KEY_BYTES_MAX)
+    if not keys:
+        raise ValueError("no keys")
+    if "records" not in fields:
+        return Fetch(bucket, keys)
+    records = _bytes_list(fields, "records", low=1, high=FRAME_BYTES_MAX)
+    if len(records) != len(keys):
+        raise ValueError(f"{len(keys)} keys with {len(records)} records")
+    return Offer(bucket, keys, records)
+
+
+@refusing("records asked for")
+def decode_records(body: bytes, keys: int) -> Records:
+    """The answer to a Fetch of so many keys: at least one record, at most one each."""
+    records = _bytes_list(decode_map(body, "records asked for"), "records", low=0, high=FRAME_BYTES_MAX)
+    if not 0 < len(records) <= keys:
+        raise ValueError(f"{len(records)} records for {keys} keys")
+    return Records(records)
+
+
+@refusing("results of records")
+def decode_results(body: bytes, records: int) -> Results:
+    """The answer to an Offer of so many records, or to a Mark."""
+    fields = decode_map(body, "results of records")
+    results = tuple(as_int(result, "result", high=255) for result in list_field(fields, "results", items_max=records))
+    if len(results) != records:
+        raise ValueError(f"{len(results)} results for {records} records")
+    return Results(results)
+
+
+def _bytes_list(fields: Mapping[str, Any], name: str, *, low: int, high: int) -> tuple[bytes, ...]:
+    values = list_field(fields, name, items_max=EXCHANGE_KEYS_MAX)
+    return tuple(as_bytes(value, name, low=low, high=high) for value in values)

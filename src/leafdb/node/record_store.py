@@ -1,0 +1,148 @@
+"""Many records of this replica at once, for repair: read when they may be shown, merged when there is room.
+
+Everything still goes record by record through `replica`; here is only the waiting, in small groups and at the pace of
+background work. What is refused because the node has too much to do is tried again for a while.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Final
+
+import trio
+
+from leafdb.errors import StorageError
+from leafdb.model.hlc import LeaseExhausted
+from leafdb.node.key_queue import ReplicaOverloaded
+from leafdb.node.pace import Pace
+from leafdb.node.replica import Replica
+from leafdb.node.view import BucketView
+from leafdb.storage.reads import ReadsOverloaded
+
+GROUP_KEYS_MAX: Final = 32
+GROUP_BYTES_MAX: Final = 128 * 1024
+TRIES_MAX: Final = 100
+RETRY_S: Final = 0.1
+BUSY: Final = (ReplicaOverloaded, ReadsOverloaded, LeaseExhausted)
+
+Item = tuple[bytes, bytes]
+"""A storage key and a record."""
+
+
+class RecordStore:
+    """The replica's records, several at a time."""
+
+    def __init__(self, replica: Replica, pace: Pace) -> None:
+        self._replica = replica
+        self._pace = pace
+
+    async def read(self, bucket: BucketView, keys: Sequence[bytes]) -> list[bytes | None]:
+        """The record of each key, None where there is none. Raises StorageError."""
+        found: list[bytes | None] = []
+        for start in range(0, len(keys), GROUP_KEYS_MAX):
+            group = keys[start : start + GROUP_KEYS_MAX]
+            for _ in range(TRIES_MAX):
+                answers, problem = await self._read_group(bucket, group)
+                if problem is None:
+                    found += answers
+                    break
+                if not isinstance(problem, BUSY):
+                    raise _as_storage_error(problem)
+                await trio.sleep(RETRY_S)
+            else:
+                raise StorageError("too many reads wait for the disk")
+        return found
+
+    async def merge(self, bucket: BucketView, items: Sequence[Item]) -> list[Exception | None]:
+        """Merge each record; the error of each that was not merged, None for those that are as durable as their
+        bucket promises."""
+        errors: list[Exception | None] = []
+        for group in _groups(items):
+            results = await self._merge_group(bucket, group)
+            for _ in range(TRIES_MAX):
+                again = [place for place, error in enumerate(results) if isinstance(error, BUSY)]
+                if not again:
+                    break
+                await trio.sleep(RETRY_S)
+                for place, error in zip(
+                    again, await self._merge_group(bucket, [group[place] for place in again]), strict=True
+                ):
+                    results[place] = error
+            errors += results
+        return errors
+
+    async def _read_group(
+        self, bucket: BucketView, keys: Sequence[bytes]
+    ) -> tuple[list[bytes | None], Exception | None]:
+        answers: list[bytes | None] = [None] * len(keys)
+        problems: list[Exception] = []
+        waiting = _Waiting(len(keys))
+
+        def shown(place: int, value: bytes | None, error: Exception | None) -> None:
+            answers[place] = value
+            if error is not None:
+                problems.append(error)
+            waiting.one_less()
+
+        began = self._pace.begin()
+        for place, key in enumerate(keys):
+            self._replica.read(bucket.tree, key, bucket.durability, partial(shown, place))
+        await self._pace.spent(began)
+        await waiting.over.wait()
+        return answers, problems[0] if problems else None
+
+    async def _merge_group(self, bucket: BucketView, items: Sequence[Item]) -> list[Exception | None]:
+        results: list[Exception | None] = [None] * len(items)
+        waiting = _Waiting(len(items))
+
+        def merged(place: int, error: Exception | None) -> None:
+            results[place] = error
+            waiting.one_less()
+
+        try:
+            self._replica.admit()
+        except (ReplicaOverloaded, StorageError) as error:
+            return [error] * len(items)
+        began = self._pace.begin()
+        for place, (key, record) in enumerate(items):
+            done: Callable[[Exception | None], None] = partial(merged, place)
+            self._replica.merge(bucket.tree, key, record, bucket.conflict, bucket.durability, done)
+        await self._pace.spent(began)
+        await waiting.over.wait()
+        return results
+
+
+class _Waiting:
+    """So many callbacks are still to come."""
+
+    __slots__ = ("_left", "over")
+
+    def __init__(self, count: int) -> None:
+        self._left = count
+        self.over = trio.Event()
+        if not count:
+            self.over.set()
+
+    def one_less(self) -> None:
+        self._left -= 1
+        if not self._left:
+            self.over.set()
+
+
+def _groups(items: Sequence[Item]) -> Iterator[list[Item]]:
+    """Groups of bounded count and size, one item at least."""
+    group: list[Item] = []
+    size = 0
+    for item in items:
+        if group and (len(group) == GROUP_KEYS_MAX or size + len(item[1]) > GROUP_BYTES_MAX):
+            yield group
+            group, size = [], 0
+        group.append(item)
+        size += len(item[1])
+    if group:
+        yield group
+
+
+def _as_storage_error(error: Exception) -> StorageError:
+    return error if isinstance(error, StorageError) else StorageError(str(error))

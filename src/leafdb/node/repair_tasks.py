@@ -1,0 +1,143 @@
+"""Repairs as people see them: why each was begun, how far it is, what it moved, what went wrong last.
+
+A task is a view of the debts it was begun for, never the debts themselves: it goes when it is done or the node stops,
+they do not. One reason has one running task: more debts for the same reason make it longer.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Final
+
+from leafdb.merkle.effects import Counts
+from leafdb.node.debts import Claim, Masks
+from leafdb.types import BucketId, NodeId
+
+FINISHED_KEPT_MAX: Final = 32
+
+
+class RepairTask:
+    """One of them. `remaining`: what has not been exchanged since the task was begun."""
+
+    __slots__ = (
+        "bytes", "done", "keys_differing", "keys_received", "keys_sent", "last_error", "number", "reason", "remaining",
+        "started_ms",
+    )  # fmt: skip
+
+    def __init__(self, number: int, reason: str, started_ms: int) -> None:
+        self.number = number
+        self.reason = reason
+        self.started_ms = started_ms
+        self.remaining: dict[tuple[NodeId, BucketId], int] = {}
+        self.done = 0
+        self.keys_differing = 0
+        self.keys_sent = 0
+        self.keys_received = 0
+        self.bytes = 0
+        self.last_error = ""
+
+    @property
+    def left(self) -> int:
+        """How many ranges remain."""
+        return sum(mask.bit_count() for mask in self.remaining.values())
+
+    def includes(self, claim: Claim) -> bool:
+        """Whether the range is among those that remain."""
+        return bool(self.remaining.get((claim.peer, claim.bucket), 0) >> claim.partition & 1)
+
+    def cut(self, slot: tuple[NodeId, BucketId], kept: int) -> None:
+        """Of this peer and bucket only `kept` remains; the rest is done."""
+        before = self.remaining.get(slot, 0)
+        self.done += (before & ~kept).bit_count()
+        if before & kept:
+            self.remaining[slot] = before & kept
+        else:
+            self.remaining.pop(slot, None)
+
+    def line(self, reachable: Callable[[NodeId], bool]) -> dict[str, Any]:
+        """For `repair status`."""
+        state = "done"
+        if self.remaining:
+            state = "running" if any(reachable(peer) for peer, _ in self.remaining) else "waiting"
+        return {
+            "task": self.number,
+            "reason": self.reason,
+            "state": state,
+            "partitions_total": self.done + self.left,
+            "partitions_done": self.done,
+            "keys_differing": self.keys_differing,
+            "keys_sent": self.keys_sent,
+            "keys_received": self.keys_received,
+            "bytes": self.bytes,
+            "started_at": self.started_ms,
+            "last_error": self.last_error,
+        }
+
+
+class RepairTasks:
+    """All tasks of one node since its start."""
+
+    def __init__(self, now_ms: Callable[[], int]) -> None:
+        self._now_ms = now_ms
+        self._active: dict[str, RepairTask] = {}
+        self._finished: deque[RepairTask] = deque(maxlen=FINISHED_KEPT_MAX)
+        self._last_number = 0
+
+    def begin(self, reason: str, masks: Masks) -> int:
+        """These ranges are owed for this reason; answers the task's number."""
+        task = self._active.get(reason)
+        if task is None:
+            self._last_number += 1
+            task = self._active[reason] = RepairTask(self._last_number, reason, self._now_ms())
+        for slot, mask in masks.items():
+            if mask:
+                task.remaining[slot] = task.remaining.get(slot, 0) | mask
+        self._retire()
+        return task.number
+
+    def moved(self, claim: Claim, counts: Counts) -> None:
+        """What an exchange of this range found and moved, whether it came to its end or not."""
+        for task in self._active.values():
+            if task.includes(claim):
+                task.keys_differing += counts.keys
+                task.keys_sent += counts.sent
+                task.keys_received += counts.received
+                task.bytes += counts.bytes + counts.compared_bytes
+
+    def settled(self, claim: Claim) -> None:
+        """This range was exchanged to its end."""
+        slot = (claim.peer, claim.bucket)
+        for task in self._active.values():
+            if task.includes(claim):
+                task.cut(slot, task.remaining[slot] ^ 1 << claim.partition)
+        self._retire()
+
+    def failed(self, claim: Claim, reason: str) -> None:
+        """An exchange of this range was given up; it will be tried again."""
+        for task in self._active.values():
+            if task.includes(claim):
+                task.last_error = reason
+
+    def keep(self, allowed: Callable[[NodeId, BucketId], int]) -> None:
+        """Nothing outside `allowed` needs to be done any more."""
+        for task in self._active.values():
+            for slot in list(task.remaining):
+                task.cut(slot, allowed(*slot))
+        self._retire()
+
+    def report(self, reachable: Callable[[NodeId], bool]) -> list[dict[str, Any]]:
+        """A line per task, in order of their numbers."""
+        tasks = sorted((*self._finished, *self._active.values()), key=lambda task: task.number)
+        return [task.line(reachable) for task in tasks]
+
+    def _retire(self) -> None:
+        for reason, task in list(self._active.items()):
+            if not task.remaining:
+                del self._active[reason]
+                self._finished.append(task)
+
+    def check(self) -> None:
+        """Finished tasks have nothing left, active ones have."""
+        assert all(task.remaining and all(task.remaining.values()) for task in self._active.values())
+        assert not any(task.remaining for task in self._finished)

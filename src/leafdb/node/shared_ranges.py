@@ -1,0 +1,58 @@
+"""Which partitions two nodes hold copies of, as bits of one number, for one ring."""
+
+from __future__ import annotations
+
+from leafdb.node.view import ClusterView
+from leafdb.ring.ring import Ring
+from leafdb.types import BucketId, NodeId, PartitionId
+
+
+class SharedRanges:
+    """Answers from the view's present ring; what was worked out is kept until that changes."""
+
+    def __init__(self, view: ClusterView) -> None:
+        self._view = view
+        self._ring: Ring | None = None
+        self._held: dict[int, dict[NodeId, int]] = {}
+
+    def held(self, node: NodeId, bucket: BucketId) -> int:
+        """The partitions of a bucket that `node` holds by right; none of a bucket that is not there."""
+        found = self._view.buckets.get(bucket)
+        ring = self._view.ring
+        if found is None or ring is None:
+            return 0
+        if ring is not self._ring:
+            self._ring = ring
+            self._held.clear()
+        n = found.effective_n
+        by_node = self._held.get(n)
+        if by_node is None:
+            by_node = self._held[n] = _held(ring, n)
+        return by_node.get(node, 0)
+
+    def shared(self, peer: NodeId, bucket: BucketId) -> int:
+        """The partitions of a bucket that both `peer` and this node hold."""
+        return self.held(self._view.self_id, bucket) & self.held(peer, bucket)
+
+    def with_all(self, bucket: BucketId | None = None) -> dict[tuple[NodeId, BucketId], int]:
+        """Everything this node shares with others, or that in one bucket."""
+        members = self._view.metadata.members if self._view.metadata else {}
+        found: dict[tuple[NodeId, BucketId], int] = {}
+        for peer in members:
+            if peer != self._view.self_id:
+                found.update(self.with_peer(peer, bucket))
+        return found
+
+    def with_peer(self, peer: NodeId, bucket: BucketId | None = None) -> dict[tuple[NodeId, BucketId], int]:
+        """Everything this node shares with one peer, or that in one bucket."""
+        buckets = [BucketId(each) for each in self._view.buckets] if bucket is None else [bucket]
+        masks = {(peer, each): self.shared(peer, each) for each in buckets}
+        return {slot: mask for slot, mask in masks.items() if mask}
+
+
+def _held(ring: Ring, n: int) -> dict[NodeId, int]:
+    masks = {node: bytearray((ring.partitions + 7) // 8) for node in ring.loads}
+    for partition in range(ring.partitions):
+        for node in ring.primaries(PartitionId(partition), n):
+            masks[node][partition >> 3] |= 1 << (partition & 7)
+    return {node: int.from_bytes(mask, "little") for node, mask in masks.items()}
