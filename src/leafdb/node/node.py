@@ -179,8 +179,9 @@ class Node:
         )
         await load_hints(engine, ledger)
         self.anti_entropy = AntiEntropy(
-            engine=engine, view=view, replica=self.replica, completeness=self.completeness, wheel=self.wheel,
-            metrics=self.metrics, now=world.now, now_ms=world.now_ms, peers=self.peers, tree=CHECKPOINTS_TREE,
+            engine=engine, view=view, replica=self.replica, completeness=self.completeness,
+            hints_for=ledger.records, metrics=self.metrics, now=world.now, now_ms=world.now_ms, peers=self.peers,
+            tree=CHECKPOINTS_TREE,
         )  # fmt: skip
         await self.anti_entropy.load()
         hints_config = HintsConfig(age_s_max=self.config.repair.hint_age_max_s)
