@@ -26,7 +26,9 @@ FILES = {
     CLIENT / "async_handle.py": CLIENT / "sync_handle.py",
     CLIENT / "async_bucket.py": CLIENT / "sync_bucket.py",
     CLIENT / "async_client.py": CLIENT / "sync_client.py",
-    TESTS / "async_stories.py": TESTS / "sync_stories.py",
+    TESTS / "async_values.py": TESTS / "sync_values.py",
+    TESTS / "async_batches.py": TESTS / "sync_batches.py",
+    TESTS / "async_failures.py": TESTS / "sync_failures.py",
 }
 
 RENAMES = {

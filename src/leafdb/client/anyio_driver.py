@@ -15,7 +15,7 @@ from typing import Final, TypeVar
 
 import anyio
 from anyio.abc import TaskGroup
-from anyio.lowlevel import checkpoint, current_token
+from anyio.lowlevel import checkpoint, checkpoint_if_cancelled, current_token
 
 from leafdb.client.anyio_connection import STREAM_ERRORS, AnyioConnection, Slot, Transport
 from leafdb.client.batch import Batch, Ticket
@@ -77,6 +77,9 @@ class AnyioDriver:
     async def run(self, operation: Operation[T]) -> T:
         """Run one operation to its end."""
         self._check_usable()
+        return await self._drive(operation)
+
+    async def _drive(self, operation: Operation[T]) -> T:
         try:
             effect = next(operation)
             while True:
@@ -103,7 +106,7 @@ class AnyioDriver:
         self._check_usable()
         exchange = call.begin()
         if exchange is None:
-            return await self.run(call.steps())
+            return await self._drive(call.steps())
         outcome: Frame | ExchangeFailed
         try:
             outcome = await self._exchange(exchange)
@@ -114,7 +117,7 @@ class AnyioDriver:
                 return call.finish(outcome)
         except ExchangeFailed as failure:
             outcome = failure
-        return await self.run(call.steps(Begun(exchange.node, outcome)))
+        return await self._drive(call.steps(Begun(exchange.node, outcome)))
 
     async def run_all(self, operations: Iterable[Operation[T]]) -> list[T | Failed]:
         """Run many operations, pipelined; results in their order."""
@@ -185,6 +188,7 @@ class AnyioDriver:
         connection = self._connections.get(exchange.node)
         if connection is None or connection.dead is not None:
             connection = await self._connect(exchange.node, exchange.deadline)
+        await checkpoint_if_cancelled()  # what is cancelled already is not sent
         (slot,) = connection.submit(((exchange.message_type, exchange.body),))
         return await connection.wait(slot, exchange.deadline)
 
@@ -209,7 +213,8 @@ class AnyioDriver:
             return connection
         attempt = self._attempts.get(node)
         if attempt is None:
-            assert self._tasks is not None
+            if self._closed or self._tasks is None:
+                raise Unsent("the client was closed")
             attempt = self._attempts[node] = _Attempt()
             self._tasks.start_soon(self._serve, node, attempt)
         with anyio.CancelScope(deadline=deadline):

@@ -61,6 +61,9 @@ class BlockingDriver:
     def run(self, operation: Operation[T]) -> T:
         """Run one operation to its end."""
         self._check_usable()
+        return self._drive(operation)
+
+    def _drive(self, operation: Operation[T]) -> T:
         try:
             effect = next(operation)
             while True:
@@ -84,7 +87,7 @@ class BlockingDriver:
         self._check_usable()
         exchange = call.begin()
         if exchange is None:
-            return self.run(call.steps())
+            return self._drive(call.steps())
         outcome: Frame | ExchangeFailed
         try:
             outcome = self._exchange(exchange)
@@ -95,7 +98,7 @@ class BlockingDriver:
                 return call.finish(outcome)
         except ExchangeFailed as failure:
             outcome = failure
-        return self.run(call.steps(Begun(exchange.node, outcome)))
+        return self._drive(call.steps(Begun(exchange.node, outcome)))
 
     def run_all(self, operations: Iterable[Operation[T]]) -> list[T | Failed]:
         """Run many operations, pipelined; results in their order."""
@@ -182,6 +185,8 @@ class BlockingDriver:
             connection = self._connections.get(node)
             if connection is not None and connection.dead is None:
                 return connection
+            if self._closed:
+                raise Unsent("the client was closed")
             turn = self._connecting.setdefault(node, threading.Lock())
         until = min(deadline, time.monotonic() + CONNECT_S_MAX)
         if not turn.acquire(timeout=max(0.0, until - time.monotonic())):

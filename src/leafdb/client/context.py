@@ -44,7 +44,7 @@ class Context:
         self._sealed = sealed
 
     @classmethod
-    def from_bytes(cls, data: bytes) -> Context:
+    def from_bytes(cls, data: bytes | bytearray | memoryview) -> Context:
         """The context that `bytes(context)` gave. Raises DataError when these bytes are none."""
         if not isinstance(data, bytes | bytearray | memoryview):
             raise ClientMisuse(f"a context is carried as bytes, not {type(data).__name__}")

@@ -1,0 +1,139 @@
+"""The public face: its names, its types, its weight, and the twin that is generated from the other."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import inspect
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import leafdb
+import leafdb.errors
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[2]
+SNIPPETS = HERE / "typing_negative"
+
+
+def load_unasync() -> Any:
+    spec = importlib.util.spec_from_file_location("unasync", ROOT / "tools" / "unasync.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_generated_client_is_up_to_date(capsys: pytest.CaptureFixture[str]) -> None:
+    assert load_unasync().main(["--check"]) == 0, capsys.readouterr().err
+
+
+def test_a_stale_twin_and_a_rule_nobody_needs_are_found(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    unasync = load_unasync()
+    source, target = tmp_path / "async_x.py", tmp_path / "sync_x.py"
+    source.write_text("async def f(x):  # AsyncScan\n    return [await y async for y in x]\n")
+    monkeypatch.setattr(unasync, "FILES", {source: target})
+    monkeypatch.setattr(unasync, "ROOT", tmp_path)
+    monkeypatch.setattr(unasync, "RENAMES", {"AsyncScan": "Scan"})
+    monkeypatch.setattr(unasync, "PHRASES", {})
+    assert unasync.main(["--check"]) == 1
+    target.write_text(unasync.generate(source.read_text(), "async_x.py", set()))
+    assert target.read_text().splitlines()[1:] == ["def f(x):  # Scan", "    return [y for y in x]"]
+    assert unasync.main(["--check"]) == 0
+    target.write_text(target.read_text().replace("return", "yield"))
+    assert unasync.main(["--check"]) == 1
+    monkeypatch.setattr(unasync, "RENAMES", {"AsyncScan": "Scan", "AsyncGone": "Gone"})
+    assert unasync.main(["--check"]) == 1
+    assert "AsyncGone" in capsys.readouterr().err
+
+
+def test_every_public_name_is_there_and_no_other() -> None:
+    for name in leafdb.__all__:
+        assert getattr(leafdb, name) is not None
+        assert name in dir(leafdb)
+    assert not hasattr(leafdb, "no_such_name")
+    assert sorted(leafdb.__all__) == sorted(set(leafdb.__all__))
+    tree = ast.parse(Path(leafdb.__file__).read_text())
+    typed = {
+        alias.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("leafdb.")
+        for alias in node.names
+    }
+    assert typed == set(leafdb.__all__), "what type checkers see and what is there differ"
+
+
+def test_the_pinned_names_are_public() -> None:
+    pinned = """connect connect_async BLIND Blind Found Missing Conflict Sibling Written Item Failed Put Context Raw
+        Text JSON CBOR Codec Key Merge Client AsyncClient SiblingBucket Bucket LwwBucket AsyncSiblingBucket AsyncBucket
+        AsyncLwwBucket Scan LeafdbError ConfigError ClientMisuse ContextMismatch DataError OpenFailed ConnectFailed
+        NotApplied NotEnoughReplicas Overloaded OutcomeUnknown DeadlineExceeded ServerBug Reason"""
+    assert set(pinned.split()) <= set(leafdb.__all__)
+
+
+def test_every_error_says_whose_fault_it_is() -> None:
+    for name in leafdb.__all__:
+        kind = getattr(leafdb, name)
+        if isinstance(kind, type) and issubclass(kind, leafdb.LeafdbError):
+            assert kind is getattr(leafdb.errors, name)
+            assert kind.outcome in ("not_applied", "unknown", "none")
+            assert isinstance(kind.retryable, bool)
+
+
+def test_both_faces_have_the_same_methods() -> None:
+    for name in ("Client", "SiblingBucket", "Bucket", "LwwBucket", "Scan"):
+        sync, other = getattr(leafdb, name), getattr(leafdb, f"Async{name}")
+        public = {each for each in dir(sync) if not each.startswith("_")}
+        assert public == {each for each in dir(other) if not each.startswith("_")}
+        for each in public - {"cursor", "name"}:
+            mine, theirs = inspect.signature(getattr(sync, each)), inspect.signature(getattr(other, each))
+            assert list(mine.parameters) == list(theirs.parameters)
+
+
+def test_defaults_are_the_pinned_ones() -> None:
+    create = inspect.signature(leafdb.Client.create_bucket).parameters
+    pinned = {
+        "n": 3, "r": "quorum", "w": "quorum", "pr": 0, "pw": 0, "dw": 0, "conflict": "siblings",
+        "durability": "always", "ttl": None, "sloppy": True, "exist_ok": False,
+    }  # fmt: skip
+    assert {name: create[name].default for name in pinned} == pinned
+    connect = inspect.signature(leafdb.connect).parameters
+    pinned = {"tls": None, "auth": None, "zone": None, "timeout": 5.0, "routing": "ring"}
+    assert {name: connect[name].default for name in pinned} == pinned
+    scan = inspect.signature(leafdb.SiblingBucket.scan).parameters
+    assert (scan["cursor"].default, scan["limit"].default, scan["page_size"].default) == (None, None, 256)
+
+
+def test_results_are_values() -> None:
+    context = leafdb.Context(1, b"sealed")
+    assert leafdb.Found(b"v", context) == leafdb.Found(b"v", context)
+    assert repr(leafdb.BLIND) == "BLIND"
+    assert leafdb.Context.from_bytes(bytes(context)) == context
+    assert hash(leafdb.Context.from_bytes(bytearray(bytes(context)))) == hash(context)
+    assert bytes(context)[:9] == b"\x01" + (1).to_bytes(8, "big")
+    for wrong in (b"", b"\x02" + bytes(20), bytes(context)[:5], b"\x01" + bytes(20_000)):
+        with pytest.raises(leafdb.DataError):
+            leafdb.Context.from_bytes(wrong)
+    frozen: Any = leafdb.Failed(leafdb.DataError("x"))
+    with pytest.raises(AttributeError):
+        frozen.error = None
+
+
+def test_code_that_forgets_conflicts_does_not_type_check() -> None:
+    """mypy --strict reports an ignore that is not needed, so each marked line is an error or this test fails."""
+    pytest.importorskip("mypy")
+    marked = sum(len(re.findall(r"# type: ignore  # \w", path.read_text())) for path in SNIPPETS.glob("*.py"))
+    assert marked > 35
+    finished = subprocess.run(
+        [sys.executable, "-m", "mypy", "--no-pretty", str(SNIPPETS)],
+        cwd=ROOT, capture_output=True, text=True, timeout=250, check=False,
+    )  # fmt: skip
+    assert finished.returncode == 0, finished.stdout
