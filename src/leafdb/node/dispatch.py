@@ -8,8 +8,6 @@ later through the session.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Final
-
 from leafdb.node import get_driver, put_driver
 from leafdb.node.coordinator import Coordinator
 from leafdb.node.replica_service import ReplicaService
@@ -27,8 +25,9 @@ PeerHandler = Callable[[Session, NodeId, int, bytes], None]
 class ClientDispatch:
     """Frames of client sessions."""
 
-    def __init__(self, coordinator: Coordinator, others: Mapping[MessageType, Handler]) -> None:
-        self._coordinator: Final = coordinator
+    def bind(self, coordinator: Coordinator, others: Mapping[MessageType, Handler]) -> None:
+        """Say who handles what. Sessions are given the dispatch before the parts behind it exist."""
+        self._coordinator = coordinator
         self._others = {int(message_type): handler for message_type, handler in others.items()}
 
     def __call__(self, session: Session, message_type: int, request_id: int, body: bytes) -> None:
@@ -44,11 +43,12 @@ class ClientDispatch:
 class PeerDispatch:
     """Frames of peer sessions."""
 
-    def __init__(
+    def bind(
         self, coordinator: Coordinator, service: ReplicaService, others: Mapping[MessageType, PeerHandler]
     ) -> None:
-        self._coordinator: Final = coordinator
-        self._service: Final = service
+        """Say who handles what. Peers are given the dispatch before the parts behind it exist."""
+        self._coordinator = coordinator
+        self._service = service
         self._others = {int(message_type): handler for message_type, handler in others.items()}
 
     def __call__(self, session: Session, message_type: int, request_id: int, body: bytes) -> None:

@@ -81,6 +81,8 @@ class Node:
         self._failed = trio.Event()
         self._secret = secret
         self._boot_nonce = world.random_bytes(16)
+        self._client_dispatch = ClientDispatch()
+        self._peer_dispatch = PeerDispatch()
 
     # -- life
 
@@ -151,7 +153,7 @@ class Node:
             admit=self.admission.admit,
             nonce=lambda: world.random_bytes(16),
             rng=world.rng,
-            on_frame=lambda *frame: self._peer_dispatch(*frame),
+            on_frame=self._peer_dispatch,
             on_session_up=self._session_up,
             on_session_down=self._session_down,
         )
@@ -218,10 +220,10 @@ class Node:
             {**admin_cluster.VERBS, **admin_data.VERBS, **admin_founding.VERBS},
             {**admin_cluster.PEER_VERBS, **admin_data.PEER_VERBS, **admin_founding.PEER_VERBS},
         )
-        self._client_dispatch = ClientDispatch(
+        self._client_dispatch.bind(
             self.coordinator, {MessageType.SCAN: self.scans.on_scan, MessageType.ADMIN: self.admin.on_request}
         )
-        self._peer_dispatch = PeerDispatch(
+        self._peer_dispatch.bind(
             self.coordinator,
             service,
             {
@@ -251,7 +253,7 @@ class Node:
             await network.listen(*listen.client),
             self.pump,
             handshake=lambda: ServerHello(self._server_facts()),
-            on_frame=lambda *frame: self._client_dispatch(*frame),
+            on_frame=self._client_dispatch,
             places=Places(sessions_max=self.config.limits.client_sessions_max),
         )
         peer_port = Acceptor(

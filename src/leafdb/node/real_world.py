@@ -56,7 +56,7 @@ async def real_world(data_dir: str) -> AsyncIterator[World]:
         yield World(
             fs=fs,
             network=SocketNetwork(),
-            now=trio.current_time,
+            now=trio.lowlevel.current_clock().current_time,
             now_ms=wall_ms,
             rng=random.Random(int.from_bytes(os.urandom(16), "big")),
             random_bytes=os.urandom,

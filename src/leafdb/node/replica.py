@@ -14,6 +14,7 @@ from functools import partial
 from typing import Final, NamedTuple, Protocol
 
 from leafdb.errors import StorageError
+from leafdb.limits import EPOCH_LEASE, EPOCH_LEASE_RENEW_AT
 from leafdb.model.actor import ActorIdentity
 from leafdb.model.clock import CausalClock, Dot
 from leafdb.model.hlc import LeaseExhausted
@@ -30,6 +31,11 @@ Found = Callable[[bytes | None, Exception | None], None]
 
 REFUSALS: Final = (PutRefused, RecordError, LeaseExhausted, StorageError, ReplicaOverloaded)
 """What may come of a mint or a merge without anything having been written."""
+
+
+RENEW_AFTER_MINTED: Final = 1_024
+"""How often minting looks whether its leases need another block; time looks as well (Leases.run)."""
+assert RENEW_AFTER_MINTED < EPOCH_LEASE * (1 - EPOCH_LEASE_RENEW_AT) / 2
 
 
 class Minting(Protocol):
@@ -170,7 +176,8 @@ class Replica:
             conflict=conflict,
         )
         self.minted_total += 1
-        self._leases.renew()
+        if not self.minted_total % RENEW_AFTER_MINTED:
+            self._leases.renew()
         return result
 
     # -- merging: everybody else's way in

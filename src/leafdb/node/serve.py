@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
@@ -111,9 +112,18 @@ def watch(node: Node) -> None:
     metrics.info("leafdb_build_info", version=node.version)
 
 
+def calm_collector() -> None:
+    """Have the garbage collector look less often. What a request makes holds no cycles and is freed by its counts; the
+    default thresholds walk it over and over, for about a tenth of a put's time."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
+
+
 async def serve(config: Config, *, on_ready: Callable[[], None], drain: trio.Event, stop: trio.Event) -> int:
     """Run a node on this machine until it has stopped; the exit code. Raises what kept it from running."""
     secret = read_secret(config.cluster.secret_file)
+    calm_collector()
     async with real_world(config.node.data_dir) as world:
         node = Node(config, world, secret)
         health = Health(node)
