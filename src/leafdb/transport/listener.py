@@ -66,24 +66,31 @@ class Acceptor:
         self._by_address: Counter[str] = Counter()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Accept until cancelled or stopped."""
-        async with trio.open_nursery() as nursery:
-            task_status.started()
-            while True:
-                try:
-                    stream = await self._listener.accept()
-                except trio.ClosedResourceError:
-                    return
-                except OSError:
-                    await trio.sleep(ACCEPT_RETRY_S)
-                    continue
-                if self._has_place(stream):
-                    self._greeting += 1
-                    self._by_address[host_of(stream.remote)] += 1
-                    nursery.start_soon(self._greet, stream, name=f"greeting {stream.remote}")
-                else:
-                    self._pump.counters.sessions_refused_total += 1
-                    refuse(stream, Overloaded("too many connections", retry_after=1.0), self._handshake())
+        """Accept until cancelled or stopped; then the address is free again."""
+        try:
+            async with trio.open_nursery() as nursery:
+                task_status.started()
+                await self._accept(nursery)
+        finally:
+            with trio.CancelScope(shield=True):
+                await self._listener.aclose()
+
+    async def _accept(self, nursery: trio.Nursery) -> None:
+        while True:
+            try:
+                stream = await self._listener.accept()
+            except trio.ClosedResourceError:
+                return
+            except OSError:
+                await trio.sleep(ACCEPT_RETRY_S)
+                continue
+            if self._has_place(stream):
+                self._greeting += 1
+                self._by_address[host_of(stream.remote)] += 1
+                nursery.start_soon(self._greet, stream, name=f"greeting {stream.remote}")
+            else:
+                self._pump.counters.sessions_refused_total += 1
+                refuse(stream, Overloaded("too many connections", retry_after=1.0), self._handshake())
 
     async def stop(self) -> None:
         """Take no more connections; sessions go on."""
