@@ -1,149 +1,391 @@
-"""Whole nodes in one trio loop: memory files, memory streams, inline workers, any clock. The node code is the real one."""
+"""Whole nodes in one trio loop: memory files, memory streams, inline workers, any clock. The node code is the real one.
+
+What can be done to them is what happens to real ones: a clean stop, SIGKILL (`kill`: written bytes stay, nothing else
+does), a power cut (`power_cut`: unsynced bytes may be torn or gone, another boot id), links cut loudly or silently, a
+disk that fails or fills (through `disks`, before or while a node runs), wall clocks that are wrong (`skew_ms`).
+"""
 
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
-from typing import TypeVar
+from typing import Any
 
 import trio
 
-from leafdb.config import Address, Config, ListenConfig, NodeConfig
+from leafdb.config import Address, Config, ListenConfig, NodeConfig, StorageConfig
+from leafdb.errors import StorageError
+from leafdb.model.bucket import BucketProperties
+from leafdb.model.key import encode_key
+from leafdb.node.boot import read_page, read_value
+from leafdb.node.hint_keeper import HINTS_TREE
 from leafdb.node.node import Node
 from leafdb.node.world import World
 from leafdb.ring.member import ProposedMember
 from leafdb.ring.metadata import found
-from leafdb.storage.executor import Callback
+from leafdb.ring.token import storage_key
 from leafdb.storage.job_runner import InlineJobRunner
 from leafdb.transport.memory import MemoryNetwork
-from leafdb.types import NodeId
+from leafdb.types import BucketId, Key, NodeId, PartitionId, TreeId
 from leafdb.vfs.memory import MemoryFileSystem
-
-T = TypeVar("T")
+from support.memory_client import MemoryClient, Severed
+from support.memory_process import Latency, Life, MemoryExecutor
 
 SECRET = b"a secret only for tests"
 CLUSTER_ID = bytes(range(16))
+CLIENT_HOST = "client"
+FIRST = NodeId(1)
+UNIX_MS = 1_700_000_000_000
 
 
-class LoopExecutor:
-    """Runs work on the loop itself, one item a turn: virtual time never runs away from it."""
+class Process:
+    """One run of a node."""
 
-    def __init__(self) -> None:
-        self._token = trio.lowlevel.current_trio_token()
-
-    def submit(self, work: Callable[[], T], done: Callable[[T | BaseException], None]) -> None:
-        def run() -> None:
-            try:
-                result: T | BaseException = work()
-            except OSError as error:
-                result = error
-            done(result)
-
-        self._token.run_sync_soon(run)
-
-    def call_soon(self, callback: Callback) -> None:
-        self._token.run_sync_soon(callback)
-
-    def drain(self) -> None:
-        """Nothing runs beside the loop."""
-
-    def close(self) -> None:
-        """Nothing to close."""
+    def __init__(self, node: Node, life: Life) -> None:
+        self.node = node
+        self.life = life
+        self.scope = trio.CancelScope()
+        self.ready = trio.Event()
+        self.drain = trio.Event()
+        self.stop = trio.Event()
+        self.ended = trio.Event()
+        self.failure: StorageError | None = None
 
 
 class MemoryCluster:
     """Nodes 1 to n by number, each with a file system that outlives it."""
 
-    def __init__(self, nursery: trio.Nursery, nodes: int, seed: int) -> None:
+    def __init__(
+        self,
+        nursery: trio.Nursery,
+        nodes: int,
+        seed: int,
+        *,
+        disk_latency_s: Latency | None = None,
+        partitions: int = 64,
+    ) -> None:
         self._nursery = nursery
         self._rng = random.Random(seed)
+        self._latency_s = disk_latency_s
+        self._partitions = partitions
         self.network = MemoryNetwork()
         self.disks = {NodeId(number): MemoryFileSystem() for number in range(1, nodes + 1)}
         self.nodes: dict[NodeId, Node] = {}
-        self._scopes: dict[NodeId, trio.CancelScope] = {}
-        self._stops: dict[NodeId, trio.Event] = {}
-        self._ended: dict[NodeId, trio.Event] = {}
-        self._unix_ms = 1_700_000_000_000
+        """Those that run."""
+        self.skew_ms = dict.fromkeys(self.disks, 0)
+        self.storage = StorageConfig()
+        self.processes: dict[NodeId, Process] = {}
+        """The newest run of each node, over or not."""
+        self._boots = dict.fromkeys(self.disks, 0)
+        self._cuts: set[tuple[str, str]] = set()
 
-    def world(self, node: NodeId) -> World:
-        """The outside of one node."""
+    # -- a node's life
+
+    def world(self, node: NodeId, life: Life) -> World:
+        """The outside of one run of a node."""
         rng = random.Random(self._rng.randrange(1 << 62))
-        executor = LoopExecutor()
         fs = self.disks[node]
         return World(
             fs=fs,
-            network=self.network.at(f"host-{node}"),
+            network=self.network.at(host_of(node)),
             now=trio.current_time,
-            now_ms=lambda: self._unix_ms + int(trio.current_time() * 1000),
+            now_ms=lambda: self.now_ms() + self.skew_ms[node],
             rng=rng,
             random_bytes=rng.randbytes,
-            log_executor=executor,
-            read_executor=executor,
-            jobs=InlineJobRunner(fs, trio.lowlevel.current_trio_token().run_sync_soon),
-            boot_id="one boot",
+            log_executor=MemoryExecutor(life, self._latency_s),
+            read_executor=MemoryExecutor(life, self._latency_s),
+            jobs=InlineJobRunner(fs, life.soon),
+            boot_id=f"boot {self._boots[node]}",
             worker_pid=lambda: None,
+            pid=int(node),
         )
+
+    def now_ms(self) -> int:
+        """The true time."""
+        return UNIX_MS + int(trio.current_time() * 1000)
 
     def config(self, node: NodeId) -> Config:
         """The configuration of one node."""
-        host = f"host-{node}"
+        host = host_of(node)
         return Config(
             node=NodeConfig(name=f"n{node}", host=host),
             listen=ListenConfig(client=Address(host, 1), peer=Address(host, 2), http=Address(host, 3)),
+            storage=self.storage,
         )
 
-    async def start(self, node: NodeId) -> Node:
-        """Start a node on its disk; returns when it serves."""
-        made = Node(self.config(node), self.world(node), SECRET)
-        ready, stop, ended = trio.Event(), trio.Event(), trio.Event()
-        scope = trio.CancelScope()
-        self.nodes[node], self._scopes[node], self._stops[node], self._ended[node] = made, scope, stop, ended
+    async def start(self, node: NodeId, limit_s: float = 60.0) -> Node:
+        """Start a node on its disk; returns when it serves. Raises StorageError when it ends instead."""
+        assert node not in self.nodes
+        life = Life(self._nursery)
+        process = Process(Node(self.config(node), self.world(node, life), SECRET), life)
+        self.processes[node] = process
+        self.nodes[node] = process.node
 
         async def run() -> None:
-            with scope:
-                await made.run(drain=trio.Event(), stop=stop, on_ready=ready.set)
-            ended.set()
+            try:
+                with process.scope:
+                    await process.node.run(drain=process.drain, stop=process.stop, on_ready=process.ready.set)
+            except StorageError as error:
+                process.failure = error
+            except BaseExceptionGroup as errors:
+                failed, rest = errors.split(StorageError)
+                if rest is not None or failed is None:
+                    raise
+                process.failure = first_of(failed)
+            finally:
+                if self.nodes.get(node) is process.node:
+                    del self.nodes[node]
+                if process.failure is not None:
+                    process.life.end()
+                    process.node.world.fs.locks.clear()  # type: ignore[attr-defined]  # it is ours
+                process.ended.set()
 
         self._nursery.start_soon(run)
-        await ready.wait()
-        return made
+        with trio.fail_after(limit_s):
+            async with trio.open_nursery() as nursery:
+                for event in (process.ready, process.ended):
+                    nursery.start_soon(_cancel_when, event, nursery.cancel_scope)
+        if process.failure is not None:
+            raise process.failure
+        return process.node
 
-    async def stop(self, node: NodeId) -> None:
-        """Stop a node cleanly."""
-        self._stops[node].set()
-        await self._ended[node].wait()
-        del self.nodes[node]
+    async def stop(self, *nodes: NodeId) -> None:
+        """Stop nodes cleanly."""
+        processes = [self.processes[node] for node in nodes]
+        for process in processes:
+            process.stop.set()
+        for process in processes:
+            await process.ended.wait()
+
+    async def kill(self, *nodes: NodeId) -> None:
+        """SIGKILL, to all of them in the same instant: no byte more is written or sent."""
+        processes = []
+        for node in nodes:
+            process = self.processes[node]
+            if process.ended.is_set():
+                continue
+            processes.append(process)
+            process.life.end()
+            engine = getattr(process.node, "engine", None)
+            if engine is not None:
+                engine.close = lambda: None
+            for host in self._hosts():
+                self._reset(host_of(node), host)
+            process.scope.cancel()
+            self.disks[node].on_call = None
+        for process in processes:
+            await process.ended.wait()
+        for node in nodes:
+            self.disks[node].locks.clear()
+
+    async def power_cut(self, *nodes: NodeId, keep: float | None = None) -> None:
+        """The power of these nodes goes in the same instant; their disks are what it left."""
+        left = {node: self.disks[node].power_cut(self._rng, keep=keep) for node in nodes}
+        await self.kill(*nodes)
+        for node in nodes:
+            self.disks[node] = left[node]
+            self._boots[node] += 1
+
+    async def restart(self, *nodes: NodeId) -> None:
+        """Start nodes again, one after the other."""
+        for node in nodes:
+            await self.start(node)
+
+    # -- links
+
+    def _hosts(self) -> list[str]:
+        return [CLIENT_HOST, *map(host_of, self.disks)]
+
+    def cut(self, one: NodeId, others: Iterable[NodeId], *, silently: bool = False) -> None:
+        """Separate a node from others."""
+        for other in others:
+            if other != one:
+                self._cuts.add(pair(host_of(one), host_of(other)))
+                self.network.cut(host_of(one), host_of(other), silently=silently)
+
+    def heal(self) -> None:
+        """Join everybody again."""
+        for one, other in sorted(self._cuts):
+            self.network.heal(one, other)
+        self._cuts.clear()
+
+    def _reset(self, one: str, other: str) -> None:
+        if one != other:
+            self.network.cut(one, other)
+            if pair(one, other) not in self._cuts:
+                self.network.heal(one, other)
+
+    # -- the cluster as a whole
 
     async def found(self) -> None:
         """Make the running nodes one cluster."""
         members = [
             ProposedMember(
                 name=f"n{node}",
-                host=f"host-{node}",
-                client_address=f"host-{node}:1",
-                peer_address=f"host-{node}:2",
-                http_address=f"host-{node}:3",
+                host=host_of(node),
+                client_address=f"{host_of(node)}:1",
+                peer_address=f"{host_of(node)}:2",
+                http_address=f"{host_of(node)}:3",
             )
             for node in self.nodes
         ]
-        metadata = found("test", CLUSTER_ID, members)
+        metadata = found("test", CLUSTER_ID, members, partitions=self._partitions)
         for number, node in self.nodes.items():
             synced = trio.Event()
             node.founded(metadata, number, lambda _, synced=synced: synced.set())  # type: ignore[misc]
             await synced.wait()
-        while any(len(node.view.usable) < len(self.nodes) - 1 for node in self.nodes.values()):
-            await trio.sleep(0.05)
+        await self.meet()
+
+    async def meet(self, limit_s: float = 60.0) -> None:
+        """Wait until all running nodes can use each other."""
+        with trio.fail_after(limit_s):
+            while any(len(node.view.usable) < len(self.nodes) - 1 for node in self.nodes.values()):  # noqa: ASYNC110
+                await trio.sleep(0.05)
+
+    async def settle(self, limit_s: float = 300.0) -> None:
+        """Wait until nobody owes anybody anything: no hints, no exchanges, nothing incomplete, nothing under way."""
+        await self.meet()
+        with trio.move_on_after(limit_s):
+            while self.unsettled():  # noqa: ASYNC110  # nothing tells when a cluster is quiet
+                await trio.sleep(0.25)
+        assert not self.unsettled(), self.unsettled()
+
+    def unsettled(self) -> list[str]:
+        """Who still owes what."""
+        left = []
+        for number, node in self.nodes.items():
+            owed = {
+                "hints": sum(summary.records for summary in node.hints.ledger.summaries()),
+                "exchanges": node.anti_entropy.pending,
+                "incomplete": len(node.completeness.incomplete),
+                "operations": len(node.coordinator.operations),
+                "unreachable": len(self.nodes) - 1 - len(node.view.usable),
+            }
+            left += [f"n{number}: {count} {what}" for what, count in owed.items() if count]
+        return left
+
+    async def check(self) -> None:
+        """Every invariant that a running node can check of itself."""
+        self.network.check()
+        for node in self.nodes.values():
+            node.coordinator.check()
+            node.wheel.check()
+            node.peers.check()
+            node.pump.check()
+            node.engine.check()
+            node.leases.epochs.check()
+            node.leases.clock.check()
+            node.anti_entropy.check()
+            node.hints.ledger.check((await tree_of(node, HINTS_TREE)).items())
+
+    # -- its clients
+
+    async def client(self, node: NodeId) -> MemoryClient:
+        """A connection to a node's client port. Raises Severed."""
+        try:
+            stream = await self.network.at(CLIENT_HOST).dial(host_of(node), 1)
+        except OSError as error:
+            raise Severed(str(error)) from None
+        client = MemoryClient(stream)
+        try:
+            await client.greet()
+        except BaseException:
+            client.close()
+            raise
+        self._nursery.start_soon(client.listen)
+        return client
+
+    async def create_bucket(self, name: str = "b", *, via: NodeId = FIRST, **properties: Any) -> BucketProperties:
+        """Create a bucket through a node."""
+        wanted = BucketProperties(id=BucketId(256), name=name, generation=0, **properties)
+        client = await self.client(via)
+        made = await client.admin("bucket.create", properties=wanted.to_wire())
+        client.close()
+        return BucketProperties.from_wire(made)
+
+    # -- looking inside
+
+    def primaries(self, bucket: BucketProperties, key: Key) -> tuple[NodeId, ...]:
+        """Who holds the key by right."""
+        ring = next(node.view.ring for node in self.nodes.values() if node.view.ring is not None)
+        token = int.from_bytes(storage_key(bucket.id, encode_key(key))[:8], "big")
+        return ring.primaries(PartitionId(token * ring.partitions >> 64), bucket.n)
+
+    def key_of(self, bucket: BucketProperties, *nodes: NodeId, stem: str = "key") -> str:
+        """A key whose primaries begin with these nodes."""
+        return next(
+            f"{stem}{number}"
+            for number in range(10_000)
+            if self.primaries(bucket, f"{stem}{number}")[: len(nodes)] == nodes
+        )
+
+    async def record(self, node: NodeId, bucket: BucketProperties, key: Key) -> bytes | None:
+        """What a node's own replica holds of a key."""
+        return await read_value(self.nodes[node].engine, TreeId(bucket.id), storage_key(bucket.id, encode_key(key)))
+
+    async def hints(self, node: NodeId) -> dict[bytes, bytes]:
+        """All hints a node keeps."""
+        return await tree_of(self.nodes[node], HINTS_TREE)
+
+    async def assert_replicas_equal(self, bucket: BucketProperties) -> None:
+        """Every primary of every key holds the same bytes; nobody else holds any."""
+        trees = {number: await tree_of(node, TreeId(bucket.id)) for number, node in self.nodes.items()}
+        ring = next(node.view.ring for node in self.nodes.values() if node.view.ring is not None)
+        for key in sorted(set().union(*trees.values())):
+            owners = ring.primaries(PartitionId(int.from_bytes(key[:8], "big") * ring.partitions >> 64), bucket.n)
+            held = {number: tree.get(key) for number, tree in trees.items()}
+            assert len({held[owner] for owner in owners}) == 1, (key, held)
+            assert all(held[number] is None for number in held if number not in owners), (key, held)
 
 
 @asynccontextmanager
-async def memory_cluster(nodes: int, seed: int = 1) -> AsyncIterator[MemoryCluster]:
-    """A founded cluster whose members all reach each other."""
+async def memory_cluster(
+    nodes: int, seed: int = 1, *, disk_latency_s: Latency | None = None, partitions: int = 64
+) -> AsyncIterator[MemoryCluster]:
+    """A founded cluster whose members all reach each other. Leaving it checks every node and stops it."""
     async with trio.open_nursery() as nursery:
-        cluster = MemoryCluster(nursery, nodes, seed)
-        for node in list(cluster.disks):
+        cluster = MemoryCluster(nursery, nodes, seed, disk_latency_s=disk_latency_s, partitions=partitions)
+        for node in cluster.disks:
             await cluster.start(node)
         await cluster.found()
         yield cluster
-        for node in list(cluster.nodes):
-            await cluster.stop(node)
+        await cluster.check()
+        await cluster.stop(*cluster.nodes)
+        nursery.cancel_scope.cancel()
+
+
+def host_of(node: NodeId) -> str:
+    """A node's name in the network."""
+    return f"host-{node}"
+
+
+def pair(one: str, other: str) -> tuple[str, str]:
+    """Two hosts, in order."""
+    return (one, other) if one < other else (other, one)
+
+
+def first_of(group: BaseExceptionGroup[Any]) -> StorageError:
+    """The first storage error in a group."""
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    assert isinstance(error, StorageError)
+    return error
+
+
+async def tree_of(node: Node, tree: TreeId) -> dict[bytes, bytes]:
+    """Everything in one tree of a node's store."""
+    found: dict[bytes, bytes] = {}
+    start = b""
+    while True:
+        page = await read_page(node.engine, tree, start, None)
+        found.update(page.items)
+        if page.next_key is None:
+            return found
+        start = page.next_key
+
+
+async def _cancel_when(event: trio.Event, scope: trio.CancelScope) -> None:
+    await event.wait()
+    scope.cancel()

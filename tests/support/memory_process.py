@@ -1,0 +1,124 @@
+"""A node's process in memory: what dies with it and what does not.
+
+`Life` is one run of a node on a file system that outlives it. Everything the node has running beside its loop (log
+executor, readers, jobs) asks its life before each step, so after `Life.end` nothing more reaches the disk, whatever
+was still queued: that is what SIGKILL does, and what cancelling alone does not.
+
+Work takes the time that `latency_s` draws, so that under virtual time there is a moment at which a write is in the
+memtable, or on its way to a peer, and not yet in the log.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+import trio
+
+from leafdb.storage.executor import Callback
+
+T = TypeVar("T")
+
+Latency = Callable[[], float]
+
+
+class Life:
+    """Whether one process still runs, and the loop it runs on."""
+
+    def __init__(self, nursery: trio.Nursery) -> None:
+        self.alive = True
+        self.nursery = nursery
+        self._token = trio.lowlevel.current_trio_token()
+
+    def end(self) -> None:
+        """SIGKILL."""
+        self.alive = False
+
+    def soon(self, callback: Callback) -> None:
+        """Call on the loop, if the process still runs then."""
+        self._token.run_sync_soon(self._guarded, callback)
+
+    def _guarded(self, callback: Callback) -> None:
+        if self.alive:
+            callback()
+
+
+class _Item(Generic[T]):
+    """One piece of work and what came of it."""
+
+    __slots__ = ("_done", "_ran", "_result", "_work")
+
+    def __init__(self, work: Callable[[], T], done: Callable[[T | BaseException], None]) -> None:
+        self._work = work
+        self._done = done
+        self._ran = False
+        self._result: T | BaseException
+
+    def run(self) -> None:
+        if self._ran:
+            return
+        self._ran = True
+        try:
+            self._result = self._work()
+        except Exception as error:
+            self._result = error
+
+    def report(self) -> None:
+        self._done(self._result)
+
+
+class MemoryExecutor:
+    """One thread's worth of work, in order, on the loop itself; see the top of this file."""
+
+    def __init__(self, life: Life, latency_s: Latency | None = None) -> None:
+        self._life = life
+        self._latency_s = latency_s
+        self._queue: deque[_Item[object]] = deque()
+        self._working = False
+
+    def submit(self, work: Callable[[], T], done: Callable[[T | BaseException], None]) -> None:
+        """As `storage.executor.Executor`."""
+        self._queue.append(_Item(work, done))  # type: ignore[arg-type]  # items of different results in one queue
+        if self._working:
+            return
+        self._working = True
+        if self._latency_s is None:
+            self._life.soon(self._turn)
+        else:
+            self._life.nursery.start_soon(self._work_slowly, self._latency_s)
+
+    def call_soon(self, callback: Callback) -> None:
+        """As `storage.executor.Executor`."""
+        self._life.soon(callback)
+
+    def drain(self) -> None:
+        """All work runs now; the reports are still to come."""
+        if self._life.alive:
+            for item in self._queue:
+                item.run()
+
+    def close(self) -> None:
+        """Nothing is left behind."""
+        self.drain()
+
+    def _turn(self) -> None:
+        self._one()
+        if self._queue:
+            self._life.soon(self._turn)
+        else:
+            self._working = False
+
+    async def _work_slowly(self, latency_s: Latency) -> None:
+        while self._queue:
+            await trio.sleep(latency_s())
+            if not self._life.alive:
+                return
+            self._one()
+        self._working = False
+
+    def _one(self) -> None:
+        item = self._queue[0]
+        item.run()
+        self._queue.popleft()
+        item.report()
