@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from leafdb.client.sync_bucket import Bucket, LwwBucket, SiblingBucket
     from leafdb.client.sync_client import Client
     from leafdb.client.sync_scan import Range, Scan
+    from leafdb.embedded import open, open_async
     from leafdb.errors import (
         ClientMisuse,
         ConfigError,
@@ -70,6 +71,7 @@ _HOMES = {
     "leafdb.client.sync_bucket": ("Bucket", "LwwBucket", "SiblingBucket"),
     "leafdb.client.sync_client": ("Client",),
     "leafdb.client.sync_scan": ("Range", "Scan"),
+    "leafdb.embedded": ("open", "open_async"),
     "leafdb.errors": (
         "ClientMisuse", "ConfigError", "ConnectFailed", "ContextMismatch", "DataError", "DeadlineExceeded",
         "LeafdbError", "NotApplied", "NotEnoughReplicas", "OpenFailed", "OutcomeUnknown", "Overloaded", "Reason",
@@ -131,6 +133,8 @@ __all__ = [
     "Written",
     "connect",
     "connect_async",
+    "open",
+    "open_async",
 ]
 
 if not TYPE_CHECKING:
