@@ -108,8 +108,8 @@ def first_exchange(core: Core, request: Request, now: float, deadline: float) ->
 def call(core: Core, request: Request, deadline: float, begun: Begun | None = None) -> Operation[Frame]:
     """The frame that answers `request`; raises what became of it otherwise. `begun` is its first exchange, if made."""
     core.budget.pay_in()
-    tried: list[NodeState] = []
-    unreached: dict[str, str] = {}
+    shunned: list[NodeState] = []
+    unreached: dict[NodeState, str] = {}
     retries = 0
     while True:
         error: LeafdbError
@@ -121,9 +121,9 @@ def call(core: Core, request: Request, deadline: float, begun: Begun | None = No
             now = core.clock()
             if now >= deadline:
                 raise _out_of_time(core, request, unreached)
-            node = core.router.pick(request.place, now, tried)
-            if node is None and not unreached:
-                node = core.router.pick(request.place, now, ())
+            node = core.router.pick(request.place, now, [*shunned, *unreached])
+            if node is None and shunned:
+                node = core.router.pick(request.place, now, unreached)
             if node is not None:
                 until = deadline if request.op_id is not None else _attempt_until(core, now, deadline)
                 body = request.body(_wire_ms(until - now))
@@ -137,23 +137,27 @@ def call(core: Core, request: Request, deadline: float, begun: Begun | None = No
             # A read that lost its connection goes on to the next node as if it had not been sent: many are lost at once
             # when a node dies, and they are no sign of overload, so they do not draw on the retry budget.
             node.failed(core.clock())
-            unreached[str(node.address)] = outcome.reason
-            tried.append(node)
+            unreached[node] = outcome.reason
             continue
         elif isinstance(outcome, ExchangeFailed):
             node.failed(core.clock())
             error = _broken(request, node, outcome)
         else:
             assert outcome is not None
-            node.answered()
             if outcome.type == request.reply_type:
+                node.answered()
                 return outcome
             error = _refusal(request, node, outcome)
+            if isinstance(error, NotApplied) and error.retryable and not request.once:
+                # It is busy, leaving, just starting or cut off from its peers: let others be asked for a moment.
+                node.failed(core.clock())
+            else:
+                node.answered()
         pause = pause_before_retry(core, error, retries, deadline) if _safe_to_repeat(request, error) else None
         if pause is None:
             raise error
         retries += 1
-        tried = [] if node is None else [node]
+        shunned = [] if node is None else [node]
         unreached = {}
         yield Sleep(pause)
 
@@ -188,7 +192,7 @@ def pause_before_retry(core: Core, error: LeafdbError, retries: int, deadline: f
     return pause
 
 
-def _out_of_time(core: Core, request: Request, unreached: Mapping[str, str]) -> LeafdbError:
+def _out_of_time(core: Core, request: Request, unreached: Mapping[NodeState, str]) -> LeafdbError:
     if unreached and len(unreached) == len(core.router.nodes()):
         return _none_reached(unreached)
     stage = "connect" if unreached else "queue"
@@ -197,9 +201,10 @@ def _out_of_time(core: Core, request: Request, unreached: Mapping[str, str]) -> 
     )
 
 
-def _none_reached(unreached: Mapping[str, str]) -> ConnectFailed:
-    listing = "; ".join(f"{address}: {reason}" for address, reason in unreached.items())
-    return ConnectFailed(f"no node could be reached ({listing})", attempts=unreached)
+def _none_reached(unreached: Mapping[NodeState, str]) -> ConnectFailed:
+    attempts = {str(node.address): reason for node, reason in unreached.items()}
+    listing = "; ".join(f"{address}: {reason}" for address, reason in attempts.items())
+    return ConnectFailed(f"no node could be reached ({listing})", attempts=attempts)
 
 
 def _broken(request: Request, node: NodeState, failure: ExchangeFailed) -> LeafdbError:
