@@ -15,7 +15,7 @@ from leafdb.node.node import Node
 from leafdb.node.view import BucketView
 from leafdb.ring.metadata import ClusterMetadata
 from leafdb.ring.token import split_storage_key, storage_key
-from leafdb.types import BucketId, Durability, NodeId
+from leafdb.types import BucketId, Durability, Key, NodeId
 from support.transports import until
 
 WRITER = ActorIdentity(1, NodeId(900), 1)
@@ -55,7 +55,7 @@ def record_of(number: int, size: int = 20) -> bytes:
     return first(WRITER.actor(number + 1), number + 1, 0, number.to_bytes(16, "big"), b"v" * size)
 
 
-async def plant(node: Node, name: str, key: str, record: bytes) -> bytes:
+async def plant(node: Node, name: str, key: Key, record: bytes) -> bytes:
     """Put a record into one node's store, past the cluster. Answers its storage key."""
     bucket = view_of(node, name)
     place = storage_key(bucket.id, encode_key(key))

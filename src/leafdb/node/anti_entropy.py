@@ -27,16 +27,17 @@ from leafdb.merkle.effects import Done, Failed
 from leafdb.node.boot import read_page
 from leafdb.node.completeness import Completeness
 from leafdb.node.debts import BOOT, OWED, Claim, Debts, Entry, Masks, boot_key
-from leafdb.node.exchange_queue import ExchangeQueue, Wait, Work
+from leafdb.node.exchange_queue import ExchangeQueue
 from leafdb.node.exchanges import Exchanges
 from leafdb.node.logs import Log
 from leafdb.node.metrics import Metrics
 from leafdb.node.pace import Pace
 from leafdb.node.range_scanner import RangeScanner
 from leafdb.node.record_messages import Fetch, Mark, Offer, decode_request
-from leafdb.node.record_mover import ExchangeFault, Peer, PeerCalls, RecordMover
+from leafdb.node.record_mover import Peer, PeerCalls, RecordMover
 from leafdb.node.record_store import RecordStore
 from leafdb.node.repair_tasks import RepairTasks
+from leafdb.node.repair_workers import WORKERS, RepairWorkers
 from leafdb.node.replica import Replica
 from leafdb.node.shared_ranges import SharedRanges
 from leafdb.node.view import ClusterView
@@ -48,10 +49,7 @@ from leafdb.wire.frame import encode_frame
 from leafdb.wire.hello import PeerFacts
 from leafdb.wire.registry import Lane, MessageType
 
-WORKERS: Final = 2
-"""Exchanges this node begins at once."""
 RECORDS_SERVED_MAX: Final = 4
-STORE_FAILED_WAIT_S: Final = 1.0
 
 log = Log("anti_entropy")
 
@@ -86,19 +84,22 @@ class AntiEntropy:
         """Partitions that became complete although no owner had remembered everything."""
         self._serving = 0
         self._closing = False
-        self._changed = trio.Event()
         self._last_sequence = 0
         pace = Pace(now)
         self.debts = Debts(self._write)
         self.tasks = RepairTasks(now_ms)
         self._shared = SharedRanges(view)
-        self._scanner = RangeScanner(engine, pace)
+        scanner = RangeScanner(engine, pace)
         self._mover = RecordMover(view=view, store=RecordStore(replica, pace), peers=peers, metrics=metrics,
                                   marked=self._take_mark)  # fmt: skip
         self.queue = ExchangeQueue(self.debts, self._shared, connected=self._connected, hints_for=hints_for, now=now)
         self.exchanges = Exchanges(
-            view=view, debts=self.debts, completeness=completeness, scanner=self._scanner, mover=self._mover,
+            view=view, debts=self.debts, completeness=completeness, scanner=scanner, mover=self._mover,
             pace=pace, peers=peers, now=now, admit=lambda peer: not self.queue.hints_first(peer), ended=self._ended,
+        )  # fmt: skip
+        self._workers = RepairWorkers(
+            view=view, debts=self.debts, tasks=self.tasks, queue=self.queue, scanner=scanner,
+            exchanges=self.exchanges, mover=self._mover, connected=self._connected,
         )  # fmt: skip
         view.on_install.append(self._installed)
 
@@ -133,7 +134,7 @@ class AntiEntropy:
                 self.exchanges.nursery = nursery
                 self._require_proof()
                 for number in range(WORKERS):
-                    nursery.start_soon(self._work, name=f"anti-entropy worker {number}")
+                    nursery.start_soon(self._workers.run, name=f"anti-entropy worker {number}")
                 try:
                     await trio.sleep_forever()
                 finally:
@@ -174,7 +175,7 @@ class AntiEntropy:
                 self._away(node)
             self._boots[node] = facts.boot
             self._write([(boot_key(node), facts.boot.to_bytes(8, "big"))])
-        self._wake()
+        self._workers.wake()
 
     def on_session_down(self, node: NodeId) -> None:
         """The bulk lane to a peer broke: from now on it may miss something, and we may."""
@@ -190,7 +191,7 @@ class AntiEntropy:
         if any(masks.values()):
             self.debts.add(masks)
             self.tasks.begin(reason, masks)
-            self._wake()
+            self._workers.wake()
 
     # -- messages
 
@@ -242,66 +243,7 @@ class AntiEntropy:
         if problems:
             raise problems[0]
 
-    # -- the work
-
-    async def _work(self) -> None:
-        while True:
-            try:
-                stray = self.queue.stray()
-                work = stray or self.queue.next(self._view.self_id)
-                if isinstance(work, Wait):
-                    with trio.move_on_after(work.seconds):
-                        await self._changed.wait()
-                elif stray:
-                    await self._pass_on(work)
-                else:
-                    await self._exchange(work)
-            except StorageError as error:
-                log.error("anti-entropy cannot use the store", reason=str(error))
-                await trio.sleep(STORE_FAILED_WAIT_S)
-
-    async def _exchange(self, work: Work) -> None:
-        """One range with every peer that is owed it: one tree for all of them."""
-        bucket = self._view.buckets.get(work.bucket)
-        if bucket is None:
-            await trio.lowlevel.checkpoint()
-            return
-        claims = [self.debts.claim(peer, work.bucket, work.partition) for peer in work.peers]
-        try:
-            tree = await self._scanner.tree(bucket, self.exchanges.span(work.partition))
-            for claim in claims:
-                if not claim.spoilt and self.debts.owes(claim) and self._connected(claim.peer):
-                    end = await self.exchanges.initiate(claim, bucket, tree)
-                    judge = self.queue.succeeded if isinstance(end, Done) else self.queue.failed
-                    judge(claim.peer)
-                self.debts.release(claim)
-        except StorageError as error:
-            for claim in claims:
-                self.tasks.failed(claim, str(error))
-                self.queue.failed(claim.peer)
-        finally:
-            for claim in claims:
-                self.debts.release(claim)
-            self._wake()
-
-    async def _pass_on(self, work: Work) -> None:
-        """Give a debt in a range that is not ours to a node that holds it."""
-        ring, bucket = self._view.ring, self._view.buckets.get(work.bucket)
-        (target,) = work.peers
-        claim = self.debts.claim(target, work.bucket, work.partition)
-        try:
-            if ring is None or bucket is None:
-                raise ExchangeFault("nothing is known of the bucket yet")
-            holders = ring.primaries(work.partition, bucket.properties.n)
-            owner = next((node for node in holders if node != target and self._connected(node)), target)
-            await self._mover.pass_on(owner, Mark(work.bucket, work.partition, target))
-            if self.debts.settle(claim):
-                self.tasks.settled(claim)
-        except ExchangeFault as error:
-            self.tasks.failed(claim, str(error))
-            self.queue.failed(target)
-        finally:
-            self.debts.release(claim)
+    # -- ends
 
     def _ended(self, claim: Claim, end: Done | Failed, peer_complete: bool) -> None:
         """An exchange, ours or theirs, is over."""
@@ -354,14 +296,10 @@ class AntiEntropy:
         self.tasks.keep(self._shared.held)
         if self.exchanges.nursery is not None:
             self._prove(self._completeness.incomplete)
-        self._wake()
+        self._workers.wake()
 
     def _connected(self, peer: NodeId) -> bool:
         return self._peers.session(peer, Lane.BULK) is not None
-
-    def _wake(self) -> None:
-        event, self._changed = self._changed, trio.Event()
-        event.set()
 
     def _write(self, entries: Sequence[Entry]) -> None:
         writes = [(self._tree, key, value) for key, value in entries]

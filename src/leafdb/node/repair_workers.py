@@ -1,0 +1,122 @@
+"""The workers of anti-entropy: take the next debt that can be worked off, and work it off.
+
+One tree of a range serves all the peers that are owed it. A peer that fails us is left alone for a while; the debt
+stays until an exchange with it has come to its end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+import trio
+
+from leafdb.errors import StorageError
+from leafdb.merkle.effects import Done
+from leafdb.node.debts import Claim, Debts
+from leafdb.node.exchange_queue import ExchangeQueue, Wait, Work
+from leafdb.node.exchanges import Exchanges
+from leafdb.node.logs import Log
+from leafdb.node.range_scanner import RangeScanner
+from leafdb.node.record_messages import Mark
+from leafdb.node.record_mover import ExchangeFault, RecordMover
+from leafdb.node.repair_tasks import RepairTasks
+from leafdb.node.view import BucketView, ClusterView
+from leafdb.types import NodeId
+
+WORKERS: Final = 2
+"""Exchanges this node begins at once."""
+STORE_FAILED_WAIT_S: Final = 1.0
+
+log = Log("anti_entropy")
+
+
+class RepairWorkers:
+    """What the workers share. `run` is one worker."""
+
+    def __init__(
+        self,
+        *,
+        view: ClusterView,
+        debts: Debts,
+        tasks: RepairTasks,
+        queue: ExchangeQueue,
+        scanner: RangeScanner,
+        exchanges: Exchanges,
+        mover: RecordMover,
+        connected: Callable[[NodeId], bool],
+    ) -> None:
+        self._view = view
+        self._debts = debts
+        self._tasks = tasks
+        self._queue = queue
+        self._scanner = scanner
+        self._exchanges = exchanges
+        self._mover = mover
+        self._connected = connected
+        self._changed = trio.Event()
+
+    def wake(self) -> None:
+        """There may be something to do that was not there before."""
+        event, self._changed = self._changed, trio.Event()
+        event.set()
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        while True:
+            try:
+                stray = self._queue.stray()
+                work = stray or self._queue.next(self._view.self_id)
+                if isinstance(work, Wait):
+                    with trio.move_on_after(work.seconds):
+                        await self._changed.wait()
+                elif stray:
+                    await self._pass_on(work)
+                else:
+                    await self._exchange(work)
+            except StorageError as error:
+                log.error("anti-entropy cannot use the store", reason=str(error))
+                await trio.sleep(STORE_FAILED_WAIT_S)
+
+    async def _exchange(self, work: Work) -> None:
+        """One range with every peer that is owed it."""
+        bucket = self._view.buckets[work.bucket]
+        claims = [self._debts.claim(peer, work.bucket, work.partition) for peer in work.peers]
+        try:
+            await self._exchange_claimed(work, bucket, claims)
+        except StorageError as error:
+            for claim in claims:
+                self._tasks.failed(claim, str(error))
+                self._queue.failed(claim.peer)
+        finally:
+            for claim in claims:
+                self._debts.release(claim)
+            self.wake()
+
+    async def _exchange_claimed(self, work: Work, bucket: BucketView, claims: list[Claim]) -> None:
+        tree = await self._scanner.tree(bucket, self._exchanges.span(work.partition))
+        for claim in claims:
+            if not claim.spoilt and self._debts.owes(claim) and self._connected(claim.peer):
+                end = await self._exchanges.initiate(claim, bucket, tree)
+                judge = self._queue.succeeded if isinstance(end, Done) else self._queue.failed
+                judge(claim.peer)
+            self._debts.release(claim)
+
+    async def _pass_on(self, work: Work) -> None:
+        """Give a debt in a range that is not ours to a node that holds it."""
+        ring, bucket = self._view.ring, self._view.buckets.get(work.bucket)
+        (target,) = work.peers
+        claim = self._debts.claim(target, work.bucket, work.partition)
+        try:
+            if ring is None or bucket is None:
+                raise ExchangeFault("nothing is known of the bucket yet")
+            holders = ring.primaries(work.partition, bucket.properties.n)
+            owner = next((node for node in holders if node != target and self._connected(node)), target)
+            await self._mover.pass_on(owner, Mark(work.bucket, work.partition, target))
+            if self._debts.settle(claim):
+                self._tasks.settled(claim)
+        except ExchangeFault as error:
+            self._tasks.failed(claim, str(error))
+            self._queue.failed(target)
+        finally:
+            self._debts.release(claim)
