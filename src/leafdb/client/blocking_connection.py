@@ -283,7 +283,7 @@ class BlockingConnection:
         except BlockingIOError:
             return None, ""
         except OSError as error:
-            return b"", str(error)
+            return b"", error.strerror or str(error)
 
     def _deliver(self, data: bytes | None, reason: str) -> None:
         """Hand out what came. The lock is held."""
@@ -358,7 +358,7 @@ class BlockingConnection:
                     sent += self._send_some(view[sent:])
             broken = None
         except OSError as error:
-            broken = str(error)
+            broken = error.strerror or str(error)
             raise (Severed(broken) if sent else Unsent(broken)) from None
         finally:
             self._send_lock.release()
