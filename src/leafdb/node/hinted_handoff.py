@@ -142,9 +142,11 @@ class HintedHandoff:
         self._send(to, encode_frame(number, 0, cbor.dumps(message.to_wire())))
 
     def _read(self, effect: ReadPage) -> None:
-        start, stop = target_range(effect.target)
-        if effect.after is not None:
-            start = effect.after + b"\0"
+        start, _ = target_range(effect.target)
+        self._read_from(effect, start if effect.after is None else effect.after + b"\0")
+
+    def _read_from(self, effect: ReadPage, start: bytes) -> None:
+        _, stop = target_range(effect.target)
         self._engine.scan_soon(
             HINTS_TREE,
             start,
@@ -152,13 +154,18 @@ class HintedHandoff:
             limit=effect.records_max,
             bytes_max=effect.bytes_max,
             reverse=False,
-            done=partial(self._page_read, effect.ticket),
+            done=partial(self._page_read, effect),
         )
 
-    def _page_read(self, ticket: int, page: Page | StorageError) -> None:
+    def _page_read(self, effect: ReadPage, page: Page | StorageError) -> None:
+        ticket = effect.ticket
         if isinstance(page, StorageError):
             log.error("hints cannot be read", reason=str(page))
             self._perform(self._schedule.on_page_failed(ticket, self._now()))
+            return
+        if not page.items and page.next_key is not None:
+            # A page may show nothing and not be the end: it went over hints that are removed already.
+            self._read_from(effect, page.next_key)
             return
         shown = partial(self._give_page, ticket, page.items, page.next_key is None)
         self._engine.when_safe(page.sequence, Durability.ALWAYS, shown)

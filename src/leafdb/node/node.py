@@ -103,10 +103,14 @@ class Node:
                 nursery.start_soon(drive_engine, self.engine, world.now, name="engine clock")
                 await self._build()
                 await self._serve(nursery, drain, stop, on_ready)
-            finally:
-                nursery.cancel_scope.cancel()
+            except BaseException:
+                # Killed, or a bug: what was written last is for the next start to judge, so no clean mark.
                 self.pump.close_all(None)
-                self.engine.close()
+                self.engine.abandon()
+                raise
+            nursery.cancel_scope.cancel()
+            self.pump.close_all(None)
+            self.engine.close()
         if self.failure is not None:
             raise self.failure
 

@@ -39,13 +39,37 @@ def boot_id() -> str:
         return os.urandom(16).hex()
 
 
+class Bugs:
+    """Callbacks from threads run between trio's tasks, where an exception would be trio's end. It is kept, and raised by
+    a task of the node's, which stops the node in good order: it has no right to go on."""
+
+    def __init__(self) -> None:
+        self._first: Exception | None = None
+        self._met = trio.Event()
+
+    def guard(self, callback: Callback) -> None:
+        """Run a callback; keep what it raises."""
+        try:
+            callback()
+        except Exception as error:
+            self._first = self._first or error
+            self._met.set()
+
+    async def raise_first(self) -> None:
+        """Wait for the first exception and raise it."""
+        await self._met.wait()
+        assert self._first is not None
+        raise self._first
+
+
 @contextlib.asynccontextmanager
 async def real_world(data_dir: str) -> AsyncIterator[World]:
     """Threads and worker for one node on `data_dir`; they end with the context. OSError when it cannot be used."""
     token = trio.lowlevel.current_trio_token()
+    bugs = Bugs()
 
     def to_loop(callback: Callback) -> None:
-        token.run_sync_soon(callback)
+        token.run_sync_soon(bugs.guard, callback)
 
     fs = DiskFileSystem(data_dir)
     log_executor = ThreadExecutor(1, to_loop, name="wal")
@@ -53,20 +77,23 @@ async def real_world(data_dir: str) -> AsyncIterator[World]:
     jobs = ProcessJobRunner(fs.root, to_loop)
     jobs.start()
     try:
-        yield World(
-            fs=fs,
-            network=SocketNetwork(),
-            now=trio.lowlevel.current_clock().current_time,
-            now_ms=wall_ms,
-            rng=random.Random(int.from_bytes(os.urandom(16), "big")),
-            random_bytes=os.urandom,
-            log_executor=log_executor,
-            read_executor=read_executor,
-            jobs=jobs,
-            boot_id=boot_id(),
-            worker_pid=lambda: jobs.pid,
-            pid=os.getpid(),
-        )
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(bugs.raise_first)
+            yield World(
+                fs=fs,
+                network=SocketNetwork(),
+                now=trio.lowlevel.current_clock().current_time,
+                now_ms=wall_ms,
+                rng=random.Random(int.from_bytes(os.urandom(16), "big")),
+                random_bytes=os.urandom,
+                log_executor=log_executor,
+                read_executor=read_executor,
+                jobs=jobs,
+                boot_id=boot_id(),
+                worker_pid=lambda: jobs.pid,
+                pid=os.getpid(),
+            )
+            nursery.cancel_scope.cancel()
     finally:
         jobs.close()
         log_executor.close()

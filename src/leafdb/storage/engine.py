@@ -338,6 +338,21 @@ class Engine:
         except OSError as error:
             self._part_failed(error, "the store cannot be closed cleanly")
 
+    def abandon(self) -> None:
+        """End without syncing anything and without the clean mark, as a killed process would: for an owner that has met
+        a bug of its own and may not vouch for what it wrote last. Only the lock is given back. Idempotent."""
+        if self._closed:
+            return
+        self._closed = True
+        self._maintenance.stop()
+        self._failure = self._failure or StoreFailed("the store was abandoned")
+        self._log_executor.drain()
+        self._reads.fail(self._failure)
+        self._reads.drain()
+        self._committer.fail(self._failure)
+        self._tables.close()
+        self._parts.lock.release()
+
     def stats(self) -> EngineStats:
         return collect(
             self._committer,
