@@ -83,14 +83,14 @@ def import_into(session: Session, client: Client, bucket: str, source: Source, c
     _finish(session, bucket, report, time.monotonic() - started)
 
 
-def batches(entries: Iterable[Entry]) -> Iterator[list[Entry]]:
+def batches(entries: Iterable[Entry], items_max: int = BATCH_ITEMS) -> Iterator[list[Entry]]:
     """Entries in runs that are bounded in number and bytes. No key comes twice in one: its writes would not see each
     other."""
     batch: list[Entry] = []
     seen: set[object] = set()
     size = 0
     for entry in entries:
-        if batch and (len(batch) >= BATCH_ITEMS or size + len(entry.value) > BATCH_BYTES or entry.key in seen):
+        if batch and (len(batch) >= items_max or size + len(entry.value) > BATCH_BYTES or entry.key in seen):
             yield batch
             batch, seen, size = [], set(), 0
         batch.append(entry)
