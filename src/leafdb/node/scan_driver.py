@@ -10,7 +10,7 @@ range ends, or the request has had its share of time: what is there then is the 
 the end of the range. A page that shows nothing has moved on all the same.
 
 Scans read and repair nothing: gets and anti-entropy do that. They are background work, so they are tasks, few at a
-time, on the bulk lane; one more is refused at once.
+time; one more is refused at once.
 """
 
 from __future__ import annotations
@@ -300,7 +300,9 @@ class ScanDriver:
 
     async def _ask(self, node: NodeId, ask: ScanRequest, timeout_s: float) -> ReplicaPage:
         body = ask._replace(deadline_ms=max(1, int(timeout_s * 1000))).encode()
-        frame = await self._peers.call(node, Lane.BULK, MessageType.REPLICA_SCAN, body, timeout_s)
+        # Pages are bulk, and must not stand before puts; but who can be reached is judged by the requests lane.
+        lane = Lane.REQUESTS if self._peers.session(node, Lane.BULK) is None else Lane.BULK
+        frame = await self._peers.call(node, lane, MessageType.REPLICA_SCAN, body, timeout_s)
         reply = ScanReply.decode(frame.body)
         page = ReplicaPage(reply.items, reply.next, reply.complete)
         wrong = problem(page, ask.start, ask.stop, reverse=ask.reverse)
