@@ -14,6 +14,7 @@ from leafdb_cli.session import Session, session_of
 
 app = typer.Typer(help="The load generator.", no_args_is_help=True, rich_markup_mode=None)
 
+CLEAR_LINE: Final = "\r\x1b[K"
 WORKLOADS: Final = "put|get|mixed|ycsb-a..ycsb-f"
 
 COLUMNS: Final = [
@@ -74,7 +75,11 @@ def run(
         sync_directory=None if sync_dir is None else os.fspath(sync_dir),
     )
     with session.client(routing="listed", timeout_s=10.0) as client:
-        figures = run_plan(client, plan, _teller(session))
+        try:
+            figures = run_plan(client, plan, _teller(session))
+        finally:
+            if session.output.err.isatty():
+                session.output.err.write(CLEAR_LINE)
     report(session, figures)
 
 
@@ -97,9 +102,7 @@ def _teller(session: Session) -> Any:
     def tell(phase: str, done: float, total: float) -> None:
         share = min(1.0, done / total) if total else 1.0
         filled = round(30 * share)
-        err.write(f"\r\x1b[K{phase:<10} {'━' * filled}{'╌' * (30 - filled)} {100 * share:3.0f} %")
-        if share >= 1.0:
-            err.write("\r\x1b[K")
+        err.write(f"{CLEAR_LINE}{phase:<10} {'━' * filled}{'╌' * (30 - filled)} {100 * share:3.0f} %")
         err.flush()
 
     return tell

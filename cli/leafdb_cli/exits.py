@@ -102,6 +102,6 @@ def explanation(error: LeafdbError) -> str:
         lines.append(f"  the write may or may not live{held}; {error.acks} of {error.required} acknowledged it")
         if error.op_id:
             lines.append(f"  operation id {error.op_id.hex()}")
-    elif isinstance(error, NotApplied):
-        lines.append("  nothing was applied" + ("; trying again may help" if error.retryable else ""))
+    elif isinstance(error, NotApplied) and error.retryable:
+        lines.append("  nothing was applied; trying again may help")
     return "\n".join(lines)

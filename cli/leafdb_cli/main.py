@@ -1,35 +1,38 @@
 """`leafdb NOUN VERB`: the command tree and its global options.
 
-A noun is a file that holds a typer app and imports nothing heavy: the client, rich and the event loop are imported
+A noun is a file that holds a typer app. Only the noun that was named is imported, and the client, rich and the rest
 inside command bodies, so that `leafdb --help` costs what Python and typer cost.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from typing import Annotated
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from typing import Annotated, Final
 
 import typer
 
-from leafdb_cli import bench, bucket, cluster, config, dev, hints, kv, node, repair, ring, status
-from leafdb_cli.options import Format, Options, hoist, parse_duration_s
-from leafdb_cli.session import Guard, Session, session_of
+from leafdb_cli.options import VALUED, Format, Options, hoist, parse_duration_s
+from leafdb_cli.session import Guard, Session
 
-app = typer.Typer(
-    cls=Guard,
-    help="Work with leafdb clusters. Data goes to stdout, notes and progress to stderr.",
-    epilog="The options above may stand anywhere on the line. Exit codes: 0 ok, 1 failed, 2 usage, 3 not found, "
-    "4 conflict, 5 unavailable, 6 unauthorized, 7 unhealthy, 9 outcome unknown, 130 interrupted.",
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["--help", "-h"], "max_content_width": 110},
-)
+NOUNS: Final[Mapping[str, str]] = {
+    "dev": "A local cluster of real processes.",
+    "status": "How the cluster is; with --check an exit code for scripts.",
+    "kv": "Keys and values.",
+    "bucket": "Buckets and their properties.",
+    "ring": "The ring: who owns which partitions.",
+    "cluster": "Found a cluster, see whether it agrees.",
+    "node": "The members of the cluster.",
+    "hints": "Writes kept for nodes that were away.",
+    "repair": "Anti-entropy between replicas.",
+    "config": "Configuration of nodes.",
+    "bench": "The load generator.",
+    "version": "The version of this client.",
+}
+"""What may follow `leafdb`, with the line that `leafdb --help` shows. Each is a module of this package."""
 
 
-@app.callback()
 def root(
     ctx: typer.Context,
     node_: Annotated[
@@ -72,37 +75,47 @@ def root(
     )
 
 
-@app.command()
-def version(ctx: typer.Context) -> None:
-    """The version of this client."""
-    import platform
+def build(noun: str | None = None) -> typer.Typer:
+    """The command tree: with one noun's commands, or with all; the other nouns are names with a line of help."""
+    app = typer.Typer(
+        cls=Guard,
+        help="Work with leafdb clusters. Data goes to stdout, notes and progress to stderr.",
+        epilog="The options above may stand anywhere on the line. Exit codes: 0 ok, 1 failed, 2 usage, 3 not found, "
+        "4 conflict, 5 unavailable, 6 unauthorized, 7 unhealthy, 9 outcome unknown, 130 interrupted.",
+        no_args_is_help=True,
+        add_completion=False,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["--help", "-h"], "max_content_width": 110},
+    )
+    app.callback()(root)
+    for name, line in NOUNS.items():
+        if noun not in (None, name):
+            app.add_typer(typer.Typer(), name=name, help=line)
+            continue
+        found = import_module(f"leafdb_cli.{name}")
+        if isinstance(getattr(found, "app", None), typer.Typer):
+            app.add_typer(found.app, name=name, help=line)
+        else:
+            app.command(name, help=None)(getattr(found, name))
+    return app
 
-    import leafdb
-    from leafdb_cli.render import Column
 
-    item = {"client": leafdb.__version__, "python": platform.python_version()}
-    session_of(ctx).output.items("VersionList", [item], [Column("client"), Column("python")])
-
-
-app.command("status")(status.status)
-for _noun, _app in (
-    ("dev", dev.app),
-    ("kv", kv.app),
-    ("bucket", bucket.app),
-    ("ring", ring.app),
-    ("cluster", cluster.app),
-    ("node", node.app),
-    ("hints", hints.app),
-    ("repair", repair.app),
-    ("config", config.app),
-    ("bench", bench.app),
-):
-    app.add_typer(_app, name=_noun)
+def noun_of(arguments: Sequence[str]) -> str:
+    """The noun on a hoisted line; empty when there is none, or none that is known."""
+    position = 0
+    while position < len(arguments):
+        argument = arguments[position]
+        if not argument.startswith("-"):
+            return argument if argument in NOUNS else ""
+        position += 2 if argument in VALUED else 1
+    return ""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The console script."""
-    app(args=hoist(sys.argv[1:] if argv is None else argv), prog_name="leafdb")
+    arguments = hoist(sys.argv[1:] if argv is None else argv)
+    build(noun_of(arguments))(args=arguments, prog_name="leafdb")
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ def state_style(state: object) -> str:
 
 COLUMNS: Final = [
     Column("name"), Column("id", right=True), Column("state", style=state_style), Column("host"), Column("zone"),
-    Column("client"), Column("peer"), Column("http"), Column("version"), Column("uptime_s", "uptime", human_seconds),
+    Column("client"), Column("version"), Column("uptime_s", "uptime", human_seconds),
     Column("memory_bytes", "memory", human_bytes), Column("pid", right=True),
 ]  # fmt: skip
 
