@@ -156,6 +156,8 @@ class Peers:
             self._handler(session, message_type, request_id, body)
 
     def _up(self, session: Session, facts: PeerFacts) -> None:
+        if session.closed:
+            return
         older = self._lanes[facts.lane].pop(facts.node, None)
         if older is not None:
             older.close()

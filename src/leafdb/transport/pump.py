@@ -60,6 +60,7 @@ class Pump:
         self._waiting: dict[Session, trio.lowlevel.ParkingLot] = {}
         self._backlogged: list[Session] = []
         self._nursery: trio.Nursery | None = None
+        self._ended = False
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Move bytes until cancelled; then every session is closed."""
@@ -69,15 +70,22 @@ class Pump:
                 nursery.start_soon(self._flusher.run, name="flusher")
                 nursery.start_soon(self._sweep, name="session sweeper")
                 task_status.started()
+                try:
+                    await trio.sleep_forever()
+                finally:
+                    self._nursery = None  # before the nursery closes: a handshake may end in this very moment
+                    self._ended = True
         finally:
-            self._nursery = None
             self.close_all(None)
             if self._epoll is not None:
                 self._epoll.close()
                 self._epoll = None
 
     def attach(self, session: Session) -> None:
-        """Begin to move the bytes of a new session."""
+        """Begin to move the bytes of a new session. One that comes when the pump has ended is over at once."""
+        if self._ended:
+            session.lost(None)
+            return
         assert self._nursery is not None, "the pump does not run"
         self.sessions[session] = None
         self.counters.sessions_opened_total += 1
@@ -91,9 +99,9 @@ class Pump:
             self._polled[descriptor] = session
             self._epoll.register(descriptor, _IN)
         else:
-            self._waiting[session] = trio.lowlevel.ParkingLot()
-            self._nursery.start_soon(self._read_loop, session, name=f"reader of {session.remote}")
-            self._nursery.start_soon(self._write_loop, session, name=f"writer to {session.remote}")
+            lot = self._waiting[session] = trio.lowlevel.ParkingLot()
+            self._nursery.start_soon(self._read_loop, session, lot, name=f"reader of {session.remote}")
+            self._nursery.start_soon(self._write_loop, session, lot, name=f"writer to {session.remote}")
 
     def detach(self, session: Session) -> None:
         """The session closes; its stream is still open."""
@@ -202,9 +210,8 @@ class Pump:
         if session.backlog:
             self._backlogged.append(session)
 
-    async def _read_loop(self, session: Session) -> None:
+    async def _read_loop(self, session: Session, lot: trio.lowlevel.ParkingLot) -> None:
         """Read a stream that cannot be polled."""
-        lot = self._waiting[session]
         while not session.closed:
             if session.backlog:
                 await trio.lowlevel.checkpoint()
@@ -221,9 +228,8 @@ class Pump:
                 elif not session.closed:
                     session.receive(data)
 
-    async def _write_loop(self, session: Session) -> None:
+    async def _write_loop(self, session: Session, lot: trio.lowlevel.ParkingLot) -> None:
         """Wait, whenever a stream that cannot be polled is full, until it takes the rest."""
-        lot = self._waiting[session]
         while not session.closed:
             if not session.blocked:
                 await lot.park()
