@@ -33,9 +33,10 @@ class _AdminCall:
     place = None
     once = False
 
-    def __init__(self, body: bytes, op_id: bytes | None) -> None:
+    def __init__(self, body: bytes, op_id: bytes | None, patient: bool) -> None:
         self._body = body
         self.op_id = op_id
+        self.patient = patient
 
     def body(self, deadline_ms: int) -> bytes:
         """The same whatever time is left: an admin request carries no deadline."""
@@ -47,10 +48,11 @@ class _AdminCall:
 
 
 def admin(
-    core: Core, verb: str, args: Mapping[str, Any], deadline: float, *, changes: bool = False
+    core: Core, verb: str, args: Mapping[str, Any], deadline: float, *, changes: bool = False, patient: bool = True
 ) -> Operation[Mapping[str, Any]]:
-    """The answer of a verb. `changes`: it must not be sent twice."""
-    frame = yield from call(core, _AdminCall(AdminRequest(verb, args).encode(), b"" if changes else None), deadline)
+    """The answer of a verb. `changes`: it must not be sent twice; `patient`: one node may take all the time."""
+    op_id = b"" if changes else None
+    frame = yield from call(core, _AdminCall(AdminRequest(verb, args).encode(), op_id, patient), deadline)
     try:
         return decode_map(frame.body, f"the answer to {verb}")
     except ProtocolError as error:
@@ -97,7 +99,7 @@ def list_buckets(core: Core, timeout: Seconds | None) -> Operation[dict[str, Buc
 def fetch_bucket(core: Core, name: str, deadline: float) -> Operation[BucketProperties]:
     """The properties of a bucket, from a node; kept for the calls to come."""
     core.buckets.pop(name, None)
-    reply = yield from admin(core, "bucket.get", {"name": name}, deadline)
+    reply = yield from admin(core, "bucket.get", {"name": name}, deadline, patient=False)
     properties = _formed("bucket.get", BucketProperties.from_wire, reply)
     core.buckets[name] = properties
     return properties
@@ -176,7 +178,7 @@ def refresh_ring(core: Core, deadline: float) -> Operation[None]:
     """Fetch the ring and route by it. What fails here is not the caller's business, unless no node can be reached."""
     now = core.clock()
     try:
-        reply = yield from admin(core, "ring", {}, now + (deadline - now) / 2)
+        reply = yield from admin(core, "ring", {}, now + (deadline - now) / 2, patient=False)
         _adopt(core, reply)
     except ConnectFailed:
         if not core.router.has_ring:

@@ -53,6 +53,9 @@ class Batch(Generic[T]):
         while self._sleeping and self._sleeping[0][0] <= now:
             self._advance(heapq.heappop(self._sleeping)[1], None)
         taken: list[Ticket] = []
+        # Refilled when half of it is free: one send then carries many requests, where a full window would carry one.
+        if len(self._flying) > WINDOW // 2 or self._bytes > WINDOW_BYTES // 2:
+            return taken
         while len(self._flying) < WINDOW and (self._bytes < WINDOW_BYTES or not self._flying):
             if not self._ready and not self._start():
                 break

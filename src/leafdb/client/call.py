@@ -65,6 +65,10 @@ class Request(Protocol):
     def once(self) -> bool:
         """A refusal is final: the caller asked this node, not the cluster."""
 
+    @property
+    def patient(self) -> bool:
+        """One node may take all the time there is: its work is long, and another would be no quicker."""
+
     def body(self, deadline_ms: int) -> bytes:
         """Its body, given the milliseconds that are left."""
 
@@ -101,7 +105,7 @@ def first_exchange(core: Core, request: Request, now: float, deadline: float) ->
     node = core.router.pick(request.place, now, ())
     if node is None or now >= deadline:
         return None
-    until = deadline if request.op_id is not None else _attempt_until(core, now, deadline)
+    until = _attempt_until(core, request, now, deadline)
     return Exchange(node, request.message_type, request.body(_wire_ms(until - now)), until)
 
 
@@ -125,7 +129,7 @@ def call(core: Core, request: Request, deadline: float, begun: Begun | None = No
             if node is None and shunned:
                 node = core.router.pick(request.place, now, unreached)
             if node is not None:
-                until = deadline if request.op_id is not None else _attempt_until(core, now, deadline)
+                until = _attempt_until(core, request, now, deadline)
                 body = request.body(_wire_ms(until - now))
                 try:
                     outcome = yield Exchange(node, request.message_type, body, until)
@@ -162,9 +166,9 @@ def call(core: Core, request: Request, deadline: float, begun: Begun | None = No
         yield Sleep(pause)
 
 
-def _attempt_until(core: Core, now: float, deadline: float) -> float:
+def _attempt_until(core: Core, request: Request, now: float, deadline: float) -> float:
     left = deadline - now
-    if left <= ATTEMPT_S_MIN or not core.router.several:
+    if request.op_id is not None or request.patient or left <= ATTEMPT_S_MIN or not core.router.several:
         return deadline
     return now + max(ATTEMPT_S_MIN, left / 2)
 

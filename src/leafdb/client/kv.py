@@ -51,6 +51,7 @@ class Get(Generic[A]):
     __slots__ = ("_form", "_key", "_plan", "_properties", "deadline", "once", "place", "ref")
     message_type = MessageType.GET
     reply_type = MessageType.GET_REPLY
+    patient = False
     op_id = None
 
     def __init__(self, ref: BucketRef, encoded_key: bytes, plan: ReadPlan, form: Form[A]) -> None:
@@ -142,6 +143,7 @@ class Put:
     __slots__ = ("_plan", "_prepared", "_properties", "_ttl_ms", "deadline", "once", "op_id", "place", "ref")
     message_type = MessageType.PUT
     reply_type = MessageType.PUT_REPLY
+    patient = True
 
     def __init__(
         self, ref: BucketRef, prepared: Prepared, plan: WritePlan, *, ttl_ms: int | None = None, once: bool = False

@@ -154,6 +154,7 @@ class _ScanCall:
 
     message_type = MessageType.SCAN
     reply_type = MessageType.SCAN_REPLY
+    patient = False
     op_id = None
     once = False
 
