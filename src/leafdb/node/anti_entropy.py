@@ -83,7 +83,7 @@ class AntiEntropy:
         self.possible_losses = 0
         """Partitions that became complete although no owner had remembered everything."""
         self._serving = 0
-        self._closing = False
+        self._closed = False
         self._last_sequence = 0
         pace = Pace(now)
         self.debts = Debts(self._write)
@@ -135,13 +135,12 @@ class AntiEntropy:
                 self._require_proof()
                 for number in range(WORKERS):
                     nursery.start_soon(self._workers.run, name=f"anti-entropy worker {number}")
-                try:
-                    await trio.sleep_forever()
-                finally:
-                    # What ends now ends because we do: it is no news of any peer.
-                    self._closing = True
         finally:
             self.exchanges.nursery = None
+
+    def close(self) -> None:
+        """This node ends: sessions that break from now on break because of it and are no news of any peer."""
+        self._closed = True
 
     # -- reasons
 
@@ -159,8 +158,10 @@ class AntiEntropy:
 
     def start_repair(self, bucket: BucketId | None) -> int:
         """Compare everything this node shares with others, or that in one bucket; answers the task's number."""
-        found = self._view.buckets.get(bucket) if bucket is not None else None
-        reason = "repair of every bucket" if found is None else f"repair of {found.properties.name}"
+        reason = "repair of every bucket"
+        if bucket is not None:
+            found = self._view.buckets.get(bucket)
+            reason = f"repair of {found.properties.name if found else 'a bucket that is gone'}"
         masks = self._shared.with_all(bucket)
         self._owe(masks, reason)
         return self.tasks.begin(reason, masks)
@@ -181,7 +182,7 @@ class AntiEntropy:
         """The bulk lane to a peer broke: from now on it may miss something, and we may."""
         self.debts.spoil(node)
         self.exchanges.lose(node)
-        if not self._closing:
+        if not self._closed:
             self._away(node)
 
     def _away(self, node: NodeId) -> None:

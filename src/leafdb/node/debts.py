@@ -76,6 +76,8 @@ class Debts:
         self._owed: dict[NodeId, dict[BucketId, int]] = {}
         self._stored: dict[tuple[NodeId, BucketId], int] = {}
         self._claims: set[Claim] = set()
+        self.version = 0
+        """Changes whenever there may be debts that were not there before."""
 
     def load(self, key: bytes, value: bytes) -> None:
         """An OWED entry found in the tree at start. ValueError when it is malformed."""
@@ -124,6 +126,7 @@ class Debts:
 
     def add(self, masks: Masks) -> None:
         """These ranges owe these peers an exchange that begins after now."""
+        self.version += 1
         entries: list[Entry] = []
         for (peer, bucket), mask in masks.items():
             if not mask:

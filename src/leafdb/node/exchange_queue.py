@@ -63,6 +63,8 @@ class ExchangeQueue:
         self._retry_at: dict[NodeId, float] = {}
         self._up_at: dict[NodeId, float] = {}
         self._place = 0
+        self._no_strays_at = (-1, -1)
+        """The debts' version and the ring's epoch for which it is known that there are no strays."""
 
     # -- how peers are
 
@@ -100,30 +102,37 @@ class ExchangeQueue:
         """The next range for this node, `node`."""
         waits = {peer: self._ready_in(peer) for peer in self._debts.peers()}
         ready = [peer for peer, wait_s in waits.items() if wait_s <= 0.0]
-        open_masks: dict[BucketId, dict[NodeId, int]] = {}
-        for peer in ready:
-            for bucket, mask in self._debts.buckets(peer).items():
-                doable = mask & self._shared.shared(peer, bucket) & ~self._debts.claimed(peer, bucket)
-                if doable:
-                    open_masks.setdefault(bucket, {})[peer] = doable
-        if not open_masks:
-            return Wait(min((wait_s or LOOK_S for wait_s in waits.values()), default=inf))
-        bucket = min(open_masks)
-        masks = open_masks[bucket]
-        together = 0
-        for mask in masks.values():
-            together |= mask
-        partition = self._pick(node, together)
-        return Work(bucket, partition, tuple(peer for peer, mask in masks.items() if mask >> partition & 1))
+        for bucket in sorted({bucket for peer in ready for bucket in self._debts.buckets(peer)}):
+            masks = {peer: self._open(peer, bucket) for peer in ready}
+            together = 0
+            for mask in masks.values():
+                together |= mask
+            if together:
+                partition = self._pick(node, together)
+                return Work(bucket, partition, tuple(peer for peer, mask in masks.items() if mask >> partition & 1))
+        return Wait(min((wait_s or LOOK_S for wait_s in waits.values()), default=inf))
 
     def stray(self) -> Work | None:
         """A debt to a peer in a range that this node does not hold itself: to be passed on."""
+        state = (self._debts.version, self._shared.epoch)
+        if state == self._no_strays_at:
+            return None
+        none = True
         for peer in self._debts.peers():
             for bucket, mask in self._debts.buckets(peer).items():
-                stray = mask & ~self._shared.shared(peer, bucket) & ~self._debts.claimed(peer, bucket)
+                stray = mask & ~self._shared.shared(peer, bucket)
+                none = none and not stray
+                stray &= ~self._debts.claimed(peer, bucket)
                 if stray and self._retry_at.get(peer, -inf) <= self._now():
                     return Work(bucket, PartitionId((stray & -stray).bit_length() - 1), (peer,))
+        if none:
+            self._no_strays_at = state
         return None
+
+    def _open(self, peer: NodeId, bucket: BucketId) -> int:
+        """What is owed to a peer and nobody is at."""
+        mask = self._debts.mask(peer, bucket)
+        return mask and mask & self._shared.shared(peer, bucket) & ~self._debts.claimed(peer, bucket)
 
     def _pick(self, node: NodeId, mask: int) -> PartitionId:
         if mask.bit_count() <= FEW:

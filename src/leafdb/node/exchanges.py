@@ -11,13 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 import trio
 
 from leafdb.codec import cbor
 from leafdb.codec.fields import as_map
 from leafdb.errors import ProtocolError, StorageError
+from leafdb.limits import EXCHANGE_KEYS_MAX
 from leafdb.merkle.effects import Counts, Done, ExchangeConfig, Failed
 from leafdb.merkle.exchange import Initiator
 from leafdb.merkle.messages import (
@@ -25,10 +26,12 @@ from leafdb.merkle.messages import (
     Branches,
     Compare,
     Equal,
+    Leaves,
     Refusal,
     Refuse,
     Reply,
     Request,
+    Want,
     from_wire,
 )
 from leafdb.merkle.responder import Responder
@@ -47,6 +50,8 @@ from leafdb.wire.registry import Lane, MessageType
 
 ANSWERED_MAX: Final = 2
 ANSWERS_MAX: Final = 8
+KEYS_AT_ONCE: Final = EXCHANGE_KEYS_MAX // 2
+"""In one message: to read and compare so many takes about a millisecond of the loop."""
 REPLY_TIMEOUT_S: Final = 60.0
 IDLE_TIMEOUT_S: Final = 180.0
 
@@ -71,7 +76,9 @@ class Exchanges:
         admit: Callable[[NodeId], bool],
         ended: Ended,
     ) -> None:
-        self.config = ExchangeConfig(reply_timeout_s=REPLY_TIMEOUT_S, idle_timeout_s=IDLE_TIMEOUT_S)
+        self.config = ExchangeConfig(
+            keys_max=KEYS_AT_ONCE, reply_timeout_s=REPLY_TIMEOUT_S, idle_timeout_s=IDLE_TIMEOUT_S
+        )
         self.nursery: trio.Nursery | None = None
         """Where answers run; none are given while it is None."""
         self._view = view
@@ -142,11 +149,13 @@ class Exchanges:
             if isinstance(message, Equal | Branches):
                 inbox.peer_complete = fields.get("complete") is True
             inbox.put(message)
+        elif isinstance(message, Leaves | Want):
+            self._refuse(node, message.exchange, Refusal.BUSY)
 
     def _compare(self, node: NodeId, message: Compare, *, complete: bool) -> None:
         refusal = self._refusal(node, message)
         if refusal is not None:
-            self._post(message.partition, node, Refuse(message.exchange, refusal))
+            self._refuse(node, message.exchange, refusal)
             return
         assert self.nursery is not None
         inbox = self._answered[node, message.exchange] = Inbox(node)
@@ -172,8 +181,13 @@ class Exchanges:
         try:
             async with self._answering:
                 bucket = self._view.buckets.get(compare.bucket)
-                if bucket is not None and not inbox.lost:
+                if bucket is None:
+                    self._refuse(inbox.peer, compare.exchange, Refusal.NO_BUCKET)
+                elif not inbox.lost:
                     end = await self._answer_with(inbox, claim, compare, bucket)
+                    if isinstance(end, Failed):
+                        # Its machine says nothing when it gives up, and the initiator would wait for a minute.
+                        self._refuse(inbox.peer, compare.exchange, Refusal.BUSY)
                     self._ended(claim, end, inbox.peer_complete)
         finally:
             self._debts.release(claim)
@@ -183,11 +197,13 @@ class Exchanges:
         try:
             tree = await self._scanner.tree(bucket, self.span(compare.partition))
         except StorageError as error:
-            self._post(compare.partition, inbox.peer, Refuse(compare.exchange, Refusal.BUSY))
             return Failed(str(error), Counts())
         machine = Responder(self.config, peer=inbox.peer, exchange=compare.exchange, tree=tree, now=self._now())
         effects = machine.on_message(inbox.peer, compare, self._now())
         return await self._driver(machine, inbox, bucket, claim.partition).run(effects)
+
+    def _refuse(self, node: NodeId, exchange: int, refusal: Refusal) -> None:
+        self._send(node, MessageType.EXCHANGE_REPLY, Refuse(exchange, refusal).to_wire())
 
     # -- both
 
@@ -211,6 +227,9 @@ class Exchanges:
         if isinstance(message, Compare | Equal | Branches):
             fields["complete"] = self._completeness.complete(partition)
         number = MessageType.EXCHANGE if isinstance(message, Request) else MessageType.EXCHANGE_REPLY
+        return self._send(to, number, fields)
+
+    def _send(self, to: NodeId, number: MessageType, fields: dict[str, Any]) -> bool:
         return self._peers.send(to, Lane.BULK, encode_frame(number, 0, cbor.dumps(fields)))
 
     def check(self) -> None:

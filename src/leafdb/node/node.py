@@ -108,6 +108,7 @@ class Node:
                 self.pump.close_all(None)
                 self.engine.abandon()
                 raise
+            self.anti_entropy.close()
             nursery.cancel_scope.cancel()
             self.pump.close_all(None)
             self.engine.close()

@@ -15,6 +15,11 @@ class SharedRanges:
         self._ring: Ring | None = None
         self._held: dict[int, dict[NodeId, int]] = {}
 
+    @property
+    def epoch(self) -> int:
+        """Of the view that answers are from."""
+        return self._view.epoch
+
     def held(self, node: NodeId, bucket: BucketId) -> int:
         """The partitions of a bucket that `node` holds by right; none of a bucket that is not there."""
         found = self._view.buckets.get(bucket)

@@ -122,7 +122,7 @@ def test_a_peer_that_was_cut_off_owes_and_is_owed_everything_until_it_is_back() 
         await plant(nodes[0], "b", "here", record_of(1))
         await plant(nodes[2], "b", "there", record_of(2))
         assert nodes[0].anti_entropy.report()[-1]["state"] == "waiting"
-        await trio.sleep(20)
+        await trio.sleep(5)
         assert nodes[0].anti_entropy.pending == PARTITIONS, "nothing is given up"
         cluster.heal()
         await repaired(*nodes)
@@ -162,13 +162,24 @@ def test_debts_survive_a_restart_and_are_settled_when_the_peer_comes() -> None:
         await cluster.stop(ONE)
         one = await cluster.start(ONE)
         assert one.anti_entropy.debts.mask(THREE, bucket) == (1 << PARTITIONS) - 1
-        await trio.sleep(30)
+        await trio.sleep(5)
         assert one.anti_entropy.debts.mask(THREE, bucket) == (1 << PARTITIONS) - 1
         three = await cluster.start(THREE)
         await meet(cluster.nodes.values())
         await repaired(*cluster.nodes.values())
         assert place in await contents(three, "b")
         assert one.anti_entropy.report()[0]["state"] == "done"
+
+    play(story)
+
+
+def test_a_clean_stop_is_no_news_of_the_peers() -> None:
+    async def story(cluster: MemoryCluster) -> None:
+        await cluster.stop(TWO)
+        two = await cluster.start(TWO)
+        assert (two.anti_entropy.pending, two.anti_entropy.report()) == (0, [])
+        await until(lambda: cluster.nodes[ONE].anti_entropy.pending == 0)
+        assert cluster.nodes[ONE].anti_entropy.report()[-1]["reason"] == "n2 was away"
 
     play(story)
 
