@@ -115,6 +115,7 @@ def call(core: Core, request: Request, deadline: float, begun: Begun | None = No
     shunned: list[NodeState] = []
     unreached: dict[NodeState, str] = {}
     retries = 0
+    refused: LeafdbError | None = None
     while True:
         error: LeafdbError
         node: NodeState | None
@@ -124,7 +125,7 @@ def call(core: Core, request: Request, deadline: float, begun: Begun | None = No
         else:
             now = core.clock()
             if now >= deadline:
-                raise _out_of_time(core, request, unreached)
+                raise refused or _out_of_time(core, request, unreached)
             node = core.router.pick(request.place, now, [*shunned, *unreached])
             if node is None and shunned:
                 node = core.router.pick(request.place, now, unreached)
@@ -161,6 +162,7 @@ def call(core: Core, request: Request, deadline: float, begun: Begun | None = No
         if pause is None:
             raise error
         retries += 1
+        refused = error
         shunned = [] if node is None else [node]
         unreached = {}
         yield Sleep(pause)

@@ -207,7 +207,7 @@ async def a_node_that_answers_nothing_costs_a_share_of_the_deadline(cluster: Fak
         raw = db.bucket("b")
         await raw.get("k")
         cluster.node.script(MessageType.GET, silence)
-        assert isinstance(await raw.get("k", timeout=1.0), Missing)
+        assert isinstance(await raw.get("k", timeout=2.0), Missing)
         assert len(second.asked(MessageType.GET)) == 1
 
 
