@@ -47,7 +47,7 @@ from leafdb.limits import REQUEST_TIMEOUT_S_DEFAULT
 from leafdb.node.admin_founding import cluster_init
 from leafdb.node.endings import leaves
 from leafdb.node.node import Node
-from leafdb.node.real_world import real_world, wall_ms
+from leafdb.node.real_world import Bugs, real_world, wall_ms
 from leafdb.node.world import World
 from leafdb.storage.executor import Callback, ThreadExecutor
 from leafdb.storage.identity import IDENTITY_PATH
@@ -177,8 +177,9 @@ class EmbeddedNode:
         self._token = trio.lowlevel.current_trio_token()
         if self._stopping:
             return
-        async with self._world() as world:
-            node = Node(config_of(self.path), world, secret_of(world.fs))
+        made: AbstractAsyncContextManager[World] = memory_world() if self.path == MEMORY else real_world(self.path)
+        async with made as world:
+            node = Node(config_of(self.path), replace(world, network=self._network), secret_of(world.fs))
             ready = trio.Event()
 
             async def begin() -> None:
@@ -191,38 +192,37 @@ class EmbeddedNode:
                 await node.run(drain=trio.Event(), stop=self._stop, on_ready=ready.set)
                 nursery.cancel_scope.cancel()
 
-    @asynccontextmanager
-    async def _world(self) -> AsyncIterator[World]:
-        made: AbstractAsyncContextManager[World] = memory_world() if self.path == MEMORY else real_world(self.path)
-        async with made as world:
-            yield replace(world, network=self._network)
-
 
 @asynccontextmanager
 async def memory_world() -> AsyncIterator[World]:
     """As `real_world`, on files that are gone afterwards."""
     token = trio.lowlevel.current_trio_token()
+    bugs = Bugs()
 
     def to_loop(callback: Callback) -> None:
-        token.run_sync_soon(callback)
+        token.run_sync_soon(bugs.guard, callback)
 
     fs = MemoryFileSystem()
     executor = ThreadExecutor(1, to_loop, name="leafdb-memory")
     jobs = InlineJobRunner(fs, to_loop)
     try:
-        yield World(
-            fs=fs,
-            network=PairNetwork(),
-            now=trio.current_time,
-            now_ms=wall_ms,
-            rng=Random(int.from_bytes(os.urandom(16), "big")),
-            random_bytes=os.urandom,
-            log_executor=executor,
-            read_executor=executor,
-            jobs=jobs,
-            boot_id=MEMORY,
-            worker_pid=lambda: None,
-        )
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(bugs.raise_first)
+            yield World(
+                fs=fs,
+                network=PairNetwork(),
+                now=trio.lowlevel.current_clock().current_time,
+                now_ms=wall_ms,
+                rng=Random(int.from_bytes(os.urandom(16), "big")),
+                random_bytes=os.urandom,
+                log_executor=executor,
+                read_executor=executor,
+                jobs=jobs,
+                boot_id=MEMORY,
+                worker_pid=lambda: None,
+                pid=os.getpid(),
+            )
+            nursery.cancel_scope.cancel()
     finally:
         jobs.close()
         executor.close()
@@ -296,7 +296,9 @@ def _reason(error: BaseException) -> str:
             return f"locked: {error}"
         case _Foreign():
             return f"foreign: {error}"
-        case CorruptionError() | UnknownFormat():
+        case UnknownFormat():
+            return f"newer: {error}"
+        case CorruptionError():
             return f"damaged: {error}"
         case OSError(strerror=str(text), filename=str(name)):
             return f"unwritable: {name}: {text}"
