@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Protocol
 
@@ -81,6 +82,8 @@ class FilesTarget:
                 file.write(item.answer.value)
             os.replace(path + b".leafdb-new", path)
         except (NotADirectoryError, IsADirectoryError, FileExistsError) as error:
+            with suppress(OSError):
+                os.unlink(path + b".leafdb-new")
             return f"{key_text(item.key)}: {error.strerror}"
         return ""
 
