@@ -12,8 +12,9 @@ from typing import Protocol
 
 import anyio
 
-from leafdb.client.blocking_connection import AGENT, farewell_of
 from leafdb.client.effects import ExchangeFailed, Expired, Severed, Unsent
+from leafdb.client.farewell import AGENT, farewell_of
+from leafdb.client.pulse import Pulse
 from leafdb.errors import LeafdbError, ProtocolError
 from leafdb.limits import RECEIVE_BYTES
 from leafdb.wire.connection import Connection
@@ -54,7 +55,7 @@ class Slot:
 class AnyioConnection:
     """An established connection; `serve` runs it, in a task of the driver."""
 
-    __slots__ = ("_next_id", "_outbox", "_reader", "_scope", "_stream", "_wake", "dead", "facts", "waiting")
+    __slots__ = ("_next_id", "_outbox", "_pulse", "_reader", "_scope", "_stream", "_wake", "dead", "facts", "waiting")
 
     def __init__(self, stream: Transport, reader: FrameReader, facts: ServerFacts) -> None:
         self._stream = stream
@@ -66,6 +67,7 @@ class AnyioConnection:
         self._outbox: dict[int, bytes] = {}
         self._wake = anyio.Event()
         self._scope = anyio.CancelScope()
+        self._pulse = Pulse()
 
     @classmethod
     async def establish(cls, stream: Transport) -> AnyioConnection:
@@ -85,6 +87,11 @@ class AnyioConnection:
         assert isinstance(wire.facts, ServerFacts)
         return cls(stream, wire.reader, wire.facts)
 
+    @property
+    def usable(self) -> bool:
+        """Whether to ask anything more here: it lives, and has not fallen silent."""
+        return self.dead is None and not self._pulse.silent
+
     async def serve(self) -> None:
         """Read and write until the connection ends; everybody waiting is told then."""
         try:
@@ -100,6 +107,7 @@ class AnyioConnection:
         """Queue requests (type, body) to be sent. Raises Unsent when the connection is dead."""
         if self.dead is not None:
             raise Unsent(self.dead)
+        self._pulse.asked(anyio.current_time())
         slots = []
         for message_type, body in requests:
             request_id = self._next_id
@@ -120,6 +128,7 @@ class AnyioConnection:
             if slot.error is not None:
                 raise slot.error
             sent = slot.request_id not in self._outbox
+            self._pulse.expired(anyio.current_time())
             raise Expired("wait" if sent else "send", sent=sent)
         finally:
             if slot.frame is None:
@@ -129,6 +138,12 @@ class AnyioConnection:
         """Nobody waits for this answer any more; a request not sent yet never will be."""
         self.waiting.pop(slot.request_id, None)
         self._outbox.pop(slot.request_id, None)
+        self._leave_silence()
+
+    def _leave_silence(self) -> None:
+        """End a silent connection when nobody waits for it any more."""
+        if self._pulse.silent and not self.waiting:
+            self.close("the node fell silent")
 
     def close(self, reason: str) -> None:
         """End the connection; whoever waits is told `reason`."""
@@ -161,6 +176,7 @@ class AnyioConnection:
             if not data:
                 self.close("the node closed the connection")
                 return
+            self._pulse.heard(anyio.current_time())
             try:
                 frames = self._reader.feed(data)
             except ProtocolError as error:
@@ -182,6 +198,7 @@ class AnyioConnection:
                 self.close(farewell_of(frame))
             elif frame.request_id >= self._next_id:
                 self.close("the node answered a request that was never made")
+        self._leave_silence()
 
     async def _write(self) -> None:
         while True:

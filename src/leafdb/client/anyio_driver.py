@@ -186,7 +186,7 @@ class AnyioDriver:
 
     async def _exchange(self, exchange: Exchange) -> Frame:
         connection = self._connections.get(exchange.node)
-        if connection is None or connection.dead is not None:
+        if connection is None or not connection.usable:
             connection = await self._connect(exchange.node, exchange.deadline)
         await checkpoint_if_cancelled()  # what is cancelled already is not sent
         (slot,) = connection.submit(((exchange.message_type, exchange.body),))
@@ -209,7 +209,7 @@ class AnyioDriver:
     async def _connect(self, node: NodeState, deadline: float) -> AnyioConnection:
         """The node's connection, made if there is none."""
         connection = self._connections.get(node)
-        if connection is not None and connection.dead is None:
+        if connection is not None and connection.usable:
             return connection
         attempt = self._attempts.get(node)
         if attempt is None:
@@ -230,6 +230,7 @@ class AnyioDriver:
             try:
                 with anyio.CancelScope(deadline=anyio.current_time() + CONNECT_S_MAX):
                     stream = await self._dial(node.address)
+                    attempt.reason = "the node did not answer the handshake in time"
                     attempt.connection = self._welcome(node, await AnyioConnection.establish(stream))
             except Unsent as failure:
                 attempt.reason = failure.reason

@@ -26,20 +26,18 @@ from collections.abc import Sequence
 from typing import Final
 
 from leafdb.client.effects import ExchangeFailed, Expired, Severed, Unsent
+from leafdb.client.farewell import AGENT, farewell_of
+from leafdb.client.pulse import Pulse
 from leafdb.errors import LeafdbError, ProtocolError
 from leafdb.limits import RECEIVE_BYTES
 from leafdb.wire.connection import Connection
-from leafdb.wire.errors import decode_error
 from leafdb.wire.frame import Frame, FrameReader, encode_frame
 from leafdb.wire.handshake import ClientHello
 from leafdb.wire.hello import ServerFacts
 from leafdb.wire.registry import MessageType
 
-AGENT: Final = "leafdb-python/0.1.0"
 _TIMEVAL: Final = struct.Struct("ll")
 _ROOM_POLL_S: Final = 0.1
-_FRESH_S: Final = 0.001
-"""A connection heard of this recently is taken to live: asking the kernel costs a system call."""
 
 
 class Slot:
@@ -58,8 +56,8 @@ class BlockingConnection:
     """An established connection. `deadline`s are times of `time.monotonic`."""
 
     __slots__ = (
-        "_dead", "_heard_at", "_kernel_ms", "_lock", "_next_id", "_poll", "_reader", "_reading", "_send_lock",
-        "_socket", "facts", "waiting",
+        "_dead", "_kernel_ms", "_lock", "_next_id", "_poll", "_pulse", "_reader", "_reading", "_send_lock", "_socket",
+        "facts", "waiting",
     )  # fmt: skip
 
     def __init__(self, sock: socket.socket, reader: FrameReader, facts: ServerFacts) -> None:
@@ -73,7 +71,7 @@ class BlockingConnection:
         self._reading = False
         self._dead: str | None = None
         self._kernel_ms = 0
-        self._heard_at = 0.0
+        self._pulse = Pulse()
         self._poll = select.poll()
         self._poll.register(sock, select.POLLIN)
 
@@ -104,8 +102,13 @@ class BlockingConnection:
         return cls(sock, wire.reader, wire.facts)
 
     @property
+    def usable(self) -> bool:
+        """Whether to ask anything more here: it lives, and has not fallen silent."""
+        return self._dead is None and not self._pulse.silent
+
+    @property
     def dead(self) -> str | None:
-        """Why the connection can no longer be used; None while it can."""
+        """Why the connection ended; None while it lives."""
         return self._dead
 
     def exchange(self, message_type: int, body: bytes, deadline: float) -> Frame:
@@ -114,7 +117,7 @@ class BlockingConnection:
             alone = not self.waiting and not self._reading and self._send_lock.acquire(blocking=False)
             if alone:
                 try:
-                    self._look_up()
+                    self._look_up(time.monotonic())
                     request_id = self._next_id
                     self._next_id += 1
                     slot = self.waiting[request_id] = Slot(request_id)
@@ -136,26 +139,32 @@ class BlockingConnection:
             self._lead(slot, deadline)
             if slot.frame is not None:
                 return slot.frame
-            raise slot.error or Expired("wait", sent=True)
+            raise slot.error or self._expired()
         finally:
             if slot.frame is None:
                 self.abandon(slot)
 
-    def _look_up(self) -> None:
+    def _look_up(self, now: float) -> None:
         """Before sending, when nobody is owed anything: has something come all the same? Raises Unsent when dead.
 
         It is late answers, or the end of the connection: seen now, the request is provably unsent. The lock is held.
         """
-        if self._dead is None and time.monotonic() - self._heard_at > _FRESH_S and self._poll.poll(0):
+        if self._dead is None and not self._pulse.fresh(now) and self._poll.poll(0):
             self._deliver(*self._receive(socket.MSG_DONTWAIT))
         if self._dead is not None:
             raise Unsent(self._dead)
+        self._pulse.asked(now)
+
+    def _expired(self) -> Expired:
+        with self._lock:
+            self._pulse.expired(time.monotonic())
+        return Expired("wait", sent=True)
 
     def submit(self, requests: Sequence[tuple[int, bytes]], deadline: float) -> list[Slot]:
         """Send requests (type, body) with one send. Raises Unsent when no byte of them has gone."""
         with self._lock:
             if not self.waiting and not self._reading:
-                self._look_up()
+                self._look_up(time.monotonic())
             elif self._dead is not None:
                 raise Unsent(self._dead)
             slots = []
@@ -194,7 +203,7 @@ class BlockingConnection:
                 else:
                     gate.acquire(timeout=max(0.0, deadline - time.monotonic()))
                 if slot.frame is None and slot.error is None and time.monotonic() >= deadline:
-                    raise Expired("wait", sent=True)
+                    raise self._expired()
         finally:
             if slot.frame is None:
                 self.abandon(slot)
@@ -207,6 +216,12 @@ class BlockingConnection:
             # It may have been woken to lead and be leaving instead.
             if not self._reading:
                 self._promote()
+            self._leave_silence()
+
+    def _leave_silence(self) -> None:
+        """End a silent connection when nobody waits for it any more. The lock is held."""
+        if self._pulse.silent and not self.waiting:
+            self._die("the node fell silent")
 
     def close(self, reason: str) -> None:
         """End the connection; whoever waits is told `reason`."""
@@ -239,7 +254,6 @@ class BlockingConnection:
                 with self._lock:
                     self._deliver(data, reason)
                     if slot.request_id not in self.waiting:
-                        self._heard_at = time.monotonic()
                         self._step_down()
                         return
         except BaseException as error:
@@ -291,6 +305,7 @@ class BlockingConnection:
             if data is not None:
                 self._die(reason)
             return
+        self._pulse.heard(time.monotonic())
         try:
             frames = self._reader.feed(data)
         except ProtocolError as error:
@@ -310,6 +325,7 @@ class BlockingConnection:
                 self._die(farewell_of(frame))
             elif frame.request_id >= self._next_id:
                 self._die("the node answered a request that was never made")
+        self._leave_silence()
 
     def _die(self, reason: str) -> None:
         """The lock is held. The descriptor itself is closed once no thread is inside a call on it."""
@@ -397,11 +413,3 @@ class BlockingConnection:
         finally:
             if takes_over:
                 self._stop_reading()
-
-
-def farewell_of(frame: Frame) -> str:
-    """Why the node ends the connection, from an ERROR frame that answers no request."""
-    try:
-        return f"the node ended the connection: {decode_error(frame.body)}"
-    except ProtocolError:
-        return "the node ended the connection with an error that cannot be read"

@@ -156,7 +156,7 @@ class BlockingDriver:
 
     def _exchange(self, exchange: Exchange) -> Frame:
         connection = self._connections.get(exchange.node)
-        if connection is None or connection.dead is not None:
+        if connection is None or not connection.usable:
             connection = self._connect(exchange.node, exchange.deadline)
         return connection.exchange(exchange.message_type, exchange.body, exchange.deadline)
 
@@ -183,7 +183,7 @@ class BlockingDriver:
         """The node's connection, made if there is none. Threads that want the same one wait for who makes it."""
         with self._lock:
             connection = self._connections.get(node)
-            if connection is not None and connection.dead is None:
+            if connection is not None and connection.usable:
                 return connection
             if self._closed:
                 raise Unsent("the client was closed")
@@ -193,7 +193,7 @@ class BlockingDriver:
             raise Unsent("no connection in time")
         try:
             connection = self._connections.get(node)
-            if connection is not None and connection.dead is None:
+            if connection is not None and connection.usable:
                 return connection
             return self._make_connection(node, until)
         finally:

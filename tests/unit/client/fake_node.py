@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
+import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
 from types import TracebackType
@@ -71,6 +72,8 @@ class Session:
         wire = Connection(ServerHello(self.node.facts()))
         try:
             while data := self.socket.recv(65_536):
+                while self.node.frozen.is_set():
+                    time.sleep(0.005)
                 frames = wire.receive(data)
                 self.send_raw(wire.take_output())
                 for frame in frames:
@@ -126,6 +129,8 @@ class FakeNode:
         self.name = f"node-{node_id}"
         self.log: list[Frame] = []
         self.sessions: list[Session] = []
+        self.frozen = threading.Event()
+        """While set it takes connections and bytes and answers nothing, like a stopped process."""
         self._script: defaultdict[int, deque[Action]] = defaultdict(deque)
         self._listener: socket.socket | None = None
         self.address = self.start()
@@ -142,6 +147,7 @@ class FakeNode:
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
+        self.frozen.clear()
         for session in self.sessions:
             session.hang_up()
 

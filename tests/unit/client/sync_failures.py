@@ -212,6 +212,26 @@ def a_node_that_answers_nothing_costs_a_share_of_the_deadline(cluster: FakeClust
         assert len(second.asked(MessageType.GET)) == 1
 
 
+def a_node_that_fell_silent_is_met_again_by_a_handshake(cluster: FakeCluster) -> None:
+    """A stopped process keeps its connections: only the first write to it is unknown, the next is provably unsent."""
+    cluster.create("b")
+    second = cluster.add_node()
+    with leafdb.connect(cluster.url, routing="listed") as db:
+        raw = db.bucket("b")
+        raw.put("k", b"1", after=BLIND)
+        cluster.node.frozen.set()
+        with pytest.raises(OutcomeUnknown):
+            raw.put("k", b"2", after=BLIND, timeout=1.1)
+        second.stop()
+        with pytest.raises(leafdb.ConnectFailed) as failed:
+            raw.put("k", b"3", after=BLIND, timeout=1.2)
+        assert "handshake" in failed.value.attempts[str(cluster.node.address)]
+        second.start()
+        raw.put("k", b"4", after=BLIND)
+        cluster.node.frozen.clear()
+    assert len(second.asked(MessageType.PUT)) == 1
+
+
 def a_node_of_another_cluster_is_not_one_of_ours(cluster: FakeCluster) -> None:
     cluster.create("b")
     with FakeCluster(cluster_id=b"x" * 16) as stranger:
