@@ -20,14 +20,14 @@ from leafdb.errors import StorageError, StoreFailed
 from leafdb.storage.committer import Committer, Waiter
 from leafdb.storage.compaction_picker import PickerLimits
 from leafdb.storage.executor import Callback, Executor
-from leafdb.storage.identity import CleanMark, Identity, write_clean_mark, write_identity
+from leafdb.storage.identity import Identity, write_identity
 from leafdb.storage.job_runner import JobRunner
 from leafdb.storage.lsm_tree import Scan, find_frozen, find_now
 from leafdb.storage.maintenance import Maintenance
 from leafdb.storage.memtable import ENTRY_OVERHEAD_BYTES, Memtable, Slot
 from leafdb.storage.pressure import Pressure
 from leafdb.storage.reads import GetDone, Reads, ScanDone
-from leafdb.storage.recovery import Recovered, RecoveryReport, recover
+from leafdb.storage.recovery import Recovered, RecoveryReport, leave_clean_mark, recover
 from leafdb.storage.settings import EngineConfig
 from leafdb.storage.stats import EngineStats, collect
 from leafdb.storage.tables import Tables
@@ -311,45 +311,31 @@ class Engine:
 
         The executors stay open and the job runner, which may still run a job, is its owner's to close.
         """
-        if self._closed:
-            return
-        self._closed = True
-        self._maintenance.stop()
-        self._failure = self._failure or StoreFailed("the store is closed")  # callbacks from here on find it so
-        if self._broken:
-            self._log_executor.drain()
-        else:
-            self._committer.finish()
-        self._reads.fail(self._failure)
-        self._reads.drain()
-        self._committer.fail(self._failure)
-        if not self._broken:
-            self._leave_clean_mark()
-        self._tables.close()
-        self._parts.lock.release()
-
-    def _leave_clean_mark(self) -> None:
-        writer = self._parts.writer
-        assert writer is not None
-        try:
-            writer.seal()
-            mark = CleanMark(writer.number, writer.size, self._committer.next_lsn - 1, self.identity.boot)
-            write_clean_mark(self._parts.fs, mark)
-        except OSError as error:
-            self._part_failed(error, "the store cannot be closed cleanly")
+        self._end(StoreFailed("the store is closed"), clean=not self._broken)
 
     def abandon(self) -> None:
-        """End without syncing anything and without the clean mark, as a killed process would: for an owner that has met
-        a bug of its own and may not vouch for what it wrote last. Only the lock is given back. Idempotent."""
+        """End as a killed process would, without the clean mark: for an owner that has met a bug of its own and may not
+        vouch for what it wrote last. Idempotent."""
+        self._end(StoreFailed("the store was abandoned"), clean=False)
+
+    def _end(self, failure: StoreFailed, *, clean: bool) -> None:
         if self._closed:
             return
         self._closed = True
         self._maintenance.stop()
-        self._failure = self._failure or StoreFailed("the store was abandoned")
-        self._log_executor.drain()
+        self._failure = self._failure or failure  # callbacks from here on find it so
+        if clean:
+            self._committer.finish()
+        else:
+            self._log_executor.drain()
         self._reads.fail(self._failure)
         self._reads.drain()
         self._committer.fail(self._failure)
+        if clean and not self._broken:
+            try:
+                leave_clean_mark(self._parts, self._committer.next_lsn - 1, self.identity.boot)
+            except OSError as error:
+                self._part_failed(error, "the store cannot be closed cleanly")
         self._tables.close()
         self._parts.lock.release()
 

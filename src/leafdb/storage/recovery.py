@@ -25,7 +25,7 @@ from leafdb.errors import CorruptionError, DiskFull, StoreFailed
 from leafdb.storage import identity as stamp
 from leafdb.storage.block_cache import BlockCache
 from leafdb.storage.flush import run_flush
-from leafdb.storage.identity import STORE_ID_BYTES, CleanMark, Identity
+from leafdb.storage.identity import STORE_ID_BYTES, CleanMark, Identity, write_clean_mark
 from leafdb.storage.jobs import FlushJob
 from leafdb.storage.manifest import ManifestWriter, current_manifest, read_manifest
 from leafdb.storage.memtable import Memtable
@@ -324,3 +324,11 @@ def _sweep(state: Recovered) -> None:
     for name in (f"{stamp.CLEAN_PATH}.tmp", "CURRENT.tmp"):
         if fs.exists(name):
             fs.unlink(name)
+
+
+def leave_clean_mark(parts: Recovered, last_lsn: int, boot: int) -> None:
+    """The end of an orderly life: seal the log and say where it ended, for the next `recover` to find. Raises OSError."""
+    writer = parts.writer
+    assert writer is not None
+    writer.seal()
+    write_clean_mark(parts.fs, CleanMark(writer.number, writer.size, last_lsn, boot))
