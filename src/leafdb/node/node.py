@@ -371,6 +371,7 @@ class Node:
         for tree in sorted(present - wanted):
             log.info("bucket dropped", bucket=int(BucketId(tree)))
             self.engine.drop_tree(tree)
+        self.hints.ledger.partitions = metadata.partitions
         self.peers.set_members({member.id: split_address(member.peer_address) for member in metadata.members.values()})
         self.metrics.metadata_installed_total += 1
 

@@ -332,6 +332,7 @@ def test_hints_come_first() -> None:
 def test_a_mark_of_a_range_that_is_not_ours_reaches_those_who_hold_it() -> None:
     async def story(cluster: MemoryCluster) -> None:
         nodes = list(cluster.nodes.values())
+        assert [node.hints.ledger.partitions for node in nodes] == [PARTITIONS] * 4
         bucket = view_of(nodes[0], "b")
         ring = nodes[0].view.ring
         assert ring is not None
