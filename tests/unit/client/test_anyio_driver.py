@@ -152,6 +152,7 @@ def test_outside_its_block_a_client_says_how_to_use_it(backend: str) -> None:
     run(backend, main)
 
 
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
 def test_the_child_of_a_fork_is_refused() -> None:
     async def main() -> None:
         with FakeCluster() as cluster:
