@@ -327,7 +327,7 @@ def _sweep(state: Recovered) -> None:
 
 
 def leave_clean_mark(parts: Recovered, last_lsn: int, boot: int) -> None:
-    """The end of an orderly life: seal the log and say where it ended, for the next `recover` to find. Raises OSError."""
+    """The end of an orderly life: seal the log and say where it ended, for the next `recover`. Raises OSError."""
     writer = parts.writer
     assert writer is not None
     writer.seal()
