@@ -20,8 +20,7 @@ from leafdb.node.view import BucketView
 from leafdb.ring.metadata import ClusterMetadata
 from leafdb.ring.metadata import decode as decode_metadata
 from leafdb.ring.token import token_of
-from leafdb.types import BucketId, NodeId
-from leafdb.wire.registry import Lane
+from leafdb.types import BucketId, Liveness, NodeId
 
 if TYPE_CHECKING:
     from leafdb.node.node import Node
@@ -30,6 +29,8 @@ Args = Mapping[str, Any]
 Answer = dict[str, Any]
 
 CHANGE_TIMEOUT_S = 4.0
+OFFER_TIMEOUT_S = 2.0
+OFFER_RETRY_S = 0.05
 
 log = Log("admin")
 
@@ -94,19 +95,30 @@ async def bucket_drop(node: Node, args: Args) -> Answer:
 
 
 async def offer(node: Node, metadata: ClusterMetadata) -> None:
-    """Hand new metadata to every member that can be reached, and wait until it is in force there."""
+    """Hand new metadata to every live member, and wait until it is in force there.
+
+    The change is made whatever comes of this: a member that is away learns of it by gossip when it is back.
+    """
     args = {"metadata": metadata.encode()}
+    give_up_at = node.world.now() + OFFER_TIMEOUT_S
 
     async def tell(member: NodeId) -> None:
-        try:
-            await ask_member(node, member, "metadata.offer", args)
-        except LeafdbError as error:
-            # The change is made all the same, and gossip will tell this member within a probe.
-            log.warning("a member has not confirmed new metadata", member=node.view.name_of(member), reason=str(error))
+        while True:
+            try:
+                await ask_member(node, member, "metadata.offer", args)
+                return
+            except LeafdbError as error:
+                if node.view.liveness.get(member) is Liveness.DEAD:
+                    return
+                if node.world.now() >= give_up_at:
+                    name = node.view.name_of(member)
+                    log.warning("a member has not confirmed new metadata", member=name, reason=str(error))
+                    return
+            await trio.sleep(OFFER_RETRY_S)
 
     async with trio.open_nursery() as nursery:
         for member in metadata.members:
-            if member in node.peers.lane(Lane.CONTROL):
+            if member != node.view.self_id:
                 nursery.start_soon(tell, member)
 
 

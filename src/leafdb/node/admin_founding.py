@@ -32,12 +32,10 @@ from leafdb.node.logs import Log
 from leafdb.node.register import META_TREE, METADATA_KEY
 from leafdb.ring.member import ProposedMember
 from leafdb.ring.metadata import ClusterMetadata, decode
-from leafdb.transport.peers import NO_NODE, Peers
-from leafdb.types import Durability, Epoch, NodeId
+from leafdb.types import Durability, NodeId
 from leafdb.wire.body import decode_map
 from leafdb.wire.control import AdminRequest
-from leafdb.wire.hello import PeerFacts
-from leafdb.wire.registry import Lane, MessageType
+from leafdb.wire.registry import MessageType
 
 if TYPE_CHECKING:
     from leafdb.node.node import Node
@@ -58,16 +56,15 @@ async def cluster_init(node: Node, args: Args) -> Answer:
         raise refused(
             f"{node.config.node.name}, which was asked, is not in the list: ask a node that is to be a member"
         )
-    callers = strangers_of(node)
-    standings = await _look_at_all(node, callers, plan)
+    standings = await _look_at_all(node, plan)
     begun = plan.id_begun(standings)
     metadata = plan.epoch_one(node.world.random_bytes(16) if begun is None else begun)
-    await _spread(node, callers, plan, metadata, standings)
+    await _spread(node, plan, metadata, standings)
     log.info("cluster founded", cluster=plan.name, members=len(plan.members))
     return {"epoch": node.view.epoch, "cluster_id": metadata.cluster_id}
 
 
-async def _look_at_all(node: Node, callers: Peers, plan: Plan) -> dict[str, Standing]:
+async def _look_at_all(node: Node, plan: Plan) -> dict[str, Standing]:
     """Where every member stands. Raises NotApplied that names all who cannot take part, and why."""
     standings: dict[str, Standing] = {}
     problems: dict[str, str] = {}
@@ -78,7 +75,7 @@ async def _look_at_all(node: Node, callers: Peers, plan: Plan) -> dict[str, Stan
             if member.name == node.config.node.name:
                 answer: Mapping[str, Any] = await prepare(node, args)
             else:
-                answer = await _ask(callers, member, "cluster.prepare", args, PREPARE_TIMEOUT_S)
+                answer = await _ask(node, member, "cluster.prepare", args, PREPARE_TIMEOUT_S)
             standings[member.name] = Standing.from_wire(answer)
         except ConnectFailed as error:
             problems[member.name] = f"it cannot be reached ({'; '.join(error.attempts.values()) or error})"
@@ -98,9 +95,7 @@ async def _look_at_all(node: Node, callers: Peers, plan: Plan) -> dict[str, Stan
     return standings
 
 
-async def _spread(
-    node: Node, callers: Peers, plan: Plan, metadata: ClusterMetadata, standings: Mapping[str, Standing]
-) -> None:
+async def _spread(node: Node, plan: Plan, metadata: ClusterMetadata, standings: Mapping[str, Standing]) -> None:
     """Have every member adopt epoch 1 that has not: the keystone first."""
     missing: dict[str, str] = {}
     confirmed = [name for name, standing in standings.items() if standing.in_force]
@@ -112,7 +107,7 @@ async def _spread(
             if member.name == node.config.node.name:
                 await adopt(node, args)
             else:
-                await _ask(callers, member, "cluster.adopt", args, ADOPT_TIMEOUT_S)
+                await _ask(node, member, "cluster.adopt", args, ADOPT_TIMEOUT_S)
         except LeafdbError as error:
             if not confirmed and isinstance(error, NotApplied):
                 raise refused(f"{member.name}: {error}. Nothing was changed; look, and run this again") from None
@@ -131,30 +126,10 @@ async def _spread(
         )  # fmt: skip
 
 
-def strangers_of(node: Node) -> Peers:
-    """What this node calls others with by address, whether or not it, or they, belong to a cluster already."""
-
-    def own() -> PeerFacts:
-        identity = node.engine.identity
-        nonce = node.world.random_bytes(16)
-        return PeerFacts(b"", NO_NODE, identity.incarnation, identity.boot, nonce, Epoch(0), Lane.CONTROL)
-
-    return Peers(
-        node.world.network,
-        node.pump,
-        own=own,
-        secret=node._secret,
-        admit=lambda _: None,
-        nonce=lambda: node.world.random_bytes(16),
-        rng=node.world.rng,
-        on_frame=lambda *_: None,
-    )
-
-
-async def _ask(callers: Peers, member: ProposedMember, verb: str, args: Args, timeout_s: float) -> Mapping[str, Any]:
+async def _ask(node: Node, member: ProposedMember, verb: str, args: Args, timeout_s: float) -> Mapping[str, Any]:
     address = parse_address(member.peer_address)
     body = AdminRequest(verb, args).encode()
-    frame = await callers.call_stranger((address.host, address.port), MessageType.PEER_ADMIN, body, timeout_s)
+    frame = await node.peers.call_stranger((address.host, address.port), MessageType.PEER_ADMIN, body, timeout_s)
     return decode_map(frame.body, f"the answer to {verb}")
 
 

@@ -40,8 +40,8 @@ def boot_id() -> str:
 
 
 class Bugs:
-    """Callbacks from threads run between trio's tasks, where an exception would be trio's end. It is kept, and raised by
-    a task of the node's, which stops the node in good order: it has no right to go on."""
+    """Callbacks from threads run between trio's tasks, where an exception would be trio's end. It is kept, and raised
+    by a task of the node's, which stops the node in good order: it has no right to go on."""
 
     def __init__(self) -> None:
         self._first: Exception | None = None

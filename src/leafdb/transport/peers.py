@@ -179,9 +179,9 @@ class Peers:
         """A session with whoever answers at `address`, who must be `wanted` if that is a number."""
 
         def admit(facts: PeerFacts) -> str | None:
-            if wanted != NO_NODE and facts.node != wanted:
-                return Refusal.UNKNOWN_NODE
-            return self._admit(facts)
+            if wanted == NO_NODE:
+                return None  # whoever it is: it has proved that it knows the secret
+            return self._admit(facts) if facts.node == wanted else Refusal.UNKNOWN_NODE
 
         with trio.fail_after(HANDSHAKE_TIMEOUT_S):
             stream = await self._network.dial(*address)
@@ -232,7 +232,7 @@ class Peers:
         """Ask whoever listens at `address`, as a node without a number, over a connection for this call alone. Raises
         as `call` does, and HandshakeRefused."""
         with trio.move_on_after(timeout_s):
-            own = replace(self._own(), lane=lane, node=NO_NODE)
+            own = replace(self._own(), lane=lane, node=NO_NODE, cluster_id=b"")
             try:
                 session, frames = await self._connect(address, own, NO_NODE)
             except (OSError, trio.BrokenResourceError, trio.TooSlowError) as error:
