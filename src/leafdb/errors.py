@@ -79,7 +79,7 @@ class ConfigError(LeafdbError):
 
     def __init__(self, message: str, *, problems: Sequence[str] = (), node: str | None = None) -> None:
         super().__init__(message, node=node)
-        self.problems = tuple(problems)
+        self.problems: tuple[str, ...] = tuple(problems)
 
 
 class ClientMisuse(LeafdbError):
@@ -111,7 +111,7 @@ class ConnectFailed(LeafdbError):
 
     def __init__(self, message: str, *, attempts: Mapping[str, str] | None = None, node: str | None = None) -> None:
         super().__init__(message, node=node)
-        self.attempts = dict(attempts or {})
+        self.attempts: dict[str, str] = dict(attempts or {})
 
 
 class NotApplied(LeafdbError):
@@ -124,7 +124,7 @@ class NotApplied(LeafdbError):
     ) -> None:
         super().__init__(message, node=node, request_id=request_id)
         self.reason = reason
-        self.retryable = reason in RETRYABLE_REASONS
+        self.retryable: bool = reason in RETRYABLE_REASONS
 
 
 class NotEnoughReplicas(NotApplied):
@@ -171,7 +171,7 @@ class OutcomeUnknown(LeafdbError, TimeoutError):
         super().__init__(message, node=node, request_id=request_id)
         self.acks = acks
         self.required = required
-        self.replicas = tuple(replicas)
+        self.replicas: tuple[str, ...] = tuple(replicas)
         self.op_id = op_id
 
 
