@@ -132,6 +132,21 @@ def test_a_peer_that_was_cut_off_owes_and_is_owed_everything_until_it_is_back() 
     play(story)
 
 
+def test_what_was_read_before_a_session_was_lost_settles_nothing_after_it() -> None:
+    async def story(cluster: MemoryCluster) -> None:
+        one = cluster.nodes[ONE]
+        claim = one.anti_entropy.debts.claim(TWO, view_of(one, "b").id, PartitionId(0))
+        cluster.cut(ONE, (TWO,))
+        await until(lambda: one.anti_entropy.pending > 0)
+        assert claim.spoilt
+        assert not one.anti_entropy.debts.settle(claim)
+        one.anti_entropy.debts.release(claim)
+        cluster.heal()
+        await repaired(*cluster.nodes.values())
+
+    play(story)
+
+
 def test_a_flap_costs_roots_only() -> None:
     async def story(cluster: MemoryCluster) -> None:
         nodes = list(cluster.nodes.values())
