@@ -254,13 +254,14 @@ class Node:
     ) -> None:
         listen = self.config.listen
         network = self.world.network
-        self.clients = Acceptor(
-            await network.listen(*listen.client),
-            self.pump,
-            handshake=lambda: ServerHello(self._server_facts()),
-            on_frame=self._client_dispatch,
-            places=Places(sessions_max=self.config.limits.client_sessions_max),
-        )
+        nursery.start_soon(self.wheel.run, name="timing wheel")
+        nursery.start_soon(self.memory.run, name="memory ledger")
+        nursery.start_soon(self.leases.run, name="leases")
+        nursery.start_soon(self.anti_entropy.run, name="anti-entropy")
+        nursery.start_soon(self.admin.run, name="admin verbs")
+        nursery.start_soon(self.scans.run, name="scans")
+        await nursery.start(self.peers.run)
+        # Each acceptor owns its listener from the moment there is one: a start that fails leaves no port taken.
         peer_port = Acceptor(
             await network.listen(*listen.peer),
             self.pump,
@@ -269,14 +270,14 @@ class Node:
             on_session=self.peers.adopt,
             on_closed=self.peers.on_closed,
         )
-        nursery.start_soon(self.wheel.run, name="timing wheel")
-        nursery.start_soon(self.memory.run, name="memory ledger")
-        nursery.start_soon(self.leases.run, name="leases")
-        nursery.start_soon(self.anti_entropy.run, name="anti-entropy")
-        nursery.start_soon(self.admin.run, name="admin verbs")
-        nursery.start_soon(self.scans.run, name="scans")
-        await nursery.start(self.peers.run)
         await nursery.start(peer_port.run)
+        self.clients = Acceptor(
+            await network.listen(*listen.client),
+            self.pump,
+            handshake=lambda: ServerHello(self._server_facts()),
+            on_frame=self._client_dispatch,
+            places=Places(sessions_max=self.config.limits.client_sessions_max),
+        )
         await nursery.start(self.clients.run)
         self.ready = True
         on_ready()
@@ -308,6 +309,11 @@ class Node:
             found.append(f"its disk is full ({stats.disk_free_bytes} bytes free): it takes no writes")
         if self.memory.full:
             found.append("it has as much in memory as it may hold")
+        if self.anti_entropy.possible_losses:
+            found.append(
+                f"writes may be lost in {self.anti_entropy.possible_losses} partitions: after a power cut no owner "
+                "remembered everything"
+            )
         if stats.failed_jobs:
             found.append(f"{stats.failed_jobs} flushes or compactions have failed since it started; see its log")
         return found

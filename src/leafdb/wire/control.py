@@ -1,10 +1,10 @@
-"""The messages off the hot path: scans, admin verbs, metadata, pages of records. Each body is one CBOR map.
+"""The messages off the hot path: scans, admin verbs, metadata. Each body is one CBOR map.
 
 Drawn in docs/formats/wire.md. A class here is one message: `encode()` gives the body, `decode(body)` reads what another
 process sent and raises ProtocolError on anything that is not the message. Bounds are checked on reading only: what we
 write ourselves is bounded by whoever makes it.
 
-MEMBERSHIP, REGISTER, HINTS and EXCHANGE bodies belong to the pure packages whose rules they carry.
+MEMBERSHIP, REGISTER, HINTS and EXCHANGE bodies belong to the pure packages whose rules they carry, RECORDS to node/.
 """
 
 from __future__ import annotations
@@ -12,9 +12,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from leafdb.codec.fields import as_bytes, as_int, as_list, bool_field, bytes_field, int_field, list_field, map_field
+from leafdb.codec.fields import as_bytes, as_list, bool_field, bytes_field, int_field, list_field, map_field
 from leafdb.limits import (
-    EXCHANGE_KEYS_MAX,
     FRAME_BYTES_MAX,
     KEY_BYTES_MAX,
     METADATA_BYTES_MAX,
@@ -164,67 +163,6 @@ class MetadataReply(NamedTuple):
         return MetadataReply(
             epoch=int_field(fields, "epoch", high=U32),
             metadata=bytes_field(fields, "metadata", high=METADATA_BYTES_MAX),
-        )
-
-
-class RecordItem(NamedTuple):
-    """One record on its way to a replica: where it belongs and its encoding."""
-
-    bucket_id: int
-    generation: int
-    key: bytes
-    record: bytes
-
-
-class RecordPage(NamedTuple):
-    """RECORDS: records for the receiver to merge. It answers a result for each, in this order.
-
-    Only the frame bounds a record here: a merge may exceed RECORD_BYTES_MAX, which binds where a dot is minted."""
-
-    records: tuple[RecordItem, ...]
-
-    def encode(self) -> bytes:
-        """The body."""
-        return encode_map({"records": [list(item) for item in self.records]})
-
-    @staticmethod
-    @refusing("a page of records")
-    def decode(body: bytes) -> RecordPage:
-        """The page in a RECORDS body."""
-        records = []
-        for item in list_field(decode_map(body, "a page of records"), "records", items_max=EXCHANGE_KEYS_MAX):
-            bucket_id, generation, key, record = _tuple_of(item, "record", 4)
-            records.append(
-                RecordItem(
-                    as_int(bucket_id, "bucket id", high=U32),
-                    as_int(generation, "generation", high=U32),
-                    as_bytes(key, "key", low=1, high=ENCODED_KEY_BYTES_MAX),
-                    as_bytes(record, "record", low=1, high=FRAME_BYTES_MAX),
-                )
-            )
-        return RecordPage(tuple(records))
-
-
-class RecordResults(NamedTuple):
-    """RECORDS_REPLY: a `ReplicaStatus` number for each record of the page, and how many records more the receiver is
-    ready to take."""
-
-    credits: int
-    results: tuple[int, ...]
-
-    def encode(self) -> bytes:
-        """The body."""
-        return encode_map({"credits": self.credits, "results": list(self.results)})
-
-    @staticmethod
-    @refusing("results of records")
-    def decode(body: bytes) -> RecordResults:
-        """The results in a RECORDS_REPLY body."""
-        fields = decode_map(body, "results of records")
-        results = list_field(fields, "results", items_max=EXCHANGE_KEYS_MAX)
-        return RecordResults(
-            credits=int_field(fields, "credits", high=U32),
-            results=tuple(as_int(result, "result", high=255) for result in results),
         )
 
 

@@ -10,15 +10,12 @@ import pytest
 
 from leafdb.codec import cbor
 from leafdb.errors import ProtocolError
-from leafdb.limits import EXCHANGE_KEYS_MAX, SCAN_PAGE_ITEMS_MAX
+from leafdb.limits import SCAN_PAGE_ITEMS_MAX
 from leafdb.wire.body import decode_map
 from leafdb.wire.control import (
     AdminRequest,
     MetadataFetch,
     MetadataReply,
-    RecordItem,
-    RecordPage,
-    RecordResults,
     ScanReply,
     ScanRequest,
 )
@@ -32,9 +29,6 @@ MESSAGES: list[Any] = [
     AdminRequest("bucket.create", {"properties": {"name": "carts", "n": 3}, "exist_ok": True}),
     MetadataFetch(7),
     MetadataReply(8, b"encoded"),
-    RecordPage((RecordItem(300, 1, b"k", b"r"), RecordItem(301, 2, b"l", b"s"))),
-    RecordPage(()),
-    RecordResults(128, (1, 5, 11)),
 ]
 
 
@@ -71,10 +65,6 @@ def test_every_field_is_needed_and_unknown_ones_are_ignored(message: Any) -> Non
         (AdminRequest.decode, AdminRequest("ping", {}), {"args": []}),
         (AdminRequest.decode, AdminRequest("ping", {}), {"args": {b"k": 1}}),
         (AdminRequest.decode, AdminRequest("ping", {}), {"verb": "v" * 65}),
-        (RecordPage.decode, RecordPage(()), {"records": [[1, 1, b"", b"r"]]}),
-        (RecordPage.decode, RecordPage(()), {"records": [[1, 1, b"k"]]}),
-        (RecordPage.decode, RecordPage(()), {"records": [[1, 1, b"k", b"r"]] * (EXCHANGE_KEYS_MAX + 1)}),
-        (RecordResults.decode, RecordResults(1, ()), {"results": [256]}),
         (MetadataFetch.decode, MetadataFetch(1), {"epoch": -1}),
     ],
 )
