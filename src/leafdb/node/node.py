@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from functools import partial
 from importlib.metadata import version as metadata_version
 from typing import Final
 
@@ -46,6 +47,7 @@ from leafdb.node.register import META_TREE, Register
 from leafdb.node.replica import Replica
 from leafdb.node.replica_service import ReplicaService
 from leafdb.node.scan_driver import ScanDriver
+from leafdb.node.self_report import peer_facts, server_facts
 from leafdb.node.timers import TimingWheel
 from leafdb.node.view import ClusterView
 from leafdb.node.world import World
@@ -55,9 +57,8 @@ from leafdb.storage.settings import EngineConfig
 from leafdb.transport.listener import Acceptor, Places
 from leafdb.transport.peers import Peers
 from leafdb.transport.pump import Pump
-from leafdb.types import FIRST_BUCKET_ID, BucketId, Epoch, NodeId, TreeId
+from leafdb.types import FIRST_BUCKET_ID, BucketId, NodeId, TreeId
 from leafdb.wire.handshake import ServerHello
-from leafdb.wire.hello import PeerFacts, ServerFacts
 from leafdb.wire.registry import Lane, MessageType
 
 SEAL_PERSON: Final = b"leafdb contexts 1"
@@ -80,7 +81,7 @@ class Node:
         self.failure: StorageError | None = None
         self._failed = trio.Event()
         self._secret = secret
-        self._boot_nonce = world.random_bytes(16)
+        self.boot_nonce = world.random_bytes(16)
         self._client_dispatch = ClientDispatch()
         self._peer_dispatch = PeerDispatch()
 
@@ -153,7 +154,7 @@ class Node:
         self.peers = Peers(
             world.network,
             self.pump,
-            own=self._own_facts,
+            own=partial(peer_facts, self),
             secret=self._secret,
             admit=self.admission.admit,
             nonce=lambda: world.random_bytes(16),
@@ -274,7 +275,7 @@ class Node:
         self.clients = Acceptor(
             await network.listen(*listen.client),
             self.pump,
-            handshake=lambda: ServerHello(self._server_facts()),
+            handshake=lambda: ServerHello(server_facts(self)),
             on_frame=self._client_dispatch,
             places=Places(sessions_max=self.config.limits.client_sessions_max),
         )
@@ -298,25 +299,6 @@ class Node:
             waiting.start_soon(polite, over)
             for event in (stop, self._failed, over):
                 waiting.start_soon(_cancel_when, event, waiting.cancel_scope)
-
-    def problems(self) -> list[str]:
-        """What is wrong with this node, in words an operator can act on."""
-        found = [] if self.ready else ["it is not serving"]
-        if self.draining:
-            found.append("it is draining")
-        stats = self.engine.stats()
-        if stats.disk_full:
-            found.append(f"its disk is full ({stats.disk_free_bytes} bytes free): it takes no writes")
-        if self.memory.full:
-            found.append("it has as much in memory as it may hold")
-        if self.anti_entropy.possible_losses:
-            found.append(
-                f"writes may be lost in {self.anti_entropy.possible_losses} partitions: after a power cut no owner "
-                "remembered everything"
-            )
-        if stats.failed_jobs:
-            found.append(f"{stats.failed_jobs} flushes or compactions have failed since it started; see its log")
-        return found
 
     # -- glue
 
@@ -380,28 +362,6 @@ class Node:
         self.hints.ledger.partitions = metadata.partitions
         self.peers.set_members({member.id: split_address(member.peer_address) for member in metadata.members.values()})
         self.metrics.metadata_installed_total += 1
-
-    def _own_facts(self) -> PeerFacts:
-        identity = self.engine.identity
-        return PeerFacts(
-            cluster_id=identity.cluster_id,
-            node=self.view.self_id,
-            incarnation=identity.incarnation,
-            boot=self.engine.recovery.boot,
-            boot_nonce=self._boot_nonce,
-            epoch=Epoch(self.view.epoch),
-            lane=Lane.CONTROL,
-        )
-
-    def _server_facts(self) -> ServerFacts:
-        metadata = self.view.metadata
-        return ServerFacts(
-            node=self.view.self_id,
-            name=self.config.node.name,
-            cluster=metadata.cluster_name if metadata else "",
-            cluster_id=metadata.cluster_id if metadata else b"",
-            epoch=Epoch(self.view.epoch),
-        )
 
 
 OPERATION_BYTES: Final = 2_048
