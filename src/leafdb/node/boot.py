@@ -19,6 +19,8 @@ import trio
 from leafdb.errors import CorruptionError, StorageError
 from leafdb.hints.ledger import Ledger
 from leafdb.limits import SCAN_PAGE_BYTES_MAX, SCAN_PAGE_ITEMS_MAX
+from leafdb.node.completeness import KEY as COMPLETENESS_KEY
+from leafdb.node.completeness import encode_partitions
 from leafdb.node.hint_keeper import HINTS_TREE
 from leafdb.node.leases import EPOCH_KEY, STAMP_KEY, Leases
 from leafdb.node.logs import Log
@@ -98,13 +100,21 @@ async def read_page(
 
 
 async def open_leases(engine: Engine, now_ms: Callable[[], int]) -> Leases:
-    """The leases of this store, with durable epochs and stamps to mint with."""
+    """The leases of this store, with durable epochs and stamps to mint with. Raises StorageError."""
     epochs = await read_value(engine, META_TREE, EPOCH_KEY)
     stamps = await read_value(engine, META_TREE, STAMP_KEY)
     leases = Leases(engine, META_TREE, now_ms, epochs=epochs, stamps=stamps, clean=engine.recovery.clean)
     granted = trio.Event()
-    leases.renew(granted.set)
+    errors: list[StorageError | None] = []
+
+    def done(error: StorageError | None) -> None:
+        errors.append(error)
+        granted.set()
+
+    leases.renew(done)
     await granted.wait()
+    if errors[0] is not None:
+        raise errors[0]
     return leases
 
 
@@ -129,8 +139,11 @@ async def remember(engine: Engine, boot_id: str) -> Remembered:
         log.warning("the machine lost its power: periodic buckets may have lost their newest writes here")
         engine.stamp(cluster_id=identity.cluster_id, node_id=identity.node_id, incarnation=identity.incarnation + 1)
     if known_boot_id != boot_id.encode():
+        writes: list[tuple[TreeId, bytes, bytes | None]] = [(META_TREE, BOOT_ID_KEY, boot_id.encode())]
+        if forgot and metadata is not None:
+            # In one write: once the new boot id stands here, the next start has no other way to know.
+            writes.append((META_TREE, COMPLETENESS_KEY, encode_partitions(range(metadata.partitions))))
         synced = trio.Event()
-        writes = ((META_TREE, BOOT_ID_KEY, boot_id.encode()),)
         engine.write(writes, Durability.ALWAYS, lambda _: synced.set())
         await synced.wait()
     return Remembered(metadata, state, forgot)

@@ -52,4 +52,9 @@ class Completeness:
             self._save()
 
     def _save(self) -> None:
-        self._engine.write(((self._tree, KEY, cbor.dumps(sorted(self._incomplete))),), Durability.ALWAYS, None)
+        self._engine.write(((self._tree, KEY, encode_partitions(self._incomplete)),), Durability.ALWAYS, None)
+
+
+def encode_partitions(partitions: Iterable[int]) -> bytes:
+    """The stored form of a set of partitions."""
+    return cbor.dumps(sorted(partitions))

@@ -60,8 +60,9 @@ class Leases:
             self.renew()
             await trio.sleep(RENEW_INTERVAL_S)
 
-    def renew(self, done: Callable[[], None] | None = None) -> None:
-        """Ask for the next blocks when the present ones are nearly used up; `done` once what was asked is granted."""
+    def renew(self, done: Callable[[StorageError | None], None] | None = None) -> None:
+        """Ask for the next blocks when the present ones are nearly used up; `done` once what was asked is granted, or
+        with the error that kept it from being."""
         epochs = self.epochs.lease_wanted()
         stamps = self.clock.lease_wanted(self._now_ms())
         writes: list[tuple[TreeId, bytes, bytes | None]] = []
@@ -75,12 +76,13 @@ class Leases:
             granted = partial(self._granted, self._epochs_asked, self._stamps_asked, done)
             self._engine.write(writes, Durability.ALWAYS, granted)
         elif done is not None:
-            done()
+            done(None)
 
-    def _granted(self, epochs: int, stamps: int, done: Callable[[], None] | None, error: StorageError | None) -> None:
-        if error is not None:
-            return  # a failed store stops the node by another way
-        self.epochs.grant(epochs)
-        self.clock.grant(stamps)
+    def _granted(
+        self, epochs: int, stamps: int, done: Callable[[StorageError | None], None] | None, error: StorageError | None
+    ) -> None:
+        if error is None:
+            self.epochs.grant(epochs)
+            self.clock.grant(stamps)
         if done is not None:
-            done()
+            done(error)
