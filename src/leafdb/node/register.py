@@ -89,6 +89,8 @@ class Register:
         self._changing = trio.Lock()
         self._fetch_done: Callable[[], None] | None = None
         self._newest_epoch = 0
+        self._waiting: list[tuple[int, Callable[[], None]]] = []
+        """Who waits for a copy of this epoch that is on its way to the disk."""
         self.slot = 0
         view.on_install.append(self._installed)
 
@@ -140,18 +142,26 @@ class Register:
     # -- this node's copy
 
     def learn(self, metadata: ClusterMetadata, done: Callable[[], None] | None = None) -> None:
-        """Take a copy that some member believes in: sync it, then believe it. `done` also when it is old."""
+        """Take a copy that some member believes in: sync it, then believe it. `done` once this or a newer one is
+        believed here, also when it is old news."""
         current = self._view.metadata
         assert current is not None
         if metadata.cluster_id != current.cluster_id:
             raise ProtocolError("metadata of another cluster")
         if metadata.epoch <= self._newest_epoch:
             if done is not None:
-                done()
+                self._when_believed(int(metadata.epoch), done)
             return
         self._newest_epoch = int(metadata.epoch)
         writes = ((META_TREE, METADATA_KEY, metadata.encode()),)
         self._engine.write(writes, Durability.ALWAYS, partial(self._kept, metadata, done))
+
+    def _when_believed(self, epoch: int, done: Callable[[], None]) -> None:
+        """The same copy often comes twice at once, from who made it and from gossip: the second waits for the first."""
+        if self._view.epoch >= epoch:
+            done()
+        else:
+            self._waiting.append((epoch, done))
 
     def _kept(self, metadata: ClusterMetadata, done: Callable[[], None] | None, error: StorageError | None) -> None:
         if error is not None:
@@ -162,6 +172,9 @@ class Register:
             self._view.install(self._view.self_id, metadata)
         if done is not None:
             done()
+        waiting, self._waiting = self._waiting, []
+        for epoch, callback in waiting:
+            self._when_believed(epoch, callback)
 
     # -- changing it
 
