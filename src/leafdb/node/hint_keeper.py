@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from typing import Final, NamedTuple
 
-from leafdb.errors import StorageError
+from leafdb.errors import StoreFailed
 from leafdb.hints.effects import MarkRange
 from leafdb.hints.hint import Kind, decode, encode_key, with_record
 from leafdb.hints.ledger import Ledger
@@ -39,8 +39,8 @@ class _Keep(NamedTuple):
     done: Merged
 
     def run(self, value: bytes | None, sequence: int) -> None:
-        local = None if value is None else decode(value).record
         try:
+            local = None if value is None else decode(value).record
             if self.kind is Kind.FALLBACK:
                 # Puts may be minted from this copy: what it shows us to have forgotten must be settled now.
                 merged = self.keeper.replica.accepted(local, self.record, self.conflict)
@@ -143,7 +143,7 @@ class HintKeeper:
         self._kept(NodeId(int.from_bytes(key[:2], "big")))
 
     def _owed(self, key: bytes, error: Exception | None) -> None:
-        if error is not None and not isinstance(error, StorageError):
+        if error is not None and not isinstance(error, StoreFailed):
             self._mark(self.ledger.mark(key))
 
     # -- reading as a fallback

@@ -20,6 +20,7 @@ from leafdb.hints.hint import target_range, version_of
 from leafdb.hints.messages import AnyMessage, HintBatch, HintsWaiting, from_wire
 from leafdb.hints.schedule import Schedule
 from leafdb.node.hint_keeper import HINTS_TREE
+from leafdb.node.key_queue import ReplicaOverloaded
 from leafdb.node.logs import Log
 from leafdb.node.metrics import Metrics
 from leafdb.node.replica import Replica
@@ -226,6 +227,13 @@ class _Application:
         self._refused: list[int] = []
 
     def begin(self) -> None:
+        try:
+            self._replica.admit()
+        except (ReplicaOverloaded, StorageError):
+            # No room, or no time: the holder keeps them and comes again.
+            everything = tuple(range(len(self._batch.hints)))
+            self._handoff.applied(self._sender, self._batch.batch, everything)
+            return
         for place, hint in enumerate(self._batch.hints):
             bucket = self._view.buckets.get(hint.bucket)
             if bucket is not None:
