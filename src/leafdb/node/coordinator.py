@@ -224,20 +224,32 @@ class Coordinator:
     # -- forwarding
 
     def forward(
-        self, session: Requester, request_id: int, message_type: MessageType, body: bytes, place: Place, deadline: float
+        self,
+        session: Requester,
+        request_id: int,
+        message_type: MessageType,
+        body: bytes,
+        place: Place,
+        deadline: float,
+        op_id: bytes = b"",
     ) -> bool:
-        """Send the request on to a primary that can be reached; False when there is none."""
+        """Send the request on to a primary that can be reached; False when there is none. Raises Overloaded when there
+        are some and none has room: that is no reason to stand in for them."""
         usable = self.view.usable
+        reachable = False
         for node in place.primaries:
-            lane = self.lanes.get(node)
-            if node not in usable or lane is None:
+            if node not in usable:
                 continue
-            operation = Forwarded(self, session, request_id, message_type, node)
+            reachable = True
+            operation = Forwarded(self, session, request_id, message_type, node, op_id)
             operation.id = self.register(operation, deadline)
             left_ms = max(1, int((deadline - self.now()) * 1000))
-            if lane.send(encode_frame(message_type, operation.id, with_deadline(body, left_ms))):
+            lane = self.lanes.get(node)
+            if lane is not None and lane.send(encode_frame(message_type, operation.id, with_deadline(body, left_ms))):
                 return True
             self.forget(operation.id, operation)
+        if reachable:
+            raise Overloaded("too much is queued for the nodes that hold this key", retry_after=0.1)
         return False
 
     def check(self) -> None:
@@ -249,16 +261,23 @@ class Coordinator:
 class Forwarded:
     """A request on its way to a node that may coordinate it. It is never sent a second time."""
 
-    __slots__ = ("_coordinator", "_message_type", "_node", "_request_id", "_session", "id", "slot")
+    __slots__ = ("_coordinator", "_message_type", "_node", "_op_id", "_request_id", "_session", "id", "slot")
 
     def __init__(
-        self, coordinator: Coordinator, session: Requester, request_id: int, message_type: MessageType, node: NodeId
+        self,
+        coordinator: Coordinator,
+        session: Requester,
+        request_id: int,
+        message_type: MessageType,
+        node: NodeId,
+        op_id: bytes,
     ) -> None:
         self._coordinator = coordinator
         self._session = session
         self._request_id = request_id
         self._message_type = message_type
         self._node = node
+        self._op_id = op_id
         self.id = 0
         self.slot = 0
 
@@ -290,7 +309,7 @@ class Forwarded:
         name = coordinator.view.name_of(self._node)
         text = f"{what} {name}, to which the request was forwarded"
         if self._message_type is MessageType.FORWARD_PUT:
-            error: LeafdbError = OutcomeUnknown(text, acks=0, required=1, replicas=(name,))
+            error: LeafdbError = OutcomeUnknown(text, acks=0, required=1, replicas=(name,), op_id=self._op_id)
         else:
             error = DeadlineExceeded(text, stage="forward", got=0, required=1)
         coordinator.refuse(self._session, self._request_id, error)

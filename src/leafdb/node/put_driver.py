@@ -14,10 +14,12 @@ from leafdb.errors import LeafdbError, NotApplied, OutcomeUnknown, ProtocolError
 from leafdb.limits import TTL_S_MAX, VALUE_BYTES_MAX
 from leafdb.model.clock import EMPTY, CausalClock, Dot
 from leafdb.model.context import ContextError
+from leafdb.model.key import decode_key
 from leafdb.node.coordinator import Coordinator, Place, Requester, not_enough
+from leafdb.node.key_queue import ReplicaOverloaded
 from leafdb.node.outcomes import refusal_of
 from leafdb.quorum.messages import FLAG_DURABLE, NOT_APPLIED_STATUSES, ReplicaStatus, encode_replica_put
-from leafdb.quorum.policy import ImpossibleQuorum, TooFewMembers
+from leafdb.quorum.policy import ImpossibleQuorum, TooFewMembers, WritePolicy
 from leafdb.quorum.put_operation import PutOperation, Step
 from leafdb.types import Conflict, Durability, NodeId
 from leafdb.wire.frame import encode_frame
@@ -43,6 +45,7 @@ class CoordinatedPut:
         "op_id",
         "place",
         "record",
+        "sloppy",
         "slot",
         "storage_key",
         "value",
@@ -76,6 +79,8 @@ class CoordinatedPut:
         self.expires_ms = coordinator.now_ms() + ttl_ms if ttl_ms and self.value is not None else 0
         self.record: bytes | None = None
         self.dot: Dot | None = None
+        self.sloppy = False
+        """Fallbacks may be taken, and have not been looked for yet."""
         self.id = 0
         self.slot = 0
 
@@ -121,14 +126,17 @@ class CoordinatedPut:
         machine = self.machine
         if status is ReplicaStatus.APPLIED:
             self._step(machine.acked(node))
-        elif status in NOT_APPLIED_STATUSES:
+            return
+        self._look_for_spares()
+        if status in NOT_APPLIED_STATUSES:
             self._step(machine.refused(node))
         else:
             self._step(machine.lost(node))
 
     def peer_lost(self, node: NodeId) -> None:
-        """Losing a peer's session turns its copies into hints at once."""
+        """Losing a peer's session turns its copies into hints at once, or a fallback's while the answer is open."""
         if node in self.machine.waiting:
+            self._look_for_spares()
             self._step(self.machine.lost(node))
 
     def expired(self) -> None:
@@ -164,6 +172,7 @@ class CoordinatedPut:
         """A copy to `node`; a lane that is down or full counts as a refusal: nothing of it left this node."""
         lane = self._coordinator.lanes.get(node)
         if lane is None or not lane.send(frame):
+            self._look_for_spares()
             step = self.machine.refused(node)
             if step is Step.FAILED:
                 self._fail()
@@ -185,10 +194,20 @@ class CoordinatedPut:
         )
         return encode_frame(MessageType.REPLICA_PUT, self.id, body)
 
+    def _look_for_spares(self) -> None:
+        """All primaries were there when the put began, and now one is missing: who may stand in for it?"""
+        machine = self.machine
+        if self.sloppy and not machine.ended:
+            self.sloppy = False
+            machine.spares = self._coordinator.hints.fallbacks(self.place.partition, self.bucket, machine.waiting)
+
     def _owe(self, record: bytes) -> None:
         hints = self._coordinator.hints
+        own = self._coordinator.view.self_id
         for primary in self.machine.owed:
-            hints.owe(primary, self.bucket, self.place.storage_key, record)
+            # Our own copy stands in the log already, however slow that is: the store keeps it or fails.
+            if primary != own:
+                hints.owe(primary, self.bucket, self.place.storage_key, record)
         self.machine.owed.clear()
 
     def _answer(self) -> None:
@@ -224,12 +243,20 @@ class CoordinatedPut:
         self._coordinator.refuse(self._session, self._request_id, error)
 
 
-def put(coordinator: Coordinator, session: Requester, message_type: int, request_id: int, body: bytes) -> None:
-    """Handle a PUT of a client or a FORWARD_PUT of a peer."""
+def put(
+    coordinator: Coordinator,
+    session: Requester,
+    message_type: int,
+    request_id: int,
+    body: bytes,
+    deadline: float | None = None,
+) -> None:
+    """Handle a PUT of a client or a FORWARD_PUT of a peer. One that has waited for metadata keeps its `deadline`."""
     request = decode_put(body)
-    deadline = coordinator.deadline(request.deadline_ms)
+    if deadline is None:
+        deadline = coordinator.deadline(request.deadline_ms)
     try:
-        retry = partial(put, coordinator, session, message_type, request_id, body)
+        retry = partial(put, coordinator, session, message_type, request_id, body, deadline)
         place = coordinator.locate(request.bucket_id, request.generation, request.key, retry)
         if place is not None:
             _begin(coordinator, session, message_type, request_id, body, request, place, deadline)
@@ -250,7 +277,7 @@ def _begin(
     deadline: float,
 ) -> None:
     bucket = place.bucket
-    context = _validated(coordinator, request, place)
+    context = _validated(coordinator, request, place, deadline)
     try:
         policy = bucket.write_policy(request.w, request.pw, request.dw, request.flags)
     except ImpossibleQuorum as error:
@@ -270,28 +297,20 @@ def _begin(
     if own not in targets:
         if message_type == MessageType.FORWARD_PUT:
             raise NotApplied("the nodes disagree about who holds the key", reason=Reason.STALE_EPOCH)
-        if coordinator.forward(session, request_id, MessageType.FORWARD_PUT, body, place, deadline):
+        if coordinator.forward(session, request_id, MessageType.FORWARD_PUT, body, place, deadline, request.op_id):
             return
         if not policy.sloppy:
             raise not_enough(0, policy.w, "primaries")
         absent.remove(primaries[0])
         targets[own] = primaries[0]
-    spares = coordinator.hints.fallbacks(place.partition, bucket, targets) if policy.sloppy and absent else []
-    owed = []
-    for node in absent:
-        if spares:
-            targets[spares.pop(0)] = node
-        else:
-            owed.append(node)
-    if len(targets) < policy.w:
-        raise not_enough(len(targets), policy.w, "replicas")
-    if policy.pw and sum(1 for node in targets if node in primaries) < policy.pw:
-        raise not_enough(len(primaries) - len(absent), policy.pw, "primaries")
-    coordinator.replica.admit()
-    machine = PutOperation(w=policy.w, pw=policy.pw, targets=targets, spares=spares)
-    machine.owed = owed
+    machine = _machine(coordinator, place, policy, targets, absent)
+    try:
+        coordinator.replica.admit()
+    except (ReplicaOverloaded, StorageError) as error:
+        raise refusal_of(error) from None
     durability = Durability.ALWAYS if policy.durable else bucket.durability
     operation = CoordinatedPut(coordinator, session, request_id, request, place, deadline, context, machine, durability)
+    operation.sloppy = policy.sloppy and not absent
     operation.id = coordinator.register(operation, deadline)
     if targets[own] == own:
         coordinator.replica.coordinate(operation)
@@ -300,7 +319,31 @@ def _begin(
         coordinator.hints.coordinate(primaries[0], operation)
 
 
-def _validated(coordinator: Coordinator, request: PutRequest, place: Place) -> CausalClock | None:
+def _machine(
+    coordinator: Coordinator, place: Place, policy: WritePolicy, targets: dict[NodeId, NodeId], absent: list[NodeId]
+) -> PutOperation:
+    """The operation, with a fallback for each absent primary as far as there are any; refuses what cannot succeed."""
+    spares: list[NodeId] = []
+    if absent and policy.sloppy:
+        spares = coordinator.hints.fallbacks(place.partition, place.bucket, targets)
+    owed = []
+    for node in absent:
+        if spares:
+            targets[spares.pop(0)] = node
+        else:
+            owed.append(node)
+    if len(targets) < policy.w:
+        raise not_enough(len(targets), policy.w, "replicas")
+    if policy.pw:
+        there = sum(1 for node in targets if node in place.primaries)
+        if there < policy.pw:
+            raise not_enough(there, policy.pw, "primaries")
+    machine = PutOperation(w=policy.w, pw=policy.pw, targets=targets, spares=spares)
+    machine.owed = owed
+    return machine
+
+
+def _validated(coordinator: Coordinator, request: PutRequest, place: Place, deadline: float) -> CausalClock | None:
     """The opened context (None when blind); raises NotApplied for whatever the client got wrong."""
     bucket = place.bucket
     if bool(request.flags & FLAG_LWW) != (bucket.conflict is Conflict.LWW):
@@ -312,8 +355,12 @@ def _validated(coordinator: Coordinator, request: PutRequest, place: Place) -> C
         raise NotApplied(f"a value of {len(request.value)} bytes is over {VALUE_BYTES_MAX}", reason=Reason.TOO_LARGE)
     if len(request.op_id) != 16 or request.ttl_ms > TTL_S_MAX * 1000:
         raise NotApplied("a bad operation id or ttl", reason=Reason.BAD_REQUEST)
-    if request.deadline_ms == 0:
-        raise NotApplied("the deadline had passed when the request came", reason=Reason.EXPIRED)
+    if coordinator.now() >= deadline:
+        raise NotApplied("the deadline had passed before the write could begin", reason=Reason.EXPIRED)
+    try:
+        decode_key(place.key)
+    except ValueError as error:
+        raise NotApplied(f"malformed key: {error}", reason=Reason.BAD_REQUEST) from None
     if request.flags & FLAG_BLIND or not request.context:
         return None
     try:
