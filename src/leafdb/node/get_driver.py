@@ -11,8 +11,9 @@ from functools import partial
 
 from leafdb.errors import DeadlineExceeded, LeafdbError, NotApplied, ProtocolError, Reason
 from leafdb.model.clock import EMPTY
-from leafdb.model.record import decode, live, merge
+from leafdb.model.record import RecordError, decode, live, merge
 from leafdb.node.coordinator import Coordinator, Place, Requester, not_enough
+from leafdb.node.outcomes import refusal_of
 from leafdb.quorum.get_operation import GetOperation, GetStep
 from leafdb.quorum.messages import FLAG_REPAIR, ReplicaStatus, encode_replica_get, encode_replica_put
 from leafdb.quorum.policy import ImpossibleQuorum, TooFewMembers
@@ -43,6 +44,7 @@ class CoordinatedGet:
     """One get under way on its coordinator. Implements coordinator.Operation."""
 
     __slots__ = (
+        "_asked_later",
         "_coordinator",
         "_deadline",
         "_hedged",
@@ -69,6 +71,7 @@ class CoordinatedGet:
         self._request_id = request_id
         self._deadline = deadline
         self._hedged = False
+        self._asked_later: tuple[NodeId, ...] = ()
         self.place = place
         self.machine = machine
         self.started = coordinator.now()
@@ -80,12 +83,13 @@ class CoordinatedGet:
         coordinator = self._coordinator
         own = coordinator.view.self_id
         waiting = self.machine.waiting
+        asks_self = own in waiting  # before others are asked: one that cannot be may bring us in as its spare
         others = [node for node in waiting if node != own]
         if others:
             frame = self._ask_frame()
             for node in others:
                 self._send(node, frame)
-        if own in waiting:
+        if asks_self:
             self._ask_self()
 
     # -- coordinator.Operation
@@ -93,11 +97,12 @@ class CoordinatedGet:
     def get_reply(self, node: NodeId, status: ReplicaStatus, record: bytes) -> None:
         """A replica's record, its definitive absence, or neither."""
         coordinator = self._coordinator
-        coordinator.latency.observed(node, coordinator.now() - self.started)
+        if node not in self._asked_later:
+            coordinator.latency.observed(node, coordinator.now() - self.started)
         if status is ReplicaStatus.FOUND:
-            self._step(self.machine.answered(node, record))
+            self._answered(node, record)
         elif status is ReplicaStatus.ABSENT:
-            self._step(self.machine.answered(node, None))
+            self._answered(node, None)
         else:
             self._step(self.machine.unknown(node))
 
@@ -118,7 +123,9 @@ class CoordinatedGet:
         if not self._hedged and coordinator.now() < self._deadline:
             self._hedged = True
             coordinator.wheel.add(self, self._deadline)
-            if not self.machine.ended and coordinator.latency.may_hedge() and self.machine.hedge():
+            machine = self.machine
+            wanted = machine.spares and not machine.ended and machine.writing_back is None
+            if wanted and coordinator.latency.may_hedge() and machine.hedge():
                 coordinator.metrics.hedges_total += 1
                 self._step(GetStep.NOTHING)
             return
@@ -130,10 +137,22 @@ class CoordinatedGet:
 
     # -- effects of the machine
 
+    def _answered(self, node: NodeId, record: bytes | None) -> None:
+        try:
+            step = self.machine.answered(node, record)
+        except RecordError as error:
+            # Whose record it is cannot be told here; the read fails, and touches nothing else.
+            self.machine.expired()
+            self._coordinator.forget(self.id, self)
+            self._coordinator.refuse(self._session, self._request_id, refusal_of(error))
+            return
+        self._step(step)
+
     def _step(self, step: GetStep) -> None:
         machine = self.machine
         while machine.asks:
             node = machine.asks.pop()
+            self._asked_later += (node,)
             if node == self._coordinator.view.self_id:
                 self._ask_self()
             else:
@@ -149,16 +168,26 @@ class CoordinatedGet:
 
     def _ask_self(self) -> None:
         coordinator = self._coordinator
-        bucket = self.place.bucket
-        coordinator.replica.read(bucket.tree, self.place.storage_key, bucket.durability, self._read_here)
+        place = self.place
+        bucket = place.bucket
+        if coordinator.view.self_id in place.primaries:
+            coordinator.replica.read(bucket.tree, place.storage_key, bucket.durability, self._read_here)
+        else:
+            coordinator.hints.read_fallback(bucket, place.partition, place.storage_key, self._read_here)
 
     def _read_here(self, value: bytes | None, error: Exception | None) -> None:
-        own = self._coordinator.view.self_id
-        absent = error is None and value is None
-        if error is not None or (absent and not self._coordinator.completeness.complete(self.place.partition)):
+        coordinator = self._coordinator
+        own = coordinator.view.self_id
+        if error is not None or (value is None and not self._absence_counts_here()):
             self._step(self.machine.unknown(own))
         else:
-            self._step(self.machine.answered(own, value))
+            self._answered(own, value)
+
+    def _absence_counts_here(self) -> bool:
+        """Whether this node's "absent" is definitive: it holds the range by right and has forgotten nothing of it."""
+        coordinator = self._coordinator
+        place = self.place
+        return coordinator.view.self_id in place.primaries and coordinator.completeness.complete(place.partition)
 
     def _ask_frame(self) -> bytes:
         place = self.place
@@ -180,29 +209,44 @@ class CoordinatedGet:
         coordinator = self._coordinator
         place = self.place
         bucket = place.bucket
-        frame: bytes | None = None
         coordinator.metrics.read_repairs_total += len(nodes)
+        if machine.writing_back:
+            coordinator.metrics.write_backs_total += 1
         for node in nodes:
+            stands_for = 0 if node in place.primaries else int(self._absent_primary())
             if node == coordinator.view.self_id:
-                coordinator.replica.merge(
-                    bucket.tree, place.storage_key, best, bucket.conflict, bucket.durability, self._repaired_here
-                )
+                self._repair_here(best, NodeId(stands_for))
                 continue
-            if frame is None:
-                body = encode_replica_put(
-                    bucket.id,
-                    bucket.generation,
-                    place.range_epoch,
-                    REPAIR_TIMEOUT_MS,
-                    FLAG_REPAIR,
-                    0 if node in place.primaries else int(place.primaries[0]),
-                    place.key,
-                    best,
-                )
-                frame = encode_frame(MessageType.REPLICA_PUT, self.id, body)
+            body = encode_replica_put(
+                bucket.id,
+                bucket.generation,
+                place.range_epoch,
+                REPAIR_TIMEOUT_MS,
+                FLAG_REPAIR,
+                stands_for,
+                place.key,
+                best,
+            )
             lane = coordinator.lanes.get(node)
-            if lane is None or not lane.send(frame):
+            if lane is None or not lane.send(encode_frame(MessageType.REPLICA_PUT, self.id, body)):
                 self._step(machine.lost(node))
+
+    def _repair_here(self, best: bytes, stands_for: NodeId) -> None:
+        coordinator = self._coordinator
+        place = self.place
+        bucket = place.bucket
+        if stands_for:
+            coordinator.hints.keep(stands_for, bucket, place.storage_key, best, self._repaired_here)
+        else:
+            coordinator.replica.merge(
+                bucket.tree, place.storage_key, best, bucket.conflict, bucket.durability, self._repaired_here
+            )
+
+    def _absent_primary(self) -> NodeId:
+        """For whom a fallback's copy is kept: a primary that cannot be reached, the first if all can by now."""
+        view = self._coordinator.view
+        primaries = self.place.primaries
+        return next((node for node in primaries if node not in view.usable and node != view.self_id), primaries[0])
 
     def _repaired_here(self, error: Exception | None) -> None:
         own = self._coordinator.view.self_id
@@ -210,7 +254,11 @@ class CoordinatedGet:
 
     def _answer(self) -> None:
         coordinator = self._coordinator
-        body = get_reply_body(coordinator, self.place, self.machine.merged)
+        try:
+            body = get_reply_body(coordinator, self.place, self.machine.merged)
+        except RecordError as error:
+            coordinator.refuse(self._session, self._request_id, refusal_of(error))
+            return
         self._session.send(encode_frame(MessageType.GET_REPLY, self._request_id, body))
         coordinator.metrics.gets_total += 1
 
@@ -237,12 +285,20 @@ class CoordinatedGet:
         coordinator.refuse(self._session, self._request_id, error)
 
 
-def get(coordinator: Coordinator, session: Requester, message_type: int, request_id: int, body: bytes) -> None:
-    """Handle a GET of a client or a FORWARD_GET of a peer."""
+def get(
+    coordinator: Coordinator,
+    session: Requester,
+    message_type: int,
+    request_id: int,
+    body: bytes,
+    deadline: float | None = None,
+) -> None:
+    """Handle a GET of a client or a FORWARD_GET of a peer. One that has waited for metadata keeps its `deadline`."""
     request = decode_get(body)
-    deadline = coordinator.deadline(request.deadline_ms)
+    if deadline is None:
+        deadline = coordinator.deadline(request.deadline_ms)
     try:
-        retry = partial(get, coordinator, session, message_type, request_id, body)
+        retry = partial(get, coordinator, session, message_type, request_id, body, deadline)
         place = coordinator.locate(request.bucket_id, request.generation, request.key, retry)
         if place is None:
             return
@@ -252,8 +308,8 @@ def get(coordinator: Coordinator, session: Requester, message_type: int, request
                 "use the other kind of handle",
                 reason=Reason.WRONG_BUCKET_KIND,
             )
-        if request.deadline_ms == 0:
-            raise DeadlineExceeded("the deadline had passed when the request came", stage="queue")
+        if coordinator.now() >= deadline:
+            raise DeadlineExceeded("the deadline had passed before the read could begin", stage="queue")
         if request.flags & FLAG_LOCAL:
             _get_local(coordinator, session, request_id, place)
         else:
@@ -324,14 +380,17 @@ def _get_local(coordinator: Coordinator, session: Requester, request_id: int, pl
         raise not_enough(0, 1, "local replicas (this node does not hold the key)")
 
     def shown(value: bytes | None, error: Exception | None) -> None:
-        if error is not None:
-            coordinator.refuse(session, request_id, NotApplied(str(error), reason=Reason.FAILED))
-        elif value is None and not coordinator.completeness.complete(place.partition):
-            missing = not_enough(0, 1, "complete local replicas (this node is resynchronising)")
-            coordinator.refuse(session, request_id, missing)
-        else:
-            body = get_reply_body(coordinator, place, value)
-            session.send(encode_frame(MessageType.GET_REPLY, request_id, body))
+        if error is None and value is None and not coordinator.completeness.complete(place.partition):
+            error = not_enough(0, 1, "complete local replicas (this node is resynchronising)")
+        if error is None:
+            try:
+                body = get_reply_body(coordinator, place, value)
+            except RecordError as problem:
+                error = problem
+            else:
+                session.send(encode_frame(MessageType.GET_REPLY, request_id, body))
+                return
+        coordinator.refuse(session, request_id, refusal_of(error))
 
     coordinator.replica.read(bucket.tree, place.storage_key, bucket.durability, shown)
 

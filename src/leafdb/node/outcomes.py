@@ -23,10 +23,12 @@ def refusal_of(error: Exception) -> LeafdbError:
             return NotApplied(str(error), reason=Reason.TOO_LARGE)
         case DiskFull():
             return NotApplied(str(error), reason=Reason.DISK_FULL)
-        case RecordError():
+        case RecordError() | ValueError():
             return ServerBug(f"a record here cannot be read: {error}")
-        case StorageError() | LeafdbError():
+        case StorageError():
             return NotApplied(str(error), reason=Reason.FAILED)
+        case LeafdbError():
+            return error
         case _:
             raise error
 

@@ -136,8 +136,10 @@ class GetOperation:
         return GetStep.DECIDED
 
     def expired(self) -> GetStep:
-        """The deadline passed."""
+        """The deadline passed: nothing is awaited any more, neither answers nor confirmations."""
         self.waiting.clear()
+        if self.writing_back:
+            self.writing_back = set()
         if self.ended:
             return GetStep.NOTHING
         self.ended = True
