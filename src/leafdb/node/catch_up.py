@@ -38,8 +38,12 @@ class CatchUp:
         self._fetching = False
         waiting, self._waiting = self._waiting, []
         self._retrying = True
-        try:
-            for retry in waiting:
+        first: Exception | None = None
+        for retry in waiting:
+            try:
                 retry()
-        finally:
-            self._retrying = False
+            except Exception as error:  # one request's fault must not swallow the others'
+                first = first or error
+        self._retrying = False
+        if first is not None:
+            raise first

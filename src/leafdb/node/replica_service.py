@@ -112,6 +112,10 @@ class ReplicaService:
         self, message: ReplicaPut | ReplicaGet, retry: Callable[[], None]
     ) -> tuple[BucketView, bytes, PartitionId, bool] | ReplicaStatus | None:
         """(bucket, storage key, partition, whether we are a primary); a status refuses; None waits for metadata."""
+        try:
+            part = partition_part(message.key)
+        except ValueError as error:
+            raise ProtocolError(f"a malformed key: {error}") from None
         view = self._view
         bucket = view.buckets.get(message.bucket_id)
         ring = view.ring
@@ -121,10 +125,7 @@ class ReplicaService:
             return ReplicaStatus.REFUSED_STALE_EPOCH
         if not message.deadline_ms:
             return ReplicaStatus.REFUSED_EXPIRED
-        try:
-            token = token_of(bucket.id, partition_part(message.key))
-        except ValueError as error:
-            raise ProtocolError(f"a malformed key: {error}") from None
+        token = token_of(bucket.id, part)
         partition = ring.partition_of(token)
         range_epoch = ring.range_epoch(partition)
         if message.range_epoch != range_epoch:
