@@ -16,6 +16,7 @@ import trio
 
 from leafdb.config import Address, Config, ListenConfig, NodeConfig, StorageConfig
 from leafdb.errors import StorageError
+from leafdb.limits import DISK_FREE_BYTES_LOW
 from leafdb.model.bucket import BucketProperties
 from leafdb.model.key import encode_key
 from leafdb.node.boot import read_page, read_value
@@ -27,8 +28,9 @@ from leafdb.ring.metadata import found
 from leafdb.ring.token import storage_key
 from leafdb.storage.job_runner import InlineJobRunner
 from leafdb.transport.memory import MemoryNetwork
-from leafdb.types import BucketId, Key, NodeId, PartitionId, TreeId
+from leafdb.types import BucketId, Key, NodeId, Token, TreeId
 from leafdb.vfs.memory import MemoryFileSystem
+from leafdb.wire.registry import Lane
 from support.memory_client import MemoryClient, Severed
 from support.memory_process import Latency, Life, MemoryExecutor
 
@@ -192,6 +194,17 @@ class MemoryCluster:
         for node in nodes:
             await self.start(node)
 
+    # -- disks
+
+    def fill_disk(self, node: NodeId) -> None:
+        """Leave less room on a disk than a node needs to take writes; what it must write for itself still fits."""
+        disk = self.disks[node]
+        disk.quota_bytes = disk.used_bytes() + DISK_FREE_BYTES_LOW // 2
+
+    def free_disk(self, node: NodeId) -> None:
+        """Make room again."""
+        self.disks[node].quota_bytes = None
+
     # -- links
 
     def _hosts(self) -> list[str]:
@@ -238,9 +251,17 @@ class MemoryCluster:
         await self.meet()
 
     async def meet(self, limit_s: float = 60.0) -> None:
-        """Wait until all running nodes can use each other."""
+        """Wait until all running nodes can use each other, on every lane."""
+
+        def apart() -> bool:
+            others = len(self.nodes) - 1
+            return any(
+                len(node.view.usable) < others or any(len(node.peers.connected(lane)) < others for lane in Lane)
+                for node in self.nodes.values()
+            )
+
         with trio.fail_after(limit_s):
-            while any(len(node.view.usable) < len(self.nodes) - 1 for node in self.nodes.values()):  # noqa: ASYNC110
+            while apart():  # noqa: ASYNC110  # nothing tells when everybody has met
                 await trio.sleep(0.05)
 
     async def settle(self, limit_s: float = 300.0) -> None:
@@ -306,11 +327,15 @@ class MemoryCluster:
 
     # -- looking inside
 
-    def primaries(self, bucket: BucketProperties, key: Key) -> tuple[NodeId, ...]:
-        """Who holds the key by right."""
+    def walk(self, bucket: BucketProperties, key: Key) -> tuple[NodeId, ...]:
+        """Who holds the key by right, and then who stands in for them."""
         ring = next(node.view.ring for node in self.nodes.values() if node.view.ring is not None)
         token = int.from_bytes(storage_key(bucket.id, encode_key(key))[:8], "big")
-        return ring.primaries(PartitionId(token * ring.partitions >> 64), bucket.n)
+        return ring.walk(ring.partition_of(Token(token)))
+
+    def primaries(self, bucket: BucketProperties, key: Key) -> tuple[NodeId, ...]:
+        """Who holds the key by right."""
+        return self.walk(bucket, key)[: bucket.n]
 
     def key_of(self, bucket: BucketProperties, *nodes: NodeId, stem: str = "key") -> str:
         """A key whose primaries begin with these nodes."""
@@ -333,7 +358,7 @@ class MemoryCluster:
         trees = {number: await tree_of(node, TreeId(bucket.id)) for number, node in self.nodes.items()}
         ring = next(node.view.ring for node in self.nodes.values() if node.view.ring is not None)
         for key in sorted(set().union(*trees.values())):
-            owners = ring.primaries(PartitionId(int.from_bytes(key[:8], "big") * ring.partitions >> 64), bucket.n)
+            owners = ring.primaries(ring.partition_of(Token(int.from_bytes(key[:8], "big"))), bucket.n)
             held = {number: tree.get(key) for number, tree in trees.items()}
             assert len({held[owner] for owner in owners}) == 1, (key, held)
             assert all(held[number] is None for number in held if number not in owners), (key, held)
