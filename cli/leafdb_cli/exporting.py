@@ -91,6 +91,10 @@ class _Export:
             except (NotApplied, DeadlineExceeded, ConnectFailed) as error:
                 cursor = scan.cursor
                 self._wait_out(error, deadline)
+            except (KeyboardInterrupt, SystemExit):
+                if scan.cursor is not None:
+                    self._save(scan.cursor)
+                raise
 
     def _take(self, item: Any) -> None:
         problem = self._target.write(item)

@@ -70,15 +70,22 @@ def import_into(session: Session, client: Client, bucket: str, source: Source, c
         session.note(f"going on after {checkpoint.count} keys, as {checkpoint.path} says")
     started = time.monotonic()
     report = Report()
-    with bar(session.output, f"import into {bucket}", source.total()) as progress:
-        importer = Importer(door, report)
-        saved_at, already = time.monotonic(), checkpoint.count
-        for batch in batches(source.entries(checkpoint.position)):
-            importer.write(batch)
-            progress.move(batch[-1].done, f"{report.keys + already} keys, {human_bytes(report.value_bytes)}")
-            if time.monotonic() - saved_at >= SAVE_S:
-                checkpoint.save(batch[-1].position, already + report.keys)
-                saved_at = time.monotonic()
+    importer = Importer(door, report)
+    position, saved_at, already = checkpoint.position, started, checkpoint.count
+    try:
+        with bar(session.output, f"import into {bucket}", source.total()) as progress:
+            for batch in batches(source.entries(checkpoint.position)):
+                importer.write(batch)
+                position = batch[-1].position
+                progress.move(batch[-1].done, f"{report.keys + already} keys, {human_bytes(report.value_bytes)}")
+                if time.monotonic() - saved_at >= SAVE_S:
+                    checkpoint.save(position, already + report.keys)
+                    saved_at = time.monotonic()
+    except BaseException:
+        # Interrupted, or the cluster is away: what is done is remembered to the last batch.
+        if position is not None:
+            checkpoint.save(position, already + report.keys)
+        raise
     checkpoint.remove()
     _finish(session, bucket, report, time.monotonic() - started)
 

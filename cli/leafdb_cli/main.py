@@ -6,10 +6,12 @@ inside command bodies, so that `leafdb --help` costs what Python and typer cost.
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 from importlib import import_module
-from typing import Annotated, Final
+from types import FrameType
+from typing import Annotated, Final, NoReturn
 
 import typer
 
@@ -114,8 +116,14 @@ def noun_of(arguments: Sequence[str]) -> str:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The console script."""
+    # What a command has begun (nodes that start, a bucket of a benchmark) is undone on SIGTERM as on control-C.
+    signal.signal(signal.SIGTERM, _terminate)
     arguments = hoist(sys.argv[1:] if argv is None else argv)
     build(noun_of(arguments))(args=arguments, prog_name="leafdb")
+
+
+def _terminate(number: int, frame: FrameType | None) -> NoReturn:
+    raise SystemExit(128 + number)
 
 
 if __name__ == "__main__":

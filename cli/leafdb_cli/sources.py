@@ -117,6 +117,8 @@ class JsonLines:
             return
         with self.path.open("rb") as file:
             offset = 0 if after is None else int(after)
+            if offset > os.fstat(file.fileno()).st_size:
+                raise DataError(f"{self.path} is shorter than what was imported of it: remove the checkpoint")
             file.seek(offset)
             yield from self._lines(file, offset)
 

@@ -147,6 +147,8 @@ def test_json_lines_go_on_at_an_offset(tmp_path: Path) -> None:
     assert [(entry.key, entry.value) for entry in found] == [(b"a", b"1"), ((b"p", b"s"), b"\xff")]
     assert [entry.key for entry in source.entries(found[0].position)] == [(b"p", b"s")]
     assert source.total() == found[-1].done == path.stat().st_size
+    with pytest.raises(DataError, match="shorter"):
+        list(source.entries(10_000))
 
 
 @pytest.mark.parametrize(
