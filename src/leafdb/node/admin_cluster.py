@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from leafdb.errors import NotApplied, Reason
 from leafdb.node.admin import Verb, gather
+from leafdb.node.self_report import problems
 from leafdb.ring.metadata import ClusterMetadata
 from leafdb.types import Liveness, NodeId
 
@@ -84,7 +85,7 @@ async def facts(node: Node, args: Args) -> Answer:
         "hints_pending": sum(summary.records for summary in node.hints.ledger.summaries()),
         "repair_pending": node.anti_entropy.pending,
         "incomplete": len(node.completeness.incomplete),
-        "problems": node.problems(),
+        "problems": problems(node),
         "counters": {name: float(value) for name, value in metrics.items()},
     }
 

@@ -1,0 +1,56 @@
+"""What a node says of itself: to peers and clients when they meet, to operators when something is wrong."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from leafdb.types import Epoch
+from leafdb.wire.hello import PeerFacts, ServerFacts
+from leafdb.wire.registry import Lane
+
+if TYPE_CHECKING:
+    from leafdb.node.node import Node
+
+
+def problems(node: Node) -> list[str]:
+    """What is wrong with this node, in words an operator can act on."""
+    found = [] if node.ready else ["it is not serving"]
+    if node.draining:
+        found.append("it is draining")
+    stats = node.engine.stats()
+    if stats.disk_full:
+        found.append(f"its disk is full ({stats.disk_free_bytes} bytes free): it takes no writes")
+    if node.memory.full:
+        found.append("it has as much in memory as it may hold")
+    if node.anti_entropy.possible_losses:
+        found.append(
+            f"writes may be lost in {node.anti_entropy.possible_losses} partitions: after a power cut no owner "
+            "remembered everything"
+        )
+    return found
+
+
+def peer_facts(node: Node) -> PeerFacts:
+    """For the handshake with another node; the lane is replaced by whoever dials."""
+    identity = node.engine.identity
+    return PeerFacts(
+        cluster_id=identity.cluster_id,
+        node=node.view.self_id,
+        incarnation=identity.incarnation,
+        boot=node.engine.recovery.boot,
+        boot_nonce=node.boot_nonce,
+        epoch=Epoch(node.view.epoch),
+        lane=Lane.CONTROL,
+    )
+
+
+def server_facts(node: Node) -> ServerFacts:
+    """For the welcome of a client."""
+    metadata = node.view.metadata
+    return ServerFacts(
+        node=node.view.self_id,
+        name=node.config.node.name,
+        cluster=metadata.cluster_name if metadata else "",
+        cluster_id=metadata.cluster_id if metadata else b"",
+        epoch=Epoch(node.view.epoch),
+    )
