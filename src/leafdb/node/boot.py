@@ -120,6 +120,8 @@ async def open_leases(engine: Engine, now_ms: Callable[[], int]) -> Leases:
 
 async def remember(engine: Engine, boot_id: str) -> Remembered:
     """Read what the store remembers; make it a new incarnation where it may have forgotten something."""
+    found = engine.recovery
+    log.info("store opened", clean=found.clean, boot=found.boot, replayed=found.replayed_records, torn=found.torn_bytes)
     stored = await read_value(engine, META_TREE, METADATA_KEY)
     metadata: ClusterMetadata | None = None
     if stored is not None:

@@ -39,6 +39,7 @@ from leafdb.node.gossiper import Gossiper
 from leafdb.node.hint_keeper import HintKeeper
 from leafdb.node.hinted_handoff import HintedHandoff
 from leafdb.node.leases import Leases
+from leafdb.node.leaving import leave
 from leafdb.node.logs import Log
 from leafdb.node.memory import MemoryLedger
 from leafdb.node.metrics import Metrics
@@ -292,6 +293,7 @@ class Node:
             await drain.wait()
             self.draining = self.coordinator.draining = True
             await self.clients.drain(self.config.node.drain_timeout_s)
+            await leave(self.engine, self.hints.ledger, self.peers)
             over.set()
 
         over = trio.Event()
