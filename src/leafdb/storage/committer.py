@@ -175,9 +175,10 @@ class Committer:
 
     def finish(self) -> None:
         """Commit and sync all there is, on this thread; for closing. Every waiter is answered on return."""
-        self._executor.drain()
         while self._in_flight and self._failure is None:
+            self._executor.drain()  # each time: settling one batch may have handed over the next
             batch = self._in_flight[0]
+            assert batch.outcome is not False, "a batch is answered for that nobody has written"
             self._settle(batch, batch.outcome if isinstance(batch.outcome, BaseException) else None)
         if self._failure is not None:
             return

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import pytest
 
@@ -12,6 +14,8 @@ from leafdb.storage.executor import QueuedExecutor
 from leafdb.storage.wal import WalWriter, read_segment, segment_path
 from leafdb.types import Durability, TreeId
 from leafdb.vfs.memory import Fault, MemoryFileSystem
+
+T = TypeVar("T")
 
 TREE = TreeId(1)
 ALWAYS, PERIODIC = Durability.ALWAYS, Durability.PERIODIC
@@ -28,7 +32,7 @@ class Log:
         self.executor = QueuedExecutor()
         self.sealed: list[int] = []
         self.failures: list[StoreFailed] = []
-        self.told: list[object] = []
+        self.told: list[Any] = []
         self.committer = Committer(
             self.executor,
             writer,
@@ -200,6 +204,47 @@ def test_finish_commits_and_syncs_everything_and_answers_everyone() -> None:
     assert log.told == ["a", "b"]
     assert log.committer.safe_lsn(ALWAYS) == 2
     assert [lsn for lsn, _ in read_segment(log.fs, segment_path(1))] == [1, 2]
+
+
+class Apart:
+    """An executor whose work runs when it is drained, and whose reports never come: the loop is at its end."""
+
+    def __init__(self) -> None:
+        self.work: list[Callable[[], object]] = []
+
+    def submit(self, work: Callable[[], T], done: Callable[[T | BaseException], None]) -> None:
+        self.work.append(work)
+
+    def call_soon(self, callback: Callable[[], None]) -> None:
+        """Nothing comes round any more."""
+
+    def drain(self) -> None:
+        while self.work:
+            self.work.pop(0)()
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+
+def test_finish_never_answers_for_a_batch_that_it_handed_over_itself_and_that_is_not_written() -> None:
+    log = Log()
+    apart = Apart()
+    writer = WalWriter(log.fs)
+    writer.start_segment(2, 1)
+    committer = log.committer = Committer(
+        apart, writer, next_lsn=1, batch_bytes_max=1 << 20, auto_commit=False,
+        on_sealed=log.sealed.append, on_failure=log.failures.append,
+    )  # fmt: skip
+
+    def told(name: str) -> Callable[[StorageError | None], None]:
+        return lambda error: log.told.append((name, error, [lsn for lsn, _ in read_segment(log.fs, segment_path(2))]))
+
+    for name in ("a", "b"):
+        committer.append([(TREE, name.encode(), b"v")], ALWAYS, told(name))
+        committer.flush_batch()  # "b" waits: the log is at work on "a"
+    committer.finish()
+    assert [name for name, _, _ in log.told] == ["a", "b"]
+    assert log.told[1] == ("b", None, [1, 2]), "told before it was in the log"
 
 
 def test_finish_reports_a_last_failure() -> None:
