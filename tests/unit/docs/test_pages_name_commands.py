@@ -15,7 +15,7 @@ from leafdb_cli.options import FLAGS, VALUED
 from support.pages import Command, commands, pages
 from support.source_tree import ROOT
 
-PLACEHOLDER = re.compile(r"[A-Z.…]|NOUN")
+PLACEHOLDER = re.compile(r"[A-Z.…\[<]")
 
 
 def named(*programs: str) -> list[Command]:
