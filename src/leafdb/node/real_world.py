@@ -15,6 +15,7 @@ from typing import Final
 
 import trio
 
+from leafdb.errors import ConfigError
 from leafdb.limits import READER_THREADS
 from leafdb.node.world import World
 from leafdb.storage.executor import Callback, ThreadExecutor
@@ -64,14 +65,17 @@ class Bugs:
 
 @contextlib.asynccontextmanager
 async def real_world(data_dir: str) -> AsyncIterator[World]:
-    """Threads and worker for one node on `data_dir`; they end with the context. OSError when it cannot be used."""
+    """Threads and worker for one node on `data_dir`; they end with the context. ConfigError when it cannot be used."""
     token = trio.lowlevel.current_trio_token()
     bugs = Bugs()
 
     def to_loop(callback: Callback) -> None:
         token.run_sync_soon(bugs.guard, callback)
 
-    fs = DiskFileSystem(data_dir)
+    try:
+        fs = DiskFileSystem(data_dir)
+    except OSError as error:
+        raise ConfigError(f"node.data_dir: {data_dir} cannot be used: {error.strerror}") from None
     log_executor = ThreadExecutor(1, to_loop, name="wal")
     read_executor = ThreadExecutor(READER_THREADS, to_loop, name="reader")
     jobs = ProcessJobRunner(fs.root, to_loop)
