@@ -1,4 +1,4 @@
-"""The real world is refused with a reason where it cannot carry a node, and a bug in a callback ends the node, not trio."""
+"""The real world is refused with a reason where it cannot carry a node; a bug in a callback ends the node, not trio."""
 
 from __future__ import annotations
 
