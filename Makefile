@@ -2,6 +2,8 @@
 # Any Python from 3.11 on with venv will do; PYTHON=... picks one.
 
 SHELL := /bin/sh
+# Compiled files go beside the installed packages: the commands below leave nothing but .venv.
+export PYTHONPYCACHEPREFIX := $(CURDIR)/.venv/pycache
 CANDIDATES := $(PYTHON) python3.14 python3.13 python3.12 python3.11 python3
 VENV := .venv
 BIN := $(VENV)/bin
