@@ -8,23 +8,37 @@ CANDIDATES := $(PYTHON) python3.14 python3.13 python3.12 python3.11 python3
 VENV := .venv
 BIN := $(VENV)/bin
 
+# A recipe that fails, or is interrupted, leaves no half-made target behind.
+.DELETE_ON_ERROR:
+
 .PHONY: help demo test up down bench check format docs clean
 
 help:            ## this list
 	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
 
-# The first candidate that runs, is new enough and can make a venv wins.
+# The first candidate that runs, is new enough and can make a venv wins; if none does, say why each did not.
 $(BIN)/python:
 	@for candidate in $(CANDIDATES); do \
-	    if "$$candidate" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then \
+	    if ! command -v "$$candidate" >/dev/null 2>&1; then \
+	        test "$$candidate" != "$(PYTHON)" || why="$$why    $$candidate: there is no such program\n"; \
+	    elif ! "$$candidate" -B -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then \
+	        why="$$why    $$candidate: older than 3.11, or does not run\n"; \
+	    elif ! "$$candidate" -B -c 'import venv, ensurepip' >/dev/null 2>&1; then \
+	        why="$$why    $$candidate: has no venv; on Debian and Ubuntu that is the package $${candidate##*/}-venv\n"; \
+	    else \
 	        echo "creating $(VENV) with $$candidate"; \
 	        "$$candidate" -m venv $(VENV) && exit 0; \
 	        rm -rf $(VENV); \
+	        why="$$why    $$candidate: could not make $(VENV), see above\n"; \
 	    fi; \
 	done; \
-	echo "No Python 3.11 or newer with venv found. On Debian or Ubuntu:"; \
-	echo "    sudo apt-get install python3 python3-venv make"; \
-	echo "or name one: make PYTHON=/path/to/python3.12 $(MAKECMDGOALS)"; \
+	{ \
+	    echo "No Python 3.11 or newer with venv was found."; \
+	    printf '%b' "$$why"; \
+	    echo "On Debian 12, Ubuntu 24.04 or newer:"; \
+	    echo "    sudo apt-get install python3 python3-venv make"; \
+	    echo "Elsewhere, name one: make PYTHON=/path/to/python3.12 $(MAKECMDGOALS)"; \
+	} >&2; \
 	exit 1
 
 $(VENV)/.run: $(BIN)/python pyproject.toml
@@ -62,8 +76,8 @@ format: $(VENV)/.dev  ## rewrite the formatting
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-docs: $(VENV)/.dev    ## check the documentation's links and names
-	@$(BIN)/python -m pytest -q tests/tidy/test_docs.py
+docs: $(VENV)/.dev    ## check the documentation: links, names, commands, every Python block
+	@$(BIN)/python -m pytest -q tests/tidy/test_docs.py tests/unit/docs
 
 clean:                ## remove the virtual environment and caches
 	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
