@@ -145,14 +145,14 @@ class AnyioConnection:
         if self._pulse.silent and not self.waiting:
             self.close("the node fell silent")
 
-    def close(self, reason: str) -> None:
+    def close(self, reason: str, waiting: type[Severed | Unsent] = Severed) -> None:
         """End the connection; whoever waits is told `reason`."""
         if self.dead is not None:
             return
         self.dead = reason
         for slot in self.waiting.values():
             unsent = slot.request_id in self._outbox
-            slot.error = Unsent(reason) if unsent else Severed(reason)
+            slot.error = Unsent(reason) if unsent else waiting(reason)
             slot.event.set()
         self.waiting.clear()
         self._outbox.clear()
@@ -195,7 +195,7 @@ class AnyioConnection:
                 slot.frame = frame
                 slot.event.set()
             elif frame.type == MessageType.ERROR and frame.request_id == 0:
-                self.close(farewell_of(frame))
+                self.close(*farewell_of(frame))
             elif frame.request_id >= self._next_id:
                 self.close("the node answered a request that was never made")
         self._leave_silence()

@@ -322,18 +322,18 @@ class BlockingConnection:
                     slot.gate.release()
                     slot.gate = None
             elif frame.type == MessageType.ERROR and frame.request_id == 0:
-                self._die(farewell_of(frame))
+                self._die(*farewell_of(frame))
             elif frame.request_id >= self._next_id:
                 self._die("the node answered a request that was never made")
         self._leave_silence()
 
-    def _die(self, reason: str) -> None:
+    def _die(self, reason: str, waiting: type[Severed | Unsent] = Severed) -> None:
         """The lock is held. The descriptor itself is closed once no thread is inside a call on it."""
         if self._dead is not None:
             return
         self._dead = reason
         for slot in self.waiting.values():
-            slot.error = Severed(reason)
+            slot.error = waiting(reason)
             if slot.gate is not None:
                 slot.gate.release()
                 slot.gate = None

@@ -4,7 +4,8 @@ An operation is a generator: it yields an `Exchange` and is sent the answering f
 None. A failure is thrown into it as one of three, told apart by the one thing that matters for a write: can any byte
 of the request have reached the node?
 
-    Unsent    no: the connection could not be made, or was dead before the first byte
+    Unsent    no: the connection could not be made, or was dead before the first byte; or the node has said that it did
+              nothing of what it left unanswered
     Severed   it may have: the connection ended while the answer was awaited
     Expired   the deadline passed; `sent` says whether anything can have gone
 """
@@ -48,7 +49,7 @@ class ExchangeFailed(Exception):
 
 
 class Unsent(ExchangeFailed):
-    """Nothing of the request left this machine."""
+    """Nothing of the request left this machine, or nothing of it was done."""
 
 
 class Severed(ExchangeFailed):

@@ -97,17 +97,24 @@ class Acceptor:
         await self._listener.aclose()
 
     async def drain(self, timeout_s: float) -> None:
-        """Stop, and wait until every session has nothing in flight and nothing to send, or the time is over; then say
-        "draining" and close them."""
+        """Stop, and end each session with "draining" once it has nothing in flight and nothing to send.
+
+        The word is a promise: nothing of a request that was not answered has been or will be done. So sessions that are
+        still busy when the time is over end without it.
+        """
         await self.stop()
         with trio.move_on_after(timeout_s):
-            while self._busy():  # noqa: ASYNC110  # an event would cost the hot path a test per answer
+            while self._end_idle():  # noqa: ASYNC110  # an event would cost the hot path a test per answer
                 await trio.sleep(DRAIN_LOOK_S)
         for session in list(self.sessions):
-            session.close(NotApplied("this node is stopping", reason=Reason.DRAINING))
+            session.close()
 
-    def _busy(self) -> bool:
-        return any(session.outbox_bytes or session.requests_in_flight for session in self.sessions)
+    def _end_idle(self) -> bool:
+        """Whether any session is left."""
+        for session in list(self.sessions):
+            if not session.outbox_bytes and not session.requests_in_flight:
+                session.close(NotApplied("this node is stopping", reason=Reason.DRAINING))
+        return bool(self.sessions)
 
     def _has_place(self, stream: ByteStream) -> bool:
         places = self._places

@@ -164,13 +164,29 @@ async def test_draining_waits_for_what_is_in_flight_and_then_says_so() -> None:
 
 
 @trio_test
-async def test_draining_ends_at_its_timeout() -> None:
+async def test_draining_ends_at_its_timeout_without_the_word_that_nothing_was_done() -> None:
     async with serving(SocketNetwork()) as node:
-        await node.client()
+        client = await node.client()
         next(iter(node.acceptor.sessions)).requests_in_flight = 1
         with trio.fail_after(5):
             await node.acceptor.drain(0.05)
         assert not node.acceptor.sessions
+        assert await client.receive() is None
+
+
+@trio_test
+async def test_a_session_with_nothing_to_wait_for_is_let_go_though_another_is_busy() -> None:
+    async with serving(SocketNetwork()) as node:
+        busy = await node.client()
+        session = next(iter(node.acceptor.sessions))
+        session.requests_in_flight = 1
+        idle = await node.client()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(node.acceptor.drain, 5.0)
+            assert isinstance(await idle.last_words(), NotApplied)
+            assert not session.closed
+            session.requests_in_flight = 0
+        assert isinstance(await busy.last_words(), NotApplied)
 
 
 def test_a_pump_that_ends_closes_its_sessions() -> None:
