@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from queue import SimpleQueue
@@ -15,7 +16,7 @@ from leafdb.errors import CorruptionError, DiskFull, StoreFailed
 from leafdb.storage.job_runner import InlineJobRunner, Outcome, ProcessJobRunner
 from leafdb.storage.jobs import CompactionJob, CompactionResult, FlushJob, Job
 from leafdb.storage.sstable_reader import verify
-from leafdb.storage.version import TableMeta
+from leafdb.storage.version import TableMeta, table_path
 from leafdb.storage.worker_protocol import WorkerLost
 from leafdb.vfs.disk import DiskFileSystem
 from leafdb.vfs.memory import Fault
@@ -56,6 +57,14 @@ def long_job(fs: DiskFileSystem, number: int) -> CompactionJob:
     return CompactionJob(
         tree_id=TREE, inputs=(meta,) * 100, output_level=1, outputs=tuple(range(number + 1, number + 9))
     )
+
+
+def begun(fs: DiskFileSystem, number: int) -> None:
+    """Wait until a job has begun to write the table: one that its worker never saw would be given to the next."""
+    deadline = time.monotonic() + WAIT_S
+    while not fs.exists(table_path(number)):
+        assert time.monotonic() < deadline, f"table {number} was never begun"
+        time.sleep(0.005)
 
 
 # -- inline
@@ -179,6 +188,7 @@ def test_a_killed_worker_fails_its_jobs_and_the_next_job_gets_another(
     first = runner.pid
     assert first is not None
     runner.submit(long_job(disk, 10), outcomes.append)
+    begun(disk, 11)
     os.kill(first, signal.SIGKILL)
     loop.until(outcomes, 2)
     assert isinstance(outcomes[1], WorkerLost)
