@@ -8,6 +8,7 @@ later through the session.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+
 from leafdb.node import get_driver, put_driver
 from leafdb.node.coordinator import Coordinator
 from leafdb.node.replica_service import ReplicaService

@@ -16,7 +16,6 @@ from leafdb.node.coordinator import Coordinator, Place, Requester, not_enough
 from leafdb.node.outcomes import refusal_of
 from leafdb.quorum.get_operation import GetOperation, GetStep
 from leafdb.quorum.messages import FLAG_REPAIR, ReplicaStatus, encode_replica_get, encode_replica_put
-from leafdb.quorum.policy import ImpossibleQuorum, TooFewMembers
 from leafdb.types import Conflict, NodeId
 from leafdb.wire.frame import encode_frame
 from leafdb.wire.registry import MessageType
@@ -331,12 +330,7 @@ def _begin(
     deadline: float,
 ) -> None:
     bucket = place.bucket
-    try:
-        policy = bucket.read_policy(request.r, request.pr)
-    except ImpossibleQuorum as error:
-        raise NotApplied(str(error), reason=Reason.IMPOSSIBLE_QUORUM) from None
-    except TooFewMembers as error:
-        raise not_enough(error.alive, error.required, "members") from None
+    policy = bucket.read_policy(request.r, request.pr)
     own = coordinator.view.self_id
     primaries = place.primaries
     usable = coordinator.view.usable

@@ -52,8 +52,8 @@ class News:
         """A METADATA_FETCH of a peer."""
         session.send(encode_frame(MessageType.METADATA_REPLY, request_id, self._register.on_fetch(node, body)))
 
-    def _ask(self, node: NodeId, done: Callable[[], None] | None) -> None:
-        body = MetadataFetch(self._view.epoch).encode()
+    def _ask(self, node: NodeId, done: Callable[[], None] | None, *, whole: bool = False) -> None:
+        body = MetadataFetch(0 if whole else self._view.epoch).encode()
         on_reply = partial(self._answered, node, done)
         if self._peers.request(node, Lane.CONTROL, MessageType.METADATA_FETCH, body, on_reply, FETCH_TIMEOUT_S):
             self._asking.add(node)
@@ -67,4 +67,5 @@ class News:
             if done is not None:
                 done()
             return
-        self._register.on_fetched(reply.body, done)
+        if not self._register.on_fetched(reply.body, done):
+            self._ask(node, done, whole=True)

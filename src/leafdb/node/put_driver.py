@@ -19,7 +19,7 @@ from leafdb.node.coordinator import Coordinator, Place, Requester, not_enough
 from leafdb.node.key_queue import ReplicaOverloaded
 from leafdb.node.outcomes import refusal_of
 from leafdb.quorum.messages import FLAG_DURABLE, NOT_APPLIED_STATUSES, ReplicaStatus, encode_replica_put
-from leafdb.quorum.policy import ImpossibleQuorum, TooFewMembers, WritePolicy
+from leafdb.quorum.policy import WritePolicy
 from leafdb.quorum.put_operation import PutOperation, Step
 from leafdb.types import Conflict, Durability, NodeId
 from leafdb.wire.frame import encode_frame
@@ -278,12 +278,7 @@ def _begin(
 ) -> None:
     bucket = place.bucket
     context = _validated(coordinator, request, place, deadline)
-    try:
-        policy = bucket.write_policy(request.w, request.pw, request.dw, request.flags)
-    except ImpossibleQuorum as error:
-        raise NotApplied(str(error), reason=Reason.IMPOSSIBLE_QUORUM) from None
-    except TooFewMembers as error:
-        raise not_enough(error.alive, error.required, "members") from None
+    policy = bucket.write_policy(request.w, request.pw, request.dw, request.flags)
     own = coordinator.view.self_id
     usable = coordinator.view.usable
     primaries = place.primaries

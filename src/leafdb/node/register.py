@@ -12,6 +12,7 @@ that costs a `periodic` bucket its tail, and the store a new incarnation, forget
 from __future__ import annotations
 
 import random
+from collections import deque
 from collections.abc import Callable
 from functools import partial
 from typing import Final, assert_never
@@ -41,6 +42,7 @@ from leafdb.errors import LeafdbError, NotApplied, OutcomeUnknown, ProtocolError
 from leafdb.node.logs import Log
 from leafdb.node.timers import TimingWheel
 from leafdb.node.view import ClusterView
+from leafdb.ring.difference import apply, difference
 from leafdb.ring.metadata import ClusterMetadata, decode
 from leafdb.storage.engine import Engine
 from leafdb.types import Durability, NodeId, TreeId
@@ -54,6 +56,7 @@ META_TREE: Final = TreeId(1)
 REGISTERS_TREE: Final = TreeId(2)
 METADATA_KEY: Final = b"metadata"
 REGISTER: Final = b"metadata"
+VERSIONS_KEPT: Final = 8
 FETCH_TIMEOUT_S: Final = 2.0
 
 Change = Callable[[ClusterMetadata, bytes], ClusterMetadata]
@@ -89,6 +92,8 @@ class Register:
         self._changing = trio.Lock()
         self._fetch_done: Callable[[], None] | None = None
         self._newest_epoch = 0
+        self._versions: deque[ClusterMetadata] = deque(maxlen=VERSIONS_KEPT)
+        """The versions this node has believed in, for those who are a little behind."""
         self._waiting: list[tuple[int, Callable[[], None]]] = []
         """Who waits for a copy of this epoch that is on its way to the disk."""
         self.slot = 0
@@ -138,6 +143,7 @@ class Register:
 
     def _installed(self, metadata: ClusterMetadata) -> None:
         self._newest_epoch = max(self._newest_epoch, int(metadata.epoch))
+        self._versions.append(metadata)
 
     # -- this node's copy
 
@@ -308,20 +314,33 @@ class Register:
         current = self._view.metadata
         if current is None or current.epoch <= known:
             return MetadataReply(self._view.epoch, b"").encode()
+        old = next((version for version in self._versions if version.epoch == known), None)
+        if old is not None:
+            return MetadataReply(int(current.epoch), difference(old, current), difference=True).encode()
         return MetadataReply(int(current.epoch), current.encode()).encode()
 
-    def on_fetched(self, body: bytes, done: Callable[[], None] | None = None) -> None:
-        """A peer's METADATA_REPLY."""
+    def on_fetched(self, body: bytes, done: Callable[[], None] | None = None) -> bool:
+        """A peer's METADATA_REPLY. False: it was a difference from something that is not ours (any more), `done` is not
+        kept, and the whole must be fetched."""
         reply = MetadataReply.decode(body)
         if not reply.metadata:
             if done is not None:
                 done()
-            return
+            return True
+        current = self._view.metadata
         try:
-            metadata = decode(reply.metadata)
+            if not reply.difference:
+                metadata = decode(reply.metadata)
+            elif current is not None:
+                metadata = apply(current, reply.metadata)
+            else:
+                return False
         except ValueError as error:
+            if reply.difference:
+                return False
             raise ProtocolError(f"a peer's metadata cannot be read: {error}") from None
         self.learn(metadata, done)
+        return True
 
 
 _REFUSED: Final = Reason.BAD_REQUEST

@@ -20,7 +20,7 @@ from typing import Final, NamedTuple
 
 import trio
 
-from leafdb.errors import DeadlineExceeded, LeafdbError, NotApplied, Overloaded, ProtocolError, Reason, ServerBug
+from leafdb.errors import DeadlineExceeded, LeafdbError, Overloaded, ProtocolError, Reason, ServerBug
 from leafdb.limits import SCANS_MAX
 from leafdb.model.record import RecordError, decode, live
 from leafdb.node.coordinator import Coordinator, Place, not_enough
@@ -38,7 +38,6 @@ from leafdb.node.scan_merge import (
 )
 from leafdb.node.scan_replica import RETRY_AFTER_S, ScanReplica, bucket_of
 from leafdb.node.view import BucketView
-from leafdb.quorum.policy import ImpossibleQuorum, TooFewMembers
 from leafdb.ring.ring import Ring
 from leafdb.ring.token import TOKEN_BYTES
 from leafdb.storage.engine import Engine
@@ -323,9 +322,4 @@ def _ring(coordinator: Coordinator) -> Ring:
 
 def _read_count(bucket: BucketView, request: ScanRequest) -> int:
     """R as a plain count. Raises NotApplied, NotEnoughReplicas."""
-    try:
-        return bucket.read_policy(request.r, 0).r
-    except ImpossibleQuorum as error:
-        raise NotApplied(str(error), reason=Reason.IMPOSSIBLE_QUORUM) from None
-    except TooFewMembers as error:
-        raise not_enough(error.alive, error.required, "members") from None
+    return bucket.read_policy(request.r, 0).r

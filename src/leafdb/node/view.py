@@ -6,11 +6,12 @@ on the request path are attribute and dictionary accesses on values that were co
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
-from leafdb.errors import Reason
+from leafdb.errors import NotApplied, NotEnoughReplicas, Reason
 from leafdb.model.bucket import BucketProperties
-from leafdb.quorum.policy import ReadPolicy, WritePolicy, read_policy, write_policy
+from leafdb.quorum.policy import ImpossibleQuorum, ReadPolicy, TooFewMembers, WritePolicy, read_policy, write_policy
 from leafdb.ring.metadata import ClusterMetadata
 from leafdb.ring.ring import Ring
 from leafdb.types import BucketId, Conflict, Durability, Liveness, NodeId, TreeId
@@ -46,22 +47,35 @@ class BucketView:
         self.read_policies: dict[tuple[int, int], ReadPolicy] = {}
 
     def write_policy(self, w: int, pw: int, dw: int, flags: int) -> WritePolicy:
-        """The resolved policy of a write. Raises ImpossibleQuorum or TooFewMembers."""
+        """The resolved policy of a write. Raises NotApplied or NotEnoughReplicas."""
         asked = (w, pw, dw, flags & (FLAG_SLOPPY | FLAG_STRICT))
         policy = self.write_policies.get(asked)
         if policy is None:
             sloppy = True if flags & FLAG_SLOPPY else False if flags & FLAG_STRICT else None
-            policy = write_policy(self.properties, self.effective_n, w=w, pw=pw, dw=dw, sloppy=sloppy)
+            with _refusals():
+                policy = write_policy(self.properties, self.effective_n, w=w, pw=pw, dw=dw, sloppy=sloppy)
             self.write_policies[asked] = policy
         return policy
 
     def read_policy(self, r: int, pr: int) -> ReadPolicy:
-        """The resolved policy of a read. Raises ImpossibleQuorum or TooFewMembers."""
+        """The resolved policy of a read. Raises NotApplied or NotEnoughReplicas."""
         policy = self.read_policies.get((r, pr))
         if policy is None:
-            policy = read_policy(self.properties, self.effective_n, r=r, pr=pr)
+            with _refusals():
+                policy = read_policy(self.properties, self.effective_n, r=r, pr=pr)
             self.read_policies[(r, pr)] = policy
         return policy
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    """What is wrong with a policy, as the client is told it."""
+    try:
+        yield
+    except ImpossibleQuorum as error:
+        raise NotApplied(str(error), reason=Reason.IMPOSSIBLE_QUORUM) from None
+    except TooFewMembers as error:
+        raise NotEnoughReplicas(str(error), alive=error.alive, required=error.required) from None
 
 
 class ClusterView:

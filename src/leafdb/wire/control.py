@@ -146,14 +146,18 @@ class MetadataFetch(NamedTuple):
 
 
 class MetadataReply(NamedTuple):
-    """METADATA_REPLY: the sender's epoch, and its metadata's encoding when that is newer than what was asked for."""
+    """METADATA_REPLY: the sender's epoch, and its metadata when that is newer than what was asked for.
+
+    `metadata` is the whole encoding, or, with `difference`, what has changed since the epoch that was named.
+    """
 
     epoch: int
     metadata: bytes
+    difference: bool = False
 
     def encode(self) -> bytes:
         """The body."""
-        return encode_map({"epoch": self.epoch, "metadata": self.metadata})
+        return encode_map({"epoch": self.epoch, "metadata": self.metadata, "difference": self.difference})
 
     @staticmethod
     @refusing("a metadata reply")
@@ -163,6 +167,7 @@ class MetadataReply(NamedTuple):
         return MetadataReply(
             epoch=int_field(fields, "epoch", high=U32),
             metadata=bytes_field(fields, "metadata", high=METADATA_BYTES_MAX),
+            difference=bool_field(fields, "difference"),
         )
 
 

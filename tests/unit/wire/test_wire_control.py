@@ -29,6 +29,7 @@ MESSAGES: list[Any] = [
     AdminRequest("bucket.create", {"properties": {"name": "carts", "n": 3}, "exist_ok": True}),
     MetadataFetch(7),
     MetadataReply(8, b"encoded"),
+    MetadataReply(8, b"what changed", difference=True),
 ]
 
 
