@@ -30,6 +30,13 @@ WAIT_S: Final = 60.0
 POLL_S: Final = 0.05
 LOG_LINES: Final = 30
 
+MORTAL: Final = """\
+import ctypes, os, sys
+ctypes.CDLL(None).prctl(1, 9)
+os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
+"""
+"""Runs Python with what follows, killed when its parent dies (PR_SET_PDEATHSIG): no node outlives a killed pytest."""
+
 T = TypeVar("T")
 
 
@@ -113,7 +120,7 @@ class Cluster:
         assert not self.runs(index), f"{node.name} runs already"
         with node.log.open("ab") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "leafdb.node.main", "--config", str(node.config), *arguments],
+                [sys.executable, "-c", MORTAL, "-m", "leafdb.node.main", "--config", str(node.config), *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
