@@ -7,6 +7,7 @@ import trio
 
 from leafdb.errors import NotApplied, NotEnoughReplicas, OutcomeUnknown, Overloaded
 from leafdb.hints.hint import Kind, decode, decode_key
+from leafdb.model.record import decode as decode_record
 from leafdb.types import NodeId
 from support.memory_cluster import MemoryCluster, memory_cluster
 from support.virtual_time import virtual
@@ -133,11 +134,64 @@ async def test_a_node_cut_off_from_all_primaries_takes_writes_and_never_says_abs
         await client.put(bucket, key, b"third", written.context)
         assert await client.values(bucket, key) == [b"third"]
         assert await cluster.record(N4, bucket, key) is None
-        assert (N1, Kind.FALLBACK) in await kinds(cluster, N4)
+        assert (N1, Kind.MINTED) in await kinds(cluster, N4)
         cluster.heal()
         await cluster.settle()
         assert not await cluster.hints(N4)
         assert await there.values(bucket, key, r=3) == [b"third"]
+        await cluster.assert_replicas_equal(bucket)
+
+
+@virtual
+async def test_copies_that_pass_through_a_fallback_come_home_as_they_were() -> None:
+    async with memory_cluster(4) as cluster:
+        bucket = await cluster.create_bucket()
+        key = cluster.key_of(bucket, N1, N2, N3)
+        there, client = await cluster.client(N1), await cluster.client(N4)
+        cluster.cut(N4, (N1, N2, N3))
+        await trio.sleep(0.1)
+        context = (await client.put(bucket, key, b"minted by the fallback", w=1)).context
+        cluster.heal()
+        await cluster.settle()
+        for number in range(4):
+            await cluster.kill(N3)
+            await trio.sleep(0.1)
+            context = (await there.put(bucket, key, b"%d" % number, context, w=3)).context
+            await cluster.start(N3)
+            await cluster.settle()
+            # The fallback's own dot is named in what it keeps, and it has never been asked to mint over that.
+            await cluster.assert_replicas_equal(bucket)
+        record = await cluster.record(N1, bucket, key)
+        assert record is not None
+        assert len(decode_record(record).clock.vector) <= 3
+
+
+@virtual
+async def test_a_fallback_never_mints_a_dot_twice_over_copies_that_come_and_go() -> None:
+    async with memory_cluster(4) as cluster:
+        bucket = await cluster.create_bucket()
+        key = cluster.key_of(bucket, N1, N2, N3)
+        there, client = await cluster.client(N1), await cluster.client(N4)
+        written = []
+        for number in range(4):
+            cluster.cut(N4, (N1, N2, N3))
+            await trio.sleep(0.1)
+            written += [b"%d %d" % (number, again) for again in range(2)]
+            for value in written[-2:]:
+                await client.put(bucket, key, value, w=1)
+            cluster.heal()
+            await cluster.meet()
+            await cluster.kill(N1)
+            await trio.sleep(0.1)
+            other = await cluster.client(N2)
+            written.append(b"%d there" % number)
+            await other.put(bucket, key, written[-1], w=3)
+            await cluster.start(N1)
+            if number % 2:
+                await cluster.settle()
+        await cluster.settle()
+        there = await cluster.client(N1)
+        assert await there.values(bucket, key, r=3) == sorted(written)
         await cluster.assert_replicas_equal(bucket)
 
 

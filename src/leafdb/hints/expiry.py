@@ -40,7 +40,7 @@ class ExpiryPass:
         for key, value in items:
             self._after = key
             hint = decode(value)
-            if hint.kind is Kind.FALLBACK or hint.created_ms >= self._cutoff_ms:
+            if hint.kind is not Kind.COORDINATOR or hint.created_ms >= self._cutoff_ms:
                 self._ledger.passed(self.target, hint)
                 continue
             mark = self._ledger.mark(key)

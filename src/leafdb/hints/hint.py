@@ -6,8 +6,11 @@ Hints live in a tree of their own, never in the bucket's:
     value   version u8 = 1 | kind u8 | created_ms u64 | record
 
 There is one hint per (target, bucket, key): a later one merges its record into it, keeps the earlier creation time, and
-is a FALLBACK if either was. Two kinds, never to be confused (2-semantics section 3):
+is a FALLBACK if either was. Kinds, never to be confused (2-semantics section 3):
 
+    MINTED        a fallback copy into which this node has minted a dot: its record knows all that this node ever minted
+                  under the newest of its own epochs there, and the next dot may follow. Of any other hint that cannot
+                  be said: earlier copies have gone home, with dots that are not in this one.
     FALLBACK      the copy of a write that counted to its W, on a node that is no primary. It may be all that is left
                   of an acknowledged write: nothing but its target's acknowledgement removes it, whatever its age.
     COORDINATOR   a note that a write missed one primary; never counted. The same record stands in the bucket's tree
@@ -38,6 +41,7 @@ BUCKET_ID_MAX: Final = (1 << 32) - 1
 class Kind(IntEnum):
     """What a hint is worth. The numbers are persisted and never change."""
 
+    MINTED = 0
     FALLBACK = 1
     COORDINATOR = 2
 
@@ -116,4 +120,4 @@ def version_of(value: bytes) -> int:
     return xxh3_64(value)
 
 
-assert Kind.FALLBACK < Kind.COORDINATOR, "with_record keeps the smaller kind: the one that counted"
+assert Kind.MINTED < Kind.FALLBACK < Kind.COORDINATOR, "with_record keeps the smaller kind: the one that says more"

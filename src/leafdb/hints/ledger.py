@@ -39,7 +39,7 @@ class Account:
     __slots__ = ("bytes", "oldest_ms", "passing_ms", "records")
 
     def __init__(self) -> None:
-        self.records = {Kind.FALLBACK: 0, Kind.COORDINATOR: 0}
+        self.records = dict.fromkeys(Kind, 0)
         self.bytes = 0
         self.oldest_ms: dict[Kind, int] = {}
         self.passing_ms: dict[Kind, int] | None = None
@@ -112,7 +112,7 @@ class Ledger:
             TargetSummary(
                 target=target,
                 records=sum(account.records.values()),
-                fallback_records=account.records[Kind.FALLBACK],
+                fallback_records=account.records[Kind.FALLBACK] + account.records[Kind.MINTED],
                 bytes=account.bytes,
                 oldest_ms=min(account.oldest_ms.values()),
             )

@@ -16,7 +16,7 @@ from leafdb.errors import StoreFailed
 from leafdb.hints.effects import MarkRange
 from leafdb.hints.hint import Kind, decode, encode_key, with_record
 from leafdb.hints.ledger import Ledger
-from leafdb.model.record import RecordError, merge
+from leafdb.model.record import RecordError, header, merge
 from leafdb.node.key_queue import ReplicaOverloaded
 from leafdb.node.metrics import Metrics
 from leafdb.node.replica import REFUSALS, Found, Merged, Minting, Replica
@@ -40,12 +40,15 @@ class _Keep(NamedTuple):
 
     def run(self, value: bytes | None, sequence: int) -> None:
         try:
-            local = None if value is None else decode(value).record
-            if self.kind is Kind.FALLBACK:
-                # Puts may be minted from this copy: what it shows us to have forgotten must be settled now.
-                merged = self.keeper.replica.accepted(local, self.record, self.conflict)
+            hint = None if value is None else decode(value)
+            if hint is None:
+                header(self.record)  # a record that cannot be read must not get in
+                merged = self.record
+            elif hint.kind is Kind.MINTED:
+                # The next put is minted from this copy: what it shows us to have forgotten must be settled now.
+                merged = self.keeper.replica.accepted(hint.record, self.record, self.conflict)
             else:
-                merged = self.record if local is None else merge(local, self.record, self.conflict)
+                merged = merge(hint.record, self.record, self.conflict)
             self.keeper.write(self.key, value, self.kind, merged, sequence, self.done)
         except (*REFUSALS, ValueError) as error:
             self.done(error)
@@ -70,10 +73,11 @@ class _Coordinate(NamedTuple):
             if value is not None:
                 hint = decode(value)
                 local = hint.record
-                if hint.kind is Kind.COORDINATOR:
+                if hint.kind is not Kind.MINTED:
+                    # What of ours is in it came from elsewhere, and need not be all.
                     local = self.keeper.replica.accepted(None, local, operation.bucket.conflict)
             result = self.keeper.replica.next_record(operation, local)
-            self.keeper.write(self.key, value, Kind.FALLBACK, result.data, sequence, operation.committed)
+            self.keeper.write(self.key, value, Kind.MINTED, result.data, sequence, operation.committed)
         except (*REFUSALS, ValueError) as error:
             operation.unminted(error)
             return
