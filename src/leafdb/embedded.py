@@ -42,7 +42,15 @@ from leafdb.client.options import Seconds
 from leafdb.client.sync_client import Client
 from leafdb.client.url import Address as ClientAddress
 from leafdb.config import Address, Config, ListenConfig, NodeConfig
-from leafdb.errors import CorruptionError, LeafdbError, OpenFailed, StorageError, StoreLocked, UnknownFormat
+from leafdb.errors import (
+    ConfigError,
+    CorruptionError,
+    LeafdbError,
+    OpenFailed,
+    StorageError,
+    StoreLocked,
+    UnknownFormat,
+)
 from leafdb.limits import REQUEST_TIMEOUT_S_DEFAULT
 from leafdb.node.admin_founding import cluster_init
 from leafdb.node.endings import leaves
@@ -300,6 +308,8 @@ def _reason(error: BaseException) -> str:
             return f"newer: {error}"
         case CorruptionError():
             return f"damaged: {error}"
+        case ConfigError():  # of its settings an embedded node has one that can be wrong: the directory
+            return f"unwritable: {str(error).removeprefix('node.data_dir: ')}"
         case OSError(strerror=str(text), filename=str(name)):
             return f"unwritable: {name}: {text}"
         case StorageError() | OSError():
