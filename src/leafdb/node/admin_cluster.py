@@ -82,6 +82,7 @@ async def facts(node: Node, args: Args) -> Answer:
         "memory_bytes": node.memory.held_bytes,
         "epoch": node.view.epoch,
         "draining": node.draining,
+        "usable": sorted(int(peer) for peer in node.view.usable),
         "hints_pending": sum(summary.records for summary in node.hints.ledger.summaries()),
         "repair_pending": node.anti_entropy.pending,
         "incomplete": len(node.completeness.incomplete),
@@ -120,6 +121,8 @@ async def status(node: Node, args: Args) -> Answer:
     answers, errors = await gather(node, "facts", facts, {})
     problems = [f"{name} cannot be reached: {reason}" for name, reason in errors.items()]
     hints = repairs = 0
+    severed = severed_pairs(metadata, answers)
+    problems += [f"requests of {sender} do not reach {receiver}" for sender, receiver in severed]
     for name, known in answers.items():
         hints += known["hints_pending"]
         repairs += known["repair_pending"]
@@ -136,13 +139,25 @@ async def status(node: Node, args: Args) -> Answer:
         "cluster": metadata.cluster_name,
         "epoch": int(metadata.epoch),
         "healthy": not problems,
-        "nodes_up": len(answers),
+        "nodes_up": sum((node.config.node.name, name) not in severed for name in answers),
         "nodes_total": len(metadata.members),
         "hints_pending": hints,
         "repair_pending": repairs,
         "problems": problems,
         "errors": errors,
     }
+
+
+def severed_pairs(metadata: ClusterMetadata, answers: Mapping[str, Answer]) -> list[tuple[str, str]]:
+    """(sender, receiver) of members that are there but have no lane for requests between them: nodes that have just
+    started, for a moment. Until it is there the sender does without the receiver, so it is no time to stop another."""
+    there = {member.name: int(member.id) for member in metadata.members.values() if member.name in answers}
+    return [
+        (sender, receiver)
+        for sender in there
+        for receiver, number in there.items()
+        if sender != receiver and number not in answers[sender]["usable"]
+    ]
 
 
 async def cluster_status(node: Node, args: Args) -> Answer:
