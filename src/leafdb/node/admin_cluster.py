@@ -148,7 +148,7 @@ async def status(node: Node, args: Args) -> Answer:
     }
 
 
-def severed_pairs(metadata: ClusterMetadata, answers: Mapping[str, Answer]) -> list[tuple[str, str]]:
+def severed_pairs(metadata: ClusterMetadata, answers: Mapping[str, Args]) -> list[tuple[str, str]]:
     """(sender, receiver) of members that are there but have no lane for requests between them: nodes that have just
     started, for a moment. Until it is there the sender does without the receiver, so it is no time to stop another."""
     there = {member.name: int(member.id) for member in metadata.members.values() if member.name in answers}
