@@ -52,7 +52,8 @@ def commands(page: Path, *programs: str) -> list[Command]:
     """The lines of a page, in shell blocks, in indented blocks and in the text, that begin with one of `programs`."""
     text = page.read_text(encoding="utf-8")
     prose = _FENCE.sub("", text)
-    lines = [line for block in blocks(page) if block.language in SHELL for line in block.code.splitlines()]
+    shell = [block.code.replace("\\\n", " ") for block in blocks(page) if block.language in SHELL]
+    lines = [line for code in shell for line in code.splitlines()]
     lines += _INDENTED.findall(prose)
     lines += _SPAN.findall(prose)
     return [Command(page, words) for line in lines for words in _calls(line) if words[0] in programs]
