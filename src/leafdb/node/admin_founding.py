@@ -146,7 +146,8 @@ async def prepare(node: Node, args: Args) -> Answer:
     identity = node.engine.identity
     metadata = node.view.metadata
     if metadata is not None:
-        return Standing(metadata.cluster_id, int(node.view.self_id), metadata.encode(), True).to_wire()
+        met = node.admission.met()
+        return Standing(metadata.cluster_id, int(node.view.self_id), metadata.encode(), True, met).to_wire()
     key = FOUNDING_KEY + identity.cluster_id
     kept = await read_value(node.engine, META_TREE, key) if identity.cluster_id else None
     return Standing(identity.cluster_id, identity.node_id, kept or b"", False).to_wire()

@@ -42,6 +42,10 @@ class Admission:
                 boot, nonce = as_list(entry, "peer", items_max=2)
                 self._seen[int(node)] = Seen(boot, nonce)
 
+    def met(self) -> frozenset[int]:
+        """The numbers of all peers that were ever welcome here."""
+        return frozenset(self._seen)
+
     def admit(self, facts: PeerFacts) -> str | None:
         """None: welcome; else why not."""
         metadata = self._view.metadata

@@ -16,7 +16,8 @@ from typing import Final
 
 import trio
 
-from leafdb.errors import CorruptionError, StorageError
+from leafdb.config import Config
+from leafdb.errors import ConfigError, CorruptionError, StorageError
 from leafdb.hints.ledger import Ledger
 from leafdb.limits import SCAN_PAGE_BYTES_MAX, SCAN_PAGE_ITEMS_MAX
 from leafdb.node.completeness import KEY as COMPLETENESS_KEY
@@ -27,9 +28,10 @@ from leafdb.node.logs import Log
 from leafdb.node.register import META_TREE, METADATA_KEY, REGISTER, REGISTERS_TREE
 from leafdb.ring.metadata import ClusterMetadata, MetadataError, decode
 from leafdb.storage.engine import Engine
+from leafdb.storage.identity import Identity
 from leafdb.storage.lsm_tree import Page
 from leafdb.storage.memtable import Slot
-from leafdb.types import Durability, TreeId
+from leafdb.types import Durability, NodeId, TreeId
 
 CHECKPOINTS_TREE: Final = TreeId(4)
 INTERNAL_TREES: Final = (META_TREE, REGISTERS_TREE, HINTS_TREE, CHECKPOINTS_TREE)
@@ -149,6 +151,23 @@ async def remember(engine: Engine, boot_id: str) -> Remembered:
         engine.write(writes, Durability.ALWAYS, lambda _: synced.set())
         await synced.wait()
     return Remembered(metadata, state, forgot)
+
+
+def check_names(config: Config, identity: Identity, metadata: ClusterMetadata | None) -> None:
+    """That this is the store the configuration means, not one that was mounted in its place. Raises ConfigError."""
+    if metadata is None:
+        return
+    data_dir = config.node.data_dir
+    problems = []
+    if config.cluster.name not in ("", metadata.cluster_name):
+        problems.append(
+            f"cluster.name: it is {config.cluster.name!r}, and {data_dir} belongs to {metadata.cluster_name!r}"
+        )
+    member = metadata.members.get(NodeId(identity.node_id))
+    if member is not None and member.name != config.node.name:
+        problems.append(f"node.name: it is {config.node.name!r}, and {data_dir} belongs to {member.name!r}")
+    if problems:
+        raise ConfigError("; ".join(problems), problems=problems)
 
 
 async def load_hints(engine: Engine, ledger: Ledger) -> None:

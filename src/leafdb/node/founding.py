@@ -9,6 +9,8 @@ makes that safe:
   was begun anywhere can be found at the keystone.
 - A member keeps what it is asked to adopt (FOUNDING_KEY) before its store is stamped. So one that was cut off between
   can still prove which founding it belongs to.
+- A blank store under the name of a member whom others have met is no founding that was cut off: that member has lost
+  its disk. What it minted and promised is forgotten there; it is another store and does not get the number again.
 
 From the last to the first is also the order in which nobody dials a member that would have to refuse: of two nodes the
 one with the lower number dials.
@@ -21,7 +23,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from leafdb.codec.fields import as_list, as_map, bytes_field, int_field
+from leafdb.codec.fields import as_int, as_list, as_map, bytes_field, int_field
 from leafdb.config import parse_address
 from leafdb.errors import ConfigError, NotApplied, Reason
 from leafdb.limits import METADATA_BYTES_MAX, NODE_ID_MAX, NODES_MAX
@@ -53,6 +55,8 @@ class Standing:
     metadata: bytes
     """In force here, or kept from a founding that was cut off; empty when there is neither."""
     in_force: bool
+    met: frozenset[int] = frozenset()
+    """The numbers of the members it has ever had a session with."""
 
     def to_wire(self) -> dict[str, Any]:
         """As an answer."""
@@ -61,6 +65,7 @@ class Standing:
             "node": self.node,
             "metadata": self.metadata,
             "in_force": self.in_force,
+            "met": sorted(self.met),
         }
 
     @classmethod
@@ -71,6 +76,7 @@ class Standing:
             int_field(answer, "node", high=NODE_ID_MAX),
             bytes_field(answer, "metadata", high=METADATA_BYTES_MAX),
             bool(answer.get("in_force")),
+            frozenset(as_int(number, "met") for number in as_list(answer.get("met", []), "met", items_max=NODES_MAX)),
         )
 
 
@@ -100,7 +106,20 @@ class Plan:
                 f"the members belong to different clusters that were founded from this list ({listed}): stop those "
                 "that hold no data, empty their data directories and start them again"
             )
+        lost = [name for name in self._lost(standings) if name not in ids]
+        if lost:
+            raise refused(
+                "; ".join(f"{name} is a member already, and its data directory is not here" for name in lost)
+                + ". What it has promised is not in another one: start it on its own data directory. A new store is a "
+                "new member, with a name of its own"
+            )
         return next(iter(ids.values()), None)
+
+    def _lost(self, standings: Mapping[str, Standing]) -> Iterator[str]:
+        """Members whom somebody has met."""
+        for number, member in enumerate(self.members, 1):
+            if any(number in standing.met for standing in standings.values()):
+                yield member.name
 
     def _is_ours(self, standing: Standing) -> bool:
         """Whether it belongs to a cluster that was founded by this plan, whatever epoch that has reached."""

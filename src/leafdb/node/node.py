@@ -28,7 +28,16 @@ from leafdb.node import admin_cluster, admin_data, admin_founding
 from leafdb.node.admin import Admin
 from leafdb.node.admission import PEERS_KEY, Admission
 from leafdb.node.anti_entropy import AntiEntropy
-from leafdb.node.boot import CHECKPOINTS_TREE, INTERNAL_TREES, Remembered, load_hints, open_leases, read_value, remember
+from leafdb.node.boot import (
+    CHECKPOINTS_TREE,
+    INTERNAL_TREES,
+    Remembered,
+    check_names,
+    load_hints,
+    open_leases,
+    read_value,
+    remember,
+)
 from leafdb.node.catch_up import CatchUp
 from leafdb.node.completeness import KEY as COMPLETENESS_KEY
 from leafdb.node.completeness import Completeness
@@ -146,6 +155,7 @@ class Node:
         for tree in INTERNAL_TREES:
             engine.create_tree(tree)
         remembered = await remember(engine, world.boot_id)
+        check_names(self.config, engine.identity, remembered.metadata)
         self.leases: Leases = await open_leases(engine, world.now_ms)
         self.wheel = TimingWheel(world.now)
         self.replica = Replica(engine, self.leases)

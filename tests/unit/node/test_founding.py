@@ -10,12 +10,15 @@ from typing import Any
 import pytest
 import trio
 
-from leafdb.config import ClusterConfig, Config
-from leafdb.errors import LeafdbError, NotApplied, OutcomeUnknown, Reason
+from leafdb.config import ClusterConfig, Config, NodeConfig
+from leafdb.errors import ConfigError, LeafdbError, NotApplied, OutcomeUnknown, Reason
+from leafdb.node.boot import check_names
 from leafdb.node.founding import FOUNDING_KEY, Plan, Standing, read_plan
 from leafdb.node.register import META_TREE
 from leafdb.ring.metadata import ClusterMetadata, decode
+from leafdb.storage.identity import Identity
 from leafdb.types import Durability, NodeId
+from leafdb.vfs.memory import MemoryFileSystem
 from support.clusters import proposed
 from support.memory_cluster import MemoryCluster, host_of
 from support.virtual_time import virtual
@@ -266,6 +269,43 @@ def test_members_of_different_foundings_of_one_list_are_told_apart() -> None:
     torn = Standing(first.cluster_id, 1, b"", False)
     with pytest.raises(NotApplied, match="node-1 belongs to a cluster already"):
         plan.id_begun({"node-1": torn})
+
+
+@virtual
+async def test_a_blank_store_under_the_name_of_a_member_that_was_met_is_refused() -> None:
+    """A wiped disk has forgotten which dots it minted: it must not become the member it was by founding again, however
+    often it has started since. Its own disk brings it back."""
+    async with unfounded(3) as cluster:
+        await init(cluster, ONE)
+        await cluster.meet()
+        await cluster.stop(THREE)
+        disk = cluster.disks[THREE]
+        cluster.disks[THREE] = MemoryFileSystem()
+        for _ in range(4):
+            await cluster.start(THREE)
+            assert "n3 is a member already" in await refusal(cluster, ONE)
+            assert cluster.nodes[THREE].view.metadata is None
+            await cluster.stop(THREE)
+        cluster.disks[THREE] = disk
+        await cluster.start(THREE)
+        await init(cluster, ONE)
+
+
+def test_a_store_opens_only_under_the_names_it_belongs_to() -> None:
+    """Two data directories that were exchanged, or one mounted where another should be."""
+    founded = read_plan({"name": "home", "members": members(1, 2)}).epoch_one(b"c" * 16)
+    identity = Identity(store_id=b"s" * 16, cluster_id=founded.cluster_id, node_id=2)
+    right = Config(node=NodeConfig(name="n2", data_dir="d"), cluster=ClusterConfig(name="home"))
+    check_names(right, identity, founded)
+    check_names(replace(right, cluster=ClusterConfig()), identity, founded)
+    check_names(Config(node=NodeConfig(name="anything")), Identity(store_id=b"s" * 16), None)
+    wrong = Config(node=NodeConfig(name="n1", data_dir="d"), cluster=ClusterConfig(name="away"))
+    with pytest.raises(ConfigError) as caught:
+        check_names(wrong, identity, founded)
+    assert caught.value.problems == (
+        "cluster.name: it is 'away', and d belongs to 'home'",
+        "node.name: it is 'n1', and d belongs to 'n2'",
+    )
 
 
 @virtual
