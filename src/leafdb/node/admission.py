@@ -36,6 +36,8 @@ class Admission:
     def __init__(self, engine: Engine, view: ClusterView, stored: bytes | None) -> None:
         self._engine = engine
         self._view = view
+        self.refusals: dict[int, str] = {}
+        """Why a member was not let in the last time it came, for the report of its absence."""
         self._seen: dict[int, Seen] = {}
         if stored is not None:
             for node, entry in as_map(cbor.loads(stored), "peers").items():
@@ -66,11 +68,13 @@ class Admission:
         if seen is None or facts.boot > seen.boot:
             self._seen[facts.node] = Seen(facts.boot, facts.boot_nonce)
             self._save()
+        self.refusals.pop(facts.node, None)
         return None
 
     def _refuse(self, facts: PeerFacts, seen: Seen, refusal: Refusal) -> str:
         log.error("a peer is refused", member=self._view.name_of(facts.node), why=str(refusal), boot=facts.boot,
                   newest_boot_seen=seen.boot)  # fmt: skip
+        self.refusals[facts.node] = f"it is refused: {refusal.replace('_', ' ')}, start {facts.boot} after {seen.boot}"
         return refusal
 
     def _save(self) -> None:

@@ -223,7 +223,7 @@ class Peers:
         it is full, DeadlineExceeded, PeerLost, or what the peer answered."""
         session = self._lanes[lane].get(node)
         if session is None:
-            raise ConnectFailed(f"there is no session with node {node}")
+            raise ConnectFailed(self.problem(node) or f"there is no session with node {node}")
         return await self._call(session, message_type, body, timeout_s)
 
     async def call_stranger(
