@@ -238,3 +238,21 @@ def test_dropping_a_tree_is_all_or_nothing_at_any_call() -> None:
         store.settle()
     assert dropped
     assert seen == {True, False}
+
+
+def test_a_write_never_reaches_the_log_before_the_tree_it_is_for_stands_in_the_manifest() -> None:
+    """Killed at any call, whatever the log holds of a tree belongs to a tree that is there."""
+    store = Store()
+    clones: list[MemoryFileSystem] = []
+    store.fs.on_call = lambda *_: clones.append(store.fs.power_cut(Random(0), keep=1.0))
+    store.engine.create_tree(TREE)
+    store.put(b"k", b"v", Durability.PERIODIC)
+    store.engine.flush_batch()
+    store.settle()
+    found = []
+    for clone in clones:
+        after = Store(clone)
+        after.engine.create_tree(TREE)  # refused if it stood in the log alone
+        found.append(after.get(b"k"))
+    assert found[0] is None
+    assert found[-1] == b"v"

@@ -12,7 +12,8 @@ the log thread to the loop would cost all of them more.
 
 A batch that needs no sync is a write() into the page cache of a few microseconds; a trip to the log thread and back
 costs tens. So when the log is idle such a batch is appended on the loop, at the moment it would have been handed over
-(docs/decisions/0005). While a sync is under way it waits for the log like any other, and the order is kept.
+(docs/decisions/0005). While a sync is under way, or a manifest edit that later writes rely on (`precede`), it waits for
+the log like any other, and the order is kept.
 
 Callbacks run in the order of their batches, and in each in the order in which they came. The first error is final:
 everyone who waits gets StoreFailed, and no later batch reaches the file.
@@ -26,7 +27,7 @@ from functools import partial
 from typing import Final
 
 from leafdb.errors import StorageError, StoreFailed
-from leafdb.storage.executor import Executor
+from leafdb.storage.executor import Callback, Executor
 from leafdb.storage.wal import WalWriter
 from leafdb.storage.wal_format import CONTINUES, DELETION, ENTRY, WalEntry
 from leafdb.types import Durability
@@ -80,6 +81,7 @@ class Committer:
         self._in_flight: deque[Batch] = deque()
         self._batch = Batch(next_lsn)
         self._scheduled = False
+        self._preceding = 0  # pieces of other work on the log thread that must be done before a later batch is
         self._lost: BaseException | None = None  # log thread: what ended it
         self._failure: StoreFailed | None = None
         self.next_lsn = next_lsn
@@ -130,10 +132,22 @@ class Committer:
         batch = self._batch
         if self._in_flight or self._failure is not None:
             return
-        if batch.sync:
+        if batch.sync or (batch.writes and self._preceding):
             self._hand_over()
         elif batch.writes:
             self._commit_here()
+
+    def precede(self, done: Callback | None) -> Callback:
+        """The caller gives the log thread something that must be durable before whatever is appended from now on; it
+        calls what it gets here when it is, and that calls `done`."""
+        self._preceding += 1
+
+        def durable() -> None:
+            self._preceding -= 1
+            if done is not None:
+                done()
+
+        return durable
 
     def sync_soon(self) -> None:
         """Have everything appended so far synced by the next commit."""
@@ -283,6 +297,7 @@ class Committer:
             expected += batch.writes
         assert expected == self.next_lsn or self._failure is not None
         assert self.backlog_bytes >= 0
+        assert self._preceding >= 0
 
 
 def _encode(writes: Sequence[WalEntry]) -> list[bytes]:

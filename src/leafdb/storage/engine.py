@@ -157,7 +157,7 @@ class Engine:
             return
         if self._parts.dropped.get(tree_id, 0) > self._tables.version.flushed_lsn:
             raise StorageError(f"tree {tree_id} was dropped and its records are not yet out of the log")
-        self._tables.submit(VersionEdit(created_trees=(tree_id,)), done)
+        self._tables.submit(VersionEdit(created_trees=(tree_id,)), self._committer.precede(done))
         self._memtable.add(tree_id)
 
     def drop_tree(self, tree_id: TreeId, done: Callback | None = None) -> None:
