@@ -8,8 +8,8 @@ disk that fails or fills (through `disks`, before or while a node runs), wall cl
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import trio
@@ -19,6 +19,7 @@ from leafdb.errors import StorageError
 from leafdb.limits import DISK_FREE_BYTES_LOW
 from leafdb.model.bucket import BucketProperties
 from leafdb.model.key import encode_key
+from leafdb.model.record import describe
 from leafdb.node.boot import read_page, read_value
 from leafdb.node.hint_keeper import HINTS_TREE
 from leafdb.node.node import Node
@@ -217,6 +218,18 @@ class MemoryCluster:
                 self._cuts.add(pair(host_of(one), host_of(other)))
                 self.network.cut(host_of(one), host_of(other), silently=silently)
 
+    @contextmanager
+    def held(self, one: NodeId, other: NodeId) -> Iterator[None]:
+        """What these two say to each other waits until the block ends; nothing, when they are cut from each other."""
+        hosts = pair(host_of(one), host_of(other))
+        if hosts not in self._cuts:
+            self.network.cut(*hosts, silently=True)
+        try:
+            yield
+        finally:
+            if hosts not in self._cuts:
+                self.network.heal(*hosts)
+
     def heal(self) -> None:
         """Join everybody again."""
         for one, other in sorted(self._cuts):
@@ -360,8 +373,10 @@ class MemoryCluster:
         for key in sorted(set().union(*trees.values())):
             owners = ring.primaries(ring.partition_of(Token(int.from_bytes(key[:8], "big"))), bucket.n)
             held = {number: tree.get(key) for number, tree in trees.items()}
-            assert len({held[owner] for owner in owners}) == 1, (key, held)
-            assert all(held[number] is None for number in held if number not in owners), (key, held)
+            lines = [f"n{number}: {describe(data) if data else None}" for number, data in held.items()]
+            story = "\n".join([f"{key!r} of {owners}", *lines])
+            assert len({held[owner] for owner in owners}) == 1, story
+            assert all(held[number] is None for number in held if number not in owners), story
 
 
 @asynccontextmanager
