@@ -246,6 +246,7 @@ class Coordinator:
             left_ms = max(1, int((deadline - self.now()) * 1000))
             lane = self.lanes.get(node)
             if lane is not None and lane.send(encode_frame(message_type, operation.id, with_deadline(body, left_ms))):
+                self.metrics.forwards_total += 1
                 return True
             self.forget(operation.id, operation)
         if reachable:

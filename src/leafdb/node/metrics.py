@@ -97,6 +97,17 @@ GAUGES: Final = {
 DURATION_BOUNDS_S: Final = (
     0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
 )  # fmt: skip
+TRANSPORT_COUNTERS: Final = {
+    "sessions_opened_total": "sessions_opened_total",
+    "sessions_refused_total": "sessions_refused_total",
+    "handshakes_failed_total": "handshakes_failed_total",
+    "protocol_errors_total": "protocol_errors_total",
+    "callbacks_failed_total": "handler_errors_total",
+    "received_bytes_total": "received_bytes_total",
+    "sent_bytes_total": "sent_bytes_total",
+}
+"""What transport counts for itself: see `Metrics.follow`."""
+
 SIBLING_BOUNDS: Final = (1.0, 2.0, 3.0, 5.0, 10.0, 20.0, 40.0, 64.0)
 
 
@@ -176,6 +187,7 @@ class Metrics:
         self.wal_sync_duration = _duration("leafdb_wal_sync_duration_seconds", "One fdatasync of the WAL.")
         self.loop_lag = _duration("leafdb_event_loop_lag_seconds", "How late the event loop wakes a sleeper.")
         self.siblings = Histogram("leafdb_siblings_per_key", "Live siblings a read found.", SIBLING_BOUNDS)
+        self._elsewhere: dict[str, tuple[object, str]] = {}
         self._readers: dict[str, Callable[[], float | Mapping[str, float]]] = {}
         self._labelled: dict[str, Labels] = {}
 
@@ -215,9 +227,20 @@ class Metrics:
         """Every gauge that has a reader, read now."""
         return {name: self._readers[name]() for name in GAUGES if name in self._readers}
 
+    def follow(self, source: object, names: Mapping[str, str]) -> None:
+        """Have counters read from where a layer beneath keeps them: attribute here -> attribute of `source`."""
+        assert all(hasattr(self, name) and hasattr(source, theirs) for name, theirs in names.items())
+        self._elsewhere.update({name: (source, theirs) for name, theirs in names.items()})
+
+    def counter(self, attribute: str) -> int:
+        """A counter as it stands."""
+        source, name = self._elsewhere.get(attribute, (self, attribute))
+        count: int = getattr(source, name)
+        return count
+
     def counters(self) -> dict[str, int]:
         """Every counter by its attribute's name."""
-        return {counted.attribute: getattr(self, counted.attribute) for counted in COUNTERS}
+        return {counted.attribute: self.counter(counted.attribute) for counted in COUNTERS}
 
     def snapshot(self) -> dict[str, int | float]:
         """Counters and refusals in one flat map, for the admin verb `stats`."""

@@ -72,7 +72,7 @@ def _counter(metric: str, group: list[Counted], metrics: Metrics) -> Metric:
     first = group[0]
     family = CounterMetricFamily(metric.removesuffix("_total"), first.help, labels=[name for name, _ in first.labels])
     for counted in group:
-        family.add_metric([value for _, value in counted.labels], getattr(metrics, counted.attribute))
+        family.add_metric([value for _, value in counted.labels], metrics.counter(counted.attribute))
     return family
 
 

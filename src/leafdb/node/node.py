@@ -51,7 +51,7 @@ from leafdb.node.leases import Leases
 from leafdb.node.leaving import leave
 from leafdb.node.logs import Log
 from leafdb.node.memory import MemoryLedger
-from leafdb.node.metrics import Metrics
+from leafdb.node.metrics import TRANSPORT_COUNTERS, Metrics
 from leafdb.node.news import News
 from leafdb.node.register import META_TREE, Register
 from leafdb.node.replica import Replica
@@ -107,6 +107,7 @@ class Node:
         """Start, serve until `drain` or `stop`, stop. Raises StorageError when the store fails or cannot be opened."""
         world = self.world
         self.pump = Pump(clock=world.now)
+        self.metrics.follow(self.pump.counters, TRANSPORT_COUNTERS)
         async with trio.open_nursery() as nursery:
             await nursery.start(self.pump.run)
             self.engine = self._open_engine()

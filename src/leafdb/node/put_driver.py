@@ -307,6 +307,8 @@ def _begin(
     operation = CoordinatedPut(coordinator, session, request_id, request, place, deadline, context, machine, durability)
     operation.sloppy = policy.sloppy and not absent
     operation.id = coordinator.register(operation, deadline)
+    if context is None:
+        coordinator.metrics.blind_writes_total += 1
     if targets[own] == own:
         coordinator.replica.coordinate(operation)
     else:

@@ -7,7 +7,8 @@ import re
 import pytest
 
 from leafdb.errors import DeadlineExceeded, NotApplied, NotEnoughReplicas, OutcomeUnknown, Reason, ServerBug
-from leafdb.node.metrics import COUNTERS, GAUGES, Histogram, Metrics
+from leafdb.node.metrics import COUNTERS, GAUGES, TRANSPORT_COUNTERS, Histogram, Metrics
+from leafdb.transport.counters import TransportCounters
 
 prometheus_parser = pytest.importorskip("prometheus_client.parser")
 
@@ -48,6 +49,19 @@ def test_names_follow_the_convention() -> None:
 def test_samples_of_one_metric_stand_together() -> None:
     order = [counted.metric for counted in COUNTERS]
     assert len(set(order)) == sum(1 for i, name in enumerate(order) if i == 0 or order[i - 1] != name)
+
+
+def test_a_counter_kept_elsewhere_reaches_the_page() -> None:
+    """The node counts nothing twice: what transport counts is read from there."""
+    metrics = Metrics()
+    counters = TransportCounters()
+    metrics.follow(counters, TRANSPORT_COUNTERS)
+    counters.protocol_errors_total += 2
+    counters.handler_errors_total += 1
+    assert sample(metrics, "leafdb_protocol_errors_total") == 2
+    assert metrics.counters()["callbacks_failed_total"] == 1
+    assert metrics.snapshot()["protocol_errors_total"] == 2
+    metrics.check()
 
 
 def test_a_counter_reaches_the_page() -> None:
