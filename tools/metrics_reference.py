@@ -15,7 +15,7 @@ from itertools import groupby
 from pathlib import Path
 
 from leafdb.errors import Reason
-from leafdb.node.metrics import COUNTERS, GAUGES, Metrics
+from leafdb.node.metrics import COUNTERS, GAUGES, TRANSPORT_COUNTERS, Metrics
 
 SOURCE = Path(__file__).parents[1] / "src" / "leafdb"
 
@@ -96,7 +96,9 @@ def histograms(text: str) -> list[str]:
 
 
 def moves(text: str, attribute: str) -> bool:
-    """Whether some code counts it: on a Metrics, not on what else has a counter of that name."""
+    """Whether some code counts it: on a Metrics, or in the transport, which counts for itself."""
+    if attribute in TRANSPORT_COUNTERS:
+        return f"counters.{TRANSPORT_COUNTERS[attribute]} +=" in text
     return re.search(rf"(?:metrics|self)\.{attribute} (?:\+=|= (?!0\n))", text) is not None
 
 
