@@ -28,5 +28,7 @@ def test_the_page_names_every_metric() -> None:
 def test_the_detector_of_idle_counters_can_tell() -> None:
     moves = runpy.run_path(str(TOOL))["moves"]
     assert moves("coordinator.metrics.puts_total += 1", "puts_total")
-    assert not moves("self.counters.sent_bytes_total += sent", "sent_bytes_total")
+    assert moves("self.counters.sent_bytes_total += sent", "sent_bytes_total"), "the node reads what transport counts"
+    assert moves("pump.counters.handler_errors_total += 1", "callbacks_failed_total")
+    assert not moves("self.counters.puts_total += 1", "puts_total"), "whose counters are these?"
     assert not moves("        self.forwards_total = 0\n", "forwards_total")
