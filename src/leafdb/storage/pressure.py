@@ -5,8 +5,9 @@ waiting for compaction. Below the slow mark there is none. Between slow and stop
 falls from PACE_FIRST_S to PACE_LAST_S apart as debt goes from 0 to 1, so that a load and the compaction meet somewhere
 instead of running into the wall; at stop nothing is admitted.
 
-The disk is full below one watermark and until above another, so that it does not flap; flushes, compactions and syncs
-go on meanwhile, which is what the room kept is for.
+The disk is full below one watermark and until above another, so that it does not flap. What memory holds that no table
+holds yet is counted as written twice: flushes go on when nothing else does, and only they free the log. Compactions and
+syncs go on as well, which is what the room kept is for.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ STOP_S: Final = 0.25
 class Pressure:
     """The state behind `Engine.admit`; told of every change by the engine."""
 
-    __slots__ = ("_config", "_next_s", "_pace_s", "calm", "debt", "disk_full", "free_bytes", "refusals")
+    __slots__ = ("_config", "_next_s", "_pace_s", "calm", "debt", "disk_full", "free_bytes", "owed_bytes", "refusals")
 
     def __init__(self, config: EngineConfig) -> None:
         self._config = config
@@ -37,6 +38,7 @@ class Pressure:
         self.calm = True
         self.disk_full = False
         self.free_bytes = 0
+        self.owed_bytes = 0
         self.refusals = 0
 
     def update(self, *, frozen_memtables: int, level0_tables: int, backlog_bytes: int) -> None:
@@ -51,12 +53,13 @@ class Pressure:
         self._pace_s = PACE_FIRST_S * (PACE_LAST_S / PACE_FIRST_S) ** min(self.debt, 1.0) if self.debt else 0.0
         self.calm = not self.debt and not self.disk_full
 
-    def observe_free(self, free_bytes: int) -> None:
-        """Judge the room on the disk anew."""
+    def observe_free(self, free_bytes: int, owed_bytes: int = 0) -> None:
+        """Judge the room on the disk anew, of which flushes will still take `owed_bytes`."""
         self.free_bytes = free_bytes
-        if free_bytes < self._config.disk_free_bytes_low:
+        self.owed_bytes = owed_bytes
+        if free_bytes - owed_bytes < self._config.disk_free_bytes_low:
             self.disk_full = True
-        elif free_bytes > self._config.disk_free_bytes_high:
+        elif free_bytes - owed_bytes > self._config.disk_free_bytes_high:
             self.disk_full = False
         self.calm = not self.debt and not self.disk_full
 
@@ -68,7 +71,9 @@ class Pressure:
             self.refusals += 1
             low, high = self._config.disk_free_bytes_low, self._config.disk_free_bytes_high
             raise DiskFull(
-                f"{self.free_bytes} bytes are free: no writes from below {low} until above {high}", path="wal"
+                f"{self.free_bytes} bytes are free, {self.owed_bytes} of them needed by flushes: "
+                f"no writes from below {low} until above {high}",
+                path="wal",
             )
         if self.debt >= 1.0:
             self.refusals += 1

@@ -14,7 +14,8 @@ from leafdb.storage.pressure import Pressure
 from leafdb.storage.settings import EngineConfig
 from leafdb.vfs.base import FileSystem
 
-WATERMARK_INTERVAL_S: Final = 1.0
+WATERMARK_INTERVAL_S: Final = 0.1
+"""What a fast disk takes in so much time must be small beside the room that is kept."""
 
 
 class Timing:
@@ -47,8 +48,13 @@ class Timing:
             self._committer.sync_soon()
         if self._watermark_due_s is None or now_s >= self._watermark_due_s:
             self._watermark_due_s = now_s + WATERMARK_INTERVAL_S
-            self._pressure.observe_free(self._fs.free_bytes())
+            self._pressure.observe_free(self._fs.free_bytes(), self._owed_bytes())
         self._maintenance.on_time(now_s)
+
+    def _owed_bytes(self) -> int:
+        """About what flushes have still to write: the frozen generations and what the present one has logged."""
+        frozen = sum(memtable.bytes_used for memtable in self._maintenance.frozen)
+        return self._committer.segment_bytes + frozen
 
     def deadline(self, now_s: float) -> float:
         due = [now_s if self._watermark_due_s is None else self._watermark_due_s]

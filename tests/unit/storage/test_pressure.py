@@ -66,3 +66,19 @@ def test_a_full_disk_refuses_until_there_is_clearly_room() -> None:
     assert pressure.admit(0.0) == 0.0
     pressure.observe_free(150)
     assert pressure.admit(0.0) == 0.0
+
+
+def test_what_flushes_will_still_write_is_no_room() -> None:
+    """Writes that are refused only when memory has grown beyond the room that is left leave no room for the flush that
+    would free their log: the disk would stay full for ever."""
+    pressure = Pressure(CONFIG)
+    pressure.observe_free(1_000, 900)
+    assert pressure.admit(0.0) == 0.0
+    pressure.observe_free(1_000, 901)
+    with pytest.raises(DiskFull, match="1000 bytes are free, 901 of them"):
+        pressure.admit(0.0)
+    pressure.observe_free(1_000, 800)
+    with pytest.raises(DiskFull):
+        pressure.admit(0.0)
+    pressure.observe_free(600, 399)
+    assert pressure.admit(0.0) == 0.0
