@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from leafdb.errors import LeafdbError, NotApplied, OutcomeUnknown, ProtocolError, Reason, StorageError
+from leafdb.errors import DiskFull, LeafdbError, NotApplied, OutcomeUnknown, ProtocolError, Reason, StorageError
 from leafdb.limits import TTL_S_MAX, VALUE_BYTES_MAX
 from leafdb.model.clock import EMPTY, CausalClock, Dot
 from leafdb.model.context import ContextError
@@ -301,6 +301,12 @@ def _begin(
     machine = _machine(coordinator, place, policy, targets, absent)
     try:
         coordinator.replica.admit()
+    except DiskFull as error:
+        # Any node takes any request: the others may do without the copy of one that has no room.
+        forward = partial(coordinator.forward, session, request_id, MessageType.FORWARD_PUT, body, place, deadline)
+        if message_type == MessageType.PUT and _enough_without(own, targets, policy) and forward(request.op_id):
+            return
+        raise refusal_of(error) from None
     except (ReplicaOverloaded, StorageError) as error:
         raise refusal_of(error) from None
     durability = Durability.ALWAYS if policy.durable else bucket.durability
@@ -314,6 +320,12 @@ def _begin(
     else:
         coordinator.metrics.fallback_writes_total += 1
         coordinator.hints.coordinate(primaries[0], operation)
+
+
+def _enough_without(own: NodeId, targets: dict[NodeId, NodeId], policy: WritePolicy) -> bool:
+    """Whether the other targets can meet W and PW."""
+    others = [stands_for == node for node, stands_for in targets.items() if node != own]
+    return len(others) >= policy.w and sum(others) >= policy.pw
 
 
 def _machine(
