@@ -64,11 +64,12 @@ class TimingWheel:
             due = [slot for slot in range(self._done + 1, current + 1) if slot in self._slots]
         self._done = current
         for slot in due:
-            entries = self._slots.pop(slot)
+            entries = self._slots[slot]  # it stays in place, so that one that fires can take others out
             while entries:
                 entry = next(iter(entries))
                 del entries[entry]
                 entry.expired()
+            del self._slots[slot]
 
     def __len__(self) -> int:
         return sum(len(entries) for entries in self._slots.values())
