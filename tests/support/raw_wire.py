@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import socket
 import threading
+from collections.abc import Sequence
 from contextlib import suppress
 from types import TracebackType
 from typing import Final
@@ -88,8 +89,9 @@ class Witness:
 
     BUCKET = "witness"
 
-    def __init__(self, cluster: Cluster) -> None:
-        self._cluster = cluster
+    def __init__(self, cluster: Cluster, pages: Sequence[int] = (0, 1, 2)) -> None:
+        """`pages`: the nodes whose pages are asked for, those that stay up all the time."""
+        self._pages = [cluster.nodes[index].http_port for index in pages]
         self._client: Client = cluster.connect()
         self._client.create_bucket(self.BUCKET, exist_ok=True)
         self._stopping = threading.Event()
@@ -122,8 +124,8 @@ class Witness:
                 answer = bucket.get(key)
                 if not isinstance(answer, Found) or answer.value != value:
                     self._problems.append(f"{key}: {answer} instead of {value!r}")
-                for node in self._cluster.nodes:
-                    page(node.http_port, "/livez")
+                for port in self._pages:
+                    page(port, "/livez")
                 self._client.bucket(self.BUCKET).put(f"blind-{self.rounds}", value, after=BLIND)
                 self.rounds += 1
                 self._stopping.wait(0.01)
