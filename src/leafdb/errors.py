@@ -119,9 +119,7 @@ class NotApplied(LeafdbError):
 
     outcome: Outcome = "not_applied"
 
-    def __init__(
-        self, message: str, *, reason: Reason, node: str | None = None, request_id: int | None = None
-    ) -> None:
+    def __init__(self, message: str, *, reason: Reason, node: str | None = None, request_id: int | None = None) -> None:
         super().__init__(message, node=node, request_id=request_id)
         self.reason = reason
         self.retryable: bool = reason in RETRYABLE_REASONS
