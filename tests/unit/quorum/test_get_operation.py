@@ -149,3 +149,13 @@ def test_a_decided_read_is_held_by_r_replicas(seed: int) -> None:
     if not ends:
         ends.append(get.expired())
     assert len(ends) == 1
+
+
+def test_a_write_back_that_meets_the_deadline_is_awaited_no_more() -> None:
+    get = operation()
+    get.answered(A, b"xy")
+    get.answered(B, b"x")
+    assert get.expired() is GetStep.FAILED
+    assert get.finished
+    assert get.writing_back is not None, "why it failed can still be told"
+    assert get.written_back(B) is GetStep.NOTHING
