@@ -20,7 +20,7 @@ from leafdb.limits import DISK_FREE_BYTES_LOW
 from leafdb.model.bucket import BucketProperties
 from leafdb.model.key import encode_key
 from leafdb.model.record import describe
-from leafdb.node.boot import read_page, read_value
+from leafdb.node.boot import read_value
 from leafdb.node.hint_keeper import HINTS_TREE
 from leafdb.node.node import Node
 from leafdb.node.world import World
@@ -34,6 +34,7 @@ from leafdb.vfs.memory import MemoryFileSystem
 from leafdb.wire.registry import Lane
 from support.memory_client import MemoryClient, Severed
 from support.memory_process import Latency, Life, MemoryExecutor
+from support.memory_stores import first_of, pair, tree_of
 
 SECRET = b"a secret only for tests"
 CLUSTER_ID = bytes(range(16))
@@ -77,7 +78,7 @@ class MemoryCluster:
         self.nodes: dict[NodeId, Node] = {}
         """Those that run."""
         self.skew_ms = dict.fromkeys(self.disks, 0)
-        self.storage = StorageConfig()
+        self.storage = storage or StorageConfig()
         self.processes: dict[NodeId, Process] = {}
         """The newest run of each node, over or not."""
         self._boots = dict.fromkeys(self.disks, 0)
@@ -381,11 +382,18 @@ class MemoryCluster:
 
 @asynccontextmanager
 async def memory_cluster(
-    nodes: int, seed: int = 1, *, disk_latency_s: Latency | None = None, partitions: int = 64
+    nodes: int,
+    seed: int = 1,
+    *,
+    disk_latency_s: Latency | None = None,
+    partitions: int = 64,
+    storage: StorageConfig | None = None,
 ) -> AsyncIterator[MemoryCluster]:
     """A founded cluster whose members all reach each other. Leaving it checks every node and stops it."""
     async with trio.open_nursery() as nursery:
-        cluster = MemoryCluster(nursery, nodes, seed, disk_latency_s=disk_latency_s, partitions=partitions)
+        cluster = MemoryCluster(
+            nursery, nodes, seed, disk_latency_s=disk_latency_s, partitions=partitions, storage=storage
+        )
         for node in cluster.disks:
             await cluster.start(node)
         await cluster.found()
@@ -398,32 +406,6 @@ async def memory_cluster(
 def host_of(node: NodeId) -> str:
     """A node's name in the network."""
     return f"host-{node}"
-
-
-def pair(one: str, other: str) -> tuple[str, str]:
-    """Two hosts, in order."""
-    return (one, other) if one < other else (other, one)
-
-
-def first_of(group: BaseExceptionGroup[Any]) -> StorageError:
-    """The first storage error in a group."""
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    assert isinstance(error, StorageError)
-    return error
-
-
-async def tree_of(node: Node, tree: TreeId) -> dict[bytes, bytes]:
-    """Everything in one tree of a node's store."""
-    found: dict[bytes, bytes] = {}
-    start = b""
-    while True:
-        page = await read_page(node.engine, tree, start, None)
-        found.update(page.items)
-        if page.next_key is None:
-            return found
-        start = page.next_key
 
 
 async def _cancel_when(event: trio.Event, scope: trio.CancelScope) -> None:
