@@ -120,7 +120,6 @@ class Replay:
             self._failures = 0
         if len(removals) < len(sent.removals):
             self._again = True
-            self._credits = 0
             self._pause(now)
         return list(removals)
 
@@ -148,13 +147,16 @@ class Replay:
         if any(batch.expires <= now for batch in self._batches.values()):
             self._give_up_pass(now)
         if now < self._paused_until:
-            return self._finish(now)
+            return [*self._give_back(), *self._finish(now)]
         if not self._passing:
             if not self._wanted or self._ledger.records(self.target) == 0:
-                return []
+                return self._give_back()
             self._passing = True
             self._wanted = False
-        return [*self._ask(now), *self._send(now), *self._read(), *self._finish(now)]
+        effects = [*self._ask(now), *self._send(now)]
+        if self._page:
+            effects += self._ask(now)  # the last batch has used up the credits
+        return [*effects, *self._read(), *self._finish(now)]
 
     def _ask(self, now: float) -> list[Effect]:
         if self._credits > 0 or now < self._asked_until or (self._end and not self._page):
@@ -208,11 +210,15 @@ class Replay:
             else:
                 self._pause(now)  # the ledger knows of hints that the pass did not meet: look again, unhurried
             return []
-        effects: list[Effect] = []
-        if self._credits:
-            self._credits = 0
-            effects.append(Send(self.target, HintsWaiting(0, 0)))
-        return [*effects, Drained(self.target)]
+        return [*self._give_back(), Drained(self.target)]
+
+    def _give_back(self) -> list[Effect]:
+        """Credits that are not to be used now, be it that they came too late: others wait for them."""
+        if not self._credits:
+            return []
+        self._credits = 0
+        self._asked_until = -inf
+        return [Send(self.target, HintsWaiting(0, 0))]
 
     def _pause(self, now: float) -> None:
         self._failures += 1
@@ -222,7 +228,6 @@ class Replay:
     def _give_up_pass(self, now: float) -> None:
         """The target, or our own disk, does not answer: begin again, later. Late answers find nothing to change."""
         self._idle()
-        self._credits = 0
         self._asked_until = -inf
         self._wanted = True
         self._pause(now)

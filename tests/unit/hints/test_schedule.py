@@ -98,6 +98,35 @@ def test_replay_starts_with_the_session_and_ends_with_nothing_left() -> None:
     assert tree.schedule.deadline() == inf
 
 
+def test_credits_that_come_too_late_are_given_back() -> None:
+    """The target had granted more before it knew that this was the last batch. Kept, they would be missing to others
+    for as long as the target bears with a holder that sits on its credits."""
+    tree = Tree()
+    tree.add(0)
+    effects = tree.schedule.on_session_established(TARGET, 1.0)
+    tree.page(effects, 1.0)
+    [batch] = batches(tree.say(HintCredits(1), 1.0))
+    tree.remove(tree.say(HintsDone(batch.batch), 1.1), 1.1)
+    assert tree.items == {}
+    assert [each.records for each in waits(tree.say(HintCredits(64), 1.2))] == [0]
+    assert waits(tree.schedule.on_time(9.0)) == []
+
+
+def test_credits_are_given_back_for_the_time_of_a_pause() -> None:
+    tree = Tree()
+    for place in range(4):
+        tree.add(place)
+    effects = tree.schedule.on_session_established(TARGET, 1.0)
+    tree.page(effects, 1.0)
+    [batch] = batches(tree.say(HintCredits(2), 1.0))
+    effects = tree.say(HintsDone(batch.batch, refused=(0, 1)), 1.1)
+    assert waits(effects) == []
+    assert [each.records for each in waits(tree.say(HintCredits(2), 1.2))] == [0], "granted before the refusal"
+    due = tree.schedule.deadline()
+    assert 1.2 < due < 3.0
+    assert [each.records for each in waits(tree.schedule.on_time(due))] == [4], "and asked for again after it"
+
+
 def test_hint_changed_since_it_was_sent_stays_and_is_sent_again() -> None:
     tree = Tree()
     tree.add(0)
