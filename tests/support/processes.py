@@ -28,6 +28,7 @@ from leafdb_cli.dev_layout import CLUSTER_NAME, free_base_port, planned_nodes, w
 
 WAIT_S: Final = 60.0
 POLL_S: Final = 0.05
+SLOW_S: Final = 5.0
 LOG_LINES: Final = 30
 
 MORTAL: Final = """\
@@ -219,20 +220,24 @@ class Cluster:
 
     def await_settled(self, timeout_s: float = WAIT_S) -> None:
         """No hints, no repairs owed, no problems: seen from every node."""
-
-        def settled(index: int) -> bool:
-            hints, status = self.ask(index, "hints.list"), self.ask(index, "status")
-            return bool(
-                hints is not None and status is not None and not hints["hints"] and not hints["errors"]
-                and status["healthy"] and status["nodes_up"] == len(self.nodes)
-            )  # fmt: skip
-
+        started = time.monotonic()
+        said = False
         for node in self.nodes:
-            try:
-                eventually("settled", lambda index=node.index: settled(index), timeout_s)  # type: ignore[misc]
-            except AssertionError:
-                status, hints = self.ask(node.index, "status"), self.ask(node.index, "hints.list")
-                raise AssertionError(f"{node.name} never settled: {status}, {hints}") from None
+            while (unsettled := self._unsettled(node.index)) is not None:
+                waited_s = time.monotonic() - started
+                assert waited_s < timeout_s, f"{node.name} never settled: {unsettled}"
+                if waited_s > SLOW_S and not said:
+                    said = True
+                    print(f"not settled after {SLOW_S:.0f} s: {unsettled}")
+                time.sleep(POLL_S)
+
+    def _unsettled(self, index: int) -> object:
+        """What a node says is still to be done; None for nothing."""
+        hints, status = self.ask(index, "hints.list"), self.ask(index, "status")
+        if hints is None or status is None:
+            return "no answer"
+        done = not hints["hints"] and not hints["errors"] and status["healthy"]
+        return None if done and status["nodes_up"] == len(self.nodes) else (status, hints)
 
     def cli(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """A `leafdb` command that asks node 0."""
@@ -296,6 +301,7 @@ class Load:
         self.refused: dict[tuple[str, str], LeafdbError] = {}
         self.wrong: list[BaseException] = []
         self.keys = keys
+        self.threads = threads
         self._buckets = list(buckets)
         self._prefix = prefix
         self._client = cluster.connect(timeout=timeout_s)
