@@ -68,6 +68,7 @@ class MemoryCluster:
         *,
         disk_latency_s: Latency | None = None,
         partitions: int = 64,
+        storage: StorageConfig | None = None,
     ) -> None:
         self._nursery = nursery
         self._rng = random.Random(seed)

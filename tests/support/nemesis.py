@@ -7,14 +7,17 @@ thing after another, and may leave the cluster without a quorum for a while. At 
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from random import Random
 
 import trio
 
-from leafdb.errors import LeafdbError
+from leafdb.config import StorageConfig
+from leafdb.errors import LeafdbError, StorageError
 from leafdb.model.bucket import BucketProperties
 from leafdb.types import Durability, NodeId
+from leafdb.vfs.memory import Fault
 from support.history import History
 from support.memory_client import MemoryClient, Severed
 from support.memory_cluster import MemoryCluster, memory_cluster
@@ -34,7 +37,9 @@ class Plan:
     power: bool = False
     skew_ms: int = 0
     cold: bool = False
-    """Nothing is ever in the page cache: every record that is not in a memtable is waited for."""
+    """Memtables are tiny and nothing is ever in the page cache: most records are waited for."""
+    disks: bool = False
+    """Disks fill up, fail and are well again."""
 
 
 class Workload:
@@ -161,8 +166,10 @@ class Nemesis:
         cluster, rng = self._cluster, self._rng
         down = sorted(set(cluster.disks) - set(cluster.nodes))
         up = sorted(cluster.nodes)
-        if chance < 0.35 and down:
-            await cluster.start(rng.choice(down))
+        if self._plan.disks and rng.random() < 0.3 and up:
+            self._trouble(rng.choice(up))
+        elif chance < 0.35 and down:
+            await self._start(rng.choice(down))
         elif chance < 0.6 and up:
             most = len(up) if rng.random() < 0.15 else 1
             victims = rng.sample(up, most)
@@ -178,6 +185,24 @@ class Nemesis:
         else:
             cluster.heal()
 
+    def _trouble(self, node: NodeId) -> None:
+        cluster, rng = self._cluster, self._rng
+        if cluster.disks[node].quota_bytes is not None:
+            cluster.free_disk(node)
+        elif rng.random() < 0.5:
+            cluster.fill_disk(node)
+        else:
+            kind = rng.choice(("sync", "append", "create", "rename", "read_at", "sync_dir", "unlink"))
+            cluster.disks[node].faults.append(Fault(kind, at=rng.randint(1, 20), short=rng.random() < 0.5))
+
+    async def _start(self, node: NodeId) -> None:
+        """Start a node on a disk that works; one that was to fail while it starts is tried again."""
+        with suppress(StorageError):
+            await self._cluster.start(node)
+            return
+        self._cluster.disks[node].faults.clear()
+        await self._cluster.start(node)
+
     async def delay(self) -> None:
         """Now and then let what two nodes say to each other wait a little, so that others overtake it."""
         cluster, rng = self._cluster, self._rng
@@ -189,10 +214,15 @@ class Nemesis:
 
     async def mend(self) -> None:
         """Make everything whole again and wait until nobody owes anything."""
-        self._cluster.heal()
-        for node in sorted(set(self._cluster.disks) - set(self._cluster.nodes)):
-            await self._cluster.start(node)
-        await self._cluster.settle(900)
+        cluster = self._cluster
+        cluster.heal()
+        for node, disk in cluster.disks.items():
+            cluster.free_disk(node)
+            disk.faults.clear()
+        await trio.sleep(1.0)  # what has failed ends
+        for node in sorted(set(cluster.disks) - set(cluster.nodes)):
+            await cluster.start(node)
+        await cluster.settle(900)
 
 
 async def ordeal(seed: int, plan: Plan) -> History:
@@ -204,7 +234,8 @@ async def ordeal(seed: int, plan: Plan) -> History:
         return disk.expovariate(1 / 0.002) if disk.random() < 0.98 else disk.uniform(0.05, 0.3)
 
     history = History()
-    async with memory_cluster(plan.nodes, seed, disk_latency_s=latency_s, partitions=16) as cluster:
+    storage = StorageConfig(memtable_bytes=8_192) if plan.cold else StorageConfig()
+    async with memory_cluster(plan.nodes, seed, disk_latency_s=latency_s, partitions=16, storage=storage) as cluster:
         for node, file_system in cluster.disks.items():
             cluster.skew_ms[node] = rng.randint(-plan.skew_ms, plan.skew_ms)
             file_system.cold = plan.cold
