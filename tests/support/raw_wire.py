@@ -10,7 +10,7 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Final
 
-from leafdb import BLIND, Found, OutcomeUnknown, SiblingBucket
+from leafdb import BLIND, Found, NotApplied, OutcomeUnknown, Reason, SiblingBucket
 from leafdb.client.sync_client import Client
 from leafdb.errors import LeafdbError
 from leafdb.limits import FRAME_BYTES_MAX
@@ -124,8 +124,9 @@ class Witness:
             while not self._stopping.is_set():
                 try:
                     self._round(bucket)
-                except OutcomeUnknown:
-                    if not self._deaths:
+                except (OutcomeUnknown, NotApplied) as error:
+                    # A node that has just started, with a full disk and no sessions yet, can only refuse.
+                    if not self._deaths or (isinstance(error, NotApplied) and error.reason is not Reason.DISK_FULL):
                         raise
                     self._generation += 1
                 self.rounds += 1
