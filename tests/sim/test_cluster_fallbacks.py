@@ -34,8 +34,10 @@ async def test_a_fallback_stands_in_for_a_dead_primary_and_hands_its_copy_home()
         assert await kinds(cluster, N4) == [(N3, Kind.FALLBACK)]
         assert await cluster.record(N4, bucket, key) is None
         assert not await cluster.hints(N1)
-        # The copy counts for reads as well; that another key is not there does not count as its absence.
+        # The copy counts for reads as well, unless they are strict; that another key is not there is no absence.
         assert await client.values(bucket, key, r=3) == [b"v"]
+        with pytest.raises(NotEnoughReplicas):
+            await client.get(bucket, key, r=3, sloppy=False)
         with pytest.raises(NotEnoughReplicas):
             await client.get(bucket, cluster.key_of(bucket, N1, N2, N3, stem="other"), r=3)
         await cluster.start(N3)

@@ -152,10 +152,12 @@ class MemoryClient:
         r: int = 0,
         pr: int = 0,
         local: bool = False,
+        sloppy: bool | None = None,
         timeout_s: float = 5.0,
     ) -> GetReply:
         """Read."""
         flags = FLAG_LOCAL if local else 0
+        flags |= 0 if sloppy is None else FLAG_SLOPPY if sloppy else FLAG_STRICT
         flags |= FLAG_LWW if bucket.conflict is Conflict.LWW else 0
         deadline_ms = int(timeout_s * 1000)
         request = GetRequest(int(bucket.id), bucket.generation, 0, deadline_ms, flags, r, pr, encode_key(key))

@@ -91,15 +91,16 @@ class Workload:
             await trio.sleep(rng.expovariate(1 / 0.05))
 
     async def get(self, node: NodeId, key: str, timeout_s: float) -> bytes | None:
-        """A quorum read; its context. Where there are fallbacks only one that asks for primaries promises anything."""
+        """A quorum read; its context. Where there are fallbacks only a strict one promises anything: `sloppy=False`, or
+        so many primaries."""
         client = await self._client(node)
         if client is None:
             return None
-        pr = 0 if len(self._cluster.disks) == self._bucket.n else self._rng.choice((0, 2))
-        promised = pr or len(self._cluster.disks) == self._bucket.n
+        pr, sloppy = self._rng.choice(((0, None), (0, False), (2, None)))
+        promised = pr or sloppy is False or len(self._cluster.disks) == self._bucket.n
         known = self._history.begin_read(key) if promised else None
         try:
-            reply = await client.get(self._bucket, key, timeout_s=timeout_s, pr=pr)
+            reply = await client.get(self._bucket, key, timeout_s=timeout_s, pr=pr, sloppy=sloppy)
         except (Severed, LeafdbError) as error:
             self._history.log.append(("get", key, type(error).__name__))
             return None

@@ -14,12 +14,21 @@ from leafdb.model.clock import EMPTY
 from leafdb.model.record import RecordError, decode, live, merge
 from leafdb.node.coordinator import Coordinator, Place, Requester, not_enough
 from leafdb.node.outcomes import refusal_of
+from leafdb.node.view import BucketView
 from leafdb.quorum.get_operation import GetOperation, GetStep
 from leafdb.quorum.messages import FLAG_REPAIR, ReplicaStatus, encode_replica_get, encode_replica_put
 from leafdb.types import Conflict, NodeId
 from leafdb.wire.frame import encode_frame
 from leafdb.wire.registry import MessageType
-from leafdb.wire.requests import FLAG_LOCAL, FLAG_LWW, GetRequest, decode_get, encode_get_reply
+from leafdb.wire.requests import (
+    FLAG_LOCAL,
+    FLAG_LWW,
+    FLAG_SLOPPY,
+    FLAG_STRICT,
+    GetRequest,
+    decode_get,
+    encode_get_reply,
+)
 
 REPAIR_TIMEOUT_MS = 5_000
 
@@ -349,7 +358,7 @@ def _begin(
     candidates += others
     if len(candidates) < policy.pr:
         raise not_enough(len(candidates), policy.pr, "primaries")
-    if len(candidates) < len(primaries) and bucket.properties.sloppy:
+    if len(candidates) < len(primaries) and _sloppy(request, bucket):
         candidates += coordinator.hints.fallbacks(place.partition, bucket, candidates)
     if len(candidates) < policy.r:
         raise not_enough(len(candidates), policy.r, "replicas")
@@ -365,6 +374,12 @@ def _begin(
     slow = coordinator.latency.slow_after_s(candidates[: policy.r], own)
     operation.id = coordinator.register(operation, min(deadline, operation.started + slow))
     operation.begin()
+
+
+def _sloppy(request: GetRequest, bucket: BucketView) -> bool:
+    """Whether fallbacks are asked for what primaries that are away may have left with them."""
+    asked = request.flags & (FLAG_SLOPPY | FLAG_STRICT)
+    return bool(asked & FLAG_SLOPPY) if asked else bucket.properties.sloppy
 
 
 def _get_local(coordinator: Coordinator, session: Requester, request_id: int, place: Place) -> None:

@@ -2,9 +2,9 @@
 
 R definitive answers are merged. Definitive is a value from anybody, or "absent" from a complete primary; "unknown"
 never counts and makes the machine ask a spare. If the R answers are equal the read is decided. If they differ, the
-merge is written back to those behind, and the read is decided once R replicas hold it (the second phase of ABD;
-Attiya, Bar-Noy and Dolev 1995): otherwise a later read could see less than this one. Answers that come after are
-repaired without waiting.
+merge is written back to those behind, and the read is decided once R replicas hold it, PR primaries among them (the
+second phase of ABD; Attiya, Bar-Noy and Dolev 1995): otherwise a later read could see less than this one. Answers that
+come after are repaired without waiting.
 
 One of the hot two: plain slots and return codes. The driver gives each answer to `answered`, `unknown` or `lost`, each
 confirmed write-back to `written_back`, and drains `asks` and `repairs`.
@@ -46,6 +46,7 @@ class GetOperation:
         "pr",
         "primaries",
         "primary_answers",
+        "primary_holders",
         "r",
         "records",
         "repairs",
@@ -78,6 +79,7 @@ class GetOperation:
         self.definitive = 0
         self.primary_answers = 0
         self.holders = 0
+        self.primary_holders = 0
         self.writing_back: set[NodeId] | None = None
         self.ended = False
         self.asks: list[NodeId] = []
@@ -130,7 +132,8 @@ class GetOperation:
             return GetStep.NOTHING
         self.writing_back.discard(node)
         self.holders += 1
-        if self.ended or self.holders < self.r:
+        self.primary_holders += node in self.primaries
+        if self.ended or not self._held:
             return GetStep.NOTHING
         self.ended = True
         return GetStep.DECIDED
@@ -150,12 +153,18 @@ class GetOperation:
         """Nothing is awaited any more."""
         return self.ended and not self.waiting and not self.writing_back
 
+    @property
+    def _held(self) -> bool:
+        """Whether enough replicas hold the merge, and enough primaries among them."""
+        return self.holders >= self.r and self.primary_holders >= self.pr
+
     def _settle(self) -> GetStep:
         """R answers are in: equal ones decide; otherwise those behind are brought up first."""
         merged = self.best = self.merged
         behind = [node for node, record in self.records.items() if record != merged]
         self.holders = len(self.records) - len(behind)
-        if not behind or self.holders >= self.r:
+        self.primary_holders = self.primary_answers - sum(1 for node in behind if node in self.primaries)
+        if not behind or self._held:
             self.repairs.extend(behind)
             self.ended = True
             return GetStep.DECIDED
@@ -202,8 +211,10 @@ class GetOperation:
         return GetStep.FAILED
 
     def _write_back_possible(self) -> GetStep:
-        assert self.writing_back is not None
-        if self.ended or self.holders + len(self.writing_back) >= self.r:
+        back = self.writing_back
+        assert back is not None
+        primaries = self.primary_holders + sum(1 for node in back if node in self.primaries)
+        if self.ended or (self.holders + len(back) >= self.r and primaries >= self.pr):
             return GetStep.NOTHING
         self.ended = True
         return GetStep.FAILED

@@ -159,3 +159,19 @@ def test_a_write_back_that_meets_the_deadline_is_awaited_no_more() -> None:
     assert get.finished
     assert get.writing_back is not None, "why it failed can still be told"
     assert get.written_back(B) is GetStep.NOTHING
+
+
+def test_with_pr_so_many_primaries_hold_the_merge_before_it_is_shown() -> None:
+    """A fallback that holds it is not enough: the next such read may ask two primaries that do not."""
+    get = operation(r=2, pr=2, asked=(A, D), spares=(C,))
+    assert get.answered(A, b"xy") is GetStep.NOTHING
+    assert get.answered(D, b"xy") is GetStep.NOTHING
+    assert get.answered(C, b"x") is GetStep.NOTHING
+    assert get.repairs == [C]
+    assert get.written_back(C) is GetStep.DECIDED
+
+    failing = operation(r=2, pr=2, asked=(A, D), spares=(C,))
+    failing.answered(A, b"xy")
+    failing.answered(D, b"xy")
+    failing.answered(C, b"x")
+    assert failing.lost(C) is GetStep.FAILED
