@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from leafdb.errors import DeadlineExceeded, LeafdbError, NotApplied, OutcomeUnknown, Overloaded, Reason, StorageError
-from leafdb.limits import PENDING_PER_KEY_MAX
+from leafdb.limits import PENDING_PER_KEY_MAX, VALUE_BYTES_MAX
 from leafdb.model.bucket import BucketProperties
 from leafdb.node.hint_keeper import HINTS_TREE
 from leafdb.storage.engine import Engine
@@ -317,3 +317,69 @@ async def test_a_coordinator_hint_that_cannot_be_kept_becomes_a_debt(monkeypatch
         cluster.heal()
         await cluster.settle()
         await cluster.assert_replicas_equal(bucket)
+
+
+@virtual
+async def test_values_of_the_greatest_size_travel_many_at_once() -> None:
+    async with memory_cluster(3) as cluster:
+        bucket = await cluster.create_bucket()
+        clients = [await cluster.client(node) for node in cluster.nodes]
+        values = {f"key{number}": bytes((number,)) * (VALUE_BYTES_MAX - number) for number in range(12)}
+
+        async def put(number: int, key: str) -> None:
+            await clients[number % 3].put(bucket, key, values[key], w=3, timeout_s=30.0)
+
+        async with trio.open_nursery() as nursery:
+            for number, key in enumerate(values):
+                nursery.start_soon(put, number, key)
+        for number, (key, value) in enumerate(values.items()):
+            assert await clients[number % 3].values(bucket, key, r=3) == [value]
+        await cluster.settle()
+        await cluster.assert_replicas_equal(bucket)
+
+
+@virtual
+async def test_hints_and_debts_of_a_dropped_bucket_go_with_it() -> None:
+    async with memory_cluster(3) as cluster:
+        kept, dropped = await cluster.create_bucket("kept"), await cluster.create_bucket("dropped")
+        client = await cluster.client(N1)
+        await cluster.kill(N3)
+        await trio.sleep(0.1)
+        for bucket in (kept, dropped):
+            await client.put(bucket, "k", b"v")
+        await client.admin("bucket.drop", name="dropped")
+        await cluster.start(N3)
+        await cluster.settle()
+        assert await client.values(kept, "k", r=3) == [b"v"]
+        for node in cluster.nodes.values():
+            assert TreeId(dropped.id) not in node.engine.trees()
+        await cluster.kill(N1, N2, N3)
+        await cluster.restart(N1, N2, N3)
+        await cluster.settle()
+        await cluster.assert_replicas_equal(kept)
+
+
+@virtual
+async def test_a_bucket_dropped_under_load_ends_every_request_with_a_type() -> None:
+    async with memory_cluster(3, disk_latency_s=lambda: 0.002) as cluster:
+        bucket = await cluster.create_bucket()
+        client, other = await cluster.client(N1), await cluster.client(N2)
+        ended: list[str] = []
+
+        async def put(number: int) -> None:
+            await trio.sleep(number * 0.001)
+            try:
+                await other.put(bucket, f"key{number % 7}", b"v", timeout_s=1.0)
+                ended.append("put")
+            except (NotApplied, OutcomeUnknown) as error:
+                ended.append(type(error).__name__)
+
+        async with trio.open_nursery() as nursery:
+            for number in range(80):
+                nursery.start_soon(put, number)
+            await trio.sleep(0.03)
+            await client.admin("bucket.drop", name="b")
+        assert len(ended) == 80
+        assert {"put", "NotApplied"} <= set(ended)
+        assert all(node.pump.counters.handler_errors_total == 0 for node in cluster.nodes.values())
+        await cluster.settle()

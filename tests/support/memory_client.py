@@ -56,6 +56,7 @@ class MemoryClient:
         self._waiting: dict[int, trio.Event] = {}
         self._answers: dict[int, Frame] = {}
         self._last_id = 0
+        self._sending = trio.Lock()
         self.closed = False
 
     async def greet(self) -> None:
@@ -104,7 +105,8 @@ class MemoryClient:
         answered = self._waiting[request_id] = trio.Event()
         try:
             with trio.move_on_after(timeout_s + GRACE_S):
-                await self._stream.send_all(encode_frame(message_type, request_id, body))
+                async with self._sending:  # a large frame goes out in pieces
+                    await self._stream.send_all(encode_frame(message_type, request_id, body))
                 await answered.wait()
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             self.close()

@@ -159,8 +159,10 @@ class Replay:
         return [*effects, *self._read(), *self._finish(now)]
 
     def _ask(self, now: float) -> list[Effect]:
-        if self._credits > 0 or now < self._asked_until or (self._end and not self._page):
+        if self._credits > 0 or now < self._asked_until:
             return []
+        if not self._page and (self._end or self._batches):
+            return []  # nothing to send, or not known yet
         self._asked_until = now + self.config.reply_timeout_s
         records = max(1, self._ledger.records(self.target) - self.in_flight - len(self._removing))
         return [Send(self.target, HintsWaiting(records, self._ledger.target_bytes(self.target)))]
@@ -185,8 +187,8 @@ class Replay:
             number = self._number()
             self._batches[number] = Batch(removals, now + self.config.reply_timeout_s)
             waiting = max(0, self._ledger.records(self.target) - self.in_flight - len(self._removing))
-            if waiting:
-                self._asked_until = now + self.config.reply_timeout_s
+            # Nothing waits: the target owes us no more credits, whatever was asked for before.
+            self._asked_until = now + self.config.reply_timeout_s if waiting else -inf
             effects.append(Send(self.target, HintBatch(number, waiting, tuple(items))))
         return effects
 

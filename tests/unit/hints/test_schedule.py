@@ -112,6 +112,29 @@ def test_credits_that_come_too_late_are_given_back() -> None:
     assert waits(tree.schedule.on_time(9.0)) == []
 
 
+def test_a_hint_that_comes_after_the_last_batch_is_asked_for_at_once() -> None:
+    """What an earlier batch said about more to come was settled by the last one: nobody owes credits any more."""
+    tree = Tree(replace(CONFIG, batch_bytes_max=1))
+    for place in range(3):
+        tree.add(place)
+    effects = tree.schedule.on_session_established(TARGET, 1.0)
+    while only(effects, ReadPage):
+        effects = tree.page(effects, 1.0)
+    sent = batches(tree.say(HintCredits(3), 1.0))
+    assert [batch.waiting for batch in sent] == [2, 1], "one hint each, two at a time"
+    for batch in sent:
+        effects = tree.say(HintsDone(batch.batch), 1.2)
+        sent += batches(effects)  # the third, of which nothing waits any more
+        tree.remove(effects, 1.2)
+    assert [batch.waiting for batch in sent] == [2, 1, 0]
+    assert tree.items == {}
+    tree.add(7)
+    tree.schedule.on_added(TARGET, 2.0)
+    due = tree.schedule.deadline()
+    assert due < 2.5
+    assert [each.records for each in waits(tree.schedule.on_time(due))] == [1]
+
+
 def test_credits_are_given_back_for_the_time_of_a_pause() -> None:
     tree = Tree()
     for place in range(4):
