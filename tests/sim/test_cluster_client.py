@@ -18,10 +18,10 @@ from leafdb.client.context import BLIND
 from leafdb.client.results import Conflict, Found, Missing
 from leafdb.client.url import Address
 from leafdb.errors import ConnectFailed, LeafdbError, NotApplied, Reason
-from leafdb.transport.memory import MemoryByteStream
+from leafdb.testing.cluster import CLIENT_HOST, MemoryCluster, host_of, memory_cluster
+from leafdb.testing.network import MemoryByteStream
+from leafdb.testing.virtual_time import virtual
 from leafdb.types import NodeId
-from support.memory_cluster import CLIENT_HOST, MemoryCluster, host_of, memory_cluster
-from support.virtual_time import virtual
 
 N1, N2, N3 = NodeId(1), NodeId(2), NodeId(3)
 

@@ -9,10 +9,10 @@ import trio
 
 from leafdb.errors import LeafdbError, NotApplied, OutcomeUnknown, Reason
 from leafdb.model.bucket import BucketProperties
+from leafdb.testing.cluster import MemoryCluster, memory_cluster
+from leafdb.testing.raw_client import Severed
+from leafdb.testing.virtual_time import virtual
 from leafdb.types import BucketId, NodeId
-from support.memory_client import Severed
-from support.memory_cluster import MemoryCluster, memory_cluster
-from support.virtual_time import virtual
 
 N1, N2, N3, N4, N5 = map(NodeId, range(1, 6))
 

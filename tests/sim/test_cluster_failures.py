@@ -11,11 +11,11 @@ import trio
 
 from leafdb.errors import DeadlineExceeded, LeafdbError, NotApplied, NotEnoughReplicas, OutcomeUnknown
 from leafdb.model.bucket import BucketProperties
+from leafdb.testing.cluster import MemoryCluster, memory_cluster
+from leafdb.testing.raw_client import RawClient, Severed
+from leafdb.testing.virtual_time import virtual
 from leafdb.types import Durability, NodeId
 from leafdb.vfs.memory import MemoryFileSystem
-from support.memory_client import MemoryClient, Severed
-from support.memory_cluster import MemoryCluster, memory_cluster
-from support.virtual_time import virtual
 
 N1, N2, N3 = NodeId(1), NodeId(2), NodeId(3)
 OP = bytes(range(16))
@@ -64,7 +64,7 @@ async def write_for(
     cluster: MemoryCluster, bucket: BucketProperties, node: NodeId, stop: trio.Event, acknowledged: dict[str, bytes]
 ) -> None:
     """One client that writes new keys through one node, as fast as it is answered, whatever happens to the node."""
-    client: MemoryClient | None = None
+    client: RawClient | None = None
     number = 0
     while not stop.is_set():
         number += 1

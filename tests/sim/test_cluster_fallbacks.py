@@ -8,9 +8,9 @@ import trio
 from leafdb.errors import NotApplied, NotEnoughReplicas, OutcomeUnknown, Overloaded
 from leafdb.hints.hint import Kind, decode, decode_key
 from leafdb.model.record import decode as decode_record
+from leafdb.testing.cluster import MemoryCluster, memory_cluster
+from leafdb.testing.virtual_time import virtual
 from leafdb.types import NodeId
-from support.memory_cluster import MemoryCluster, memory_cluster
-from support.virtual_time import virtual
 
 N1, N2, N3, N4 = map(NodeId, range(1, 5))
 OP = bytes(range(16))

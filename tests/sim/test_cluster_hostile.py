@@ -14,13 +14,13 @@ from leafdb.model.bucket import BucketProperties
 from leafdb.node.hint_keeper import HINTS_TREE
 from leafdb.storage.engine import Engine
 from leafdb.storage.reads import ReadsOverloaded
+from leafdb.testing.cluster import host_of, memory_cluster
+from leafdb.testing.raw_client import Severed
+from leafdb.testing.virtual_time import virtual
 from leafdb.types import BucketId, Durability, NodeId, TreeId
 from leafdb.vfs.memory import Fault
 from leafdb.wire.registry import MessageType
 from leafdb.wire.requests import FLAG_BLIND, PutRequest, encode_put
-from support.memory_client import Severed
-from support.memory_cluster import host_of, memory_cluster
-from support.virtual_time import virtual
 
 N1, N2, N3 = NodeId(1), NodeId(2), NodeId(3)
 

@@ -10,9 +10,9 @@ from functools import partial
 
 import pytest
 
+from leafdb.testing.virtual_time import run_virtual
 from leafdb.types import Durability
 from support.nemesis import Plan, ordeal
-from support.virtual_time import run_virtual
 
 PLANS = {
     "kills and cuts": Plan(seconds=6),

@@ -8,16 +8,16 @@ import trio
 from leafdb.errors import NotApplied, NotEnoughReplicas, Reason
 from leafdb.limits import SIBLINGS_MAX
 from leafdb.model.bucket import BucketProperties
+from leafdb.testing.cluster import MemoryCluster, memory_cluster
+from leafdb.testing.raw_client import RawClient
+from leafdb.testing.virtual_time import virtual
 from leafdb.types import Conflict, Durability, NodeId
-from support.memory_client import MemoryClient
-from support.memory_cluster import MemoryCluster, memory_cluster
-from support.virtual_time import virtual
 
 N1, N2, N3 = NodeId(1), NodeId(2), NodeId(3)
 ALL = 255
 
 
-async def clients_of(cluster: MemoryCluster) -> dict[NodeId, MemoryClient]:
+async def clients_of(cluster: MemoryCluster) -> dict[NodeId, RawClient]:
     """One connection to each node."""
     return {node: await cluster.client(node) for node in cluster.nodes}
 

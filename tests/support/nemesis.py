@@ -16,11 +16,11 @@ import trio
 from leafdb.config import StorageConfig
 from leafdb.errors import LeafdbError, StorageError
 from leafdb.model.bucket import BucketProperties
+from leafdb.testing.cluster import MemoryCluster, memory_cluster
+from leafdb.testing.history import History
+from leafdb.testing.raw_client import RawClient, Severed
 from leafdb.types import Durability, NodeId
 from leafdb.vfs.memory import Fault
-from support.history import History
-from support.memory_client import MemoryClient, Severed
-from support.memory_cluster import MemoryCluster, memory_cluster
 
 SHARED_KEYS = 5
 WRITERS = 4
@@ -50,7 +50,7 @@ class Workload:
         self._bucket = bucket
         self._history = history
         self._rng = rng
-        self._clients: dict[NodeId, MemoryClient] = {}
+        self._clients: dict[NodeId, RawClient] = {}
 
     async def shared(self, stop: trio.Event) -> None:
         """One of those who write the same keys."""
@@ -136,7 +136,7 @@ class Workload:
         self._history.acked(write, reply)
         return reply.context
 
-    async def _client(self, node: NodeId) -> MemoryClient | None:
+    async def _client(self, node: NodeId) -> RawClient | None:
         client = self._clients.get(node)
         if client is None or client.closed:
             try:

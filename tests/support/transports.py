@@ -11,9 +11,9 @@ from random import Random
 import trio
 
 from leafdb.errors import LeafdbError
+from leafdb.testing.network import MemoryNetwork
 from leafdb.transport.dialler import Address
 from leafdb.transport.listener import Acceptor, Places
-from leafdb.transport.memory import MemoryNetwork
 from leafdb.transport.peers import Peers
 from leafdb.transport.pump import Pump
 from leafdb.transport.session import OnFrame, Session

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from leafdb.node.admin_cluster import status
+from leafdb.testing.cluster import memory_cluster
+from leafdb.testing.virtual_time import virtual
 from leafdb.types import NodeId
-from support.memory_cluster import memory_cluster
-from support.virtual_time import virtual
 
 N1, N2, N3 = NodeId(1), NodeId(2), NodeId(3)
 

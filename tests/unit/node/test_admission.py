@@ -6,10 +6,10 @@ import random
 
 import trio
 
+from leafdb.testing.cluster import MemoryCluster, memory_cluster
+from leafdb.testing.virtual_time import virtual
 from leafdb.types import NodeId
 from leafdb.vfs.memory import MemoryFileSystem
-from support.memory_cluster import MemoryCluster, memory_cluster
-from support.virtual_time import virtual
 
 N1, N2, N3 = NodeId(1), NodeId(2), NodeId(3)
 

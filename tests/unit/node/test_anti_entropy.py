@@ -15,11 +15,11 @@ from leafdb.limits import EXCHANGE_BYTES_MAX, EXCHANGE_KEYS_MAX
 from leafdb.model.key import encode_key
 from leafdb.node.node import Node
 from leafdb.ring.token import storage_key
+from leafdb.testing.cluster import MemoryCluster, memory_cluster
 from leafdb.transport.session import Session
 from leafdb.types import NodeId, PartitionId
 from leafdb.wire.frame import Frame
 from leafdb.wire.registry import Lane, MessageType
-from support.memory_cluster import MemoryCluster, memory_cluster
 from support.repairs import contents, drop_bucket, make_bucket, partition_of, plant, record_of, repaired, view_of
 from support.transports import until
 

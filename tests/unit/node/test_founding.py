@@ -17,11 +17,11 @@ from leafdb.node.founding import FOUNDING_KEY, Plan, Standing, read_plan
 from leafdb.node.register import META_TREE
 from leafdb.ring.metadata import ClusterMetadata, decode
 from leafdb.storage.identity import Identity
+from leafdb.testing.cluster import MemoryCluster, host_of
+from leafdb.testing.virtual_time import virtual
 from leafdb.types import Durability, NodeId
 from leafdb.vfs.memory import MemoryFileSystem
 from support.clusters import proposed
-from support.memory_cluster import MemoryCluster, host_of
-from support.virtual_time import virtual
 
 ONE, TWO, THREE = NodeId(1), NodeId(2), NodeId(3)
 ALL = (ONE, TWO, THREE)

@@ -6,7 +6,7 @@ import pytest
 import trio
 
 from leafdb.node.memory import READ_INTERVAL_S, Line, MemoryLedger
-from support.virtual_time import virtual
+from leafdb.testing.virtual_time import virtual
 
 
 def test_the_sum_is_that_of_the_lines_and_full_at_the_bound() -> None:

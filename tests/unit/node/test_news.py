@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from leafdb.ring.difference import apply
 from leafdb.ring.metadata import decode
+from leafdb.testing.cluster import memory_cluster
+from leafdb.testing.virtual_time import virtual
 from leafdb.types import NodeId
 from leafdb.wire.control import MetadataFetch, MetadataReply
-from support.memory_cluster import memory_cluster
-from support.virtual_time import virtual
 
 N1, N2 = NodeId(1), NodeId(2)
 

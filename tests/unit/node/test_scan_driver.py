@@ -10,21 +10,21 @@ from leafdb.limits import SCANS_MAX
 from leafdb.model.bucket import BucketProperties
 from leafdb.model.key import decode_key, encode_key
 from leafdb.ring.token import partition_range, storage_key
+from leafdb.testing.cluster import FIRST, MemoryCluster, memory_cluster
+from leafdb.testing.raw_client import RawClient
+from leafdb.testing.virtual_time import virtual
 from leafdb.types import Durability, NodeId, PartitionId
 from leafdb.wire.control import ScanReply, ScanRequest
 from leafdb.wire.registry import MessageType
 from leafdb.wire.requests import QUORUM_ALL, decode_get_reply
-from support.memory_client import MemoryClient
-from support.memory_cluster import FIRST, MemoryCluster, memory_cluster
 from support.repairs import plant, record_of
 from support.transports import until
-from support.virtual_time import virtual
 
 TWO, THREE = NodeId(2), NodeId(3)
 
 
 async def page(
-    client: MemoryClient,
+    client: RawClient,
     bucket: BucketProperties,
     start: bytes = b"",
     stop: bytes = b"",
@@ -44,7 +44,7 @@ async def page(
 
 
 async def scan(
-    client: MemoryClient,
+    client: RawClient,
     bucket: BucketProperties,
     *,
     limit: int = 50,

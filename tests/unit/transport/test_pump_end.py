@@ -5,8 +5,8 @@ from __future__ import annotations
 import trio
 from trio.testing import trio_test
 
+from leafdb.testing.network import memory_pair
 from leafdb.transport.greet import greet
-from leafdb.transport.memory import memory_pair
 from leafdb.transport.pump import Pump
 from leafdb.transport.session import OnClosed, Session
 from leafdb.wire.handshake import ServerHello

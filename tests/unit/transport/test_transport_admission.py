@@ -8,8 +8,8 @@ from trio.testing import MockClock, trio_test
 
 from leafdb.errors import LeafdbError, NotApplied, Overloaded, Reason
 from leafdb.limits import FRAME_BYTES_MAX_UNAUTHENTICATED, HANDSHAKE_TIMEOUT_S, LARGE_FRAME_BYTES
+from leafdb.testing.network import MemoryNetwork
 from leafdb.transport.listener import Places
-from leafdb.transport.memory import MemoryNetwork
 from leafdb.transport.pump import Pump
 from leafdb.transport.stream import SocketNetwork
 from leafdb.wire.frame import encode_frame

@@ -10,8 +10,8 @@ import trio
 from trio.testing import MockClock, trio_test
 
 from leafdb.errors import ConnectFailed, DeadlineExceeded, LeafdbError, NotEnoughReplicas, ProtocolError
+from leafdb.testing.network import MemoryNetwork
 from leafdb.transport.calls import CALL_ID_BASE, PeerLost, Reply
-from leafdb.transport.memory import MemoryNetwork
 from leafdb.transport.stream import SocketNetwork
 from leafdb.types import Epoch, NodeId
 from leafdb.wire.control import MetadataFetch

@@ -9,7 +9,7 @@ import pytest
 import trio
 from trio.testing import trio_test
 
-from leafdb.transport.memory import MemoryNetwork, memory_pair
+from leafdb.testing.network import MemoryNetwork, memory_pair
 from leafdb.transport.stream import ByteStream, PollableStream, SocketNetwork
 
 

@@ -28,13 +28,13 @@ from leafdb.ring.member import ProposedMember
 from leafdb.ring.metadata import found
 from leafdb.ring.token import storage_key
 from leafdb.storage.job_runner import InlineJobRunner
-from leafdb.transport.memory import MemoryNetwork
+from leafdb.testing.network import MemoryNetwork
+from leafdb.testing.process import Latency, Life, MemoryExecutor
+from leafdb.testing.raw_client import RawClient, Severed
+from leafdb.testing.stores import first_of, pair, tree_of
 from leafdb.types import BucketId, Key, NodeId, Token, TreeId
 from leafdb.vfs.memory import MemoryFileSystem
 from leafdb.wire.registry import Lane
-from support.memory_client import MemoryClient, Severed
-from support.memory_process import Latency, Life, MemoryExecutor
-from support.memory_stores import first_of, pair, tree_of
 
 SECRET = b"a secret only for tests"
 CLUSTER_ID = bytes(range(16))
@@ -317,13 +317,13 @@ class MemoryCluster:
 
     # -- its clients
 
-    async def client(self, node: NodeId) -> MemoryClient:
+    async def client(self, node: NodeId) -> RawClient:
         """A connection to a node's client port. Raises Severed."""
         try:
             stream = await self.network.at(CLIENT_HOST).dial(host_of(node), 1)
         except OSError as error:
             raise Severed(str(error)) from None
-        client = MemoryClient(stream)
+        client = RawClient(stream)
         try:
             await client.greet()
         except BaseException:

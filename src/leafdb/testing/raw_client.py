@@ -47,7 +47,7 @@ class Severed(Exception):
     """The connection is gone, or the node says nothing."""
 
 
-class MemoryClient:
+class RawClient:
     """One connection. Make it with `MemoryCluster.client`."""
 
     def __init__(self, stream: ByteStream) -> None:
