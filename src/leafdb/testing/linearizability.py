@@ -1,0 +1,274 @@
+"""Whether a history could be that of one copy: the per-key linearizability checker.
+
+A history is linearizable when every operation can be given a moment between its call and its return so that, done one
+by one at these moments, all would have answered as they did. The search is that of Wing and Gong ("Testing and
+Verifying Concurrent Objects", 1993): calls and returns lie in a list in the order of time; any operation whose call no
+return precedes may be next; taking it removes it from the list; a return that is met means that its operation is
+overdue, and the search goes back. Lowe ("Testing for linearizability", 2017) remembers every pair of (operations taken,
+state) so that none is searched twice. Keys are judged one by one, which is enough (P-compositionality: Horn and
+Kroening, "Faster linearizability checking via P-compositionality", 2015).
+
+An operation that nobody answered returns at infinity: it may take effect at any time after its call, or never. Such
+ones are tried last, and only where they matter to the operation taken next: one that changes nothing for its successor
+could as well have been left out, so histories with many of them stay cheap.
+
+Time is whatever orders calls and returns; at equal times calls come first, which never accuses wrongly but excuses
+much. Under virtual time, where much happens at one instant, record with `Recording`, which counts events.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from math import inf
+from typing import Final, Generic
+
+from leafdb.testing.linearizability_models import IMPOSSIBLE, NOT_APPLIED, UNKNOWN, Model, S
+
+STEPS_MAX: Final = 500_000
+"""Questions to the model for one key, about a second's worth."""
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One operation of one client, and what it was told.
+
+    `returned_at` is infinite when it was never answered; a result UNKNOWN says the same. A result NOT_APPLIED says that
+    it is known to have had no effect: it is left out.
+    """
+
+    process: Hashable
+    key: Hashable
+    called_at: float
+    returned_at: float
+    argument: object
+    result: object = UNKNOWN
+
+    def __post_init__(self) -> None:
+        if self.returned_at < self.called_at:
+            raise ValueError(f"{self} returns before it is called")
+
+    @property
+    def unanswered(self) -> bool:
+        """Whether nobody knows what came of it."""
+        return self.returned_at == inf or self.result is UNKNOWN
+
+
+class Recording:
+    """Collects a history while it happens. Its time is the number of the event, so there are no equal times."""
+
+    def __init__(self) -> None:
+        self._events = 0
+        self._operations: list[Operation] = []
+
+    def call(self, process: Hashable, key: Hashable, argument: object) -> int:
+        """An operation is about to be sent. Unless `returned` is told otherwise, nobody knows what came of it."""
+        self._events += 1
+        self._operations.append(Operation(process, key, self._events, inf, argument))
+        return len(self._operations) - 1
+
+    def returned(self, call: int, result: object) -> None:
+        """It was answered; NOT_APPLIED for an error that proves that it had, and will have, no effect."""
+        self._events += 1
+        begun = self._operations[call]
+        ended_at = inf if result is UNKNOWN else self._events
+        self._operations[call] = Operation(begun.process, begun.key, begun.called_at, ended_at, begun.argument, result)
+
+    def operations(self) -> tuple[Operation, ...]:
+        """The history so far, in the order of calls."""
+        return tuple(self._operations)
+
+
+class Verdict(StrEnum):
+    """What the checker says."""
+
+    LINEARIZABLE = "linearizable"
+    VIOLATION = "not linearizable"
+    UNDECIDED = "undecided"
+    """The budget of steps is spent."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeyReport:
+    """The verdict on one key. `operations` are in the order of calls, without those that were not applied."""
+
+    key: Hashable
+    verdict: Verdict
+    operations: tuple[Operation, ...]
+    order: tuple[Operation, ...]
+    """An order that explains the history; after a violation, the longest that was found before `overdue`."""
+    states: tuple[Hashable, ...]
+    """The state before the first of `order`, and after each."""
+    overdue: Operation | None
+    """The first operation by whose return nothing explains all answers up to there."""
+    left: tuple[Operation, ...]
+    """What is not in `order`: after a violation, of the operations called before `overdue` returned; else the unanswered
+    that nobody has seen an effect of."""
+    steps: int
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The verdict on a history: a violation if there is one in any key, else undecided if any is."""
+
+    verdict: Verdict
+    keys: tuple[KeyReport, ...]
+    """In the order in which keys first occur."""
+
+    @property
+    def violation(self) -> KeyReport | None:
+        """The first key that is not linearizable."""
+        return next((each for each in self.keys if each.verdict is Verdict.VIOLATION), None)
+
+    @property
+    def steps(self) -> int:
+        """Questions to the model."""
+        return sum(each.steps for each in self.keys)
+
+
+def check(operations: Iterable[Operation], model: Model[S], *, steps_max: int = STEPS_MAX) -> Report:
+    """Judge a history, spending at most `steps_max` questions to the model on each key."""
+    of_key: dict[Hashable, list[Operation]] = {}
+    for operation in operations:
+        mine = of_key.setdefault(operation.key, [])
+        if operation.result is not NOT_APPLIED:
+            mine.append(operation)
+    reports = tuple(_Search(key, mine, model).run(steps_max) for key, mine in of_key.items())
+    verdicts = [report.verdict for report in reports]
+    for verdict in (Verdict.VIOLATION, Verdict.UNDECIDED):
+        if verdict in verdicts:
+            return Report(verdict, reports)
+    return Report(Verdict.LINEARIZABLE, reports)
+
+
+@dataclass(slots=True)
+class _Taken(Generic[S]):
+    """A decision: this call was taken next, from this state, while this return was the first in the list."""
+
+    node: int
+    before: S
+    limit: int
+
+
+class _Search(Generic[S]):
+    """The search in one key.
+
+    Nodes are calls and returns, numbered from 1 in the order of time. They form two linked lists: the answered
+    operations, and the calls of the unanswered. Candidates are the calls of the first list up to its first return (the
+    `limit`), then those of the second that lie before it.
+    """
+
+    def __init__(self, key: Hashable, operations: list[Operation], model: Model[S]) -> None:
+        self.key = key
+        self.model = model
+        self.operations = sorted(operations, key=lambda each: each.called_at)
+        events = [(each.called_at, 0, index) for index, each in enumerate(self.operations)]
+        events += [(each.returned_at, 1, index) for index, each in enumerate(self.operations) if not each.unanswered]
+        events.sort()
+        self.answered, self.unanswered, self.end = 0, len(events) + 1, len(events) + 2
+        self.called: list[int] = [-1] * (self.end + 1)
+        """The operation that is called at a node; -1 at a return."""
+        self.returns: dict[int, int] = {}
+        """The node of the return of each answered operation, by that of its call."""
+        self.returning: dict[int, int] = {}
+        self.after = [self.end] * (self.end + 1)
+        self.before = [0] * (self.end + 1)
+        self._link(events)
+        self.reached = 0
+        self.best: list[_Taken[S]] = []
+
+    def _link(self, events: list[tuple[float, int, int]]) -> None:
+        call_of: dict[int, int] = {}
+        last = {False: self.answered, True: self.unanswered}
+        for node, (_, is_return, index) in enumerate(events, 1):
+            if is_return:
+                self.returns[call_of[index]] = node
+                self.returning[node] = index
+            else:
+                self.called[node] = index
+                call_of[index] = node
+            lane = self.operations[index].unanswered
+            self.after[last[lane]], self.before[node] = node, last[lane]
+            last[lane] = node
+
+    def run(self, steps_max: int) -> KeyReport:
+        """Search until an order is found, none can be, or the budget is spent."""
+        model, called, after = self.model, self.called, self.after
+        arguments = [each.argument for each in self.operations]
+        results = [UNKNOWN if each.unanswered else each.result for each in self.operations]
+        state = model.initial(self.key)
+        waiting, steps, taken_bits = len(self.returns), 0, 0
+        taken: list[_Taken[S]] = []
+        seen: set[tuple[int, S]] = set()
+        node, limit = after[self.answered], 0
+        while waiting:
+            index = called[node]
+            if not limit and index < 0:
+                limit, node = node, after[self.unanswered]
+                continue
+            if limit and node > limit:
+                self._stuck(limit, taken)
+                if not taken:
+                    return self._report(Verdict.VIOLATION, steps)
+                last = taken.pop()
+                node, state, limit = last.node, last.before, last.limit
+                taken_bits ^= 1 << called[node]
+                waiting += not limit
+                self._put_back(node)
+                node = after[node]
+                continue
+            if steps >= steps_max:
+                self._stuck(limit, taken)
+                return self._report(Verdict.UNDECIDED, steps)
+            steps += 1
+            new = model.step(state, arguments[index], results[index])
+            if new is IMPOSSIBLE or (limit and new == state):
+                node = after[node]
+                continue
+            if taken and taken[-1].limit and model.step(taken[-1].before, arguments[index], results[index]) == new:
+                node = after[node]
+                continue
+            configuration = (taken_bits | 1 << index, new)
+            if configuration in seen:
+                node = after[node]
+                continue
+            seen.add(configuration)
+            taken.append(_Taken(node, state, limit))
+            taken_bits, state = configuration
+            waiting -= not limit
+            self._take(node)
+            node, limit = after[self.answered], 0
+        self.best, self.reached = taken, 0
+        return self._report(Verdict.LINEARIZABLE, steps)
+
+    def _take(self, node: int) -> None:
+        after, before = self.after, self.before
+        after[before[node]], before[after[node]] = after[node], before[node]
+        end = self.returns.get(node)
+        if end is not None:
+            after[before[end]], before[after[end]] = after[end], before[end]
+
+    def _put_back(self, node: int) -> None:
+        after, before = self.after, self.before
+        end = self.returns.get(node)
+        if end is not None:
+            after[before[end]] = before[after[end]] = end
+        after[before[node]] = before[after[node]] = node
+
+    def _stuck(self, limit: int, taken: list[_Taken[S]]) -> None:
+        """The return at `limit` cannot be passed from here: keep the longest attempt at the latest such return."""
+        if (limit, len(taken)) > (self.reached, len(self.best)):
+            self.reached, self.best = limit, list(taken)
+
+    def _report(self, verdict: Verdict, steps: int) -> KeyReport:
+        order = tuple(self.operations[self.called[each.node]] for each in self.best)
+        states: list[Hashable] = [self.model.initial(self.key)]
+        for operation in order:
+            result = UNKNOWN if operation.unanswered else operation.result
+            states.append(self.model.step(states[-1], operation.argument, result))  # type: ignore[arg-type]
+        overdue = self.operations[self.returning[self.reached]] if self.reached else None
+        taken = {each.node for each in self.best}
+        calls = [node for node in range(1, self.reached or self.end) if self.called[node] >= 0 and node not in taken]
+        left = tuple(self.operations[self.called[node]] for node in calls)
+        return KeyReport(self.key, verdict, tuple(self.operations), order, tuple(states), overdue, left, steps)
