@@ -1,0 +1,16 @@
+"""The bug museum: bugs that systems of this family really had, each a mutation of our own source that must be caught.
+
+A room is a module of this package with a tuple MUTATIONS; here they are put together. `leafdb sim museum` runs them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from leafdb.sim.mutation import Mutation
+
+MUTATIONS: Final[tuple[Mutation, ...]] = ()
+
+BY_NAME: Final[Mapping[str, Mutation]] = {mutation.name: mutation for mutation in MUTATIONS}
+"""Every mutation by its name."""
