@@ -1,146 +1,68 @@
 """A network in memory, for tests and for whole clusters in one loop under virtual time.
 
-Streams have bounded buffers, so a reader that stops makes its writer wait, as TCP does. `MemoryNetwork.at(host)` is the
-network as one host sees it, which is what lets two hosts be cut from each other:
+`MemoryNetwork.at(host)` is the network as one host sees it. Between two hosts lie two routes (see `streams`), one per
+direction, and to each can be done what happens to real ones:
 
-- `cut(a, b)` resets what connects them and refuses new connections;
-- `cut(a, b, silently=True)` loses nothing and delivers nothing until `heal`: dropped packets, as seen from above.
+- `set_link`: latency, bandwidth, bytes that come in drops;
+- `clog(source, target)`: nothing arrives in that direction, nothing is lost, until `unclog`: dropped packets, as seen
+  from above, one way;
+- `cut(a, b, silently=True)` is that in both directions, until `heal`; `cut(a, b)` resets what connects them and refuses
+  new connections;
+- `reset(a, b)`: all connections between them end, new ones may be made at once;
+- `vanish(host)`: the host is gone and nobody is told. Its old connections stay half open: what is sent on them is
+  answered with a reset only once the host is back (`appear`).
+
+Who dials over a route that is held up waits until it is free. Without links everything arrives at once.
 """
 
 from __future__ import annotations
 
 import errno
-import math
+import heapq
 import os
 from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from random import Random
 from typing import Final
 
 import trio
 from trio.lowlevel import ParkingLot
 
-from leafdb.transport.stream import Data
+from leafdb.testing.streams import BUFFER_BYTES, Link, MemoryByteStream, Pipe, Route, joined, memory_pair
 
-BUFFER_BYTES: Final = 256 * 1024
+__all__ = ["BUFFER_BYTES", "Link", "MemoryByteStream", "MemoryHost", "MemoryListener", "MemoryNetwork", "memory_pair"]
+
 FIRST_FREE_PORT: Final = 40_000
+_CUT: Final = "cut"
+_CLOG: Final = "clog"
+_VANISHED: Final = "vanished"
 
 
-class _Pipe:
-    """One direction: bytes on their way, and how the way ends."""
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """A connection from one host to another."""
 
-    __slots__ = ("buffer", "bytes_max", "ended", "held", "readers", "reset", "writers")
+    source: str
+    target: str
+    near: MemoryByteStream
+    far: MemoryByteStream
 
-    def __init__(self, bytes_max: int) -> None:
-        self.bytes_max = bytes_max
-        self.buffer = bytearray()
-        self.ended = False
-        self.reset = False
-        self.held = False
-        self.readers = ParkingLot()
-        self.writers = ParkingLot()
+    def joins(self, a: str, b: str) -> bool:
+        """Whether it lies between the two."""
+        return (self.source, self.target) in ((a, b), (b, a))
 
-    def wake(self) -> None:
-        self.readers.unpark_all()
-        self.writers.unpark_all()
-
-
-class MemoryByteStream:
-    """One end of a connection in memory."""
-
-    __slots__ = ("_closed", "_in", "_out", "remote")
-
-    def __init__(self, incoming: _Pipe, outgoing: _Pipe, remote: str) -> None:
-        self._in = incoming
-        self._out = outgoing
-        self._closed = False
-        self.remote = remote
-
-    async def receive_some(self, bytes_max: int) -> bytes:
-        """Wait for bytes."""
-        await trio.lowlevel.checkpoint()
-        pipe = self._in
-        while True:
-            if self._closed:
-                raise trio.ClosedResourceError("this stream was closed")
-            if pipe.reset:
-                raise trio.BrokenResourceError(f"{self.remote}: connection reset")
-            if pipe.buffer and not pipe.held:
-                data = bytes(pipe.buffer[:bytes_max])
-                del pipe.buffer[:bytes_max]
-                pipe.writers.unpark_all()
-                return data
-            if pipe.ended and not pipe.held:
-                return b""
-            await pipe.readers.park()
-
-    def send_now(self, data: Data) -> int:
-        """Put into the buffer what it has room for."""
-        if self._closed:
-            raise trio.ClosedResourceError("this stream was closed")
-        pipe = self._out
-        if (pipe.reset or pipe.ended) and not pipe.held:
-            raise trio.BrokenResourceError(f"{self.remote}: broken pipe")
-        room = pipe.bytes_max - len(pipe.buffer)
-        taken = data[:room]
-        pipe.buffer += taken
-        if taken:
-            pipe.readers.unpark_all()
-        return len(taken)
-
-    async def send_all(self, data: bytes) -> None:
-        """Wait for room until everything is in the buffer."""
-        await trio.lowlevel.checkpoint()
-        while True:
-            data = data[self.send_now(data) :]
-            if not data:
-                return
-            await self._out.writers.park()
-
-    async def wait_sendable(self) -> None:
-        """Wait for room in the buffer, or for the end."""
-        await trio.lowlevel.checkpoint()
-        pipe = self._out
-        while len(pipe.buffer) >= pipe.bytes_max and not (pipe.ended or pipe.reset or self._closed):
-            await pipe.writers.park()
-
-    def close(self) -> None:
-        """The other side reads what was sent, then the end; its own sends break."""
-        if self._closed:
-            return
-        self._closed = True
-        self._out.ended = True
-        self._in.ended = True
-        self._in.wake()
-        self._out.wake()
-
-    async def aclose(self) -> None:
-        """Close, then a checkpoint."""
-        self.close()
-        await trio.lowlevel.checkpoint()
-
-    def break_now(self) -> None:
-        """Reset both directions: what was under way is lost."""
-        for pipe in (self._in, self._out):
-            pipe.reset = True
-            pipe.wake()
-
-    def hold(self, held: bool) -> None:
-        """Stop, or let on, the delivery of what was sent in either direction."""
-        for pipe in (self._in, self._out):
-            pipe.held = held
-            pipe.wake()
+    def ends_at(self, host: str) -> Iterator[MemoryByteStream]:
+        """Its ends there."""
+        if self.source == host:
+            yield self.near
+        if self.target == host:
+            yield self.far
 
     @property
     def is_over(self) -> bool:
-        """Closed by either side, or broken."""
-        return self._in.ended or self._in.reset
-
-
-def memory_pair(
-    buffer_bytes: int = BUFFER_BYTES, remotes: tuple[str, str] = ("memory:1", "memory:2")
-) -> tuple[MemoryByteStream, MemoryByteStream]:
-    """The two ends of one connection; each names the other by the second or first of `remotes`."""
-    there, back = _Pipe(buffer_bytes), _Pipe(buffer_bytes)
-    return MemoryByteStream(back, there, remotes[1]), MemoryByteStream(there, back, remotes[0])
+        """Nothing is under way and nothing will be."""
+        return self.near.gone and self.far.gone
 
 
 class MemoryListener:
@@ -171,52 +93,173 @@ class MemoryListener:
 
     async def aclose(self) -> None:
         """Take no more; who waits to be accepted is reset."""
+        self.abandon()
+        await trio.lowlevel.checkpoint()
+
+    def abandon(self) -> None:
+        """As `aclose`, at once: also what happens when its process is killed."""
         self._closed = True
         self._network.forget(self)
         for stream in self._waiting:
-            stream.break_now()
+            stream.die(politely=False)
         self._waiting.clear()
         self._lot.unpark_all()
-        await trio.lowlevel.checkpoint()
 
 
 class MemoryNetwork:
-    """All hosts and what connects them."""
+    """All hosts and what connects them. `rng` draws latencies."""
 
-    def __init__(self, buffer_bytes: int = BUFFER_BYTES) -> None:
+    def __init__(self, rng: Random | None = None, *, buffer_bytes: int = BUFFER_BYTES) -> None:
+        self.rng = rng or Random(0)
+        self.observer: Callable[[str, str, bytes], None] | None = None
+        """Sees all bytes that arrive: (source, target, bytes)."""
+        self.default_link: Link | None = None
+        """Of routes that are not made yet."""
         self._buffer_bytes = buffer_bytes
         self._listeners: dict[tuple[str, int], MemoryListener] = {}
-        self._links: list[tuple[frozenset[str], MemoryByteStream]] = []
-        self._cuts: dict[frozenset[str], bool] = {}
-        self._healed = ParkingLot()
+        self._connections: list[Connection] = []
+        self._routes: dict[tuple[str, str], Route] = {}
+        self._refused: dict[frozenset[str], None] = {}
+        self._vanished: dict[str, None] = {}
+        self._freed = ParkingLot()
         self._next_port = FIRST_FREE_PORT
+        self._due: list[tuple[float, int, Pipe]] = []
+        self._scheduled = 0
+        self._alarm: trio.CancelScope | None = None
 
     def at(self, host: str) -> MemoryHost:
         """The network as `host` sees it."""
         return MemoryHost(self, host)
 
+    # -- what can be done to it
+
+    def set_link(self, source: str, target: str, link: Link | None) -> None:
+        """What the direction from `source` to `target` is like from now on; None: everything arrives at once."""
+        route = self._route(source, target)
+        route.link = link
+        route.changed()
+
+    def clog(self, source: str, target: str) -> None:
+        """Let nothing from `source` arrive at `target`, and lose nothing."""
+        self._hold(source, target, _CLOG)
+
+    def unclog(self, source: str, target: str) -> None:
+        """What was clogged arrives."""
+        self._free(source, target, _CLOG)
+
     def cut(self, a: str, b: str, *, silently: bool = False) -> None:
         """Separate two hosts; see the top of this file."""
-        ends = frozenset((a, b))
-        self._cuts[ends] = silently
-        for pair, stream in self._links:
-            if pair == ends:
-                if silently:
-                    stream.hold(True)
-                else:
-                    stream.break_now()
+        if silently:
+            self._refused.pop(frozenset((a, b)), None)
+            self._hold(a, b, _CUT)
+            self._hold(b, a, _CUT)
+        else:
+            self._refused[frozenset((a, b))] = None
+            self.reset(a, b)
+            self._free(a, b, _CUT)
+            self._free(b, a, _CUT)
 
     def heal(self, a: str, b: str) -> None:
-        """Join them again: what was held is delivered, who waits to connect goes on."""
-        ends = frozenset((a, b))
-        self._cuts.pop(ends, None)
-        for pair, stream in self._links:
-            if pair == ends:
-                stream.hold(False)
-        self._healed.unpark_all()
+        """Join them again: what was held up arrives, who waits to connect goes on."""
+        self._refused.pop(frozenset((a, b)), None)
+        self._free(a, b, _CUT)
+        self._free(b, a, _CUT)
+
+    def reset(self, a: str, b: str) -> None:
+        """End every connection between the two; what was under way is lost."""
+        for connection in self._connections:
+            if connection.joins(a, b):
+                connection.near.break_now()
+
+    def host_died(self, host: str) -> None:
+        """The process of a host was killed: its kernel resets its connections, and nothing listens there any more.
+
+        Of what it had sent, all or nothing still arrives."""
+        for connection in self._connections:
+            for end in connection.ends_at(host):
+                end.die(politely=self.rng.random() < 0.5)
+        self._abandon_listeners(host)
+
+    def vanish(self, host: str) -> None:
+        """The host is gone, and nobody is told."""
+        self._vanished[host] = None
+        for route in self._routes.values():
+            if host in (route.source, route.target):
+                self._hold(route.source, route.target, _VANISHED)
+        for connection in self._connections:
+            for end in connection.ends_at(host):
+                end.vanish()
+        self._abandon_listeners(host)
+
+    def appear(self, host: str) -> None:
+        """A host of that name is back, and knows nothing of its old connections."""
+        if host in self._vanished:
+            del self._vanished[host]
+            for route in self._routes.values():
+                if host in (route.source, route.target) and not self._is_vanished(route):
+                    self._free(route.source, route.target, _VANISHED)
+
+    def _abandon_listeners(self, host: str) -> None:
+        for listener in [it for it in self._listeners.values() if it.address[0] == host]:
+            listener.abandon()
+
+    # -- routes
+
+    def _is_vanished(self, route: Route) -> bool:
+        return route.source in self._vanished or route.target in self._vanished
+
+    def _route(self, source: str, target: str) -> Route:
+        route = self._routes.get((source, target))
+        if route is None:
+            route = self._routes[source, target] = Route(source, target, self, self.default_link)
+            if self._is_vanished(route):
+                self._hold(source, target, _VANISHED)
+        return route
+
+    def _hold(self, source: str, target: str, why: str) -> None:
+        route = self._route(source, target)
+        route.holds[why] = None
+        route.changed()
+
+    def _free(self, source: str, target: str, why: str) -> None:
+        route = self._route(source, target)
+        route.holds.pop(why, None)
+        route.changed()
+        if not route.holds:
+            for connection in self._connections:
+                for end in (connection.near, connection.far):
+                    if end.outgoing.route is route:
+                        end.outgoing.release()
+            self._freed.unpark_all()
+
+    # -- what arrives later
+
+    def later(self, pipe: Pipe, due_s: float) -> None:
+        """As `streams.Carrier`."""
+        self._scheduled += 1
+        heapq.heappush(self._due, (due_s, self._scheduled, pipe))
+        if self._alarm is None:
+            self._alarm = trio.CancelScope(deadline=due_s)
+            trio.lowlevel.spawn_system_task(self._deliver, name="memory network")
+        elif due_s < self._alarm.deadline:
+            self._alarm.deadline = due_s
+
+    async def _deliver(self) -> None:
+        """The one task that lets things arrive; its alarm rings at the next of them."""
+        while True:
+            assert self._alarm is not None
+            with self._alarm:
+                await trio.sleep_forever()
+            self._alarm = trio.CancelScope()
+            now = trio.current_time()
+            while self._due and self._due[0][0] <= now:
+                heapq.heappop(self._due)[2].arrive()
+            self._alarm.deadline = self._due[0][0] if self._due else float("inf")
+
+    # -- called through a `MemoryHost`
 
     async def listen(self, host: str, port: int) -> MemoryListener:
-        """Called through a `MemoryHost`."""
+        """Start taking connections; port 0 picks a free one."""
         await trio.lowlevel.checkpoint()
         if port == 0:
             port, self._next_port = self._next_port, self._next_port + 1
@@ -227,18 +270,20 @@ class MemoryNetwork:
         return self._listeners[address]
 
     async def dial(self, source: str, host: str, port: int) -> MemoryByteStream:
-        """Called through a `MemoryHost`."""
+        """Open a connection: takes a round trip, and waits while the way there or back is held up."""
         await trio.lowlevel.checkpoint()
-        ends = frozenset((source, host))
-        while self._cuts.get(ends, False):
-            await self._healed.park()
+        there, back = self._route(source, host), self._route(host, source)
+        if there.link is not None or back.link is not None:
+            await trio.sleep(there.latency_s() + back.latency_s())
+        while there.holds or back.holds:
+            await self._freed.park()
         listener = self._listeners.get((host, port))
-        if listener is None or ends in self._cuts:
+        if listener is None or frozenset((source, host)) in self._refused:
             raise OSError(errno.ECONNREFUSED, f"{host}:{port}: {os.strerror(errno.ECONNREFUSED)}")
         own_port, self._next_port = self._next_port, self._next_port + 1
-        near, far = memory_pair(self._buffer_bytes, (f"{source}:{own_port}", f"{host}:{port}"))
-        self._links = [link for link in self._links if not link[1].is_over]
-        self._links.append((ends, near))
+        near, far = joined(there, back, self._buffer_bytes, (f"{source}:{own_port}", f"{host}:{port}"))
+        self._connections = [connection for connection in self._connections if not connection.is_over]
+        self._connections.append(Connection(source, host, near, far))
         listener.offer(far)
         return near
 
@@ -248,12 +293,19 @@ class MemoryNetwork:
             del self._listeners[listener.address]
 
     def check(self) -> None:
-        """Listeners are filed under their own address; cuts are between hosts; buffers are bounded."""
+        """Everything is filed under its own name, buffers are bounded, and whatever is due will be looked at."""
         for address, listener in self._listeners.items():
             assert listener.address == address
-        assert all(len(ends) in (1, 2) for ends in self._cuts)
-        assert self._buffer_bytes > 0
-        assert self._buffer_bytes < math.inf
+        for (source, target), route in self._routes.items():
+            assert (route.source, route.target) == (source, target)
+            assert route.plain == (route.link is None and not route.holds)
+        for connection in self._connections:
+            for end in (connection.near, connection.far):
+                pipe = end.outgoing
+                assert 0 <= pipe.flying_bytes == sum(len(segment.data) for segment in pipe.flying)
+                assert pipe.room >= 0
+                assert pipe.scheduled or not pipe.flying or pipe.route.holds
+        assert self._alarm is None or not self._due or self._alarm.deadline <= self._due[0][0]
 
 
 class MemoryHost:
