@@ -103,8 +103,8 @@ class KeyReport:
     overdue: Operation | None
     """The first operation by whose return nothing explains all answers up to there."""
     left: tuple[Operation, ...]
-    """What is not in `order`: after a violation, of the operations called before `overdue` returned; else the unanswered
-    that nobody has seen an effect of."""
+    """What is not in `order`: after a violation, of the operations called before `overdue` returned; else unanswered
+    ones that nobody has seen an effect of."""
     steps: int
 
 
