@@ -1,0 +1,165 @@
+"""From the story of a failing run to a text that a person can follow: what happened to the key concerned, where.
+
+    seed 7 broke I2: Every acknowledged write is live or covered by a write that saw it.
+    ...
+       time s  1 2 3  who       what
+        0.412  | | |  client 3  put #17 begins
+        0.413  | # |  n2        stored 1 sibling
+        0.900  | x |  nemesis   kill n2
+
+A line is shown when it is about the key, or about none and a fault, a start or an end of a node; and not before the
+first line about the key. Without a key, or when the story never speaks of it, all lines about none are shown. One
+column per node says whether it is up and which one a line is about. What repeats is told once with its number; what is
+still too long keeps its head and, since bugs show at the end, a longer tail.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from leafdb.sim.outcome import Outcome
+from leafdb.sim.trace import Line
+from leafdb.testing.violation import Invariant
+
+HEAD_ROWS: Final = 40
+TAIL_ROWS: Final = 110
+TEXT_MAX: Final = 160
+NEMESIS: Final = "nemesis"
+
+UP: Final = "|"
+DOWN: Final = "."
+PAUSED: Final = "="
+ACTS: Final = "#"
+STRUCK: Final = "x"
+LEGEND: Final = f"{UP} up, {PAUSED} paused, {DOWN} down; {ACTS} this node acts, {STRUCK} a fault strikes it"
+
+STATES: Final[Mapping[str, str]] = {
+    **dict.fromkeys(("start", "started", "ready", "restart", "restarted", "up", "resume", "resumed"), UP),
+    **dict.fromkeys(("kill", "killed", "stop", "stopped", "power_cut", "crash", "crashed", "died", "down"), DOWN),
+    **dict.fromkeys(("pause", "paused"), PAUSED),
+}
+"""How a node is after a line that begins with this word."""
+
+_NODE: Final = re.compile(r"\bn([0-9]+)\b")
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    at_s: float
+    marks: str
+    who: str
+    text: str
+    times: int = 1
+    until_s: float = 0.0
+
+
+def timeline(outcome: Outcome, replay: str) -> str:
+    """The whole text; `replay` is the command line that makes this run again."""
+    rows = _rows(outcome)
+    return "\n".join([*_header(outcome, replay), "", *(_table(rows, outcome.nodes) or ["the run left no story"]), ""])
+
+
+def promise(code: str) -> str:
+    """An invariant in words: the sentence that stands under it where it is defined, or its name."""
+    found = next((one for one in Invariant if one.value == code), None)
+    if found is None:
+        return code
+    return _sentences().get(found.name) or found.name.replace("_", " ").lower()
+
+
+def _header(outcome: Outcome, replay: str) -> list[str]:
+    broken = outcome.broken
+    assert broken is not None, "only a failing run has a timeline"
+    about = f" (key {broken.key})" if broken.key is not None else ""
+    return [
+        f"seed {outcome.seed} broke {broken.invariant}: {promise(broken.invariant)}",
+        *(f"  {line}" for line in f"{broken.message}{about}".splitlines()),
+        f"  tier {outcome.tier}, {outcome.nodes} nodes, {outcome.operations} operations, {outcome.virtual_s:.3f} "
+        f"virtual seconds, trace {outcome.trace}",
+        f"  again: {replay}",
+    ]
+
+
+def _table(rows: Sequence[_Row], nodes: int) -> list[str]:
+    if not rows:
+        return []
+    head, tail, hidden = rows, rows[:0], len(rows) - HEAD_ROWS - TAIL_ROWS
+    if hidden > 0:
+        head, tail = rows[:HEAD_ROWS], rows[-TAIL_ROWS:]
+    width = max(len(row.who) for row in (*head, *tail))
+    columns = " ".join(str(number) for number in range(1, nodes + 1))
+    return [
+        f"  nodes: {LEGEND}",
+        f"  {'time s':>10}  {columns}  {'who':<{width}}  what",
+        *(_line(row, width) for row in head),
+        *([f"  {'...':>10}  {hidden} rows left out"] if hidden > 0 else []),
+        *(_line(row, width) for row in tail),
+    ]
+
+
+def _rows(outcome: Outcome) -> list[_Row]:
+    """The lines to show with the state of every node at each; equal neighbours are one row."""
+    key = outcome.broken.key if outcome.broken is not None else None
+    begun = key is None or all(line.key != key for line in outcome.lines)
+    everything = begun
+    states = dict.fromkeys(range(1, outcome.nodes + 1), UP)
+    rows: list[_Row] = []
+    for line in outcome.lines:
+        about = _nodes_of(line)
+        state = _state_of(line.text) if line.key is None else None
+        begun = begun or line.key == key
+        weather = line.key is None and (everything or line.who == NEMESIS or state is not None)
+        if begun and (weather or (key is not None and line.key == key)):
+            row = _Row(line.at_s, _marks(states, about, STRUCK if line.who == NEMESIS else ACTS), line.who, line.text)
+            last = rows[-1] if rows else None
+            if last is not None and (last.who, last.text, last.marks) == (row.who, row.text, row.marks):
+                rows[-1] = replace(last, times=last.times + 1, until_s=line.at_s)
+            else:
+                rows.append(row)
+        if state is not None:
+            states.update((number, state) for number in about if number in states)
+    return rows
+
+
+def _state_of(text: str) -> str | None:
+    return STATES.get(text.partition(" ")[0].rstrip(":,").lower())
+
+
+def _nodes_of(line: Line) -> list[int]:
+    """The nodes a line is about: who speaks, or those the nemesis names."""
+    return [int(number) for number in _NODE.findall(line.text if line.who == NEMESIS else line.who)]
+
+
+def _marks(states: Mapping[int, str], about: Sequence[int], mark: str) -> str:
+    return " ".join(f"{mark if number in about else state:<{len(str(number))}}" for number, state in states.items())
+
+
+def _line(row: _Row, width: int) -> str:
+    return f"  {row.at_s:>10.3f}  {row.marks}  {row.who:<{width}}  {_text(row)}"
+
+
+def _text(row: _Row) -> str:
+    text = " ".join(row.text.split())
+    if len(text) > TEXT_MAX:
+        text = text[: TEXT_MAX - 3] + "..."
+    return text if row.times == 1 else f"{text} (x{row.times}, until {row.until_s:.3f})"
+
+
+def _sentences() -> dict[str, str]:
+    """The docstrings under the members of Invariant: they are not kept at run time, so the source is asked."""
+    try:
+        (definition,) = ast.parse(inspect.getsource(Invariant)).body
+    except (OSError, SyntaxError, ValueError):
+        return {}
+    assert isinstance(definition, ast.ClassDef), "the source of a class"
+    found: dict[str, str] = {}
+    for before, after in zip(definition.body, definition.body[1:], strict=False):
+        match before, after:
+            case ast.Assign(targets=[ast.Name(id=name)]), ast.Expr(value=ast.Constant(value=str(sentence))):
+                found[name] = sentence
+    return found
