@@ -20,7 +20,7 @@ from typing import Final
 import trio
 
 from leafdb.errors import LeafdbError
-from leafdb.limits import DECODE_BYTES_MAX, LARGE_FRAME_BYTES, OUTBOX_BYTES_PAUSE, RECEIVE_BYTES, SESSION_REQUESTS_MAX
+from leafdb.limits import DECODE_BYTES_MAX, LARGE_FRAME_BYTES, RECEIVE_BYTES, SESSION_REQUESTS_MAX
 from leafdb.transport.budget import DecodeBudget
 from leafdb.transport.counters import TransportCounters
 from leafdb.transport.flusher import Flushable, Flusher
@@ -122,7 +122,7 @@ class Pump:
             return
         if session.pollable is not None:
             # A backlog does not change what is watched: it is gone within a few turns.
-            slow = session.blocked and session.outbox_bytes > OUTBOX_BYTES_PAUSE
+            slow = session.blocked and session.crowded
             reading = not (session.starved or slow or session.requests_in_flight >= SESSION_REQUESTS_MAX)
             interest = (_IN if reading else 0) | (_OUT if session.blocked else 0)
             if interest != session.interest:

@@ -14,8 +14,9 @@ Invariants:
   did wrong closes it as a ServerBug. Only AssertionError goes further: it stops the node, which may not go on.
 
 Why the reading side stops: at most FRAMES_PER_TURN frames are handled before other sessions have their turn (the rest
-wait in `backlog`); while the outbox is over OUTBOX_BYTES_PAUSE the other side does not take its answers, so it is not
-read; a large frame waits for its share of the decode budget.
+wait in `backlog`); while the outbox is over OUTBOX_BYTES_PAUSE a client does not take its answers, so it is not read; a
+large frame waits for its share of the decode budget. A peer is read whatever it takes: two nodes that both waited for
+the other to read would wait for ever. What its outbox does not hold is refused to whoever sends it.
 """
 
 from __future__ import annotations
@@ -123,9 +124,14 @@ class Session:
         return (
             not self.starved
             and not self.backlog
-            and self.outbox_bytes <= OUTBOX_BYTES_PAUSE
+            and not self.crowded
             and self.requests_in_flight < SESSION_REQUESTS_MAX
         )
+
+    @property
+    def crowded(self) -> bool:
+        """Whether so many answers wait to be taken that nothing more may be asked."""
+        return self.outbox_bytes > OUTBOX_BYTES_PAUSE and self.kind == "client"
 
     # -- out
 

@@ -49,6 +49,18 @@ def is_whole(member: Member) -> bool:
     return member.up() == {(node, lane) for node in others for lane in Lane}
 
 
+def test_two_nodes_that_have_much_to_say_to_each_other_both_go_on_listening() -> None:
+    async def body(_: trio.Nursery, __: MemoryNetwork, members: list[Member]) -> None:
+        one, two, _three = members
+        frame = encode_frame(MessageType.MEMBERSHIP, 5, bytes(1 << 20))
+        for _turn in range(4):
+            assert one.peers.send(TWO, Lane.REQUESTS, frame)
+            assert two.peers.send(ONE, Lane.REQUESTS, frame)
+        await until(lambda: len(one.got) == len(two.got) == 4)
+
+    cluster(body)
+
+
 def test_every_pair_has_one_session_per_lane_and_both_use_it() -> None:
     async def body(_: trio.Nursery, __: MemoryNetwork, members: list[Member]) -> None:
         one, two, three = members
