@@ -248,6 +248,7 @@ async def test_a_write_whose_replicas_are_lost_under_way_is_unknown_and_names_it
         async with trio.open_nursery() as nursery:
             nursery.start_soon(put)
             await trio.sleep(0.2)
+            cluster.cut(N1, (N2, N3))  # aloud now: what was under way is lost
             await cluster.kill(N2, N3)
         assert trio.current_time() - began < 1.0, "a lost session is news at once, not at the deadline"
         (error,) = errors

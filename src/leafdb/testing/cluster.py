@@ -32,6 +32,7 @@ from leafdb.testing.network import MemoryNetwork
 from leafdb.testing.process import Latency, Life, MemoryExecutor
 from leafdb.testing.raw_client import RawClient, Severed
 from leafdb.testing.stores import first_of, pair, tree_of
+from leafdb.testing.virtual_time import current_schedule, may_freeze, own_tasks
 from leafdb.types import BucketId, Key, NodeId, Token, TreeId
 from leafdb.vfs.memory import MemoryFileSystem
 from leafdb.wire.registry import Lane
@@ -69,12 +70,13 @@ class MemoryCluster:
         disk_latency_s: Latency | None = None,
         partitions: int = 64,
         storage: StorageConfig | None = None,
+        network: MemoryNetwork | None = None,
     ) -> None:
         self._nursery = nursery
         self._rng = random.Random(seed)
         self._latency_s = disk_latency_s
         self._partitions = partitions
-        self.network = MemoryNetwork()
+        self.network = network or MemoryNetwork(random.Random(f"{seed}/network"))
         self.disks = {NodeId(number): MemoryFileSystem() for number in range(1, nodes + 1)}
         self.nodes: dict[NodeId, Node] = {}
         """Those that run."""
@@ -83,7 +85,8 @@ class MemoryCluster:
         self.processes: dict[NodeId, Process] = {}
         """The newest run of each node, over or not."""
         self._boots = dict.fromkeys(self.disks, 0)
-        self._cuts: set[tuple[str, str]] = set()
+        self._runs = 0
+        self._cuts: dict[tuple[str, str], None] = {}
 
     # -- a node's life
 
@@ -122,12 +125,15 @@ class MemoryCluster:
     async def start(self, node: NodeId, limit_s: float = 60.0) -> Node:
         """Start a node on its disk; returns when it serves. Raises StorageError when it ends instead."""
         assert node not in self.nodes
-        life = Life(self._nursery)
+        self._runs += 1
+        life = Life(self._nursery, f"{host_of(node)} run {self._runs}")
+        self.network.appear(host_of(node))
         process = Process(Node(self.config(node), self.world(node, life), SECRET), life)
         self.processes[node] = process
         self.nodes[node] = process.node
 
         async def run() -> None:
+            own_tasks(life.owner)
             try:
                 with process.scope:
                     await process.node.run(drain=process.drain, stop=process.stop, on_ready=process.ready.set)
@@ -141,7 +147,9 @@ class MemoryCluster:
             finally:
                 if self.nodes.get(node) is process.node:
                     del self.nodes[node]
-                if process.failure is not None:
+                if process.failure is None:
+                    process.life.finish()
+                else:
                     process.life.end()
                     process.node.world.fs.locks.clear()  # type: ignore[attr-defined]  # it is ours
                 process.ended.set()
@@ -163,8 +171,22 @@ class MemoryCluster:
         for process in processes:
             await process.ended.wait()
 
-    async def kill(self, *nodes: NodeId) -> None:
-        """SIGKILL, to all of them in the same instant: no byte more is written or sent."""
+    def pause(self, node: NodeId) -> None:
+        """SIGSTOP: nothing of the node runs, its connections stay, time passes. Harmless when it is stopped already."""
+        current_schedule().freeze(self.processes[node].life.owner)
+
+    def resume(self, node: NodeId) -> None:
+        """SIGCONT. Harmless when it was not stopped."""
+        current_schedule().thaw(self.processes[node].life.owner)
+
+    def is_paused(self, node: NodeId) -> bool:
+        """Whether the node is stopped."""
+        return current_schedule().is_frozen(self.processes[node].life.owner)
+
+    async def kill(self, *nodes: NodeId, vanish: bool = False) -> None:
+        """SIGKILL, to all of them in the same instant: no byte more is written or sent.
+
+        With `vanish` nobody is told, as when the machine is gone: its connections stay half open until it is back."""
         processes = []
         for node in nodes:
             process = self.processes[node]
@@ -175,8 +197,8 @@ class MemoryCluster:
             engine = getattr(process.node, "engine", None)
             if engine is not None:
                 engine.close = lambda: None
-            for host in self._hosts():
-                self._reset(host_of(node), host)
+            (self.network.vanish if vanish else self.network.host_died)(host_of(node))
+            self._thaw(process)
             process.scope.cancel()
             self.disks[node].on_call = None
         for process in processes:
@@ -184,13 +206,18 @@ class MemoryCluster:
         for node in nodes:
             self.disks[node].locks.clear()
 
-    async def power_cut(self, *nodes: NodeId, keep: float | None = None) -> None:
-        """The power of these nodes goes in the same instant; their disks are what it left."""
+    async def power_cut(self, *nodes: NodeId, keep: float | None = None, vanish: bool = False) -> None:
+        """The power of these nodes goes in the same instant; their disks are what it left. `vanish` as in `kill`."""
         left = {node: self.disks[node].power_cut(self._rng, keep=keep) for node in nodes}
-        await self.kill(*nodes)
+        await self.kill(*nodes, vanish=vanish)
         for node in nodes:
             self.disks[node] = left[node]
             self._boots[node] += 1
+
+    def _thaw(self, process: Process) -> None:
+        """What was stopped must run to its end."""
+        if may_freeze():
+            current_schedule().thaw(process.life.owner)
 
     async def restart(self, *nodes: NodeId) -> None:
         """Start nodes again, one after the other."""
@@ -210,14 +237,11 @@ class MemoryCluster:
 
     # -- links
 
-    def _hosts(self) -> list[str]:
-        return [CLIENT_HOST, *map(host_of, self.disks)]
-
     def cut(self, one: NodeId, others: Iterable[NodeId], *, silently: bool = False) -> None:
         """Separate a node from others."""
         for other in others:
             if other != one:
-                self._cuts.add(pair(host_of(one), host_of(other)))
+                self._cuts[pair(host_of(one), host_of(other))] = None
                 self.network.cut(host_of(one), host_of(other), silently=silently)
 
     @contextmanager
@@ -237,12 +261,6 @@ class MemoryCluster:
         for one, other in sorted(self._cuts):
             self.network.heal(one, other)
         self._cuts.clear()
-
-    def _reset(self, one: str, other: str) -> None:
-        if one != other:
-            self.network.cut(one, other)
-            if pair(one, other) not in self._cuts:
-                self.network.heal(one, other)
 
     # -- the cluster as a whole
 
@@ -389,11 +407,18 @@ async def memory_cluster(
     disk_latency_s: Latency | None = None,
     partitions: int = 64,
     storage: StorageConfig | None = None,
+    network: MemoryNetwork | None = None,
 ) -> AsyncIterator[MemoryCluster]:
     """A founded cluster whose members all reach each other. Leaving it checks every node and stops it."""
     async with trio.open_nursery() as nursery:
         cluster = MemoryCluster(
-            nursery, nodes, seed, disk_latency_s=disk_latency_s, partitions=partitions, storage=storage
+            nursery,
+            nodes,
+            seed,
+            disk_latency_s=disk_latency_s,
+            partitions=partitions,
+            storage=storage,
+            network=network,
         )
         for node in cluster.disks:
             await cluster.start(node)

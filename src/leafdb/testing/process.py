@@ -17,6 +17,7 @@ from typing import Generic, TypeVar
 import trio
 
 from leafdb.storage.executor import Callback
+from leafdb.testing.virtual_time import own_tasks
 
 T = TypeVar("T")
 
@@ -24,24 +25,52 @@ Latency = Callable[[], float]
 
 
 class Life:
-    """Whether one process still runs, and the loop it runs on."""
+    """Whether one process still runs, and what it wants called soon. `owner` names its tasks to the scheduler."""
 
-    def __init__(self, nursery: trio.Nursery) -> None:
+    def __init__(self, nursery: trio.Nursery, owner: str = "") -> None:
         self.alive = True
         self.nursery = nursery
-        self._token = trio.lowlevel.current_trio_token()
+        self.owner = owner
+        self._due: deque[Callback] = deque()
+        self._lot = trio.lowlevel.ParkingLot()
+        self._running = False
 
     def end(self) -> None:
         """SIGKILL."""
         self.alive = False
+        self._due.clear()
+        self._lot.unpark_all()
+
+    def finish(self) -> None:
+        """The process has ended by itself: what is left to be called is called, and what that leaves."""
+        while self._due:
+            self._call_due()
+        self.end()
 
     def soon(self, callback: Callback) -> None:
-        """Call on the loop, if the process still runs then."""
-        self._token.run_sync_soon(self._guarded, callback)
+        """Call in the scheduler's next pass, if the process still runs then; once it goes on, if it is frozen."""
+        if not self.alive:
+            return
+        self._due.append(callback)
+        if not self._running:
+            self._running = True
+            self.nursery.start_soon(self._run, name="callbacks")
+        else:
+            self._lot.unpark()
 
-    def _guarded(self, callback: Callback) -> None:
-        if self.alive:
-            callback()
+    async def _run(self) -> None:
+        own_tasks(self.owner)
+        while self.alive:
+            self._call_due()
+            if self._due:
+                await trio.lowlevel.checkpoint()
+            else:
+                await self._lot.park()
+
+    def _call_due(self) -> None:
+        for _ in range(len(self._due)):
+            if self._due:
+                self._due.popleft()()
 
 
 class _Item(Generic[T]):
@@ -110,6 +139,7 @@ class MemoryExecutor:
             self._working = False
 
     async def _work_slowly(self, latency_s: Latency) -> None:
+        own_tasks(self._life.owner)  # whoever asked for the work
         while self._queue:
             await trio.sleep(latency_s())
             if not self._life.alive:
