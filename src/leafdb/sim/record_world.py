@@ -1,0 +1,323 @@
+"""Nodes that hold one key, stripped to what decides about records: the real Replica, HintKeeper and leases over stores
+that forget.
+
+A node is a primary or a fallback; the latter keeps copies for absent primaries in its hints tree and mints there under
+its own actor. All that is missing is the wire, the ring and the machine that counts answers. `WatchedReplica` tells the
+oracle of every mint and merge as it happens.
+
+What a node confirmed to others as durable it must keep, unless its store was made to forget: `held` remembers it, and
+is emptied by what forgets.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from functools import partial
+from random import Random
+from typing import Final, Protocol, cast
+
+from leafdb.errors import StorageError
+from leafdb.hints.hint import decode as decode_hint
+from leafdb.hints.hint import encode_key, version_of
+from leafdb.hints.ledger import Ledger
+from leafdb.model.actor import ActorIdentity, epoch_of, node_of
+from leafdb.model.hlc import LeaseExhausted
+from leafdb.model.put import PutResult
+from leafdb.model.record import clock_of
+from leafdb.node.hint_keeper import HINTS_TREE, HintKeeper
+from leafdb.node.leases import EPOCH_KEY, STAMP_KEY, Leases
+from leafdb.node.metrics import Metrics
+from leafdb.node.register import META_TREE
+from leafdb.node.replica import Minting, Replica
+from leafdb.node.view import BucketView, ClusterView
+from leafdb.sim.heap import Heap, Host
+from leafdb.sim.record_oracle import Oracle
+from leafdb.sim.record_store import Contents, ForgetfulStore
+from leafdb.sim.trace import Trace
+from leafdb.storage.engine import Engine
+from leafdb.types import Conflict, Durability, NodeId, TreeId
+
+KEY: Final = b"\0" * 8 + b"key"
+"""The one key, with its token."""
+EPOCHS_BLOCK: Final = 3
+"""So small that leases run out."""
+START_MS: Final = 1_700_000_000_000
+ADOPTED: Final = "a fresh epoch on the replica path"
+CHANGED: Final = "a hint changed while it was handed over"
+NO_LEASE: Final = "a lease ran out"
+OLD_SELF: Final = "a new incarnation met its old dots"
+PASSED_OVER: Final = "an epoch below the floor was passed over"
+
+_EPOCHS: Final = struct.Struct(">QQ")
+_STAMPS: Final = struct.Struct(">Q")
+
+Place = tuple[TreeId, bytes]
+
+
+class SmallLeases(Leases):
+    """Leases in blocks of a few numbers, renewed with every mint; like the real ones durable before they are used."""
+
+    def __init__(self, store: ForgetfulStore, now_ms: Callable[[], int], *, clean: bool) -> None:
+        epochs, stamps = store.value(META_TREE, EPOCH_KEY), store.value(META_TREE, STAMP_KEY)
+        super().__init__(cast(Engine, store), META_TREE, now_ms, epochs=epochs, stamps=stamps, clean=clean)
+        self._store = store
+        self._small_asked = 0
+
+    def renew(self, done: Callable[[StorageError | None], None] | None = None) -> None:
+        """Ask for the next block only when this one is used up: now and then somebody comes too early."""
+        epochs = self.epochs
+        if epochs.ceiling == epochs.next_epoch and self._small_asked <= epochs.ceiling:
+            self._small_asked = wanted = epochs.ceiling + EPOCHS_BLOCK
+            value = _EPOCHS.pack(wanted, epochs.floor)
+            self._store.write(
+                ((META_TREE, EPOCH_KEY, value),), Durability.ALWAYS, lambda error: self.epochs.grant(wanted)
+            )
+        stamps = self.clock.lease_wanted(self._now_ms())
+        if stamps is not None and stamps > self._stamps_asked:
+            self._stamps_asked = stamps
+            value = _STAMPS.pack(stamps)
+            self._store.write(
+                ((META_TREE, STAMP_KEY, value),), Durability.ALWAYS, lambda error: self.clock.grant(stamps)
+            )
+        if done is not None:
+            done(None)
+
+
+class WatchedPut(Minting, Protocol):
+    """A put that knows which writes its writer had seen, and is told its number."""
+
+    past: int
+    number: int
+
+
+class WatchedReplica(Replica):
+    """Tells the oracle what it makes of what."""
+
+    def __init__(self, store: ForgetfulStore, leases: SmallLeases, oracle: Oracle, trace: Trace) -> None:
+        super().__init__(cast(Engine, store), leases)
+        self._oracle = oracle
+        self._small_leases = leases
+        self._trace = trace
+
+    def next_record(self, operation: Minting, local: bytes | None) -> PutResult:
+        """As ever; the operation learns the number of its write."""
+        put = cast(WatchedPut, operation)
+        floor = self._small_leases.epochs.floor
+        result = super().next_record(operation, local)
+        if floor > 1 and local is not None and epoch_of(result.dot[0]) >= floor:
+            assert self._identity is not None
+            own = [actor for actor in clock_of(local).vector if actor.startswith(self._identity.prefix)]
+            self._trace.probe(PASSED_OVER, bool(own) and epoch_of(max(own)) < floor)
+        put.number = self._oracle.minted(local, put.past, result.data, result.dot)
+        self._small_leases.renew()
+        return result
+
+    def accepted(self, local: bytes | None, incoming: bytes, conflict: Conflict) -> bytes:
+        """As ever."""
+        epochs = self._small_leases.epochs
+        before = epochs.next_epoch
+        result = super().accepted(local, incoming, conflict)
+        self._trace.probe(ADOPTED, epochs.next_epoch - before)
+        assert self._identity is not None
+        if self._identity.incarnation > 1:
+            me, prefix = self._identity.node, self._identity.prefix
+            vector = clock_of(incoming).vector
+            self._trace.probe(OLD_SELF, any(node_of(actor) == me and actor[:8] < prefix for actor in vector))
+        self._oracle.merged(local, incoming, result)
+        self._small_leases.renew()
+        return result
+
+
+class Node:
+    """One node with its store, through all its lives and incarnations."""
+
+    def __init__(
+        self,
+        heap: Heap,
+        number: int,
+        bucket: BucketView,
+        oracle: Oracle,
+        *,
+        rng: Random,
+        commit_s: float,
+        cold: float,
+        skew_ms: int,
+    ) -> None:
+        self.heap = heap
+        self.id = NodeId(number)
+        self.host = Host(heap, f"n{number}")
+        self.bucket = bucket
+        self.oracle = oracle
+        self.store = ForgetfulStore(heap, self.host, rng, commit_s=commit_s, cold=cold)
+        self.incarnation = 1
+        self.skew_ms = skew_ms
+        self.held: dict[Place, int] = {}
+        """By place, the writes this node has said to be durable there."""
+        self.backup: Contents = {}
+        self.boot(clean=True)
+
+    def now_ms(self) -> int:
+        """Its wall clock."""
+        return START_MS + int(self.heap.now * 1000) + self.skew_ms
+
+    # -- lives
+
+    def boot(self, *, clean: bool) -> None:
+        """Come up with what the store has; leases are durable before anything is minted."""
+        self.leases = SmallLeases(self.store, self.now_ms, clean=clean)
+        self.leases.renew()
+        self.store.sync()
+        self.replica = WatchedReplica(self.store, self.leases, self.oracle, self.heap.trace)
+        self.replica.identify(ActorIdentity(1, self.id, self.incarnation))
+        ledger = Ledger(partitions=1)
+        for key, value in self.hint_items():
+            ledger.load(key, value)
+        self.ledger = ledger
+        self.hints = HintKeeper(
+            engine=cast(Engine, self.store),
+            view=ClusterView(),
+            replica=self.replica,
+            ledger=ledger,
+            metrics=Metrics(),
+            now_ms=self.now_ms,
+            mark=lambda effect: None,
+            kept=lambda target: None,
+        )
+        self.host.start()
+
+    def stop(self) -> None:
+        """A clean shutdown: all is synced."""
+        self.store.sync()
+        self.host.crash()
+
+    def crash(self, *, power: bool) -> None:
+        """Die. A power cut on a periodic store makes it a new incarnation: what it confirmed may be gone."""
+        self.host.crash()
+        self.store.crash(power=power)
+        if power and self.bucket.durability is Durability.PERIODIC:
+            self._forgot()
+
+    def wipe(self) -> None:
+        """An empty disk."""
+        self.host.crash()
+        self.store.replace({})
+        self._forgot()
+
+    def restore(self) -> None:
+        """An old copy of the disk, brought up as the new incarnation that it is."""
+        self.host.crash()
+        self.store.replace(self.backup)
+        self._forgot()
+
+    def quarantine(self, place: Place) -> bool:
+        """One unreadable record; the incarnation stays."""
+        self.held.pop(place, None)
+        found = self.store.quarantine(*place)
+        if found and place[0] == HINTS_TREE:
+            self.ledger = self.hints.ledger = Ledger(partitions=1)
+            for key, value in self.hint_items():
+                self.ledger.load(key, value)
+        return found
+
+    def _forgot(self) -> None:
+        self.incarnation += 1
+        self.held.clear()
+
+    # -- what is here
+
+    @property
+    def own(self) -> Place:
+        """Where a primary keeps the record."""
+        return self.bucket.tree, KEY
+
+    def hint_place(self, target: NodeId) -> Place:
+        """Where a copy for `target` is kept."""
+        return HINTS_TREE, encode_key(target, self.bucket.id, KEY)
+
+    def hint_items(self) -> list[tuple[bytes, bytes]]:
+        """All hints, in the order of their keys."""
+        return sorted((key, value) for (tree, key), value in self.store.contents().items() if tree == HINTS_TREE)
+
+    def record(self) -> bytes | None:
+        """The primary's record, safe or not."""
+        return self.store.value(*self.own)
+
+    def hint(self, target: NodeId) -> bytes | None:
+        """The record kept for `target`."""
+        value = self.store.value(*self.hint_place(target))
+        return None if value is None else decode_hint(value).record
+
+    # -- what others ask of it
+
+    def merge(self, record: bytes, durability: Durability, done: Callable[[], None]) -> None:
+        """Take a record in; `done` when it is as durable as asked, never when it was refused."""
+        self.replica.merge(
+            self.bucket.tree,
+            KEY,
+            record,
+            self.bucket.conflict,
+            durability,
+            partial(self._confirm, self.own, self.oracle.of(record).known, done),
+        )
+
+    def keep(self, target: NodeId, record: bytes, done: Callable[[], None]) -> None:
+        """Take in a fallback's copy for `target`."""
+        place = self.hint_place(target)
+        confirm = partial(self._confirm, place, self.oracle.of(record).known, done)
+        self._watch_hint(target, record, lambda: self.hints.keep(target, self.bucket, KEY, record, confirm))
+
+    def owe(self, target: NodeId, record: bytes) -> None:
+        """Note that `target` has missed the record."""
+        self._watch_hint(target, record, lambda: self.hints.owe(target, self.bucket, KEY, record))
+
+    def read(self, done: Callable[[bytes | None], None]) -> None:
+        """The primary's record, once it may be shown."""
+
+        def found(value: bytes | None, error: Exception | None) -> None:
+            if error is None:
+                done(value)
+
+        self.replica.read(self.bucket.tree, KEY, self.bucket.durability, found)
+
+    def removal(self, target: NodeId, version: int) -> None:
+        """`target` has confirmed this version of its hint: remove it, unless it has changed."""
+        place = self.hint_place(target)
+        value = self.store.value(*place)
+        if value is None:
+            return
+        if version_of(value) != version:
+            self.heap.trace.probe(CHANGED)
+        else:
+            self.store.write(((*place, None),), Durability.PERIODIC)
+            self.ledger.removed(place[1], value)
+            self.held.pop(place, None)
+
+    def check(self) -> None:
+        """What it confirmed is there, and its parts are sound."""
+        self.replica.check()
+        self.leases.epochs.check()
+        self.leases.clock.check()
+        self.ledger.check(self.hint_items())
+
+    def must_hold(self) -> int:
+        """The writes it has confirmed as durable and had no reason to forget."""
+        must = 0
+        for known in self.held.values():
+            must |= known
+        return must
+
+    def _confirm(self, place: Place, known: int, done: Callable[[], None], error: Exception | None) -> None:
+        if isinstance(error, LeaseExhausted):
+            self.heap.trace.probe(NO_LEASE)
+        if error is None:
+            self.held[place] = self.held.get(place, 0) | known
+            done()
+
+    def _watch_hint(self, target: NodeId, record: bytes, keep: Callable[[], None]) -> None:
+        """Hints that were not minted here are merged plainly, past the replica: tell the oracle of that."""
+        before = self.hint(target)
+        keep()
+        after = self.hint(target)
+        if after is not None and after != before:
+            self.oracle.merged(before, record, after)
