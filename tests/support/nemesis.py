@@ -17,6 +17,7 @@ from leafdb.config import StorageConfig
 from leafdb.errors import LeafdbError, StorageError
 from leafdb.model.bucket import BucketProperties
 from leafdb.testing.cluster import MemoryCluster, memory_cluster
+from leafdb.testing.final_record import check_final
 from leafdb.testing.history import History
 from leafdb.testing.raw_client import RawClient, Severed
 from leafdb.types import Durability, NodeId
@@ -259,7 +260,7 @@ async def ordeal(seed: int, plan: Plan) -> History:
         reader = await cluster.client(NodeId(1))
         for key in history.written_keys():
             owner = cluster.primaries(bucket, key)[0]
-            history.check_final(key, await cluster.record(owner, bucket, key))
+            check_final(history, key, await cluster.record(owner, bucket, key))
             known = history.begin_read(key)
             history.read(key, known, await reader.get(bucket, key, r=3))
         history.check_honest()

@@ -1,160 +1,261 @@
-"""What clients did and were told, and whether the cluster may have told them so (2-semantics section 7).
+"""What clients did and were told, and whether the cluster may have told them so (2-semantics sections 2, 3 and 7).
 
-Every write has an operation id and bytes of its own, so what is found later can be told apart. A write is `acked`,
-`refused` (the node said: not applied) or `unknown`. The rules:
+One history is that of one bucket. Every write has an operation id and bytes of its own, so what is found later can be
+told apart. A write is `acked`, `refused` (the node said: not applied) or `unknown`, which it also is while it is open.
+The rules, each checked as early as it can be seen:
 
-- I1: a dot never names two writes.
-- I2, I6: an acknowledged write (a deletion is one) is there, or covered by the context of a write that may be there;
-  nothing is there that the context of an acknowledged write covers.
-- I8, I9: a quorum read covers every write that enough primaries had acknowledged before it began, and every quorum
-  read that had ended before it began.
+- I1: a dot never names two writes. I5: a write never has two dots, unless its client sent it twice.
+- I2, I6: a record that knows a write shows it, unless a write that may be there covers it; and shows nothing that a
+  write it knows has covered. In the end every acknowledged write is known.
+- I8: a quorum read covers every write that enough primaries had acknowledged before it began, and every quorum read
+  that had ended before it began. *Enough*: the primaries it asks and those that acknowledged overlap; so each read and
+  write comes with the number of primaries it is sure of, and one that is sure of none promises nothing.
 - I10: nothing of a refused write is ever seen, and nothing that nobody wrote.
+- In an `lww` bucket one value is shown. A write may be gone without a trace of who beat it, but what a coordinator
+  wrote over its own older write has a greater stamp, and what quorum reads have shown is beaten by greater stamps only.
+
+All of it costs time in proportion to the operations: a set of writes is kept as one clock wherever it can be.
+Its parts are in history_values.py; final records are judged in final_record.py, scans in scan_history.py.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections import Counter
+from typing import Final
 
+from leafdb.client.context import Context
+from leafdb.client.results import Written
 from leafdb.model.clock import EMPTY, CausalClock, Dot
-from leafdb.model.context import SEAL_BYTES
-from leafdb.model.record import decode
-from leafdb.wire.requests import GetReply, PutReply
+from leafdb.testing.history_values import Answer, KeyHistory, Known, Seen, Write, clock_of, shown_by
+from leafdb.testing.violation import Invariant, require, violated
+from leafdb.types import Conflict
+from leafdb.wire.requests import PutReply
 
-
-@dataclass
-class Write:
-    """One put or delete."""
-
-    key: str
-    op_id: bytes
-    value: bytes | None
-    context: CausalClock
-    outcome: str = "unknown"
-    dot: Dot | None = None
-    primaries: int = 0
-
-
-@dataclass
-class Known:
-    """What every quorum read of a key that begins now must cover."""
-
-    dots: list[Dot] = field(default_factory=list)
-    clocks: list[CausalClock] = field(default_factory=list)
-
-
-def clock_of(sealed: bytes) -> CausalClock:
-    """The clock in a context."""
-    return CausalClock.decode(sealed[1:-SEAL_BYTES])
+REPLICAS: Final = 3
 
 
 class History:
-    """See the top of this file. `quorum` is what R and W overlap with: reads and writes of so many primaries meet."""
+    """See the top of this file. `n` is the bucket's; `ttl_ms` its own, for writes that state none."""
 
-    def __init__(self, quorum: int = 2) -> None:
-        self.quorum = quorum
+    def __init__(self, n: int = REPLICAS, *, conflict: Conflict = Conflict.SIBLINGS, ttl_ms: int = 0) -> None:
+        self.n = n
+        self.quorum = n // 2 + 1
+        self.conflict = conflict
+        self.ttl_ms = ttl_ms
         self.writes: dict[bytes, Write] = {}
         self.by_value: dict[bytes, Write] = {}
-        self.shown: set[bytes] = set()
+        self.keys: dict[str, KeyHistory] = {}
+        self.shown: dict[bytes, Write] = {}
         self.log: list[tuple[str, str, str]] = []
         """(what, key, how it ended): two runs of one seed have the same."""
         self.reads = 0
+        self.events = 0
+        self.facts: Counter[str] = Counter()
+        """Rare things that were seen, by name."""
+        self.stores_lost = 0
+        """How many stores may have been lost at once, so far: what no more stores than that acknowledged may be lost
+        with them (I7)."""
+        self.expiry_slack_ms: int | None = None
+        """By how much any two wall clocks may differ at most; None: nobody knows, and expiry is not judged."""
         self._dots: dict[tuple[str, Dot], bytes] = {}
-        self._known: dict[str, Known] = {}
 
-    def begin_write(self, key: str, *, delete: bool, context: bytes | None) -> Write:
-        """A write is about to be sent."""
+    # -- writes
+
+    def begin_write(
+        self, key: str, *, delete: bool = False, context: bytes | Context | None, ttl_ms: int = 0, size: int = 0
+    ) -> Write:
+        """A write is about to be sent. Its value has at least `size` bytes."""
         number = len(self.writes) + 1
-        op_id = number.to_bytes(16, "big")
-        value = None if delete else b"%d" % number
-        write = Write(key, op_id, value, EMPTY if context is None else clock_of(context))
-        self.writes[op_id] = write
+        value = None if delete else (b"%d" % number).ljust(size, b".")
+        clock = EMPTY if context is None else clock_of(context)
+        write = Write(key, number.to_bytes(16, "big"), value, clock, 0 if delete else ttl_ms or self.ttl_ms)
+        self.writes[write.op_id] = write
         if value is not None:
             self.by_value[value] = write
+        of_key = self.of_key(key)
+        of_key.writes.append(write)
+        if not write.lasting:
+            of_key.spoiled = True
+            of_key.gone = of_key.gone.merge(clock)
+        if clock:
+            of_key.claimed = of_key.claimed.merge(clock)
+            if of_key.bare:
+                of_key.bare = {dot: bare for dot, bare in of_key.bare.items() if not clock.covers(dot)}
+        self.events += 1
         return write
 
-    def acked(self, write: Write, reply: PutReply) -> None:
+    def again(self, write: Write) -> None:
+        """The same write, with the same operation id, is about to be sent once more."""
+        write.attempts += 1
+        if write.outcome == "refused":
+            write.outcome = "unknown"
+
+    def acked(self, write: Write, reply: PutReply | Written, now_ms: int | None = None) -> None:
         """The node said that it is written."""
         clock = clock_of(reply.context)
-        new = [dot for dot in (*clock.vector.items(), *clock.cloud) if not write.context.covers(dot) and dot[1]]
-        assert len(new) == 1, f"a put's context covers its own dot and nothing else that is new: {new}"
-        write.outcome, write.dot, write.primaries = "acked", new[0], reply.primaries
-        self._name(write.key, new[0], write.op_id)
-        if reply.primaries >= self.quorum:
-            self._known_of(write.key).dots.append(new[0])
+        new = [dot for dot in (*clock.vector.items(), *clock.cloud) if dot[1] and not write.context.covers(dot)]
+        if len(new) != 1 or clock != write.context.add(new[0]):
+            violated(
+                Invariant.NOTHING_LOST,
+                f"the context of {write.text} covers more or less than its `after` and its own dot: "
+                f"{clock!r} after {write.context!r}",
+                write.key,
+            )
+        dot = new[0]
+        write.outcome = "acked"
+        write.acks, write.primaries = max(write.acks, reply.acks), max(write.primaries, reply.primaries)
+        write.ended_ms = now_ms
+        self._name(write, dot)
+        of_key = self.of_key(write.key)
+        of_key.acked.append(write)
+        for level in range(1, min(reply.primaries, self.n) + 1):
+            of_key.floors[level] = of_key.floors[level].add(dot)
+        of_key.newest[dot[0]] = max(of_key.newest.get(dot[0], 0), dot[1])
+        self.events += 1
+        if write.lasting:
+            if not of_key.claimed.covers(dot) and write.attempts == 1:
+                of_key.bare[dot] = write
+            if reply.primaries >= self.quorum:
+                of_key.steady.append((self.events, dot))
+        self.facts["a write that a stand-in acknowledged"] += reply.acks > reply.primaries
         self.log.append(("put", write.key, f"acked {reply.acks}"))
 
     def failed(self, write: Write, outcome: str, why: str) -> None:
-        """The node, or nobody, said something else."""
-        write.outcome = "refused" if outcome == "not_applied" else "unknown"
+        """The node, or nobody, said something else. What was unknown stays so, whatever became of another attempt."""
+        if outcome == "not_applied" and write.attempts == 1:
+            write.outcome = "refused"
+        self.facts["a write that was refused" if write.outcome == "refused" else "a write of unknown outcome"] += 1
         self.log.append(("put", write.key, why))
 
-    def begin_read(self, key: str) -> Known:
-        """What a quorum read that begins now must cover."""
-        known = self._known_of(key)
-        return Known(list(known.dots), list(known.clocks))
+    # -- reads
 
-    def read(self, key: str, known: Known | None, reply: GetReply) -> None:
-        """A read has ended; `known` is what it must cover, None when it promised nothing of that kind."""
+    def begin_read(self, key: str, primaries: int | None = None, now_ms: int | None = None) -> Known:
+        """What a read must cover that begins now and is sure to ask `primaries` of them (None: a quorum)."""
+        of_key = self.of_key(key)
+        sure = self.quorum if primaries is None else min(primaries, self.n)
+        if sure < 1:
+            return Known(EMPTY, 0, 0, now_ms)
+        meets = self.n - sure + 1
+        return Known(of_key.floors[meets], of_key.stamps[meets], sure, now_ms)
+
+    def read(self, key: str, known: Known | None, answer: Answer) -> CausalClock:
+        """A read has ended; `known` is what `begin_read` said, or None when it promised nothing. Its clock."""
         self.reads += 1
-        if known is not None:
-            self._check_quorum(key, known, clock_of(reply.context))
-        for sibling in reply.siblings:
-            assert sibling.value in self.by_value, f"{key}: nobody wrote {sibling.value!r}"
-            write = self.by_value[sibling.value]
-            assert write.key == key
-            self.shown.add(sibling.value)
-            self._name(key, (sibling.actor, sibling.counter), write.op_id)  # type: ignore[arg-type]
-        self.log.append(("get", key, ",".join(sorted(str(sibling.value) for sibling in reply.siblings))))
+        of_key = self.of_key(key)
+        clock = clock_of(answer.context)
+        seen = shown_by(answer)
+        for each in seen:
+            self._check_seen(of_key, key, clock, each, None if known is None else known.now_ms)
+        self._check_bare(of_key, key, clock, seen)
+        if self.conflict is Conflict.LWW:
+            self._check_lww(of_key, key, known, clock, seen)
+        if known is not None and known.primaries:
+            self._check_quorum(of_key, key, known, clock, seen)
+        self.facts["siblings"] += len(seen) > 1
+        self.facts["a read of what had been deleted"] += not seen and bool(clock)
+        self.log.append(("get", key, ",".join(sorted(str(each.value) for each in seen))))
+        return clock
 
-    def _check_quorum(self, key: str, known: Known, clock: CausalClock) -> None:
-        for dot in known.dots:
-            assert clock.covers(dot), f"{key}: a read has forgotten the acknowledged write {dot}"
-        for earlier in known.clocks:
-            assert clock.descends(earlier), f"{key}: a read knows less than one before it"
-        latest = self._known_of(key)
-        latest.clocks = [earlier for earlier in latest.clocks if not clock.descends(earlier)] + [clock]
+    def _check_seen(self, of_key: KeyHistory, key: str, clock: CausalClock, seen: Seen, now_ms: int | None) -> None:
+        write = self.by_value.get(seen.value)
+        if write is None or write.key != key:
+            violated(Invariant.HONEST_OUTCOMES, f"nobody wrote {seen.value[:64]!r} there, and a read showed it", key)
+        self.facts["a write of unknown outcome that was seen"] += write.outcome == "unknown"
+        self.shown[write.op_id] = write
+        slack_ms, ended_ms = self.expiry_slack_ms, write.ended_ms
+        if write.ttl_ms and now_ms is not None and slack_ms is not None and ended_ms is not None:
+            late_ms = now_ms - (ended_ms + write.ttl_ms + slack_ms)
+            require(late_ms <= 0, Invariant.DELETIONS_STAY, f"{write.text} was shown {late_ms} ms too late", key)
+        if seen.dot is None:
+            return
+        self._name(write, seen.dot)
+        require(clock.covers(seen.dot), Invariant.NO_FALSE_SIBLINGS, f"a read's context leaves out {write.text}", key)
+        if self.conflict is Conflict.SIBLINGS:
+            looked_at, coverers = of_key.coverers.get(seen.dot, (0, []))
+            if looked_at < len(of_key.acked):
+                coverers += [other for other in of_key.acked[looked_at:] if other.context.covers(seen.dot)]
+                of_key.coverers[seen.dot] = len(of_key.acked), coverers
+            for other in coverers:
+                if any(clock.covers(dot) for dot in other.dots):
+                    back = Invariant.DELETIONS_STAY if other.value is None else Invariant.NO_FALSE_SIBLINGS
+                    violated(back, f"a read shows {write.text} and knows {other.text}, which had covered it", key)
 
-    def check_final(self, key: str, data: bytes | None) -> None:
-        """The record of a key after everything was mended, the same on every replica."""
-        siblings = {} if data is None else decode(data).siblings
-        present = {}
-        for dot, sibling in siblings.items():
-            write = self.writes.get(sibling.op_id)
-            assert write is not None, f"{key}: nobody wrote operation {sibling.op_id.hex()}"
-            assert (write.key, write.value) == (key, sibling.value)
-            assert write.outcome != "refused", f"{key}: {write.op_id.hex()} was refused and is there"
-            self._name(key, dot, write.op_id)
-            present[write.op_id] = dot
-        writes = [write for write in self.writes.values() if write.key == key]
-        for write in writes:
-            covering = [
-                other.op_id.hex()
-                for other in writes
-                if write.dot is not None and other.outcome != "refused" and other.context.covers(write.dot)
-            ]
-            if write.outcome == "acked" and write.op_id not in present:
-                assert covering, f"{key}: the acknowledged write {write.op_id.hex()} at {write.dot} is lost"
-        for op_id, dot in present.items():
-            for write in writes:
-                gone = write.outcome == "acked" and write.context.covers(dot)
-                assert not gone, f"{key}: {op_id.hex()} is there, though {write.op_id.hex()} has covered it"
+    def _check_bare(self, of_key: KeyHistory, key: str, clock: CausalClock, seen: list[Seen]) -> None:
+        if self.conflict is Conflict.LWW or not of_key.bare:
+            return
+        shown = {each.value for each in seen}
+        for dot, write in of_key.bare.items():
+            if clock.covers(dot) and write.value not in shown:
+                violated(Invariant.NOTHING_LOST, f"a read knows {write.text}, does not show it, nobody covered it", key)
+
+    def _check_lww(
+        self, of_key: KeyHistory, key: str, known: Known | None, clock: CausalClock, seen: list[Seen]
+    ) -> None:
+        require(len(seen) < 2, Invariant.NO_FALSE_SIBLINGS, "a read of an lww bucket shows two values", key)
+        for value, dot in ((each.value, each.dot) for each in seen if each.dot is not None):
+            later = of_key.newest.get(dot[0], 0)
+            if later > dot[1] and clock.covers((dot[0], later)):
+                text = self.by_value[value].text
+                violated(Invariant.NOTHING_LOST, f"{text} is shown, though its coordinator had written over it", key)
+        if known is not None and known.primaries:
+            if seen and seen[0].stamp_ms:
+                older = seen[0].stamp_ms < known.stamp_ms
+                require(not older, Invariant.READS_MONOTONIC, "a quorum read shows an older write than one before", key)
+            if not seen and not of_key.spoiled:
+                require(not known.clock, Invariant.NOTHING_LOST, "a value that nobody deleted is not there", key)
+
+    def _check_quorum(self, of_key: KeyHistory, key: str, known: Known, clock: CausalClock, seen: list[Seen]) -> None:
+        if not clock.descends(known.clock):
+            lost = CausalClock.from_dots(
+                dot for dot in (*known.clock.vector.items(), *known.clock.cloud) if not clock.covers(dot)
+            )
+            violated(
+                Invariant.READS_MONOTONIC,
+                f"a read that asked {known.primaries} primaries has forgotten {lost!r}, which was acknowledged or read "
+                f"before it began: {clock!r}",
+                key,
+            )
+        for level in range(1, known.primaries + 1):
+            of_key.floors[level] = of_key.floors[level].merge(clock)
+            if seen:
+                of_key.stamps[level] = max(of_key.stamps[level], seen[0].stamp_ms)
+
+    # -- what came of it
+
+    def of_key(self, key: str) -> KeyHistory:
+        """What is known of a key."""
+        found = self.keys.get(key)
+        if found is None:
+            found = KeyHistory(floors=[EMPTY] * (self.n + 1), stamps=[0] * (self.n + 1))
+            self.keys[key] = found
+        return found
 
     def check_honest(self) -> None:
         """Nothing that was refused was ever shown."""
-        lies = [value for value in self.shown if self.by_value[value].outcome == "refused"]
-        assert not lies, f"refused and yet shown: {lies}"
+        for write in self.shown.values():
+            if write.outcome == "refused":
+                violated(Invariant.HONEST_OUTCOMES, f"{write.text} was refused, and yet shown", write.key)
 
     def written_keys(self) -> list[str]:
         """All keys that were written."""
-        return sorted({write.key for write in self.writes.values()})
+        return sorted(key for key, of_key in self.keys.items() if of_key.writes)
 
     def count(self, outcome: str) -> int:
         """How many writes ended so."""
         return sum(1 for write in self.writes.values() if write.outcome == outcome)
 
-    def _name(self, key: str, dot: Dot, op_id: bytes) -> None:
-        named = self._dots.setdefault((key, dot), op_id)
-        assert named == op_id, f"{key}: the dot {dot} names two writes"
+    def name(self, write: Write, dot: Dot) -> None:
+        """The write goes by this dot."""
+        self._name(write, dot)
 
-    def _known_of(self, key: str) -> Known:
-        return self._known.setdefault(key, Known())
+    def _name(self, write: Write, dot: Dot) -> None:
+        if dot in write.dots:
+            return
+        named = self._dots.setdefault((write.key, dot), write.op_id)
+        if named != write.op_id:
+            other = self.writes[named]
+            violated(Invariant.DOTS_UNIQUE, f"the dot {dot} names {other.text} and {write.text}", write.key)
+        write.dots.append(dot)
+        if len(write.dots) > write.attempts:
+            text = f"{write.text} was sent {write.attempts} times and has the dots {write.dots}"
+            violated(Invariant.NO_FALSE_SIBLINGS, text, write.key)

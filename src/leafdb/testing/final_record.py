@@ -1,0 +1,100 @@
+"""Whether a record, after everything was mended, is one that its history allows.
+
+The record is the same on every replica by then. Of an acknowledged write it knows (its clock covers the dot) and shows
+it unless a write that may be there covers it (I2); it shows nothing that a write it knows has covered (I6, I5), nothing
+that was refused and nothing that nobody wrote (I10), and knows whatever a quorum had acknowledged or read (I8). What no
+more stores acknowledged than were lost at once may be lost (I7).
+"""
+
+from __future__ import annotations
+
+from leafdb.model.clock import EMPTY, CausalClock, Dot
+from leafdb.model.record import Record, Sibling, decode
+from leafdb.testing.history import History
+from leafdb.testing.history_values import KeyHistory, Write
+from leafdb.testing.violation import Invariant, require, violated
+from leafdb.types import Conflict
+
+HIDDEN_MAX = 256
+"""From so many siblings on, a record gives up deletions and expired values that nobody is shown."""
+
+
+def check_final(history: History, key: str, data: bytes | None) -> None:
+    """Raise Violation unless `data` may be the record of the key in the end."""
+    record = Record(EMPTY, {}) if data is None else decode(data)
+    of_key = history.of_key(key)
+    present = {dot: _written(history, key, dot, sibling) for dot, sibling in record.siblings.items()}
+    _check_known(history, of_key, key, record.clock)
+    if history.conflict is Conflict.LWW:
+        _check_winner(history, of_key, key, record, present)
+        return
+    _check_nothing_lost(history, of_key, key, present)
+    _check_nothing_back(of_key, key, record.clock, present)
+
+
+def _written(history: History, key: str, dot: Dot, sibling: Sibling) -> Write:
+    """The write that a sibling comes from."""
+    write = history.writes.get(sibling.op_id)
+    if write is None:
+        violated(Invariant.HONEST_OUTCOMES, f"nobody wrote operation {sibling.op_id.hex()}", key)
+    if (write.key, write.value) != (key, sibling.value):
+        violated(Invariant.HONEST_OUTCOMES, f"{write.text} is there with other bytes or under another key", key)
+    require(write.outcome != "refused", Invariant.HONEST_OUTCOMES, f"{write.text} was refused and is there", key)
+    expires = bool(sibling.expires_ms) == bool(write.ttl_ms)
+    require(expires, Invariant.DELETIONS_STAY, f"{write.text} has lost or got an expiry", key)
+    history.name(write, dot)
+    return write
+
+
+def _check_known(history: History, of_key: KeyHistory, key: str, clock: CausalClock) -> None:
+    for write in of_key.acked:
+        if write.acks > history.stores_lost and not any(clock.covers(dot) for dot in write.dots):
+            broken = Invariant.SURVIVES_STORES if history.stores_lost else Invariant.NOTHING_LOST
+            violated(broken, f"the acknowledged {write.text} with {write.acks} acks is lost without a trace", key)
+    floor = of_key.floors[history.quorum]
+    if history.stores_lost < history.quorum:
+        require(clock.descends(floor), Invariant.READS_MONOTONIC, "what quorum reads had covered is forgotten", key)
+
+
+def _check_nothing_lost(history: History, of_key: KeyHistory, key: str, present: dict[Dot, Write]) -> None:
+    """I2. A write's own context never covers its own dot, so one clock of all contexts will do."""
+    claimed = EMPTY
+    for write in of_key.writes:
+        if write.outcome != "refused" and write.context:
+            claimed = claimed.merge(write.context)
+    there = {write.op_id for write in present.values()}
+    for write in of_key.acked:
+        if write.op_id in there or write.acks <= history.stores_lost:
+            continue
+        hidden = not write.lasting and len(of_key.writes) >= HIDDEN_MAX
+        if not hidden and not any(claimed.covers(dot) for dot in write.dots):
+            violated(Invariant.NOTHING_LOST, f"the acknowledged {write.text} is lost; nobody has covered it", key)
+
+
+def _check_nothing_back(of_key: KeyHistory, key: str, clock: CausalClock, present: dict[Dot, Write]) -> None:
+    """I6 and I5. A record knows a write together with its context, acknowledged or not."""
+    applied = [write for write in of_key.writes if write.context and any(clock.covers(dot) for dot in write.dots)]
+    covered = EMPTY
+    for write in applied:
+        covered = covered.merge(write.context)
+    for dot, back in present.items():
+        if covered.covers(dot):
+            by = next(write for write in applied if write.context.covers(dot))
+            broken = Invariant.DELETIONS_STAY if by.value is None else Invariant.NO_FALSE_SIBLINGS
+            violated(broken, f"{back.text} is there, though {by.text} has covered it", key)
+
+
+def _check_winner(history: History, of_key: KeyHistory, key: str, record: Record, present: dict[Dot, Write]) -> None:
+    """An lww record holds the write of the greatest stamp, alone."""
+    require(len(present) < 2, Invariant.NO_FALSE_SIBLINGS, "an lww record has two siblings", key)
+    if not present:
+        lasting = [write.text for write in of_key.acked if write.acks > history.stores_lost]
+        require(not lasting, Invariant.NOTHING_LOST, f"nothing is there, but acknowledged were {lasting[:5]}", key)
+        return
+    ((dot, winner),) = present.items()
+    later = of_key.newest.get(dot[0], 0)
+    if later > dot[1] and record.clock.covers((dot[0], later)):
+        violated(Invariant.NOTHING_LOST, f"{winner.text} won, though its coordinator had written over it", key)
+    stamp_ms = record.siblings[dot].stamp >> 16
+    if history.stores_lost < history.quorum and stamp_ms < of_key.stamps[history.quorum]:
+        violated(Invariant.NOTHING_LOST, f"{winner.text} won over a newer write that a quorum read had shown", key)
