@@ -67,8 +67,11 @@ class Cluster:
     ) -> None:
         """Check every node and end. After a failure only end: what it left behind is not what failed."""
         try:
-            if exc is None and self._world is not None:
-                self._loop.run(self._end)
+            if self._world is not None:
+                for node in self.up:
+                    self._world.resume(node)  # what stands still cannot end
+                if exc is None:
+                    self._loop.run(self._end)
         finally:
             self._loop.close()
 

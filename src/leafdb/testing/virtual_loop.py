@@ -4,33 +4,33 @@
 calls `run`: it goes on until the awaited function is done and is then left as it is, tasks, clock and all. So a
 synchronous test holds a cluster over many calls, no time passes while it thinks, and the same seed gives the same run.
 
-The loop belongs to the thread that made it, and there is one in a thread at a time, for trio has one.
+The loop belongs to the thread that made it, and there is one in a thread at a time, for trio has one. Between calls
+plain functions that speak to trio, such as what makes a link break, may be called: they act when the loop goes on.
 """
 
 from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
-from random import Random
-from typing import Any, TypeVar
+from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
+from typing import TypeVar
 
 import outcome
 import trio
 import trio.testing
-from trio._core import _run
+
+from leafdb.testing.virtual_time import Schedule, scheduled
 
 T = TypeVar("T")
-
-_scheduler: Any = _run
 
 
 class VirtualLoop:
     """The loop. Nothing runs before `start`, and nothing but in `run` and `close` after it."""
 
     def __init__(self, seed: int) -> None:
-        self._rng = Random(seed)
+        self._schedule = Schedule(seed)
+        self._scheduled = ExitStack()
         self._thread = threading.get_ident()
         self._clock = trio.testing.MockClock(autojump_threshold=0)
         self._due: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
@@ -46,15 +46,15 @@ class VirtualLoop:
 
     def start(self) -> None:
         """Begin; `RuntimeError` where trio runs already."""
-        with self._in_order():
-            trio.lowlevel.start_guest_run(
-                self._main,
-                run_sync_soon_threadsafe=self._due.put,
-                done_callback=self._end,
-                host_uses_signal_set_wakeup_fd=True,  # the waits are all virtual: no signal needs to interrupt one
-                clock=self._clock,
-            )
-            self._pump(lambda: self._nursery is not None)
+        trio.lowlevel.start_guest_run(
+            self._main,
+            run_sync_soon_threadsafe=self._due.put,
+            done_callback=self._end,
+            host_uses_signal_set_wakeup_fd=True,  # the waits are all virtual: no signal needs to interrupt one
+            clock=self._clock,
+        )
+        self._scheduled.enter_context(scheduled(self._schedule))
+        self._pump(lambda: self._nursery is not None)
 
     def run(self, function: Callable[..., Awaitable[T]], *args: object) -> T:
         """Await `function(*args)` in a task of its own, and let everybody's time pass until it is done."""
@@ -76,8 +76,7 @@ class VirtualLoop:
                 results.append(outcome.Error(error))
 
         self._nursery.start_soon(task)
-        with self._in_order():
-            self._pump(lambda: bool(results))
+        self._pump(lambda: bool(results))
         for result in results:
             return result.unwrap()
         raise self._reason() or RuntimeError("the loop ended while the function ran")
@@ -92,8 +91,7 @@ class VirtualLoop:
         if self._ended is not None:
             return
         self._stop.set()
-        with self._in_order():
-            self._pump(lambda: False)
+        self._pump(lambda: False)
         reason = self._reason()
         if reason is not None:
             raise reason
@@ -105,6 +103,7 @@ class VirtualLoop:
             nursery.cancel_scope.cancel()
 
     def _end(self, ended: outcome.Outcome[None]) -> None:
+        self._scheduled.close()
         self._ended = ended
         self._nursery = None
 
@@ -119,17 +118,9 @@ class VirtualLoop:
     @trio.lowlevel.enable_ki_protection
     def _pump(self, done: Callable[[], bool]) -> None:
         # An interrupt is delivered by the loop, as trio does it: raised here, it would lose the loop's next step.
-        while self._ended is None and not done():
-            self._due.get()()
-
-    @contextmanager
-    def _in_order(self) -> Iterator[None]:
-        """trio's own chance is ours while the loop runs, and its own again in between."""
-        before = _scheduler._r, _scheduler._ALLOW_DETERMINISTIC_SCHEDULING
-        _scheduler._r, _scheduler._ALLOW_DETERMINISTIC_SCHEDULING = self._rng, True
         self._running = True
         try:
-            yield
+            while self._ended is None and not done():
+                self._due.get()()
         finally:
             self._running = False
-            _scheduler._r, _scheduler._ALLOW_DETERMINISTIC_SCHEDULING = before

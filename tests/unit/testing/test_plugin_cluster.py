@@ -185,6 +185,15 @@ def test_a_bug_in_a_node_ends_the_test_that_runs() -> None:
         cluster.run(trio.sleep, 3600)
 
 
+def test_a_cluster_with_a_node_that_stands_still_ends() -> None:
+    with Cluster() as cluster:
+        cluster.world.pause(cluster.nodes[1])
+        cluster.run(trio.sleep, 5)
+    with pytest.raises(KeyError), Cluster() as cluster:
+        cluster.world.pause(cluster.nodes[1])
+        raise KeyError
+
+
 def test_a_cluster_outside_its_block_says_so() -> None:
     cluster = Cluster(nodes=1)
     with pytest.raises(RuntimeError, match="does not run"):
