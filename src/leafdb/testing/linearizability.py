@@ -175,7 +175,7 @@ class _Search(Generic[S]):
         self.after = [self.end] * (self.end + 1)
         self.before = [0] * (self.end + 1)
         self._link(events)
-        self.reached = 0
+        self.rank = (0, -1, 0)
         self.best: list[_Taken[S]] = []
 
     def _link(self, events: list[tuple[float, int, int]]) -> None:
@@ -208,7 +208,7 @@ class _Search(Generic[S]):
                 limit, node = node, after[self.unanswered]
                 continue
             if limit and node > limit:
-                self._stuck(limit, taken)
+                self._stuck(limit, len(self.returns) - waiting, taken)
                 if not taken:
                     return self._report(Verdict.VIOLATION, steps)
                 last = taken.pop()
@@ -219,7 +219,7 @@ class _Search(Generic[S]):
                 node = after[node]
                 continue
             if steps >= steps_max:
-                self._stuck(limit, taken)
+                self._stuck(limit, len(self.returns) - waiting, taken)
                 return self._report(Verdict.UNDECIDED, steps)
             steps += 1
             new = model.step(state, arguments[index], results[index])
@@ -239,7 +239,7 @@ class _Search(Generic[S]):
             waiting -= not limit
             self._take(node)
             node, limit = after[self.answered], 0
-        self.best, self.reached = taken, 0
+        self.best, self.rank = taken, (0, 0, 0)
         return self._report(Verdict.LINEARIZABLE, steps)
 
     def _take(self, node: int) -> None:
@@ -256,10 +256,14 @@ class _Search(Generic[S]):
             after[before[end]] = before[after[end]] = end
         after[before[node]] = before[after[node]] = node
 
-    def _stuck(self, limit: int, taken: list[_Taken[S]]) -> None:
-        """The return at `limit` cannot be passed from here: keep the longest attempt at the latest such return."""
-        if (limit, len(taken)) > (self.reached, len(self.best)):
-            self.reached, self.best = limit, list(taken)
+    def _stuck(self, limit: int, answered: int, taken: list[_Taken[S]]) -> None:
+        """The return at `limit` cannot be passed from here: keep the best attempt at the latest such return.
+
+        The best has the most answered operations, and of the unanswered only those that mattered to it.
+        """
+        rank = (limit, answered, answered - len(taken))
+        if rank > self.rank:
+            self.rank, self.best = rank, list(taken)
 
     def _report(self, verdict: Verdict, steps: int) -> KeyReport:
         order = tuple(self.operations[self.called[each.node]] for each in self.best)
@@ -267,8 +271,9 @@ class _Search(Generic[S]):
         for operation in order:
             result = UNKNOWN if operation.unanswered else operation.result
             states.append(self.model.step(states[-1], operation.argument, result))  # type: ignore[arg-type]
-        overdue = self.operations[self.returning[self.reached]] if self.reached else None
+        reached = self.rank[0]
+        overdue = self.operations[self.returning[reached]] if reached else None
         taken = {each.node for each in self.best}
-        calls = [node for node in range(1, self.reached or self.end) if self.called[node] >= 0 and node not in taken]
+        calls = [node for node in range(1, reached or self.end) if self.called[node] >= 0 and node not in taken]
         left = tuple(self.operations[self.called[node]] for node in calls)
         return KeyReport(self.key, verdict, tuple(self.operations), order, tuple(states), overdue, left, steps)
