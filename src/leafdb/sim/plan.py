@@ -1,0 +1,215 @@
+"""What the world of one seed is like: drawn once, before anything runs, and readable by a person.
+
+Swarm testing: a run in which everything goes wrong all the time meets shallow states only, since no fault is ever the
+only one. So each seed draws a handful of kinds of trouble, how often they come and how long they last, and leaves the
+others out; and it draws constants so small that limits are met within a thousand operations.
+
+Some trouble destroys what a store held: a wiped or rotten disk, one from yesterday, a power cut where buckets sync
+later. What was acknowledged by two stores survives it at one of them (I7), so the nemesis has to count; which kinds
+those are depends on the durability and stands here (`destroys`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from random import Random
+from typing import Final
+
+from leafdb.limits import KIB, MIB
+from leafdb.types import Conflict, Durability
+
+QUIET_CHANCE: Final = 0.04
+"""Of a seed without any trouble."""
+KINDS_MAX: Final = 7
+
+
+class Trouble(StrEnum):
+    """A kind of fault. The value is its name in stories and counts."""
+
+    SLOW_LINK = "slow_link"
+    TRICKLE = "trickle"
+    CLOG = "clog"
+    RESET = "reset"
+    PARTITION = "partition"
+    ONE_WAY = "one_way_partition"
+    BRIDGE = "bridge"
+    FLAP = "flapping_link"
+    SWIZZLE = "swizzle_clog"
+    CLIENT_CUT = "client_cut_off"
+    KILL = "kill"
+    KILL_ALL = "kill_all"
+    VANISH = "vanish"
+    RESTART = "clean_restart"
+    PAUSE = "pause"
+    POWER_CUT = "power_cut"
+    POWER_CUT_ALL = "power_cut_of_all"
+    SYNC_ERROR = "sync_error"
+    DISK_ERROR = "disk_error"
+    SHORT_WRITE = "short_write"
+    DISK_FULL = "full_disk"
+    SLOW_DISK = "slow_disk"
+    ROT = "bit_rot"
+    LOST_WRITE = "lost_write"
+    MISDIRECTED_WRITE = "misdirected_write"
+    WIPE = "wiped_store"
+    ROLLBACK = "rolled_back_disk"
+    CLOCK_JUMP = "clock_jump"
+    CLOCK_DRIFT = "clock_drift"
+
+
+DESTROYERS: Final = (Trouble.ROT, Trouble.LOST_WRITE, Trouble.MISDIRECTED_WRITE, Trouble.WIPE, Trouble.ROLLBACK)
+"""What was acknowledged may be gone from the store they hit, in a bucket of any durability."""
+
+
+class Shape(StrEnum):
+    """Which of the two workloads."""
+
+    MODEL = "model"
+    PROGRAM = "program"
+
+
+@dataclass(frozen=True, slots=True)
+class BucketPlan:
+    """The properties of the bucket the clients use."""
+
+    n: int
+    r: int
+    w: int
+    sloppy: bool
+    conflict: Conflict
+    durability: Durability
+    ttl_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """See the top of this file."""
+
+    seed: int
+    nodes: int
+    troubles: tuple[tuple[Trouble, float], ...]
+    """Each kind with its weight among the others."""
+    gap_s: float
+    """Between one trouble and the next, in the mean."""
+    lasting_s: float
+    """How long one lasts, in the mean."""
+    calm_every_s: float
+    """So often, in the mean, everything is mended and left alone for a while."""
+    calm_s: float
+    bucket: BucketPlan
+    shape: Shape
+    latency_s: tuple[float, float]
+    """Of every link."""
+    disk_latency_s: float
+    """Of every write and read of a disk, in the mean; now and then one takes a hundred times as long."""
+    partitions: int
+    memtable_bytes: int
+    block_cache_bytes: int
+    wal_sync_interval_s: float
+    hints_bytes_max: int
+    hint_age_max_s: float
+    cold: bool
+    """Nothing is ever in the page cache."""
+    skew_ms: int
+    """Wall clocks are wrong by up to so much from the start."""
+    kinds: frozenset[Trouble] = field(default=frozenset(), repr=False)
+
+    @classmethod
+    def draw(cls, seed: int, nodes: int) -> Plan:
+        """The plan of this seed; the same for the same arguments, everywhere."""
+        rng = Random(f"{seed}/plan")
+        bucket = _draw_bucket(rng, nodes)
+        troubles = _draw_troubles(rng, bucket)
+        return cls(
+            seed=seed,
+            nodes=nodes,
+            troubles=troubles,
+            gap_s=_log_uniform(rng, 0.15, 3.0),
+            lasting_s=_log_uniform(rng, 0.2, 6.0),
+            calm_every_s=_log_uniform(rng, 5.0, 30.0),
+            calm_s=_log_uniform(rng, 0.5, 4.0),
+            bucket=bucket,
+            shape=rng.choice(tuple(Shape)),
+            latency_s=rng.choice(((0.0, 0.0), (0.0001, 0.001), (0.001, 0.005), (0.0005, 0.05))),
+            disk_latency_s=rng.choice((0.0002, 0.001, 0.002, 0.01)),
+            partitions=rng.choice((8, 16, 32)),
+            memtable_bytes=rng.choice((4 * KIB, 8 * KIB, 32 * KIB, 1 * MIB)),
+            block_cache_bytes=rng.choice((0, 16 * KIB, 1 * MIB)),
+            wal_sync_interval_s=rng.choice((0.01, 0.1, 0.5)),
+            hints_bytes_max=rng.choice((1 * KIB, 8 * KIB, 1 * MIB, 64 * MIB)),
+            hint_age_max_s=rng.choice((1.0, 5.0, 3_600.0, 3_600.0)),
+            cold=rng.random() < 0.3,
+            skew_ms=rng.choice((0, 0, 50, 1_000, 20_000)),
+            kinds=frozenset(kind for kind, _ in troubles),
+        )
+
+    def destroys(self, kind: Trouble) -> bool:
+        """Whether this trouble may take acknowledged writes from the store it hits."""
+        return kind in DESTROYERS or (kind is Trouble.POWER_CUT and self.destroys_by_power_cut)
+
+    @property
+    def destroys_by_power_cut(self) -> bool:
+        """Whether a power cut may take acknowledged writes."""
+        return self.bucket.durability is Durability.PERIODIC
+
+    @property
+    def destructive(self) -> bool:
+        """Whether anything in this run destroys stores."""
+        return any(self.destroys(kind) for kind, _ in self.troubles)
+
+    def describe(self) -> str:
+        """In words, on one line."""
+        bucket = self.bucket
+        troubles = ", ".join(f"{kind} {weight:.1f}" for kind, weight in self.troubles) or "none"
+        return (
+            f"{self.nodes} nodes, {self.partitions} partitions; bucket n={bucket.n} r={bucket.r} w={bucket.w} "
+            f"{'sloppy' if bucket.sloppy else 'strict'} {bucket.conflict.name.lower()} "
+            f"{bucket.durability.name.lower()} ttl {bucket.ttl_ms} ms; {self.shape} workload; "
+            f"memtable {self.memtable_bytes} bytes, hints {self.hints_bytes_max} bytes for {self.hint_age_max_s:g} s, "
+            f"{'cold' if self.cold else 'warm'} cache, disk {self.disk_latency_s * 1000:g} ms, "
+            f"link {self.latency_s[0] * 1000:g} to {self.latency_s[1] * 1000:g} ms, skew {self.skew_ms} ms; "
+            f"troubles every {self.gap_s:.2f} s for {self.lasting_s:.2f} s: {troubles}"
+        )
+
+
+def _draw_bucket(rng: Random, nodes: int) -> BucketPlan:
+    n = min(nodes, 3 if rng.random() < 0.85 else 5)
+    quorum = n // 2 + 1
+    return BucketPlan(
+        n=n,
+        r=quorum,
+        w=quorum,
+        sloppy=rng.random() < 0.7,
+        conflict=Conflict.LWW if rng.random() < 0.2 else Conflict.SIBLINGS,
+        durability=rng.choice((Durability.ALWAYS, Durability.PERIODIC)),
+        ttl_ms=rng.choice((0, 0, 0, 2_000, 30_000)),
+    )
+
+
+def _draw_troubles(rng: Random, bucket: BucketPlan) -> tuple[tuple[Trouble, float], ...]:
+    possible = list(_possible(bucket))
+    if rng.random() < QUIET_CHANCE:
+        return ()
+    # The rare and terrible kinds get a chance of their own, or seeds without any would be the exception.
+    chosen = rng.sample(possible, min(len(possible), rng.randint(1, KINDS_MAX)))
+    destroyers = [kind for kind in chosen if kind in DESTROYERS]
+    if len(destroyers) > 1:
+        kept = rng.choice(destroyers)
+        chosen = [kind for kind in chosen if kind is kept or kind not in DESTROYERS]
+    order = list(Trouble)
+    return tuple((kind, _log_uniform(rng, 0.3, 3.0)) for kind in sorted(chosen, key=order.index))
+
+
+def _possible(bucket: BucketPlan) -> Iterable[Trouble]:
+    for kind in Trouble:
+        if kind is Trouble.POWER_CUT_ALL and bucket.durability is not Durability.ALWAYS:
+            continue
+        if kind in DESTROYERS and bucket.w < 2:
+            continue
+        yield kind
+
+
+def _log_uniform(rng: Random, low: float, high: float) -> float:
+    return float(low * (high / low) ** rng.random())

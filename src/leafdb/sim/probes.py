@@ -1,0 +1,139 @@
+"""Rare things that ought to happen in some run: what a campaign that found nothing has at least been through.
+
+A probe is a fact about a run with a name and a sentence, established outside the product: from what nodes count, from
+what they log, from the history of the clients and from what the nemesis saw. A campaign adds them up; one that stays at
+zero says that the simulation has become blind there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Final, NamedTuple
+
+from leafdb.node.metrics import Metrics
+from leafdb.node.node import Node
+from leafdb.sim.log_capture import Captured
+from leafdb.sim.trace import Trace
+
+
+class Probe(NamedTuple):
+    """One of them."""
+
+    name: str
+    sentence: str
+
+
+class Counted(NamedTuple):
+    """A probe that is a counter of nodes."""
+
+    probe: Probe
+    attribute: str
+
+
+COUNTED: Final = (
+    Counted(Probe("forwarded", "a node passed a request on to one that may coordinate it"), "forwards_total"),
+    Counted(Probe("fallback_coordinated", "a fallback coordinated a write"), "fallback_writes_total"),
+    Counted(Probe("read_hedged", "a read asked one more replica because one was slow"), "hedges_total"),
+    Counted(Probe("written_back", "a read wrote its merge back before it answered"), "write_backs_total"),
+    Counted(Probe("read_repaired", "a replica was sent a newer record after a read"), "read_repairs_total"),
+    Counted(Probe("hint_stored", "a hint was stored"), "hints_stored_total"),
+    Counted(Probe("hint_delivered", "a hint was delivered"), "hints_delivered_total"),
+    Counted(Probe("hint_expired", "a hint grew too old and its range was marked"), "hints_expired_total"),
+    Counted(
+        Probe("hint_overflowed", "there was no room for a hint and its range was marked"), "hints_overflowed_total"
+    ),
+    Counted(Probe("exchanged", "a partition was compared with a peer to the end"), "exchanges_total"),
+    Counted(Probe("exchange_found", "an exchange found keys that differ"), "exchange_keys_differing_total"),
+    Counted(Probe("exchange_sent", "an exchange gave a record to a peer"), "exchange_keys_sent_total"),
+    Counted(Probe("exchange_received", "an exchange took a record from a peer"), "exchange_keys_received_total"),
+    Counted(Probe("handshake_failed", "a session ended before a welcome"), "handshakes_failed_total"),
+    Counted(Probe("deadline_exceeded", "a request's deadline passed"), "deadlines_exceeded_total"),
+    Counted(Probe("outcome_unknown", "a write was answered with an unknown outcome"), "outcomes_unknown_total"),
+    Counted(Probe("blind_write", "a client wrote without a context"), "blind_writes_total"),
+    Counted(Probe("scanned", "a scan was answered"), "scans_total"),
+)
+REFUSED: Final = {
+    "not_enough_replicas": Probe("refused_too_few", "a request was refused since too few replicas were there"),
+    "conflict_limit": Probe("refused_siblings", "a write was refused since its record has too many siblings"),
+    "overloaded": Probe("refused_overloaded", "a request was refused for want of room"),
+    "disk_full": Probe("refused_disk_full", "a write was refused since the disk was full"),
+    "stale_epoch": Probe("refused_stale", "a request with an old epoch was refused"),
+    "not_ready": Probe("refused_not_ready", "a node was asked before it was ready"),
+    "failed": Probe("refused_failed", "a request met a failed store"),
+    "expired": Probe("refused_expired", "a request came too late to be worth its work"),
+}
+LOGGED: Final = {
+    "the store has failed": Probe("store_failed", "a node gave up since its store had failed"),
+    "this store is complete again": Probe("complete_again", "a store that had forgotten became complete again"),
+    "the machine lost its power: periodic buckets may have lost their newest writes here": Probe(
+        "fresh_incarnation", "a store became a new incarnation after a power cut"
+    ),
+    "a peer is refused": Probe("peer_refused", "a peer with an old or a second copy of its disk was refused"),
+    "writes may be lost: no owner remembered everything": Probe("all_incomplete", "no owner of a range was complete"),
+    "this node's promises are gone: it has no vote in the control set any more": Probe(
+        "vote_lost", "a control node came back without its promises and without a vote"
+    ),
+    "anti-entropy cannot use the store": Probe("exchange_met_damage", "an exchange met a store that cannot be read"),
+    "hints cannot be read": Probe("hints_met_damage", "hints could not be read"),
+    "all hints delivered": Probe("hints_all_delivered", "a peer was given all hints kept for it"),
+}
+STORES: Final = (
+    Probe("flushed", "a memtable became a table"),
+    Probe("compacted", "tables were merged"),
+    Probe("job_failed", "a flush or a compaction failed"),
+    Probe("disk_was_full", "an engine stopped taking writes since its disk was full"),
+    Probe("unclean_start", "a store was opened that had not been closed"),
+    Probe("torn_tail", "recovery cut off the end of a log"),
+    Probe("replayed", "recovery replayed a log"),
+)
+CLIENTS: Final = (
+    Probe("unknown_applied", "a write of unknown outcome turned out to have happened"),
+    Probe("unknown_not_applied", "a write of unknown outcome left nothing behind"),
+    Probe("conflict_seen", "a client was shown siblings"),
+    Probe("many_siblings", "a read found ten siblings or more"),
+    Probe("expiry_seen", "a value expired"),
+)
+NEMESIS: Final = (
+    Probe("settled_amid_load", "the cluster owed nothing for a moment while clients worked"),
+    Probe("node_ended_by_itself", "a node stopped because its disk had failed"),
+    Probe("start_failed", "a node could not start on a failing disk"),
+    Probe("damage_found_at_start", "a store refused to open since it was damaged"),
+    Probe("disk_fault_struck", "a planted fault was met"),
+    Probe("rollback_given_up", "a rolled-back disk was not tried since not everybody had met the newer one"),
+)
+PROBES: Final = (
+    *(counted.probe for counted in COUNTED), *REFUSED.values(), *LOGGED.values(), *STORES, *CLIENTS, *NEMESIS,
+)  # fmt: skip
+"""All of tier CLUSTER."""
+
+
+def collect(trace: Trace, ran: Iterable[Node], logs: Captured) -> Mapping[str, int]:
+    """Every probe with how often it was hit, from all runs of all nodes; those of the history are in the trace."""
+    for node in ran:
+        _of_metrics(trace, node.metrics)
+        _of_store(trace, node)
+    for event, probe in LOGGED.items():
+        trace.probe(probe.name, logs.events[event])
+    assert not set(trace.probes) - {probe.name for probe in PROBES}, "a probe that is not declared"
+    return {probe.name: trace.probes[probe.name] for probe in PROBES}
+
+
+def _of_metrics(trace: Trace, metrics: Metrics) -> None:
+    for probe, attribute in COUNTED:
+        trace.probe(probe.name, metrics.counter(attribute))
+    for reason, probe in REFUSED.items():
+        trace.probe(probe.name, metrics.rejected[reason])
+    siblings = metrics.siblings
+    many = sum(count for bound, count in zip(siblings.bounds, siblings.counts, strict=False) if bound > 10.0)
+    trace.probe("many_siblings", many + siblings.counts[-1])
+
+
+def _of_store(trace: Trace, node: Node) -> None:
+    stats, report = node.engine.stats(), node.engine.recovery
+    trace.probe("flushed", stats.flushes)
+    trace.probe("compacted", stats.compactions)
+    trace.probe("job_failed", stats.failed_jobs)
+    trace.probe("disk_was_full", int(stats.disk_full))
+    trace.probe("unclean_start", int(not report.clean))
+    trace.probe("torn_tail", int(report.torn_bytes > 0))
+    trace.probe("replayed", int(report.replayed_records > 0))

@@ -1,0 +1,84 @@
+"""A cluster in memory that is what a plan says: its constants, its network, its disks and how slow they are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from random import Random
+from typing import Final
+
+import trio
+import xxhash
+
+from leafdb.config import Config, RepairConfig, StorageConfig
+from leafdb.node.world import World
+from leafdb.sim.plan import Plan
+from leafdb.sim.trace import Trace
+from leafdb.testing.cluster import MemoryCluster
+from leafdb.testing.network import Link, MemoryNetwork
+from leafdb.testing.process import Life, MemoryExecutor
+from leafdb.types import NodeId
+
+SELDOM: Final = 0.02
+"""Chance of a call to a disk that takes a hundred times as long as the others, 0.3 s at most."""
+
+
+class SimulatedCluster(MemoryCluster):
+    """`slowness` says how many times slower than planned each node's disk is at present."""
+
+    def __init__(self, nursery: trio.Nursery, plan: Plan, trace: Trace) -> None:
+        seed = plan.seed
+        network = MemoryNetwork(Random(f"{seed}/network"))
+        network.default_link = plan_link(plan)
+        network.observer = _deliveries(trace)
+        super().__init__(
+            nursery,
+            plan.nodes,
+            Random(f"{seed}/cluster").randrange(1 << 62),
+            partitions=plan.partitions,
+            storage=StorageConfig(
+                memtable_bytes=plan.memtable_bytes,
+                block_cache_bytes=plan.block_cache_bytes,
+                wal_sync_interval_s=plan.wal_sync_interval_s,
+            ),
+            network=network,
+        )
+        self.plan = plan
+        self.slowness = dict.fromkeys(self.disks, 1.0)
+        self._disk_rng = Random(f"{seed}/disk latency")
+        skews = Random(f"{seed}/skew")
+        for node, disk in self.disks.items():
+            disk.cold = plan.cold
+            self.skew_ms[node] = skews.randint(-plan.skew_ms, plan.skew_ms)
+
+    def config(self, node: NodeId) -> Config:
+        """With hints as the plan has them."""
+        repair = RepairConfig(hints_bytes_max=self.plan.hints_bytes_max, hint_age_max_s=self.plan.hint_age_max_s)
+        return replace(super().config(node), repair=repair)
+
+    def world(self, node: NodeId, life: Life) -> World:
+        """With a disk that takes its time."""
+        latency_s = partial(self._disk_latency_s, node)
+        return replace(
+            super().world(node, life),
+            log_executor=MemoryExecutor(life, latency_s),
+            read_executor=MemoryExecutor(life, latency_s),
+        )
+
+    def _disk_latency_s(self, node: NodeId) -> float:
+        rng, mean_s = self._disk_rng, self.plan.disk_latency_s
+        drawn_s = rng.expovariate(1 / mean_s) if rng.random() >= SELDOM else min(0.3, 100 * mean_s)
+        return drawn_s * self.slowness[node]
+
+
+def plan_link(plan: Plan) -> Link | None:
+    """What every way between hosts is like when nothing is wrong with it."""
+    return Link(plan.latency_s) if plan.latency_s[1] else None
+
+
+def _deliveries(trace: Trace) -> Callable[[str, str, bytes], None]:
+    def delivered(source: str, target: str, data: bytes) -> None:
+        trace.feed(b"net", b"%s %s %s" % (source.encode(), target.encode(), xxhash.xxh3_64_digest(data)))
+
+    return delivered

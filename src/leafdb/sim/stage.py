@@ -1,0 +1,200 @@
+"""What every trouble needs: the nodes one may touch, who has a hand on which, what was destroyed since all was well.
+
+Two troubles never work on the life of one node at the same time: whoever kills, pauses or replaces it claims it first.
+Their faults overlap freely otherwise.
+
+I7 promises a write to whoever loses fewer than W of its stores. So stores may be destroyed up to W - 1 of them between
+two moments at which nobody owed anybody anything (`settled`): `may_destroy` says which are left.
+"""
+
+from __future__ import annotations
+
+import contextvars
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from random import Random
+from typing import Final
+
+import trio
+
+from leafdb.errors import CorruptionError, StorageError, UnknownFormat
+from leafdb.node.node import Node
+from leafdb.ring.metadata import ClusterMetadata
+from leafdb.sim.plan import Plan
+from leafdb.sim.replacement import replace_store
+from leafdb.sim.simulated_cluster import SimulatedCluster, plan_link
+from leafdb.sim.trace import Trace
+from leafdb.storage.identity import Identity
+from leafdb.testing.network import Link
+from leafdb.testing.violation import Invariant, Violation
+from leafdb.types import NodeId
+from leafdb.wire.registry import Lane
+
+NODE: Final = contextvars.ContextVar("NODE", default="-")
+"""In every task of a node: its name. How the log lines of nodes in one process are told apart."""
+STARTS_MAX: Final = 5
+
+
+class Stage:
+    """The cluster as the nemesis sees it."""
+
+    def __init__(self, cluster: SimulatedCluster, plan: Plan, trace: Trace, rng: Random) -> None:
+        self.cluster = cluster
+        self.plan = plan
+        self.trace = trace
+        self.rng = rng
+        self.ran: list[Node] = []
+        """Every run of a node, in the order of their starts."""
+        self.damaged: dict[NodeId, None] = {}
+        """Their disks were damaged on purpose: a store that refuses to open there is right."""
+        self.identities: dict[NodeId, Identity] = {}
+        """Of each node's store, as of its last start."""
+        self.replaced = 0
+        """How often a node was given a new disk."""
+        self._claims: dict[NodeId, None] = {}
+        self._destroyed: dict[NodeId, None] = {}
+
+    @property
+    def link(self) -> Link | None:
+        """What every way between hosts is like when nothing is wrong with it."""
+        return plan_link(self.plan)
+
+    # -- whom to touch
+
+    @property
+    def all(self) -> list[NodeId]:
+        """Every node, running or not."""
+        return sorted(self.cluster.disks)
+
+    def free(self) -> list[NodeId]:
+        """Running nodes that nobody has claimed."""
+        return [node for node in sorted(self.cluster.nodes) if node not in self._claims]
+
+    def forsaken(self) -> list[NodeId]:
+        """Nodes that ended by themselves."""
+        return [node for node in self.all if node not in self.cluster.nodes and node not in self._claims]
+
+    @contextmanager
+    def claimed(self, *nodes: NodeId) -> Iterator[None]:
+        """Nobody else stops or starts these until the block ends."""
+        for node in nodes:
+            assert node not in self._claims
+            self._claims[node] = None
+        try:
+            yield
+        finally:
+            for node in nodes:
+                del self._claims[node]
+
+    # -- what may be lost
+
+    def may_destroy(self) -> list[NodeId]:
+        """Unclaimed running nodes whose store may lose what it holds."""
+        full = len(self._destroyed) >= self.plan.bucket.w - 1
+        return [node for node in self.free() if node in self._destroyed or not full]
+
+    def pick_to_destroy(self) -> NodeId | None:
+        """A node whose store may be destroyed, and from now on is; None when there is none at present."""
+        candidates = self.may_destroy()
+        # Its metadata comes from another one.
+        if not candidates or len(self.cluster.nodes) < 2:
+            return None
+        victim = self.rng.choice(candidates)
+        self.destroyed(victim)
+        return victim
+
+    def destroyed(self, node: NodeId) -> None:
+        """The node's store may have lost something."""
+        assert node in self._destroyed or len(self._destroyed) < self.plan.bucket.w - 1
+        self._destroyed[node] = None
+
+    def settled(self) -> None:
+        """Nobody owes anybody anything: what was acknowledged is where it belongs."""
+        self._destroyed.clear()
+
+    # -- starting and stopping
+
+    async def kill(self, *nodes: NodeId, vanish: bool = False) -> None:
+        """SIGKILL to those that run."""
+        victims = [node for node in nodes if node in self.cluster.nodes]
+        self.tell("killed", victims)
+        with trio.CancelScope(shield=True):
+            await self.cluster.kill(*victims, vanish=vanish)
+
+    async def power_cut(self, *nodes: NodeId) -> None:
+        """The power of those that run goes."""
+        victims = [node for node in nodes if node in self.cluster.nodes]
+        self.tell("killed", victims)
+        with trio.CancelScope(shield=True):
+            await self.cluster.power_cut(*victims, vanish=self.rng.random() < 0.3)
+
+    async def start_all(self, nodes: Iterable[NodeId]) -> None:
+        """Start those that are down, one after the other, whether or not the trouble was called off meanwhile."""
+        with trio.CancelScope(shield=True):
+            for node in nodes:
+                if node not in self.cluster.nodes:
+                    await self.start(node)
+
+    def knows(self, node: NodeId, other: NodeId) -> bool:
+        """Whether two running nodes have a session in which each has shown the other which run it is."""
+        one, two = self.cluster.nodes[node], self.cluster.nodes[other]
+        lane = Lane.CONTROL
+        return other in one.peers.connected(lane) and node in two.peers.connected(lane)
+
+    async def start(self, node: NodeId) -> None:
+        """Start a node; where its disk keeps it from starting, the disk is mended, or the store replaced."""
+        cluster = self.cluster
+        for _ in range(STARTS_MAX):
+            token = NODE.set(f"n{node}")
+            try:
+                started = await cluster.start(node)
+                self.ran.append(started)
+                self.identities[node] = started.engine.identity
+                self.tell("started", [node])
+                return
+            except (CorruptionError, UnknownFormat) as error:
+                if node not in self.damaged:
+                    raise Violation(Invariant.PREFIX_DURABLE, f"n{node} cannot open its store: {error}") from error
+                self.trace.probe("damage_found_at_start")
+                await self.replace(node)
+            except StorageError as error:
+                self.trace.tell("nemesis", f"n{node} does not start: {error}")
+                self.trace.probe("start_failed")
+                self.mend_disk(node)
+            finally:
+                NODE.reset(token)
+                self.watch_disk(node)
+        raise Violation(Invariant.LIVENESS, f"n{node} does not start on a disk that works")
+
+    async def replace(self, node: NodeId) -> None:
+        """The operator gives a node that is down a new disk; it begins as a new incarnation that holds nothing."""
+        while (metadata := self._known_metadata()) is None:  # noqa: ASYNC110  # nobody is down for ever
+            await trio.sleep(0.1)
+        self.damaged.pop(node, None)
+        self.replaced += 1
+        self.trace.fault("store_replaced", f"n{node}")
+        replace_store(self.cluster, node, self.identities[node], metadata, self.rng)
+
+    def _known_metadata(self) -> ClusterMetadata | None:
+        nodes = (self.cluster.nodes[node] for node in sorted(self.cluster.nodes))
+        known = [node.view.metadata for node in nodes if node.ready and node.view.metadata is not None]
+        return max(known, key=lambda metadata: metadata.epoch, default=None)
+
+    def tell(self, what: str, nodes: Sequence[NodeId]) -> None:
+        """A line of the story for each of the nodes."""
+        for node in nodes:
+            self.trace.tell("nemesis", f"{what} n{node}")
+
+    def mend_disk(self, node: NodeId) -> None:
+        """No fault is left on a disk, and there is room on it."""
+        self.cluster.free_disk(node)
+        self.cluster.disks[node].faults.clear()
+
+    def watch_disk(self, node: NodeId) -> None:
+        """Every call to the node's disk goes into the trace."""
+        trace, name = self.trace, f"n{node} "
+
+        def called(kind: str, path: str) -> None:
+            trace.feed(b"disk", f"{name}{kind} {path}".encode())
+
+        self.cluster.disks[node].on_call = called
