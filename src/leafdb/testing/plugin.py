@@ -3,15 +3,15 @@
 pytest loads it in every run of everybody who has leafdb installed. So it imports nothing but pytest, changes no test
 that does not ask for one of its fixtures, and each fixture imports what it needs when it is asked for.
 
-An async test that has `leafdb_cluster` among its fixtures is run inside that cluster, by us, whatever other plugins
-for async tests there are: nobody else could run it, for its time is the cluster's.
+An async test that has `leafdb_cluster` among its fixtures, directly or through another one, is run inside that cluster,
+by us, whatever other plugins for async tests there are: nobody else could run it, for its time is the cluster's.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Generator, Iterator
-from functools import partial
+from collections.abc import Awaitable, Callable, Generator, Iterator
+from functools import partial, wraps
 
 import pytest
 
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from leafdb.client.sync_client import Client
     from leafdb.testing.scenario import Cluster
     from leafdb.testing.servers import Servers
+
+    _Made = pytest.Item | pytest.Collector | list[pytest.Item | pytest.Collector] | None
 
 MARK = "leafdb(nodes=3, seed=0): how many nodes leafdb_cluster and leafdb_server have, and the seed of leafdb_cluster"
 NODES_DEFAULT = 3
@@ -63,18 +65,26 @@ def pytest_report_header(config: pytest.Config) -> str | None:
     return f"leafdb seed: {config.stash[_seed]}" if config.getoption("--leafdb-seed") != SEED_DEFAULT else None
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> object | None:
-    """Run an async test in its cluster. Other tests are not ours."""
-    __tracebackhide__ = True
-    cluster = pyfuncitem.stash.get(_cluster, None)
-    function = pyfuncitem.obj
-    if cluster is None or not inspect.iscoroutinefunction(function):
-        return None
-    wanted = inspect.signature(function).parameters
-    given = {name: value for name, value in pyfuncitem.funcargs.items() if name in wanted}
-    cluster.run(partial(function, **given))
-    return True
+@pytest.hookimpl(wrapper=True, trylast=True)
+def pytest_pycollect_makeitem(
+    collector: pytest.Module | pytest.Class, name: str, obj: object
+) -> Generator[None, _Made, _Made]:
+    """Make plain tests of the async ones that have a cluster, before any plugin that wants those sees them."""
+    made = yield
+    functions = [item for item in (made if isinstance(made, list) else [made]) if isinstance(item, pytest.Function)]
+    for item in functions:
+        if "leafdb_cluster" in item.fixturenames and inspect.iscoroutinefunction(item.obj):
+            item.obj = _inside(item, item.obj)
+    return made
+
+
+def _inside(item: pytest.Item, function: Callable[..., Awaitable[None]]) -> Callable[..., None]:
+    @wraps(function)
+    def run(*args: object, **kwargs: object) -> None:
+        __tracebackhide__ = True
+        item.stash[_cluster].run(partial(function, *args, **kwargs))
+
+    return run
 
 
 @pytest.hookimpl(wrapper=True)
