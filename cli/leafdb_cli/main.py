@@ -30,6 +30,7 @@ NOUNS: Final[Mapping[str, str]] = {
     "repair": "Anti-entropy between replicas.",
     "config": "Configuration of nodes.",
     "bench": "The load generator.",
+    "sim": "Simulations from one seed, and known bugs that they must find.",
     "version": "The version of this client.",
 }
 """What may follow `leafdb`, with the line that `leafdb --help` shows. Each is a module of this package."""

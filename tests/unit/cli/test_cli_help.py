@@ -25,13 +25,14 @@ COMMANDS = {
     "repair": {"run", "status"},
     "config": {"check"},
     "bench": {"run"},
+    "sim": {"run", "determinism", "museum"},
     "status": set(),
     "version": set(),
 }
 
 HEAVY = (
     "rich", "pydantic", "trio", "anyio", "cbor2", "leafdb.client", "leafdb.node", "leafdb.wire", "leafdb.model", "http",
-    "leafdb_cli.kv", "leafdb_cli.dev", "leafdb_cli.bench",
+    "leafdb_cli.kv", "leafdb_cli.dev", "leafdb_cli.bench", "leafdb.sim", "leafdb.testing",
 )  # fmt: skip
 MODULES_MAX = 260
 """Python and typer alone are about 200; wall time is not asserted, what costs it is."""
