@@ -40,7 +40,7 @@ from leafdb.types import Conflict, Durability, NodeId, TreeId
 
 KEY: Final = b"\0" * 8 + b"key"
 """The one key, with its token."""
-EPOCHS_BLOCK: Final = 3
+EPOCHS_BLOCK: Final = 1
 """So small that leases run out."""
 START_MS: Final = 1_700_000_000_000
 ADOPTED: Final = "a fresh epoch on the replica path"
