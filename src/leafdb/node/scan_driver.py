@@ -24,7 +24,7 @@ from leafdb.errors import DeadlineExceeded, LeafdbError, Overloaded, ProtocolErr
 from leafdb.limits import SCANS_MAX
 from leafdb.model.record import RecordError, decode, live
 from leafdb.node.coordinator import Coordinator, Place, not_enough
-from leafdb.node.get_driver import get_reply_body
+from leafdb.node.get_under_way import get_reply_body
 from leafdb.node.logs import Log
 from leafdb.node.scan_merge import (
     RUN_PARTITIONS_MAX,

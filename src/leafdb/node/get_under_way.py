@@ -1,0 +1,282 @@
+"""A get under way on its coordinator: whom to ask, what their answers do, the repair of those behind, the answer.
+
+It carries out what quorum/get_operation decides. R replicas are asked for their whole record; what they answer is
+merged. If they differ, the merge is written back until R of them hold it, and only then is the client answered. A slow
+replica is hedged within a budget: one more is asked when the answer takes longer than the slow one's own p95.
+"""
+
+from __future__ import annotations
+
+from leafdb.errors import DeadlineExceeded, LeafdbError, ProtocolError
+from leafdb.model.clock import EMPTY
+from leafdb.model.record import RecordError, decode, live
+from leafdb.node.coordinator import Coordinator, Place, Requester, not_enough
+from leafdb.node.outcomes import refusal_of
+from leafdb.quorum.get_operation import GetOperation, GetStep
+from leafdb.quorum.messages import FLAG_REPAIR, ReplicaStatus, encode_replica_get, encode_replica_put
+from leafdb.types import NodeId
+from leafdb.wire.frame import encode_frame
+from leafdb.wire.registry import MessageType
+from leafdb.wire.requests import encode_get_reply
+
+REPAIR_TIMEOUT_MS = 5_000
+
+
+def get_reply_body(coordinator: Coordinator, place: Place, record: bytes | None) -> bytes:
+    """The GET_REPLY body that shows `record`: live siblings in dot order and the context that covers it."""
+    bucket = place.bucket
+    if record is None:
+        sealed = coordinator.sealer.seal(EMPTY, bucket.id, place.key)
+        return encode_get_reply(coordinator.view.epoch, sealed, [])
+    decoded = decode(record)
+    shown = [
+        (dot[0], dot[1], sibling.stamp, sibling.value or b"")
+        for dot, sibling in live(decoded, coordinator.now_ms(), bucket.conflict)
+    ]
+    sealed = coordinator.sealer.seal(decoded.clock, bucket.id, place.key)
+    return encode_get_reply(coordinator.view.epoch, sealed, shown)
+
+
+class CoordinatedGet:
+    """One get under way on its coordinator. Implements coordinator.Operation."""
+
+    __slots__ = (
+        "_asked_later",
+        "_coordinator",
+        "_deadline",
+        "_hedged",
+        "_request_id",
+        "_session",
+        "id",
+        "machine",
+        "place",
+        "slot",
+        "started",
+    )
+
+    def __init__(
+        self,
+        coordinator: Coordinator,
+        session: Requester,
+        request_id: int,
+        place: Place,
+        deadline: float,
+        machine: GetOperation,
+    ) -> None:
+        self._coordinator = coordinator
+        self._session = session
+        self._request_id = request_id
+        self._deadline = deadline
+        self._hedged = False
+        self._asked_later: tuple[NodeId, ...] = ()
+        self.place = place
+        self.machine = machine
+        self.started = coordinator.now()
+        self.id = 0
+        self.slot = 0
+
+    def begin(self) -> None:
+        """Ask everybody who is to be asked at once."""
+        coordinator = self._coordinator
+        own = coordinator.view.self_id
+        waiting = self.machine.waiting
+        asks_self = own in waiting  # before others are asked: one that cannot be may bring us in as its spare
+        others = [node for node in waiting if node != own]
+        if others:
+            frame = self._ask_frame()
+            for node in others:
+                self._send(node, frame)
+        if asks_self:
+            self._ask_self()
+
+    # -- coordinator.Operation
+
+    def get_reply(self, node: NodeId, status: ReplicaStatus, record: bytes) -> None:
+        """A replica's record, its definitive absence, or neither."""
+        coordinator = self._coordinator
+        if node not in self._asked_later:
+            coordinator.latency.observed(node, coordinator.now() - self.started)
+        if status is ReplicaStatus.FOUND:
+            self._answered(node, record)
+        elif status is ReplicaStatus.ABSENT:
+            self._answered(node, None)
+        else:
+            self._step(self.machine.unknown(node))
+
+    def put_reply(self, node: NodeId, status: ReplicaStatus) -> None:
+        """A write-back is confirmed, or not."""
+        if status is ReplicaStatus.APPLIED:
+            self._step(self.machine.written_back(node))
+        else:
+            self._step(self.machine.lost(node))
+
+    def peer_lost(self, node: NodeId) -> None:
+        """The session to `node` broke."""
+        self._step(self.machine.lost(node))
+
+    def expired(self) -> None:
+        """First the hedge, then the deadline."""
+        coordinator = self._coordinator
+        if not self._hedged and coordinator.now() < self._deadline:
+            self._hedged = True
+            coordinator.wheel.add(self, self._deadline)
+            machine = self.machine
+            wanted = machine.spares and not machine.ended and machine.writing_back is None
+            if wanted and coordinator.latency.may_hedge() and machine.hedge():
+                coordinator.metrics.hedges_total += 1
+                self._step(GetStep.NOTHING)
+            return
+        self._step(self.machine.expired())
+
+    def relay(self, message_type: int, body: bytes) -> None:
+        """Nobody answers a coordinated get as if it had been forwarded."""
+        raise ProtocolError("a client's answer to a replica's get")
+
+    # -- effects of the machine
+
+    def _answered(self, node: NodeId, record: bytes | None) -> None:
+        try:
+            step = self.machine.answered(node, record)
+        except RecordError as error:
+            # Whose record it is cannot be told here; the read fails, and touches nothing else.
+            self.machine.expired()
+            self._coordinator.forget(self.id, self)
+            self._coordinator.refuse(self._session, self._request_id, refusal_of(error))
+            return
+        self._step(step)
+
+    def _step(self, step: GetStep) -> None:
+        machine = self.machine
+        while machine.asks:
+            node = machine.asks.pop()
+            self._asked_later += (node,)
+            if node == self._coordinator.view.self_id:
+                self._ask_self()
+            else:
+                self._send(node, self._ask_frame())
+        if machine.repairs:
+            self._repair()
+        if step is GetStep.DECIDED:
+            self._answer()
+        elif step is GetStep.FAILED:
+            self._fail()
+        if machine.finished:
+            self._coordinator.forget(self.id, self)
+
+    def _ask_self(self) -> None:
+        coordinator = self._coordinator
+        place = self.place
+        bucket = place.bucket
+        if coordinator.view.self_id in place.primaries:
+            coordinator.replica.read(bucket.tree, place.storage_key, bucket.durability, self._read_here)
+        else:
+            coordinator.hints.read_fallback(bucket, place.partition, place.storage_key, self._read_here)
+
+    def _read_here(self, value: bytes | None, error: Exception | None) -> None:
+        coordinator = self._coordinator
+        own = coordinator.view.self_id
+        if error is not None or (value is None and not self._absence_counts_here()):
+            self._step(self.machine.unknown(own))
+        else:
+            self._answered(own, value)
+
+    def _absence_counts_here(self) -> bool:
+        """Whether this node's "absent" is definitive: it holds the range by right and has forgotten nothing of it."""
+        coordinator = self._coordinator
+        place = self.place
+        return coordinator.view.self_id in place.primaries and coordinator.completeness.complete(place.partition)
+
+    def _ask_frame(self) -> bytes:
+        place = self.place
+        left_ms = max(1, int((self._deadline - self._coordinator.now()) * 1000))
+        body = encode_replica_get(place.bucket.id, place.bucket.generation, place.range_epoch, left_ms, 0, place.key)
+        return encode_frame(MessageType.REPLICA_GET, self.id, body)
+
+    def _send(self, node: NodeId, frame: bytes) -> None:
+        lane = self._coordinator.lanes.get(node)
+        if lane is None or not lane.send(frame):
+            self._step(self.machine.lost(node))
+
+    def _repair(self) -> None:
+        """Send the merge to those behind: write-backs before the decision, plain repairs after it."""
+        machine = self.machine
+        nodes, machine.repairs = machine.repairs, []
+        best = machine.best
+        assert best is not None
+        coordinator = self._coordinator
+        place = self.place
+        bucket = place.bucket
+        coordinator.metrics.read_repairs_total += len(nodes)
+        if machine.writing_back:
+            coordinator.metrics.write_backs_total += 1
+        for node in nodes:
+            stands_for = 0 if node in place.primaries else int(self._absent_primary())
+            if node == coordinator.view.self_id:
+                self._repair_here(best, NodeId(stands_for))
+                continue
+            body = encode_replica_put(
+                bucket.id,
+                bucket.generation,
+                place.range_epoch,
+                REPAIR_TIMEOUT_MS,
+                FLAG_REPAIR,
+                stands_for,
+                place.key,
+                best,
+            )
+            lane = coordinator.lanes.get(node)
+            if lane is None or not lane.send(encode_frame(MessageType.REPLICA_PUT, self.id, body)):
+                self._step(machine.lost(node))
+
+    def _repair_here(self, best: bytes, stands_for: NodeId) -> None:
+        coordinator = self._coordinator
+        place = self.place
+        bucket = place.bucket
+        if stands_for:
+            coordinator.hints.keep(stands_for, bucket, place.storage_key, best, self._repaired_here)
+        else:
+            coordinator.replica.merge(
+                bucket.tree, place.storage_key, best, bucket.conflict, bucket.durability, self._repaired_here
+            )
+
+    def _absent_primary(self) -> NodeId:
+        """For whom a fallback's copy is kept: a primary that cannot be reached, the first if all can by now."""
+        view = self._coordinator.view
+        primaries = self.place.primaries
+        return next((node for node in primaries if node not in view.usable and node != view.self_id), primaries[0])
+
+    def _repaired_here(self, error: Exception | None) -> None:
+        own = self._coordinator.view.self_id
+        self._step(self.machine.written_back(own) if error is None else self.machine.lost(own))
+
+    def _answer(self) -> None:
+        coordinator = self._coordinator
+        try:
+            body = get_reply_body(coordinator, self.place, self.machine.merged)
+        except RecordError as error:
+            coordinator.refuse(self._session, self._request_id, refusal_of(error))
+            return
+        self._session.send(encode_frame(MessageType.GET_REPLY, self._request_id, body))
+        coordinator.metrics.gets_total += 1
+
+    def _fail(self) -> None:
+        machine = self.machine
+        coordinator = self._coordinator
+        error: LeafdbError
+        if machine.writing_back is not None:
+            error = DeadlineExceeded(
+                f"replicas differed and only {machine.holders} of {machine.r} could be brought up in time",
+                stage="write_back",
+                got=machine.holders,
+                required=machine.r,
+            )
+        elif coordinator.now() >= self._deadline:
+            error = DeadlineExceeded(
+                f"{machine.definitive} of {machine.r} replicas answered in time",
+                stage="replicas",
+                got=machine.definitive,
+                required=machine.r,
+            )
+        else:
+            error = not_enough(machine.definitive, machine.r, "replicas that can answer")
+        coordinator.refuse(self._session, self._request_id, error)
