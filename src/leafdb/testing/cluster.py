@@ -10,30 +10,27 @@ from __future__ import annotations
 import random
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
 from typing import Any
 
 import trio
 
 from leafdb.config import Address, Config, ListenConfig, NodeConfig, StorageConfig
-from leafdb.errors import StorageError
 from leafdb.limits import DISK_FREE_BYTES_LOW
 from leafdb.model.bucket import BucketProperties
-from leafdb.model.key import encode_key
-from leafdb.model.record import describe
-from leafdb.node.boot import read_value
-from leafdb.node.hint_keeper import HINTS_TREE
 from leafdb.node.node import Node
 from leafdb.node.world import World
 from leafdb.ring.member import ProposedMember
 from leafdb.ring.metadata import found
-from leafdb.ring.token import storage_key
 from leafdb.storage.job_runner import InlineJobRunner
+from leafdb.testing.cluster_inside import Inside
+from leafdb.testing.cluster_process import OnWrite, Process, WatchedNode
 from leafdb.testing.network import MemoryNetwork
 from leafdb.testing.process import Latency, Life, MemoryExecutor
 from leafdb.testing.raw_client import RawClient, Severed
-from leafdb.testing.stores import first_of, pair, tree_of
-from leafdb.testing.virtual_time import current_schedule, may_freeze, own_tasks
-from leafdb.types import BucketId, Key, NodeId, Token, TreeId
+from leafdb.testing.stores import pair
+from leafdb.testing.virtual_time import current_schedule
+from leafdb.types import BucketId, NodeId
 from leafdb.vfs.memory import MemoryFileSystem
 from leafdb.wire.registry import Lane
 
@@ -44,21 +41,7 @@ FIRST = NodeId(1)
 UNIX_MS = 1_700_000_000_000
 
 
-class Process:
-    """One run of a node."""
-
-    def __init__(self, node: Node, life: Life) -> None:
-        self.node = node
-        self.life = life
-        self.scope = trio.CancelScope()
-        self.ready = trio.Event()
-        self.drain = trio.Event()
-        self.stop = trio.Event()
-        self.ended = trio.Event()
-        self.failure: StorageError | None = None
-
-
-class MemoryCluster:
+class MemoryCluster(Inside):
     """Nodes 1 to n by number, each with a file system that outlives it."""
 
     def __init__(
@@ -74,16 +57,18 @@ class MemoryCluster:
     ) -> None:
         self._nursery = nursery
         self._rng = random.Random(seed)
-        self._latency_s = disk_latency_s
         self._partitions = partitions
         self.network = network or MemoryNetwork(random.Random(f"{seed}/network"))
         self.disks = {NodeId(number): MemoryFileSystem() for number in range(1, nodes + 1)}
-        self.nodes: dict[NodeId, Node] = {}
+        self.nodes = {}
         """Those that run."""
         self.skew_ms = dict.fromkeys(self.disks, 0)
         self.storage = storage or StorageConfig()
         self.processes: dict[NodeId, Process] = {}
         """The newest run of each node, over or not."""
+        self.twins: list[Process] = []
+        self._watchers: list[OnWrite] = []
+        self._latencies: dict[NodeId, Latency | None] = dict.fromkeys(self.disks, disk_latency_s)
         self._boots = dict.fromkeys(self.disks, 0)
         self._runs = 0
         self._cuts: dict[tuple[str, str], None] = {}
@@ -101,8 +86,8 @@ class MemoryCluster:
             now_ms=lambda: self.now_ms() + self.skew_ms[node],
             rng=rng,
             random_bytes=rng.randbytes,
-            log_executor=MemoryExecutor(life, self._latency_s),
-            read_executor=MemoryExecutor(life, self._latency_s),
+            log_executor=MemoryExecutor(life, self._latencies[node]),
+            read_executor=MemoryExecutor(life, self._latencies[node]),
             jobs=InlineJobRunner(fs, life.soon),
             boot_id=f"boot {self._boots[node]}",
             worker_pid=lambda: None,
@@ -116,52 +101,53 @@ class MemoryCluster:
     def config(self, node: NodeId) -> Config:
         """The configuration of one node."""
         host = host_of(node)
-        return Config(
-            node=NodeConfig(name=f"n{node}", host=host),
-            listen=ListenConfig(client=Address(host, 1), peer=Address(host, 2), http=Address(host, 3)),
-            storage=self.storage,
-        )
+        return Config(node=NodeConfig(name=f"n{node}", host=host), listen=listen_at(host), storage=self.storage)
 
     async def start(self, node: NodeId, limit_s: float = 60.0) -> Node:
         """Start a node on its disk; returns when it serves. Raises StorageError when it ends instead."""
         assert node not in self.nodes
-        self._runs += 1
-        life = Life(self._nursery, f"{host_of(node)} run {self._runs}")
-        self.network.appear(host_of(node))
-        process = Process(Node(self.config(node), self.world(node, life), SECRET), life)
+        life = self._life(host_of(node))
+        process = self._process(node, life, self.config(node), self.world(node, life), host_of(node))
         self.processes[node] = process
         self.nodes[node] = process.node
 
-        async def run() -> None:
-            own_tasks(life.owner)
-            try:
-                with process.scope:
-                    await process.node.run(drain=process.drain, stop=process.stop, on_ready=process.ready.set)
-            except StorageError as error:
-                process.failure = error
-            except BaseExceptionGroup as errors:
-                failed, rest = errors.split(StorageError)
-                if rest is not None or failed is None:
-                    raise
-                process.failure = first_of(failed)
-            finally:
-                if self.nodes.get(node) is process.node:
-                    del self.nodes[node]
-                if process.failure is None:
-                    process.life.finish()
-                else:
-                    process.life.end()
-                    process.node.world.fs.locks.clear()  # type: ignore[attr-defined]  # it is ours
-                process.ended.set()
+        def over() -> None:
+            if self.nodes.get(node) is process.node:
+                del self.nodes[node]
 
-        self._nursery.start_soon(run)
+        self._nursery.start_soon(process.run, over)
         with trio.fail_after(limit_s):
-            async with trio.open_nursery() as nursery:
-                for event in (process.ready, process.ended):
-                    nursery.start_soon(_cancel_when, event, nursery.cancel_scope)
-        if process.failure is not None:
-            raise process.failure
-        return process.node
+            return await process.started()
+
+    async def start_twin(self, node: NodeId, disk: MemoryFileSystem, limit_s: float = 60.0) -> Node:
+        """Start a second process of a node on another disk, a copy of its own, as an operator does who clones a
+        machine. It lives on a host of its own (`twin_of`). Returns when it serves; it ends with `stop_twins`, or with
+        the cluster."""
+        host = twin_of(node)
+        life = self._life(host)
+        config = replace(self.config(node), listen=listen_at(host))
+        world = replace(
+            self.world(node, life), fs=disk, network=self.network.at(host), jobs=InlineJobRunner(disk, life.soon)
+        )
+        process = self._process(node, life, config, world, host)
+        self.twins.append(process)
+        self._nursery.start_soon(process.run, lambda: None)
+        with trio.fail_after(limit_s):
+            return await process.started()
+
+    async def stop_twins(self) -> None:
+        """SIGKILL to every twin."""
+        twins, self.twins = self.twins, []
+        await self._kill(twins, vanish=False)
+
+    def _life(self, host: str) -> Life:
+        self._runs += 1
+        self.network.appear(host)
+        return Life(self._nursery, f"{host} run {self._runs}")
+
+    def _process(self, node: NodeId, life: Life, config: Config, world: World, host: str) -> Process:
+        assert isinstance(world.fs, MemoryFileSystem)
+        return Process(WatchedNode(node, config, world, SECRET, self._watchers), life, host, world.fs)
 
     async def stop(self, *nodes: NodeId) -> None:
         """Stop nodes cleanly."""
@@ -187,24 +173,16 @@ class MemoryCluster:
         """SIGKILL, to all of them in the same instant: no byte more is written or sent.
 
         With `vanish` nobody is told, as when the machine is gone: its connections stay half open until it is back."""
-        processes = []
-        for node in nodes:
-            process = self.processes[node]
-            if process.ended.is_set():
-                continue
-            processes.append(process)
-            process.life.end()
-            engine = getattr(process.node, "engine", None)
-            if engine is not None:
-                engine.close = lambda: None
-            (self.network.vanish if vanish else self.network.host_died)(host_of(node))
-            self._thaw(process)
-            process.scope.cancel()
-            self.disks[node].on_call = None
-        for process in processes:
+        await self._kill([self.processes[node] for node in nodes], vanish=vanish)
+
+    async def _kill(self, processes: Iterable[Process], *, vanish: bool) -> None:
+        running = [process for process in processes if not process.ended.is_set()]
+        for process in running:
+            process.kill(self.network, vanish=vanish)
+        for process in running:
             await process.ended.wait()
-        for node in nodes:
-            self.disks[node].locks.clear()
+        for process in processes:
+            process.disk.locks.clear()
 
     async def power_cut(self, *nodes: NodeId, keep: float | None = None, vanish: bool = False) -> None:
         """The power of these nodes goes in the same instant; their disks are what it left. `vanish` as in `kill`."""
@@ -214,17 +192,36 @@ class MemoryCluster:
             self.disks[node] = left[node]
             self._boots[node] += 1
 
-    def _thaw(self, process: Process) -> None:
-        """What was stopped must run to its end."""
-        if may_freeze():
-            current_schedule().thaw(process.life.owner)
-
     async def restart(self, *nodes: NodeId) -> None:
         """Start nodes again, one after the other."""
         for node in nodes:
             await self.start(node)
 
+    def observe_writes(self, callback: OnWrite) -> None:
+        """Tell what every node, those that run and those to come, writes to its own store."""
+        self._watchers.append(callback)
+
     # -- disks
+
+    def wipe(self, node: NodeId) -> None:
+        """Give a node that is down an empty disk."""
+        assert node not in self.nodes
+        disk = MemoryFileSystem()
+        disk.cold = self.disks[node].cold
+        self.disks[node] = disk
+
+    def clone_disk(self, node: NodeId) -> MemoryFileSystem:
+        """A copy of a disk as it is now: to go back to later, or to start a twin on."""
+        return self.disks[node].copy()
+
+    def slow_disk(self, node: NodeId, latency_s: Latency | None) -> None:
+        """From now on each call to the node's disk takes what `latency_s()` draws; None: no time."""
+        self._latencies[node] = latency_s
+        process = self.processes.get(node)
+        if process is not None:
+            for executor in (process.node.world.log_executor, process.node.world.read_executor):
+                assert isinstance(executor, MemoryExecutor)
+                executor.latency_s = latency_s
 
     def fill_disk(self, node: NodeId) -> None:
         """Leave less room on a disk than a node needs to take writes; what it must write for itself still fits."""
@@ -305,34 +302,6 @@ class MemoryCluster:
                 await trio.sleep(0.25)
         assert not self.unsettled(), self.unsettled()
 
-    def unsettled(self) -> list[str]:
-        """Who still owes what."""
-        left = []
-        for number, node in self.nodes.items():
-            owed = {
-                "hints": sum(summary.records for summary in node.hints.ledger.summaries()),
-                "exchanges": node.anti_entropy.pending,
-                "incomplete": len(node.completeness.incomplete),
-                "operations": len(node.coordinator.operations),
-                "unreachable": len(self.nodes) - 1 - len(node.view.usable),
-            }
-            left += [f"n{number}: {count} {what}" for what, count in owed.items() if count]
-        return left
-
-    async def check(self) -> None:
-        """Every invariant that a running node can check of itself."""
-        self.network.check()
-        for node in self.nodes.values():
-            node.coordinator.check()
-            node.wheel.check()
-            node.peers.check()
-            node.pump.check()
-            node.engine.check()
-            node.leases.epochs.check()
-            node.leases.clock.check()
-            node.anti_entropy.check()
-            node.hints.ledger.check((await tree_of(node, HINTS_TREE)).items())
-
     # -- its clients
 
     async def client(self, node: NodeId) -> RawClient:
@@ -357,46 +326,6 @@ class MemoryCluster:
         made = await client.admin("bucket.create", properties=wanted.to_wire())
         client.close()
         return BucketProperties.from_wire(made)
-
-    # -- looking inside
-
-    def walk(self, bucket: BucketProperties, key: Key) -> tuple[NodeId, ...]:
-        """Who holds the key by right, and then who stands in for them."""
-        ring = next(node.view.ring for node in self.nodes.values() if node.view.ring is not None)
-        token = int.from_bytes(storage_key(bucket.id, encode_key(key))[:8], "big")
-        return ring.walk(ring.partition_of(Token(token)))
-
-    def primaries(self, bucket: BucketProperties, key: Key) -> tuple[NodeId, ...]:
-        """Who holds the key by right."""
-        return self.walk(bucket, key)[: bucket.n]
-
-    def key_of(self, bucket: BucketProperties, *nodes: NodeId, stem: str = "key") -> str:
-        """A key whose primaries begin with these nodes."""
-        return next(
-            f"{stem}{number}"
-            for number in range(10_000)
-            if self.primaries(bucket, f"{stem}{number}")[: len(nodes)] == nodes
-        )
-
-    async def record(self, node: NodeId, bucket: BucketProperties, key: Key) -> bytes | None:
-        """What a node's own replica holds of a key."""
-        return await read_value(self.nodes[node].engine, TreeId(bucket.id), storage_key(bucket.id, encode_key(key)))
-
-    async def hints(self, node: NodeId) -> dict[bytes, bytes]:
-        """All hints a node keeps."""
-        return await tree_of(self.nodes[node], HINTS_TREE)
-
-    async def assert_replicas_equal(self, bucket: BucketProperties) -> None:
-        """Every primary of every key holds the same bytes; nobody else holds any."""
-        trees = {number: await tree_of(node, TreeId(bucket.id)) for number, node in self.nodes.items()}
-        ring = next(node.view.ring for node in self.nodes.values() if node.view.ring is not None)
-        for key in sorted(set().union(*trees.values())):
-            owners = ring.primaries(ring.partition_of(Token(int.from_bytes(key[:8], "big"))), bucket.n)
-            held = {number: tree.get(key) for number, tree in trees.items()}
-            lines = [f"n{number}: {describe(data) if data else None}" for number, data in held.items()]
-            story = "\n".join([f"{key!r} of {owners}", *lines])
-            assert len({held[owner] for owner in owners}) == 1, story
-            assert all(held[number] is None for number in held if number not in owners), story
 
 
 @asynccontextmanager
@@ -425,6 +354,7 @@ async def memory_cluster(
         await cluster.found()
         yield cluster
         await cluster.check()
+        await cluster.stop_twins()
         await cluster.stop(*cluster.nodes)
         nursery.cancel_scope.cancel()
 
@@ -434,6 +364,11 @@ def host_of(node: NodeId) -> str:
     return f"host-{node}"
 
 
-async def _cancel_when(event: trio.Event, scope: trio.CancelScope) -> None:
-    await event.wait()
-    scope.cancel()
+def twin_of(node: NodeId) -> str:
+    """The host of a second process of a node."""
+    return f"twin-{node}"
+
+
+def listen_at(host: str) -> ListenConfig:
+    """The ports of a node."""
+    return ListenConfig(client=Address(host, 1), peer=Address(host, 2), http=Address(host, 3))

@@ -102,7 +102,8 @@ class MemoryExecutor:
 
     def __init__(self, life: Life, latency_s: Latency | None = None) -> None:
         self._life = life
-        self._latency_s = latency_s
+        self.latency_s: Latency | None = latency_s
+        """May be changed while it works."""
         self._queue: deque[_Item[object]] = deque()
         self._working = False
 
@@ -112,10 +113,10 @@ class MemoryExecutor:
         if self._working:
             return
         self._working = True
-        if self._latency_s is None:
+        if self.latency_s is None:
             self._life.soon(self._turn)
         else:
-            self._life.nursery.start_soon(self._work_slowly, self._latency_s)
+            self._life.nursery.start_soon(self._work_slowly)
 
     def call_soon(self, callback: Callback) -> None:
         """As `storage.executor.Executor`."""
@@ -138,10 +139,10 @@ class MemoryExecutor:
         else:
             self._working = False
 
-    async def _work_slowly(self, latency_s: Latency) -> None:
+    async def _work_slowly(self) -> None:
         own_tasks(self._life.owner)  # whoever asked for the work
         while self._queue:
-            await trio.sleep(latency_s())
+            await trio.sleep(self.latency_s() if self.latency_s is not None else 0)
             if not self._life.alive:
                 return
             self._one()

@@ -18,34 +18,16 @@ import errno
 import os
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from random import Random
 
 from leafdb.errors import StoreLocked
 from leafdb.vfs.base import parent_of
+from leafdb.vfs.memory_faults import LOSE, MISDIRECT, MISDIRECTED_BY_BYTES, Fault
 from leafdb.vfs.memory_node import Directory, MemoryNode
 
+__all__ = ["Fault", "MemoryFile", "MemoryFileSystem", "MemoryLock"]
+
 _ROOM = 1 << 40
-
-
-@dataclass(slots=True)
-class Fault:
-    """Make the calls of one kind fail: the `at`-th from now (1 is the next), and `count` of them."""
-
-    kind: str
-    at: int = 1
-    error: int = errno.EIO
-    count: int = 1
-    path_prefix: str = ""
-    short: bool = False
-    """Half of the data is written before the error."""
-    seen: int = field(default=0, init=False)
-
-    def strikes(self, kind: str, path: str) -> bool:
-        if kind != self.kind or not path.startswith(self.path_prefix):
-            return False
-        self.seen += 1
-        return self.at <= self.seen < self.at + self.count
 
 
 class MemoryFile:
@@ -81,7 +63,12 @@ class MemoryFile:
             if growth > room:
                 self._node.write(offset, bytes(data[: max(0, len(data) - growth + room)]))
                 raise fs.failure(errno.ENOSPC, self.path)
-            self._node.write(offset, bytes(data))
+            if fs.fault_for(LOSE, self.path) is not None:
+                self._node.write_astray(offset, bytes(data), None)
+            elif fs.fault_for(MISDIRECT, self.path) is not None:
+                self._node.write_astray(offset, bytes(data), max(0, offset - MISDIRECTED_BY_BYTES))
+            else:
+                self._node.write(offset, bytes(data))
         fs.called(kind, self.path)
 
     def read_at(self, offset: int, size: int) -> bytes:
@@ -167,6 +154,7 @@ class MemoryFileSystem:
         """
         chance = rng.choice((0.0, 0.1, 0.5, 0.9, 1.0)) if keep is None else keep
         clone = MemoryFileSystem(quota_bytes=self.quota_bytes)
+        clone.cold = self.cold
         with self.guard:
             nodes: dict[int, MemoryNode] = {}
             clone._directories = {"": self._directories[""].after_cut(rng, chance, nodes)}
@@ -179,6 +167,36 @@ class MemoryFileSystem:
     def flip(self, path: str, offset: int, mask: int = 1) -> None:
         """Rot: change bits of a durable byte."""
         self._node(path).flip(offset, mask)
+
+    def flip_random(self, rng: Random, wanted: Callable[[str], bool] = lambda _: True) -> tuple[str, int] | None:
+        """Rot somewhere in the files whose paths are `wanted`; (path, offset), None when they hold nothing."""
+        paths = [path for path in self.paths() if wanted(path) and self._node(path).durable_bytes]
+        if not paths:
+            return None
+        path = rng.choice(paths)
+        offset = rng.randrange(self._node(path).durable_bytes)
+        self.flip(path, offset, 1 << rng.randrange(8))
+        return path, offset
+
+    def evict(self) -> None:
+        """The page cache is needed for something else: from now on reads show what the platter has, and what is still
+        to be written. Without faults that changes nothing."""
+        with self.guard:
+            for path in self.paths():
+                self._node(path).evict()
+
+    def copy(self) -> MemoryFileSystem:
+        """Another disk with the same content, as this process sees it and as if all of it were synced."""
+        return self.power_cut(Random(0), keep=1.0)
+
+    def paths(self) -> list[str]:
+        """All files, sorted."""
+        return sorted(
+            f"{directory}/{name}" if directory else name
+            for directory, held in self._directories.items()
+            for name in held.names
+            if (f"{directory}/{name}" if directory else name) not in self._directories
+        )
 
     def used_bytes(self) -> int:
         nodes = {id(node): node for directory in self._directories.values() for node in directory.names.values()}

@@ -33,6 +33,26 @@ class MemoryNode:
             _put(self.content, offset, data)
             self._pending.append((offset, data))
 
+    def write_astray(self, offset: int, data: bytes, landed: int | None) -> None:
+        """A write that reads show, and that the platter gets at `landed`, or nowhere; the file's size is right."""
+        _put(self.content, offset, data)
+        if landed is not None:
+            self._pending.append((landed, data))
+        self._pending.append((_TRUNCATE, len(self.content).to_bytes(8, "big")))
+
+    def evict(self) -> None:
+        """Forget what only the cache knows."""
+        content = bytearray(self._durable)
+        for change in self._pending:
+            _apply(content, change)
+        content.extend(bytes(max(0, len(self.content) - len(content))))
+        self.content = content
+
+    @property
+    def durable_bytes(self) -> int:
+        """How many bytes the platter has of both views."""
+        return min(len(self._durable), len(self.content))
+
     def truncate(self, size: int) -> None:
         change = (_TRUNCATE, size.to_bytes(8, "big"))
         _apply(self.content, change)

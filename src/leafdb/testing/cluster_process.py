@@ -1,0 +1,113 @@
+"""One run of a node on a disk that outlives it, from its start to its end, however it ends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
+
+import trio
+
+from leafdb.config import Config
+from leafdb.errors import StorageError
+from leafdb.node.node import Node
+from leafdb.node.world import World
+from leafdb.storage.committer import Waiter
+from leafdb.storage.engine import Engine
+from leafdb.storage.wal_format import WalEntry
+from leafdb.testing.network import MemoryNetwork
+from leafdb.testing.process import Life
+from leafdb.testing.stores import first_of
+from leafdb.testing.virtual_time import current_schedule, may_freeze, own_tasks
+from leafdb.types import Durability, NodeId, TreeId
+from leafdb.vfs.memory import MemoryFileSystem
+
+OnWrite: TypeAlias = Callable[[NodeId, TreeId, bytes, bytes | None], None]
+"""A node has written to its store: node, tree, key, value; None deletes."""
+
+
+class WatchedNode(Node):
+    """A node whose writes to its own store somebody sees."""
+
+    def __init__(self, number: NodeId, config: Config, world: World, secret: bytes, watchers: list[OnWrite]) -> None:
+        super().__init__(config, world, secret)
+        self._number = number
+        self._watchers = watchers
+
+    def _open_engine(self) -> Engine:
+        engine = super()._open_engine()
+        number, watchers, write = self._number, self._watchers, engine.write
+
+        def watched(
+            writes: Sequence[WalEntry], durability: Durability = Durability.ALWAYS, done: Waiter | None = None
+        ) -> int:
+            for watcher in watchers:
+                for tree, key, value in writes:
+                    watcher(number, tree, key, value)
+            return write(writes, durability, done)
+
+        engine.write = watched  # type: ignore[method-assign]
+        return engine
+
+
+class Process:
+    """One run of a node. `host` is where it lives in the network, `disk` what it writes to."""
+
+    def __init__(self, node: Node, life: Life, host: str, disk: MemoryFileSystem) -> None:
+        self.node = node
+        self.life = life
+        self.host = host
+        self.disk = disk
+        self.scope = trio.CancelScope()
+        self.ready = trio.Event()
+        self.drain = trio.Event()
+        self.stop = trio.Event()
+        self.ended = trio.Event()
+        self.failure: StorageError | None = None
+
+    async def run(self, over: Callable[[], None]) -> None:
+        """The whole life; `over` is called when it is, before anybody who waits for that goes on."""
+        own_tasks(self.life.owner)
+        try:
+            with self.scope:
+                await self.node.run(drain=self.drain, stop=self.stop, on_ready=self.ready.set)
+        except StorageError as error:
+            self.failure = error
+        except BaseExceptionGroup as errors:
+            failed, rest = errors.split(StorageError)
+            if rest is not None or failed is None:
+                raise
+            self.failure = first_of(failed)
+        finally:
+            over()
+            if self.failure is None:
+                self.life.finish()
+            else:
+                self.life.end()
+                self.disk.locks.clear()
+            self.ended.set()
+
+    async def started(self) -> Node:
+        """Wait until it serves; raises StorageError when it ends instead."""
+        async with trio.open_nursery() as nursery:
+            for event in (self.ready, self.ended):
+                nursery.start_soon(_cancel_when, event, nursery.cancel_scope)
+        if self.failure is not None:
+            raise self.failure
+        return self.node
+
+    def kill(self, network: MemoryNetwork, *, vanish: bool) -> None:
+        """SIGKILL: from this instant nothing more is written or sent."""
+        self.life.end()
+        engine = getattr(self.node, "engine", None)
+        if engine is not None:
+            engine.close = lambda: None
+        (network.vanish if vanish else network.host_died)(self.host)
+        if may_freeze():
+            current_schedule().thaw(self.life.owner)  # what was stopped must run to its end
+        self.scope.cancel()
+        self.disk.on_call = None
+
+
+async def _cancel_when(event: trio.Event, scope: trio.CancelScope) -> None:
+    await event.wait()
+    scope.cancel()
