@@ -32,6 +32,7 @@ FRESH = "random"
 SEED_BITS = 32
 
 _cluster = pytest.StashKey["Cluster"]()
+_failed = pytest.StashKey[bool]()
 _seed = pytest.StashKey[int]()
 
 
@@ -95,7 +96,8 @@ def pytest_runtest_makereport(
     report = yield
     cluster = item.stash.get(_cluster, None)
     if cluster is not None and report.failed:
-        text = f"{len(cluster.nodes)} nodes, {cluster.time:.3f} s of virtual time, seed {cluster.seed}"
+        item.stash[_failed] = True
+        text = f"nodes: {len(cluster.nodes)}, virtual time: {cluster.time:.3f} s, seed: {cluster.seed}"
         report.sections.append(("leafdb_cluster", f"{text} (the same run again: --leafdb-seed={cluster.seed})"))
     return report
 
@@ -123,6 +125,7 @@ def leafdb_cluster(request: pytest.FixtureRequest, leafdb_seed: int) -> Iterator
     cluster = request.node.stash[_cluster] = Cluster(_marked(request, "nodes", NODES_DEFAULT), leafdb_seed)
     with cluster:
         yield cluster
+        cluster.close(checked=not request.node.stash.get(_failed, False))
 
 
 @pytest.fixture

@@ -65,12 +65,17 @@ class Cluster:
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Check every node and end. After a failure only end: what it left behind is not what failed."""
+        self.close(checked=exc is None)
+
+    def close(self, *, checked: bool = True) -> None:
+        """End, after a check of every node. Not so after a failure: what it left behind is not what failed."""
+        if self._loop.is_over:
+            return
         try:
             if self._world is not None:
                 for node in self.up:
                     self._world.resume(node)  # what stands still cannot end
-                if exc is None:
+                if checked:
                     self._loop.run(self._end)
         finally:
             self._loop.close()

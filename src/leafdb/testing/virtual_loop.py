@@ -44,6 +44,11 @@ class VirtualLoop:
         """Seconds since the start, of virtual time."""
         return float(self._clock.current_time())
 
+    @property
+    def is_over(self) -> bool:
+        """Whether it has ended, by `close` or by what went wrong in it."""
+        return self._ended is not None
+
     def start(self) -> None:
         """Begin; `RuntimeError` where trio runs already."""
         trio.lowlevel.start_guest_run(
@@ -111,8 +116,11 @@ class VirtualLoop:
         if not isinstance(self._ended, outcome.Error):
             return None
         error = self._ended.error
-        if isinstance(error, BaseExceptionGroup) and error.subgroup(KeyboardInterrupt) is not None:
-            return KeyboardInterrupt()
+        while isinstance(error, BaseExceptionGroup):
+            interrupts, _ = error.split(KeyboardInterrupt)
+            if interrupts is None and len(error.exceptions) > 1:
+                break
+            error = (interrupts or error).exceptions[0]  # one that is alone says more without its groups
         return error
 
     @trio.lowlevel.enable_ki_protection

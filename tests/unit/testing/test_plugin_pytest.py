@@ -34,15 +34,21 @@ def test_a_failure_prints_its_seed_and_the_traceback_of_the_test(pytester: pytes
 
         def test_sync(leafdb_cluster):
             assert not leafdb_cluster.nodes
+
+        def test_that_meets_a_bug(leafdb_cluster):
+            async def bug():
+                raise ZeroDivisionError
+            leafdb_cluster.world.processes[1].life.nursery.start_soon(bug)
+            leafdb_cluster.run(trio.sleep, 1)
         """
     )
     result = pytester.runpytest_inprocess("--leafdb-seed=77")
-    result.assert_outcomes(failed=2)
+    result.assert_outcomes(failed=3)  # and no errors at the end of what has failed already
     result.stdout.fnmatch_lines(["leafdb seed: 77", "*assert 77 == 'no such seed'*", "*assert not (1, 2, 3)*"])
-    again = r"^3 nodes, \d+\.\d+ s of virtual time, seed 77 \(the same run again: --leafdb-seed=77\)$"
+    again = r"^nodes: 3, virtual time: \d+\.\d+ s, seed: 77 \(the same run again: --leafdb-seed=77\)$"
     report = result.stdout.str()
-    assert len(re.findall(again, report, re.MULTILINE)) == 2
-    assert "virtual_loop.py" not in report
+    assert len(re.findall(again, report, re.MULTILINE)) == 3
+    assert "virtual_loop.py" not in report.partition("_ test_that_meets_a_bug _")[0]
 
 
 def test_a_seed_may_be_drawn_afresh_and_is_said(pytester: pytest.Pytester) -> None:
