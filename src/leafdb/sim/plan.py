@@ -126,7 +126,7 @@ class Plan:
             seed=seed,
             nodes=nodes,
             troubles=troubles,
-            gap_s=_log_uniform(rng, 0.15, 3.0),
+            gap_s=_log_uniform(rng, 0.1, 2.0),
             lasting_s=_log_uniform(rng, 0.2, 6.0),
             calm_every_s=_log_uniform(rng, 5.0, 30.0),
             calm_s=_log_uniform(rng, 0.5, 4.0),

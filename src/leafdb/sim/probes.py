@@ -86,13 +86,16 @@ STORES: Final = (
     Probe("torn_tail", "recovery cut off the end of a log"),
     Probe("replayed", "recovery replayed a log"),
 )
-CLIENTS: Final = (
-    Probe("unknown_applied", "a write of unknown outcome turned out to have happened"),
-    Probe("unknown_not_applied", "a write of unknown outcome left nothing behind"),
-    Probe("conflict_seen", "a client was shown siblings"),
-    Probe("many_siblings", "a read found ten siblings or more"),
-    Probe("expiry_seen", "a value expired"),
-)
+TOLD: Final = {
+    "a write that a stand-in acknowledged": Probe("fallback_acknowledged", "a stand-in's acknowledgement was counted"),
+    "a write that was refused": Probe("write_refused", "a client was told that a write did not happen"),
+    "a write of unknown outcome": Probe("write_unknown", "a client was not told whether a write happened"),
+    "a write of unknown outcome that was seen": Probe("unknown_seen", "a write of unknown outcome was read later"),
+    "siblings": Probe("conflict_seen", "a client was shown siblings"),
+    "a read of what had been deleted": Probe("deletion_seen", "a read found only deletions, or expired values"),
+}
+"""Facts of the history of the clients."""
+READ: Final = (Probe("many_siblings", "a read found ten siblings or more"),)
 NEMESIS: Final = (
     Probe("settled_amid_load", "the cluster owed nothing for a moment while clients worked"),
     Probe("node_ended_by_itself", "a node stopped because its disk had failed"),
@@ -102,18 +105,21 @@ NEMESIS: Final = (
     Probe("rollback_given_up", "a rolled-back disk was not tried since not everybody had met the newer one"),
 )
 PROBES: Final = (
-    *(counted.probe for counted in COUNTED), *REFUSED.values(), *LOGGED.values(), *STORES, *CLIENTS, *NEMESIS,
+    *(counted.probe for counted in COUNTED), *REFUSED.values(), *LOGGED.values(), *STORES, *TOLD.values(), *READ,
+    *NEMESIS,
 )  # fmt: skip
 """All of tier CLUSTER."""
 
 
-def collect(trace: Trace, ran: Iterable[Node], logs: Captured) -> Mapping[str, int]:
-    """Every probe with how often it was hit, from all runs of all nodes; those of the history are in the trace."""
+def collect(trace: Trace, ran: Iterable[Node], logs: Captured, facts: Mapping[str, int]) -> Mapping[str, int]:
+    """Every probe with how often it was hit, from all runs of all nodes; `facts` are those of the history."""
     for node in ran:
         _of_metrics(trace, node.metrics)
         _of_store(trace, node)
     for event, probe in LOGGED.items():
         trace.probe(probe.name, logs.events[event])
+    for fact, probe in TOLD.items():
+        trace.probe(probe.name, facts.get(fact, 0))
     assert not set(trace.probes) - {probe.name for probe in PROBES}, "a probe that is not declared"
     return {probe.name: trace.probes[probe.name] for probe in PROBES}
 

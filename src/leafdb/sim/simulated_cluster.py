@@ -20,6 +20,7 @@ from leafdb.testing.network import Link, MemoryNetwork
 from leafdb.testing.process import Life, MemoryExecutor
 from leafdb.types import NodeId
 
+SLOWEST_S: Final = 2.0
 SELDOM: Final = 0.02
 """Chance of a call to a disk that takes a hundred times as long as the others, 0.3 s at most."""
 
@@ -69,7 +70,7 @@ class SimulatedCluster(MemoryCluster):
     def _disk_latency_s(self, node: NodeId) -> float:
         rng, mean_s = self._disk_rng, self.plan.disk_latency_s
         drawn_s = rng.expovariate(1 / mean_s) if rng.random() >= SELDOM else min(0.3, 100 * mean_s)
-        return drawn_s * self.slowness[node]
+        return min(SLOWEST_S, drawn_s * self.slowness[node])
 
 
 def plan_link(plan: Plan) -> Link | None:

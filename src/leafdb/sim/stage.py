@@ -51,6 +51,8 @@ class Stage:
         """Of each node's store, as of its last start."""
         self.replaced = 0
         """How often a node was given a new disk."""
+        self.stores_lost = 0
+        """The most stores that lost something between two moments at which nobody owed anybody anything."""
         self._claims: dict[NodeId, None] = {}
         self._destroyed: dict[NodeId, None] = {}
 
@@ -107,6 +109,7 @@ class Stage:
         """The node's store may have lost something."""
         assert node in self._destroyed or len(self._destroyed) < self.plan.bucket.w - 1
         self._destroyed[node] = None
+        self.stores_lost = max(self.stores_lost, len(self._destroyed))
 
     def settled(self) -> None:
         """Nobody owes anybody anything: what was acknowledged is where it belongs."""
