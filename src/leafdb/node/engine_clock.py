@@ -1,4 +1,5 @@
-"""The engine and the loop: what it wants done "soon" is done at the end of the present batch of requests."""
+"""The engine and the loop: what it wants done "soon" is done at the end of the present batch of requests, and what it
+does by the clock is done every few milliseconds while there is anything to do, and about once a second otherwise."""
 
 from __future__ import annotations
 
@@ -14,6 +15,8 @@ from leafdb.transport.pump import Pump
 T = TypeVar("T")
 
 TICK_S: Final = 0.02
+IDLE_S: Final = 0.2
+"""An engine that wants nothing for longer is left alone until it does, or until it is given something."""
 
 
 class _Soon:
@@ -34,6 +37,8 @@ class BatchEndExecutor:
     def __init__(self, executor: Executor, pump: Pump) -> None:
         self._executor = executor
         self._pump = pump
+        self.idle: trio.Event | None = None
+        """Of who waits until the engine has something to do."""
 
     def submit(self, work: Callable[[], T], done: Callable[[T | BaseException], None]) -> None:
         """As the executor."""
@@ -41,6 +46,9 @@ class BatchEndExecutor:
 
     def call_soon(self, callback: Callback) -> None:
         """Call at the end of the present batch, or in the scheduler's next pass."""
+        if self.idle is not None:
+            self.idle.set()
+            self.idle = None
         self._pump.at_batch_end(_Soon(callback))
 
     def drain(self) -> None:
@@ -52,8 +60,14 @@ class BatchEndExecutor:
         self._executor.close()
 
 
-async def drive_engine(engine: Engine, now: Callable[[], float]) -> None:
+async def drive_engine(engine: Engine, executor: BatchEndExecutor, now: Callable[[], float]) -> None:
     """Give the engine its time: periodic syncs, the look at the disk's room, jobs to be given again."""
     while True:
         engine.on_time(now())
         await trio.sleep(TICK_S)
+        wait_s = engine.deadline() - now()
+        if wait_s > IDLE_S:
+            idle = executor.idle = trio.Event()
+            with trio.move_on_after(wait_s):
+                await idle.wait()
+            executor.idle = None

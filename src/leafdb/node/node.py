@@ -112,7 +112,7 @@ class Node:
             await nursery.start(self.pump.run)
             self.engine = self._open_engine()
             try:
-                nursery.start_soon(drive_engine, self.engine, world.now, name="engine clock")
+                nursery.start_soon(drive_engine, self.engine, self._batch_end, world.now, name="engine clock")
                 await self._build()
                 await self._serve(nursery, drain, stop, on_ready)
             except BaseException:
@@ -129,6 +129,7 @@ class Node:
 
     def _open_engine(self) -> Engine:
         config = self.config.storage
+        self._batch_end = BatchEndExecutor(self.world.log_executor, self.pump)
         return Engine.open(
             self.world.fs,
             config=EngineConfig(
@@ -137,7 +138,7 @@ class Node:
                 wal_sync_interval_ms=max(1, int(config.wal_sync_interval_s * 1000)),
                 store_id=self.world.random_bytes(16),
             ),
-            log_executor=BatchEndExecutor(self.world.log_executor, self.pump),
+            log_executor=self._batch_end,
             read_executor=self.world.read_executor,
             jobs=self.world.jobs,
             now_s=self.world.now,
@@ -230,8 +231,9 @@ class Node:
             metrics=self.metrics, now=self.world.now, now_ms=self.world.now_ms,
         )  # fmt: skip
         service = ReplicaService(
-            view=view, replica=self.replica, hints=self.hints, completeness=self.completeness, catch_up=self.catch_up
-        )
+            view=view, replica=self.replica, hints=self.hints, completeness=self.completeness, catch_up=self.catch_up,
+            now=self.world.now,
+        )  # fmt: skip
         self.scans = ScanDriver(self.coordinator, self.engine, self.peers)
         self.admin = Admin(
             self,

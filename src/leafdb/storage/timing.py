@@ -16,6 +16,8 @@ from leafdb.vfs.base import FileSystem
 
 WATERMARK_INTERVAL_S: Final = 0.1
 """What a fast disk takes in so much time must be small beside the room that is kept."""
+WATERMARK_IDLE_S: Final = 1.0
+"""While nothing is written; the first write after that looks at once."""
 
 
 class Timing:
@@ -35,7 +37,8 @@ class Timing:
         self._pressure = pressure
         self._maintenance = maintenance
         self._sync_due_s: float | None = None
-        self._watermark_due_s: float | None = None
+        self._looked_s: float | None = None
+        self._looked_lsn = 0
 
     def on_time(self, now_s: float) -> None:
         """Do what is due. OSError when the file system cannot even say how full it is."""
@@ -46,8 +49,9 @@ class Timing:
         elif now_s >= self._sync_due_s:
             self._sync_due_s = None
             self._committer.sync_soon()
-        if self._watermark_due_s is None or now_s >= self._watermark_due_s:
-            self._watermark_due_s = now_s + WATERMARK_INTERVAL_S
+        if self._looked_s is None or now_s >= self._watermark_due_s(self._looked_s):
+            self._looked_s = now_s
+            self._looked_lsn = self._committer.next_lsn
             self._pressure.observe_free(self._fs.free_bytes(), self._owed_bytes())
         self._maintenance.on_time(now_s)
 
@@ -56,8 +60,12 @@ class Timing:
         frozen = sum(memtable.bytes_used for memtable in self._maintenance.frozen)
         return self._committer.segment_bytes + frozen
 
+    def _watermark_due_s(self, looked_s: float) -> float:
+        idle = self._committer.next_lsn == self._looked_lsn
+        return looked_s + (WATERMARK_IDLE_S if idle else WATERMARK_INTERVAL_S)
+
     def deadline(self, now_s: float) -> float:
-        due = [now_s if self._watermark_due_s is None else self._watermark_due_s]
+        due = [now_s if self._looked_s is None else self._watermark_due_s(self._looked_s)]
         if self._sync_due_s is not None:
             due.append(self._sync_due_s)
         elif self._committer.unsynced:
