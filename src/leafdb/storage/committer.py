@@ -69,6 +69,7 @@ class Committer:
         next_lsn: int,
         batch_bytes_max: int,
         auto_commit: bool,
+        lost_before: Callable[[], BaseException | None],
         on_sealed: Callable[[int], None],
         on_failure: Callable[[StoreFailed], None],
     ) -> None:
@@ -76,6 +77,7 @@ class Committer:
         self._writer = writer
         self._batch_bytes_max = batch_bytes_max
         self._auto_commit = auto_commit
+        self._lost_before = lost_before  # what ended the work on the log thread that `precede` speaks of
         self._on_sealed = on_sealed
         self._on_failure = on_failure
         self._in_flight: deque[Batch] = deque()
@@ -189,8 +191,11 @@ class Committer:
 
     def finish(self) -> None:
         """Commit and sync all there is, on this thread; for closing. Every waiter is answered on return."""
+        self._executor.drain()  # manifest edits, too: what is committed last may be for a tree that one of them makes
         while self._in_flight and self._failure is None:
             self._executor.drain()  # each time: settling one batch may have handed over the next
+            if not self._in_flight:
+                break  # an executor without threads has settled it inside the drain
             batch = self._in_flight[0]
             assert batch.outcome is not False, "a batch is answered for that nobody has written"
             self._settle(batch, batch.outcome if isinstance(batch.outcome, BaseException) else None)
@@ -244,6 +249,7 @@ class Committer:
 
     def _commit(self, batch: Batch) -> None:
         """On the log thread, or on the loop while that has nothing to do."""
+        self._lost = self._lost or self._lost_before()
         if self._lost is not None:
             raise self._lost
         writer = self._writer

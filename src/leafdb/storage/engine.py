@@ -18,7 +18,6 @@ from dataclasses import replace
 
 from leafdb.errors import StorageError, StoreFailed
 from leafdb.storage.committer import Committer, Waiter
-from leafdb.storage.compaction_picker import PickerLimits
 from leafdb.storage.executor import Callback, Executor
 from leafdb.storage.identity import Identity, write_identity
 from leafdb.storage.job_runner import JobRunner
@@ -72,6 +71,7 @@ class Engine:
             next_lsn=parts.next_lsn,
             batch_bytes_max=config.wal_batch_bytes_max,
             auto_commit=config.auto_commit,
+            lost_before=lambda: parts.manifest.lost,
             on_sealed=lambda lsn: self._maintenance.sealed(lsn),
             on_failure=self._fail,
         )
@@ -93,7 +93,7 @@ class Engine:
             jobs,
             frozen=reversed(parts.frozen),
             sealed_lsn=parts.next_lsn - 1,
-            limits=PickerLimits(),
+            limits=config.compaction,
             now_s=now_s,
             on_failure=self._part_failed,
             on_change=self._changed,

@@ -126,13 +126,15 @@ def _judge_damage(data: bytes, offset: int, number: int, index: int, path: str) 
 
 
 class ManifestWriter:
-    """Writes the manifest in use. One thread at a time; after an error it must not be used again."""
+    """Writes the manifest in use. One thread at a time. The first error is final: later edits may be queued behind the
+    one that failed, and a record after a torn one would make the manifest unreadable."""
 
     def __init__(self, fs: FileSystem, *, bytes_max: int) -> None:
         self._fs = fs
         self._file: File | None = None
         self._bytes_max = bytes_max
         self._index = 0
+        self.lost: BaseException | None = None
         self.number = 0
         self.size = 0
 
@@ -157,7 +159,16 @@ class ManifestWriter:
             self._fs.unlink(manifest_name(old))
 
     def append(self, edit: VersionEdit, version: Version) -> None:
-        """Make `edit`, which leads to `version`, durable."""
+        """Make `edit`, which leads to `version`, durable. After an error: the same error, and nothing is written."""
+        if self.lost is not None:
+            raise self.lost
+        try:
+            self._append(edit, version)
+        except BaseException as error:
+            self.lost = error
+            raise
+
+    def _append(self, edit: VersionEdit, version: Version) -> None:
         assert self._file is not None
         if self.size >= self._bytes_max:
             self.start(version)

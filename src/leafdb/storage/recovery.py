@@ -6,7 +6,8 @@ The order matters, because power may go at any point of it, again and again:
 2. Manifest, whole; open every table it names. Write a new manifest that leases file numbers.
 3. Replay the segments that are not flushed, strictly contiguous. The clean mark, if there is one, must fit the end.
 4. Only now, with all of it believed, change anything a second try would miss: cut a torn tail off the last segment,
-   and sync the rest of it, since what was only in the page cache must not be served as durable; remove the clean mark.
+   and write and sync the rest of it again, since what was only in the page cache must not be served as durable; remove
+   the clean mark.
 5. A new segment, for writes to come: old segments are never appended to.
 6. Sweep orphans. Stamp the new boot number. Serve.
 
@@ -40,6 +41,7 @@ from leafdb.vfs.base import FileSystem, Lock
 
 LOCK_PATH = "LOCK"
 TABLES_DIRECTORY = "tables"
+REWRITE_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +106,7 @@ def recover(fs: FileSystem, config: EngineConfig) -> Recovered:
             mark = stamp.read_clean_mark(fs)
             _replay(state, mark)
             _check_mark(state, mark)
-            _settle_tail(state)
+            _settle_tail(state, clean=mark is not None)
             stamp.remove_clean_mark(fs)
             state.writer = WalWriter(fs)
             state.segment += 1
@@ -255,14 +257,20 @@ def _replay_segment(
         state.last_size = scan.end
 
 
-def _settle_tail(state: Recovered) -> None:
-    """Cut what was torn off the last segment and make what was replayed from it durable."""
+def _settle_tail(state: Recovered, *, clean: bool) -> None:
+    """Cut what was torn off the last segment and make what was replayed from it durable.
+
+    It may have been read from the page cache alone, after a sync that failed: another sync would say yes and write
+    nothing. So the bytes are written again, over themselves, unless a clean end vouches for them.
+    """
     if not state.segment:
         return
     file = state.fs.open_append(segment_path(state.segment))
     try:
         if file.size() > state.last_size:
             file.truncate(state.last_size)
+        for offset in range(0, 0 if clean else state.last_size, REWRITE_BYTES):
+            file.write_at(offset, file.read_at(offset, min(REWRITE_BYTES, state.last_size - offset)))
         file.sync()
     finally:
         file.close()

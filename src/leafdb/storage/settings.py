@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from leafdb import limits
+from leafdb.storage.compaction_picker import PickerLimits
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,5 +39,7 @@ class EngineConfig:
     """A longer manifest is replaced by a snapshot."""
     file_number_lease: int = limits.FILE_NUMBER_LEASE
     """File numbers are made durable in blocks of so many before any of them is used."""
+    compaction: PickerLimits = field(default_factory=PickerLimits)
+    """The measures of the levels and of one compaction."""
     store_id: bytes = bytes(16)
     """Sixteen bytes to name the store by, drawn by the owner. Used only when the store is made."""

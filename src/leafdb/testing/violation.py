@@ -51,6 +51,8 @@ class Invariant(StrEnum):
     """The store shows nothing that was not written to it."""
     CORRUPTION_DETECTED = "I32"
     """A damaged byte is an error, never an answer."""
+    SPACE_RECLAIMED = "I33"
+    """What nothing refers to any more leaves the disk, tombstones with nothing under them included."""
     MEMORY_BOUNDED = "I35"
     NO_EXPIRED_WORK = "I37"
     """Nobody executes what its requester has given up."""

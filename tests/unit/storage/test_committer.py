@@ -39,6 +39,7 @@ class Log:
             next_lsn=1,
             batch_bytes_max=batch_bytes_max,
             auto_commit=auto_commit,
+            lost_before=lambda: None,
             on_sealed=self.sealed.append,
             on_failure=self.failures.append,
         )
@@ -233,6 +234,7 @@ def test_finish_never_answers_for_a_batch_that_it_handed_over_itself_and_that_is
     writer.start_segment(2, 1)
     committer = log.committer = Committer(
         apart, writer, next_lsn=1, batch_bytes_max=1 << 20, auto_commit=False,
+        lost_before=lambda: None,
         on_sealed=log.sealed.append, on_failure=log.failures.append,
     )  # fmt: skip
 

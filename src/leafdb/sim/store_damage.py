@@ -1,0 +1,166 @@
+"""Damage to a copy of a store's disk: whatever is done to its bytes, the store gives what was written or an error.
+
+The copy is taken as a kill would leave it, one place of one file is damaged, before the store is opened or while it is
+open, and everything is read, then compacted and read again.
+
+Two kinds of damage cannot be told from a torn write, by any store of this design: damage to the last frame of the log
+and to the last record of the manifest. The first makes the store come back to an earlier prefix, which is allowed here
+as long as it is a prefix; the second to an earlier set of tables, which is allowed as far as the trees concern.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from random import Random
+from typing import Final
+
+from leafdb.errors import StorageError
+from leafdb.sim.store_disk import Hands, Rubbish
+from leafdb.sim.store_machine import Machine
+from leafdb.sim.store_model import Contents, StoreModel, short
+from leafdb.sim.trace import Trace
+from leafdb.storage.settings import EngineConfig
+from leafdb.testing.violation import Invariant, require
+from leafdb.types import TreeId
+from leafdb.vfs.base import read_file
+from leafdb.vfs.memory import MemoryFileSystem
+
+SECTOR_BYTES: Final = 512
+KINDS: Final = ("flip", "zeros", "misdirected", "cut", "swapped")
+OUTCOMES: Final = ("refused", "error", "harmless")
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """What was done to which file."""
+
+    kind: str
+    path: str
+    offset: int
+
+    def __str__(self) -> str:
+        return f"{self.kind} in {self.path} at {self.offset}"
+
+
+def prove_detected(
+    disk: MemoryFileSystem, model: StoreModel, config: EngineConfig, rng: Random, now_s: float
+) -> tuple[Damage, str]:
+    """Damage a copy and read it all. Answers what was done and one of OUTCOMES; Violation for a wrong answer."""
+    copy = disk.power_cut(rng, keep=1.0)
+    copy.quota_bytes = None
+    copy.cold = rng.random() < 0.5
+    alive = rng.random() < 0.4
+    clock = _fixed(now_s)
+    machine: Machine | None = None
+    hands = Hands(copy, Trace(clock), Rubbish())
+    if alive:
+        machine = Machine(hands, config, clock)
+    damage = _damage(copy, rng)
+    if machine is None:
+        try:
+            machine = Machine(hands, config, clock)
+        except StorageError:
+            return damage, "refused"
+    outcome = _read_all(machine, model, damage)
+    if not machine.failures:
+        machine.settle()
+        outcome = max(outcome, _read_all(machine, model, damage), key=("harmless", "error", "refused").index)
+    machine.engine.abandon()
+    return damage, outcome
+
+
+def _fixed(now_s: float) -> Callable[[], float]:
+    return lambda: now_s
+
+
+def _damage(disk: MemoryFileSystem, rng: Random) -> Damage:
+    """Do it to any file that has bytes."""
+    paths = [name for name in disk.list("") if "." not in name and name not in ("LOCK", "wal", "tables")]
+    paths += [f"{directory}/{name}" for directory in ("wal", "tables", "tables") for name in disk.list(directory)]
+    path = rng.choice([path for path in paths if read_file(disk, path)])
+    kind = rng.choice(KINDS)
+    data = read_file(disk, path)
+    at = rng.randrange(len(data))
+    sector = at // SECTOR_BYTES * SECTOR_BYTES
+    file = disk.open_append(path)
+    if kind == "flip":
+        disk.flip(path, at, 1 << rng.randrange(8))
+    elif kind == "zeros":
+        file.write_at(sector, bytes(len(data[sector : sector + SECTOR_BYTES])))
+    elif kind == "misdirected":
+        other = read_file(disk, rng.choice(paths))
+        file.write_at(sector, other[sector : sector + SECTOR_BYTES][: len(data) - sector])
+    elif kind == "swapped":
+        second = rng.randrange(len(data)) // SECTOR_BYTES * SECTOR_BYTES
+        size = min(len(data) - sector, len(data) - second, SECTOR_BYTES)
+        file.write_at(sector, data[second : second + size])
+        file.write_at(second, data[sector : sector + size])
+    else:
+        file.truncate(at)
+    file.close()
+    return Damage(kind, path, at)
+
+
+def _read_all(machine: Machine, model: StoreModel, damage: Damage) -> str:
+    """Read everything by key and in order."""
+    lsn = machine.engine.stats().last_sequence
+    if not damage.path.startswith(("wal/", "MANIFEST")):
+        require(
+            model.written <= lsn,
+            Invariant.CORRUPTION_DETECTED,
+            f"{damage}: the store opens with {lsn} writes of {model.written} and says nothing",
+        )
+    require(lsn <= model.last_lsn, Invariant.NO_PHANTOMS, f"{damage}: {lsn} writes of {model.last_lsn}")
+    outcome = "harmless"
+    for tree_id in machine.engine.trees():
+        lives = model.lives.get(tree_id)
+        if lives is None:
+            require(damage.path.startswith("MANIFEST"), Invariant.NO_PHANTOMS, f"{damage}: tree {tree_id} is back")
+            continue
+        outcomes = [_read_tree(machine, tree_id, model.contents_at(lsn, life)) for life in lives]
+        good = [found for found in outcomes if found[0] != "wrong"]
+        if not good:
+            outcomes[-1][1](damage)
+        if any(found[0] == "error" for found in good):
+            outcome = "error"
+    return outcome
+
+
+def _read_tree(
+    machine: Machine, tree_id: TreeId, expected: Mapping[bytes, bytes]
+) -> tuple[str, Callable[[Damage], None]]:
+    """`harmless`, `error` or `wrong`; and who raises what was wrong."""
+    found: Contents = {}
+    outcome = "harmless"
+    keys = sorted({b"", b"~", *expected})
+    for key in keys:
+        try:
+            value = machine.get(tree_id, key)
+        except StorageError:
+            outcome = "error"
+            continue
+        if value != expected.get(key):
+            return "wrong", _wrong(tree_id, key, value, expected.get(key))
+    try:
+        found = machine.contents(tree_id)
+    except StorageError:
+        return "error", _nothing
+    for key in sorted(found.keys() | expected.keys()):
+        if found.get(key) != expected.get(key):
+            return "wrong", _wrong(tree_id, key, found.get(key), expected.get(key))
+    return outcome, _nothing
+
+
+def _nothing(damage: Damage) -> None:
+    """Nothing was wrong."""
+
+
+def _wrong(tree_id: TreeId, key: bytes, found: bytes | None, expected: bytes | None) -> Callable[[Damage], None]:
+    name = key.decode("ascii", "replace")
+
+    def report(damage: Damage) -> None:
+        message = f"{damage}: {name} of tree {tree_id} reads {short(found)} where {short(expected)} was written"
+        require(False, Invariant.CORRUPTION_DETECTED, message, name)
+
+    return report

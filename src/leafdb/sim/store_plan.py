@@ -1,0 +1,83 @@
+"""What one seed of the store tier is like: constants shrunk so that every limit is met, and which faults are on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from random import Random
+from typing import Final
+
+from leafdb.storage.compaction_picker import PickerLimits
+from leafdb.storage.settings import EngineConfig
+
+FAULTS: Final = (
+    "kill",
+    "power cut",
+    "crash while recovering",
+    "clean close",
+    "sync fails",
+    "write fails",
+    "read fails",
+    "disk full",
+    "damage",
+    "stale blocks",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class StorePlan:
+    """See the module."""
+
+    config: EngineConfig
+    faults: frozenset[str]
+    keys: int
+    value_bytes_max: int
+    trees: int
+    periodic: float
+    """Share of writes acknowledged before the sync."""
+    crash_every: int
+    """Operations between two crashes, about."""
+    diligence: float
+    """Chance that a thing which waits to be done is done after an operation."""
+    cold: float
+    """Chance that the disk answers no read at once, from one opening to the next."""
+
+    @classmethod
+    def draw(cls, rng: Random) -> StorePlan:
+        memtable_bytes = rng.choice((2_000, 4_000, 8_000, 16_000))
+        config = EngineConfig(
+            memtable_bytes=memtable_bytes,
+            frozen_memtables_max=rng.choice((1, 2, 4)),
+            wal_segment_bytes=rng.choice((1_500, 6_000, 1 << 20)),
+            wal_batch_bytes_max=rng.choice((300, 2_000, 1 << 20)),
+            auto_commit=rng.random() < 0.7,
+            level0_slow_tables=6,
+            level0_stop_tables=9,
+            disk_free_bytes_low=4_000,
+            disk_free_bytes_high=8_000,
+            block_cache_bytes=rng.choice((0, 4_000, 1 << 20)),
+            manifest_bytes_max=rng.choice((300, 1_000, 10_000)),
+            file_number_lease=rng.choice((1, 4, 20)),
+            store_id=rng.randbytes(16),
+            compaction=rng.choice(
+                (
+                    PickerLimits(level0_tables=3),
+                    PickerLimits(
+                        level0_tables=2, level1_bytes=4_000, fanout=2, table_bytes=2_000, job_bytes_max=12_000
+                    ),
+                )
+            ),
+        )
+        faults = {name for name in FAULTS if rng.random() < 0.6}
+        if not faults & {"kill", "power cut"}:
+            faults.add(rng.choice(("kill", "power cut")))
+        return cls(
+            config=config,
+            faults=frozenset(faults),
+            keys=rng.choice((8, 40, 150)),
+            value_bytes_max=rng.choice((40, 250, 900)),
+            trees=rng.choice((1, 2, 4)),
+            periodic=rng.choice((0.0, 0.3, 0.8)),
+            crash_every=rng.choice((15, 60, 200)),
+            diligence=rng.choice((0.1, 0.3, 0.7)),
+            cold=rng.choice((0.0, 0.5)),
+        )

@@ -1,0 +1,77 @@
+"""A call that failed is never followed by one that makes it worse, and what a failed sync left is not believed.
+
+Found by the store tier of the simulation (`leafdb sim run --tier store`); each was a store that could not be opened any
+more, or one that lost what it had acknowledged.
+"""
+
+from __future__ import annotations
+
+import errno
+from random import Random
+
+from leafdb.types import Durability, TreeId
+from leafdb.vfs.memory import Fault
+from support.store import TREE, Store
+
+OTHER = TreeId(301)
+
+
+def test_an_edit_queued_behind_one_that_failed_is_not_written_after_its_torn_record() -> None:
+    store = Store()
+    store.engine.create_tree(TREE)
+    store.settle()
+    store.fs.faults.append(Fault("append", error=errno.ENOSPC, path_prefix="MANIFEST", short=True))
+    store.engine.create_tree(OTHER)
+    store.engine.drop_tree(OTHER)
+    store.settle()
+    assert store.failures
+    store.close()
+    assert TREE in Store(store.fs).engine.trees()
+
+
+def test_writes_to_a_tree_whose_creation_failed_do_not_reach_the_log() -> None:
+    store = Store()
+    store.engine.create_tree(TREE)
+    store.settle()
+    store.fs.faults.append(Fault("sync", path_prefix="MANIFEST"))
+    store.engine.create_tree(OTHER)
+    outcome: list[object] = []
+    store.engine.write([(TREE, b"k", b"v"), (OTHER, b"k", b"v")], Durability.ALWAYS, outcome.append)
+    store.engine.flush_batch()
+    store.settle()
+    assert store.failures
+    assert outcome[0] is not None
+    store.close()
+    after = Store(store.fs.power_cut(Random(1), keep=0.0))
+    assert after.engine.trees() == [TREE]
+    assert after.get(b"k") is None, "half of a write"
+
+
+def test_what_a_store_shows_after_a_failed_sync_and_a_restart_survives_a_power_cut() -> None:
+    store = Store()
+    store.engine.create_tree(TREE)
+    store.settle()
+    store.fs.faults.append(Fault("sync", path_prefix="wal"))
+    outcome = store.put(b"k", b"v")
+    store.settle()
+    assert outcome[0] is not None
+    store.close()
+
+    second = Store(store.fs)  # finds the write in the page cache, which no sync will ever write out
+    shown = second.get(b"k")
+    second.put(b"later", b"v")
+    second.settle()
+    third = Store(store.fs.power_cut(Random(1), keep=0.0))
+    assert third.get(b"k") == shown
+    assert third.get(b"later") == b"v"
+
+
+def test_a_close_makes_trees_durable_before_the_writes_that_are_in_them() -> None:
+    store = Store()
+    store.engine.create_tree(TREE)
+    outcome = store.put(b"k", b"v")
+    store.close()
+    assert outcome == [None]
+    after = Store(store.fs.power_cut(Random(1), keep=0.0))
+    assert after.engine.recovery.clean
+    assert after.get(b"k") == b"v"
