@@ -135,11 +135,16 @@ class History:
         sure = self.quorum if primaries is None else min(primaries, self.n)
         if sure < 1:
             return Known(EMPTY, 0, 0, now_ms)
-        meets = self.n - sure + 1
+        meets = max(self.n - sure, self.stores_lost) + 1
+        if meets > self.n:
+            return Known(EMPTY, 0, 0, now_ms)
         return Known(of_key.floors[meets], of_key.stamps[meets], sure, now_ms)
 
-    def read(self, key: str, known: Known | None, answer: Answer) -> CausalClock:
-        """A read has ended; `known` is what `begin_read` said, or None when it promised nothing. Its clock."""
+    def read(self, key: str, known: Known | None, answer: Answer, *, held: bool = True) -> CausalClock:
+        """A read has ended; `known` is what `begin_read` said, or None when it promised nothing. Its clock.
+
+        `held`: what it shows is held by as many primaries as it asked, as that of a get is, and not that of a scan.
+        """
         self.reads += 1
         of_key = self.of_key(key)
         clock = clock_of(answer.context)
@@ -150,8 +155,9 @@ class History:
         if self.conflict is Conflict.LWW:
             self._check_lww(of_key, key, known, clock, seen)
         if known is not None and known.primaries:
-            self._check_quorum(of_key, key, known, clock, seen)
+            self._check_quorum(of_key, key, known, clock, seen, held=held)
         self.facts["siblings"] += len(seen) > 1
+        self.facts["expired"] += not seen and bool(of_key.acked) and of_key.acked[-1].ttl_ms > 0
         self.facts["a read of what had been deleted"] += not seen and bool(clock)
         self.log.append(("get", key, ",".join(sorted(str(each.value) for each in seen))))
         return clock
@@ -204,7 +210,9 @@ class History:
             if not seen and not of_key.spoiled:
                 require(not known.clock, Invariant.NOTHING_LOST, "a value that nobody deleted is not there", key)
 
-    def _check_quorum(self, of_key: KeyHistory, key: str, known: Known, clock: CausalClock, seen: list[Seen]) -> None:
+    def _check_quorum(
+        self, of_key: KeyHistory, key: str, known: Known, clock: CausalClock, seen: list[Seen], *, held: bool
+    ) -> None:
         if not clock.descends(known.clock):
             lost = CausalClock.from_dots(
                 dot for dot in (*known.clock.vector.items(), *known.clock.cloud) if not clock.covers(dot)
@@ -215,7 +223,7 @@ class History:
                 f"before it began: {clock!r}",
                 key,
             )
-        for level in range(1, known.primaries + 1):
+        for level in range(1, known.primaries + 1) if held else ():
             of_key.floors[level] = of_key.floors[level].merge(clock)
             if seen:
                 of_key.stamps[level] = max(of_key.stamps[level], seen[0].stamp_ms)

@@ -1,0 +1,316 @@
+"""Clients that record what they do and what they are told: real ones, and direct ones that hide nothing.
+
+`RealClient` is leafdb's own asynchronous client, with its connections, routing and retries, over streams in memory.
+`DirectClient` speaks the wire's plain requests to one node of its choice: local reads, requests that are forwarded or
+coordinated by a stand-in, operation ids sent twice. Both take and give contexts in their sealed form, so that what was
+read through one is written over through the other.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from random import Random
+from typing import Final, NamedTuple, TypedDict
+
+import trio
+
+from leafdb.client.async_bucket import AsyncLwwBucket, AsyncSiblingBucket
+from leafdb.client.async_client import AsyncClient
+from leafdb.client.connect import async_client_over
+from leafdb.client.context import BLIND, Blind, Context, tag_of, tag_prefix
+from leafdb.client.results import Failed, Put, Written
+from leafdb.client.url import Address
+from leafdb.errors import LeafdbError
+from leafdb.model.clock import EMPTY
+from leafdb.sim.recorder import NotConnected, ReadHow, Reading, Recorder, WriteHow
+from leafdb.sim.setting import Setting, encoded, key_of
+from leafdb.testing.cluster import CLIENT_HOST, host_of
+from leafdb.testing.history_values import Answer, Write
+from leafdb.testing.raw_client import RawClient, Severed
+from leafdb.testing.real_client import dialler
+from leafdb.types import NodeId
+from leafdb.wire.requests import PutReply
+
+CONNECT_S_MAX: Final = 1.0
+READ: Final = ReadHow()
+WRITE: Final = WriteHow()
+_OP_ID_BITS: Final = 128
+
+
+class Counts(TypedDict):
+    """What writes of all handles take."""
+
+    w: int | None
+    pw: int | None
+    dw: int | None
+    sloppy: bool | None
+    timeout: float
+
+
+class Sent(NamedTuple):
+    """A direct write that has ended: the context it was sent with, and the one it was given if it was acknowledged."""
+
+    write: Write
+    after: bytes | None
+    context: bytes | None
+
+
+class ChosenIds(Random):
+    """Chance for one client, whose operation ids are those of the history."""
+
+    def __init__(self, seed: str) -> None:
+        super().__init__(seed)
+        self._chosen: deque[bytes] = deque()
+
+    def choose(self, *op_ids: bytes) -> None:
+        """The ids of the operations that come next."""
+        self._chosen.extend(op_ids)
+
+    def choose_now(self, op_id: bytes) -> None:
+        """The id of the operation that begins at once, before any other."""
+        self._chosen.appendleft(op_id)
+
+    def withdraw(self, op_id: bytes) -> bool:
+        """An operation has ended: whether it never came so far as to take its id."""
+        if op_id not in self._chosen:
+            return False
+        self._chosen.remove(op_id)
+        return True
+
+    def getrandbits(self, k: int, /) -> int:
+        """As ever; but 128 bits are an operation id."""
+        if k == _OP_ID_BITS and self._chosen:
+            return int.from_bytes(self._chosen.popleft(), "big")
+        return super().getrandbits(k)
+
+
+class RealClient(Recorder):
+    """Made by `real_client`."""
+
+    def __init__(self, setting: Setting, name: str, db: AsyncClient, ids: ChosenIds) -> None:
+        super().__init__(setting, name)
+        self.db = db
+        self._ids = ids
+        self._prefix = tag_prefix(setting.bucket.name)
+        self._batch = trio.Lock()
+        self.handle: AsyncSiblingBucket[bytes] | AsyncLwwBucket[bytes]
+        self.handle = db.lww_bucket(setting.bucket.name) if setting.lww else db.bucket(setting.bucket.name)
+
+    async def get(self, key: str, how: ReadHow = READ) -> Reading | None:
+        """Read a key."""
+        return await self.read(self.begin_read(key, how), partial(self._get, key, how))
+
+    async def put(
+        self, key: str, context: bytes | None, how: WriteHow = WRITE, *, delete: bool = False
+    ) -> bytes | None:
+        """Write a value of its own, or delete."""
+        context = None if self.setting.lww else context
+        write = self.begin_write(key, context, how, delete=delete)
+        return await self.write(write, partial(self._put, write, context, how))
+
+    async def get_many(self, keys: Sequence[str], how: ReadHow = READ) -> list[Reading | None]:
+        """Read many keys at once."""
+        begun = [self.begin_read(key, how) for key in keys]
+        answers: Sequence[Answer | Failed]
+        try:
+            answers = await self.handle.get_many(
+                [key_of(key) for key in keys],
+                r=how.r or None,
+                pr=how.pr or None,
+                sloppy=how.sloppy,
+                timeout=how.timeout_s,
+            )
+        except LeafdbError as error:
+            self.tell(f"reads of {len(keys)} keys failed: {self.judged(error, None)}")
+            return [None] * len(keys)
+        found: list[Reading | None] = []
+        for reads, answer in zip(begun, answers, strict=True):
+            if isinstance(answer, Failed):
+                self.tell(f"read failed: {self.judged(answer.error, reads.key)}", reads.key)
+                found.append(None)
+            else:
+                found.append(self.found(reads, answer))
+        return found
+
+    async def put_many(self, puts: Sequence[tuple[str, bytes | None]], how: WriteHow = WRITE) -> list[bytes | None]:
+        """Write many (key, context) at once."""
+        async with self._batch:
+            writes = [self.begin_write(key, None if self.setting.lww else context, how) for key, context in puts]
+            items = [
+                Put(
+                    key_of(write.key),
+                    _value_of(write),
+                    None if self.setting.lww else self._after(write.key, context),
+                    ttl=how.ttl_ms / 1000 or None,
+                )
+                for write, (_, context) in zip(writes, puts, strict=True)
+            ]
+            self._ids.choose(*[write.op_id for write in writes])
+            began = self.setting.tick()
+            try:
+                results = await self.handle.put_many(items, **_counts(how))
+            except trio.Cancelled:
+                for write in writes:
+                    self._not_written(write, None, "cancelled")
+                raise
+            except LeafdbError as error:
+                for write in writes:
+                    self._not_written(write, error)
+                return [None] * len(writes)
+            contexts: list[bytes | None] = []
+            for write, result in zip(writes, results, strict=True):
+                if isinstance(result, Failed):
+                    self._not_written(write, result.error)
+                    contexts.append(None)
+                else:
+                    contexts.append(self.wrote(write, began, result))
+            return contexts
+
+    def _not_written(self, write: Write, error: Exception | None, text: str = "") -> None:
+        unsent = self._ids.withdraw(write.op_id)
+        self.failed(write, NotConnected() if unsent else error, text)
+
+    async def _get(self, key: str, how: ReadHow) -> Answer:
+        handle = self.handle
+        if isinstance(handle, AsyncSiblingBucket):
+            return await handle.get(
+                key_of(key), r=how.r or None, pr=how.pr or None, sloppy=how.sloppy, timeout=how.timeout_s,
+                local=how.local,
+            )  # fmt: skip
+        # The plain get of this kind shows the value and no context; one of many shows both.
+        (answer,) = await handle.get_many(
+            [key_of(key)], r=how.r or None, pr=how.pr or None, sloppy=how.sloppy, timeout=how.timeout_s,
+            local=how.local,
+        )  # fmt: skip
+        if isinstance(answer, Failed):
+            raise answer.error
+        return answer
+
+    async def _put(self, write: Write, context: bytes | None, how: WriteHow) -> Written:
+        handle, key = self.handle, key_of(write.key)
+        ttl = how.ttl_ms / 1000 or None
+        self._ids.choose_now(write.op_id)
+        if isinstance(handle, AsyncLwwBucket):
+            if write.value is None:
+                return await handle.delete(key, **_counts(how))
+            return await handle.put(key, write.value, ttl=ttl, **_counts(how))
+        after = self._after(write.key, context)
+        if write.value is None:
+            return await handle.delete(key, after=after, **_counts(how))
+        return await handle.put(key, write.value, after=after, ttl=ttl, **_counts(how))
+
+    def _after(self, key: str, context: bytes | None) -> Context | Blind:
+        return BLIND if context is None else Context(tag_of(self._prefix, encoded(key)), context)
+
+
+@asynccontextmanager
+async def real_client(setting: Setting, name: str, rng: Random) -> AsyncIterator[RealClient]:
+    """A client that knows some of the nodes' addresses; which, and how it routes, is drawn."""
+    nodes = setting.nodes
+    via = rng.sample(nodes, rng.randint(1, len(nodes)))
+    ids = ChosenIds(f"{setting.plan.seed}/{name}")
+    async with async_client_over(
+        [Address(host_of(node), 1) for node in via],
+        dial=dialler(setting.cluster.network, CLIENT_HOST),
+        routing=rng.choice(("ring", "ring", "listed")),
+        rng=ids,
+    ) as db:
+        yield RealClient(setting, name, db, ids)
+
+
+class DirectClient(Recorder):
+    """Speaks to nodes of its choice, over a connection to each."""
+
+    def __init__(self, setting: Setting, name: str) -> None:
+        super().__init__(setting, name)
+        self._connections: dict[NodeId, RawClient] = {}
+
+    async def get(self, node: NodeId, key: str, how: ReadHow = READ) -> Reading | None:
+        """Read through a node, or with `local` from its own store only."""
+        before = self.setting.local.get((node, key), EMPTY)
+        reading = await self.read(
+            self.begin_read(key, how, via=f" through n{node}"), partial(self._get, node, key, how)
+        )
+        if reading is not None and how.local:
+            self.check_local(node, key, before, reading)
+        return reading
+
+    async def put(
+        self, node: NodeId, key: str, context: bytes | None, how: WriteHow = WRITE, *, delete: bool = False
+    ) -> Sent:
+        """Write a value of its own through a node, or delete."""
+        context = None if self.setting.lww else context
+        write = self.begin_write(key, context, how, delete=delete, via=f" through n{node}")
+        return Sent(write, context, await self.write(write, partial(self._put, node, write, context, how)))
+
+    async def put_again(self, node: NodeId, sent: Sent, how: WriteHow = WRITE) -> Sent:
+        """Send the very same write once more, as a client would that keeps operation ids over a crash of its own."""
+        write = sent.write
+        self.setting.history.again(write)
+        self.tell(f"{write.text} is sent once more through n{node}", write.key)
+        return Sent(write, sent.after, await self.write(write, partial(self._put, node, write, sent.after, how)))
+
+    def close(self) -> None:
+        """Hang up everywhere."""
+        for connection in self._connections.values():
+            connection.close()
+
+    async def _get(self, node: NodeId, key: str, how: ReadHow) -> Answer:
+        connection = await self._connected(node)
+        return await connection.get(
+            self.setting.bucket, key_of(key),
+            r=how.r, pr=how.pr, local=how.local, sloppy=how.sloppy, timeout_s=how.timeout_s,
+        )  # fmt: skip
+
+    async def _put(self, node: NodeId, write: Write, context: bytes | None, how: WriteHow) -> PutReply:
+        connection = await self._connected(node)
+        return await connection.put(
+            self.setting.bucket, key_of(write.key), write.value, context,
+            w=how.w, pw=how.pw, dw=how.dw, sloppy=how.sloppy, timeout_s=how.timeout_s,
+            ttl_ms=how.ttl_ms, op_id=write.op_id,
+        )  # fmt: skip
+
+    async def _connected(self, node: NodeId) -> RawClient:
+        connection = self._connections.get(node)
+        if connection is None or connection.closed:
+            with trio.move_on_after(CONNECT_S_MAX):
+                try:
+                    connection = self._connections[node] = await self.setting.cluster.client(node)
+                except Severed:
+                    raise NotConnected from None
+        if connection is None or connection.closed:
+            raise NotConnected
+        return connection
+
+
+def _value_of(write: Write) -> bytes:
+    assert write.value is not None
+    return write.value
+
+
+def _counts(how: WriteHow) -> Counts:
+    """The options of a write that all handles take."""
+    return {
+        "w": how.w or None,
+        "pw": how.pw or None,
+        "dw": how.dw or None,
+        "sloppy": how.sloppy,
+        "timeout": how.timeout_s,
+    }
+
+
+__all__ = [
+    "READ",
+    "WRITE",
+    "DirectClient",
+    "ReadHow",
+    "Reading",
+    "RealClient",
+    "Sent",
+    "Setting",
+    "WriteHow",
+    "real_client",
+]

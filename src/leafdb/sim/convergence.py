@@ -1,0 +1,111 @@
+"""What must hold once everything was mended and nobody owes anybody anything (I2, I6, I12, I15, I35).
+
+Replicas hold the same bytes, of every key what its history allows; reading everything makes nobody repair anything;
+no hint is left, and the nodes' own checks pass. What clients were told all along is judged here too, where it takes the
+whole of it: refused writes, sessions, the names of buckets.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from leafdb.model.record import describe
+from leafdb.node.hint_keeper import HINTS_TREE
+from leafdb.ring.token import storage_key
+from leafdb.sim.clients import DirectClient
+from leafdb.sim.recorder import ReadHow
+from leafdb.sim.setting import Setting, encoded
+from leafdb.testing import linearizability, session_guarantees
+from leafdb.testing.final_record import check_final
+from leafdb.testing.linearizability_models import NameRegistry
+from leafdb.testing.stores import tree_of
+from leafdb.testing.violation import Invariant, require, violated
+from leafdb.types import NodeId, Token, TreeId
+
+REREAD_S: Final = 30.0
+"""The deadline of a read in a cluster where nothing is wrong."""
+
+
+async def check_converged(setting: Setting) -> None:
+    """Raise Violation unless all of it holds; the cluster has been mended and has settled."""
+    history, trace = setting.history, setting.trace
+    records = await _same_everywhere(setting)
+    for key in history.written_keys():
+        check_final(history, key, records.pop(key, None))
+    for key in records:
+        violated(Invariant.NO_PHANTOMS, "the stores hold a key that nobody wrote", key)
+    await _check_hints_and_memory(setting)
+    await _check_quiet(setting)
+    history.check_honest()
+    session_guarantees.check(setting.sessions)
+    _check_names(setting)
+    unknown = [write for write in history.writes.values() if write.outcome == "unknown"]
+    applied = sum(1 for write in unknown if write.dots)
+    trace.probe("unknown_applied", applied)
+    trace.probe("unknown_not_applied", len(unknown) - applied)
+    trace.probe("conflict_seen", history.facts["siblings"])
+    trace.probe("expiry_seen", history.facts["expired"])
+
+
+async def _same_everywhere(setting: Setting) -> dict[str, bytes]:
+    """The record of each key, by name; a stray key by its bytes."""
+    cluster, bucket = setting.cluster, setting.bucket
+    trees = {number: await tree_of(cluster.nodes[number], TreeId(bucket.id)) for number in sorted(cluster.nodes)}
+    ring = next(node.view.ring for node in cluster.nodes.values() if node.view.ring is not None)
+    names = {storage_key(bucket.id, encoded(key)): key for key in setting.history.keys}
+    found: dict[str, bytes] = {}
+    for key in sorted(set().union(*trees.values())):
+        name = names.get(key, key.hex())
+        owners = ring.primaries(ring.partition_of(Token(int.from_bytes(key[:8], "big"))), bucket.n)
+        held = {number: tree.get(key) for number, tree in trees.items()}
+        data = held[owners[0]]
+        strays = [number for number, other in held.items() if other is not None and number not in owners]
+        if data is None or strays or any(held[owner] != data for owner in owners):
+            violated(Invariant.REPLICAS_EQUAL, f"its primaries are {_numbers(owners)}; held by\n{_story(held)}", name)
+        found[name] = data
+    return found
+
+
+def _numbers(nodes: tuple[NodeId, ...]) -> str:
+    return " ".join(f"n{node}" for node in nodes)
+
+
+def _story(held: dict[NodeId, bytes | None]) -> str:
+    return "\n".join(f"n{number}: {describe(data) if data else 'nothing'}" for number, data in held.items())
+
+
+async def _check_hints_and_memory(setting: Setting) -> None:
+    for number, node in sorted(setting.cluster.nodes.items()):
+        left = len(await tree_of(node, HINTS_TREE))
+        require(left == 0, Invariant.HINTS_CONSERVED, f"n{number} keeps {left} hints that nobody waits for")
+        node.memory.read()
+        held, most = node.memory.held_bytes, node.memory.bytes_max
+        require(held <= most, Invariant.MEMORY_BOUNDED, f"n{number} holds {held} bytes of {most}")
+
+
+async def _check_quiet(setting: Setting) -> None:
+    """Every key is read from all its replicas, and nobody has anything to repair."""
+    cluster = setting.cluster
+    reader = DirectClient(setting, "reader")
+    before = _repairs(setting)
+    nodes = sorted(cluster.nodes)
+    for index, key in enumerate(setting.history.written_keys()):
+        how = ReadHow(r=setting.bucket.n, timeout_s=REREAD_S)
+        if await reader.get(nodes[index % len(nodes)], key, how) is None:
+            violated(Invariant.LIVENESS, "a key cannot be read although nothing is wrong", key)
+        if _repairs(setting) != before:
+            violated(Invariant.REPLICAS_EQUAL, "reading a key in a quiet cluster makes it repair something", key)
+    reader.close()
+
+
+def _repairs(setting: Setting) -> int:
+    metrics = [node.metrics for node in setting.cluster.nodes.values()]
+    return sum(each.read_repairs_total + each.write_backs_total for each in metrics)
+
+
+def _check_names(setting: Setting) -> None:
+    """Creating and dropping buckets is linearizable, per name."""
+    report = linearizability.check(setting.names.operations(), NameRegistry())
+    broken = report.violation
+    if broken is not None:
+        violated(Invariant.LINEARIZABLE, f"the buckets called {broken.key} were not one at a time: {broken.overdue}")

@@ -1,0 +1,222 @@
+"""One client's operations as the history and the trace are told of them, whatever carries them out.
+
+A call answers None when it failed, whatever the failure: the history knows what that proves. A refusal that a sound
+request cannot get is a violation, and so is an error that says leafdb itself is wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Final, NamedTuple
+
+import trio
+
+from leafdb.client.results import Written
+from leafdb.errors import (
+    ClientMisuse,
+    ContextMismatch,
+    DataError,
+    DeadlineExceeded,
+    LeafdbError,
+    NotApplied,
+    Reason,
+    ServerBug,
+)
+from leafdb.model.clock import EMPTY, CausalClock
+from leafdb.sim.setting import Setting, dots_text
+from leafdb.testing.history_values import Answer, Known, Write, clock_of, sealed_of, shown_by
+from leafdb.testing.raw_client import Severed
+from leafdb.testing.session_guarantees import Event, Kind
+from leafdb.testing.violation import Invariant, violated
+from leafdb.types import NodeId
+from leafdb.wire.requests import PutReply
+
+UNDUE: Final = frozenset(
+    {
+        Reason.UNAUTHORIZED,
+        Reason.TOO_LARGE,
+        Reason.NO_SUCH_BUCKET,
+        Reason.IMPOSSIBLE_QUORUM,
+        Reason.BAD_REQUEST,
+        Reason.CONTEXT_MISMATCH,
+        Reason.WRONG_BUCKET_KIND,
+        Reason.READ_ONLY,
+        Reason.UNSUPPORTED,
+    }
+)
+"""Reasons to refuse that no request of these clients gives."""
+
+
+class NotConnected(Exception):
+    """Nothing was sent, since there was nobody to send it to."""
+
+
+class ReadHow(NamedTuple):
+    """What a read asks for; a count of 0 and a `sloppy` of None are the bucket's own."""
+
+    r: int = 0
+    pr: int = 0
+    sloppy: bool | None = None
+    timeout_s: float = 2.0
+    local: bool = False
+
+
+class WriteHow(NamedTuple):
+    """What a write asks for, likewise. The value has at least `size` bytes."""
+
+    w: int = 0
+    pw: int = 0
+    dw: int = 0
+    sloppy: bool | None = None
+    timeout_s: float = 2.0
+    ttl_ms: int = 0
+    size: int = 0
+
+
+class Reading(NamedTuple):
+    """What a read found."""
+
+    context: bytes
+    """Sealed; any client writes with it."""
+    values: tuple[bytes, ...]
+
+
+class Reads(NamedTuple):
+    """A read under way."""
+
+    key: str
+    known: Known | None
+    began: int
+
+
+class Recorder:
+    """Tells of the operations of the client `name`, which is also its session."""
+
+    def __init__(self, setting: Setting, name: str) -> None:
+        self.setting = setting
+        self.name = name
+
+    # -- writes
+
+    def begin_write(
+        self, key: str, context: bytes | None, how: WriteHow, *, delete: bool = False, via: str = ""
+    ) -> Write:
+        """It is about to be sent."""
+        setting = self.setting
+        write = setting.history.begin_write(key, delete=delete, context=context, ttl_ms=how.ttl_ms, size=how.size)
+        what = "over what it read" if context is not None else "blind"
+        self.tell(f"{write.text} begins, {what}{via}{_options(how)}", key)
+        return write
+
+    async def write(self, write: Write, send: Callable[[], Awaitable[PutReply | Written]]) -> bytes | None:
+        """Send it; its context when it was acknowledged."""
+        began = self.setting.tick()
+        try:
+            reply = await send()
+        except trio.Cancelled:
+            self.failed(write, None, "cancelled")
+            raise
+        except (LeafdbError, Severed, NotConnected) as error:
+            self.failed(write, error)
+            return None
+        return self.wrote(write, began, reply)
+
+    def wrote(self, write: Write, began: int, reply: PutReply | Written) -> bytes:
+        """It was acknowledged."""
+        setting = self.setting
+        setting.history.acked(write, reply, setting.cluster.now_ms())
+        context = sealed_of(reply.context)
+        promised = reply.primaries >= setting.history.quorum
+        event = Event(
+            self.name, Kind.WRITE, write.key, clock_of(context), began, setting.tick(), write.dots[-1], promised
+        )
+        setting.sessions.append(event)
+        self.tell(f"{write.text} acknowledged by {reply.acks}, {reply.primaries} of them primaries", write.key)
+        return context
+
+    def failed(self, write: Write, error: Exception | None, text: str = "") -> None:
+        """It ended otherwise."""
+        text = text or self.judged(error, write.key)
+        outcome = "not_applied" if _proves_nothing_happened(error) else "unknown"
+        self.setting.history.failed(write, outcome, text)
+        self.tell(f"{write.text} {write.outcome}: {text}", write.key)
+
+    # -- reads
+
+    def begin_read(self, key: str, how: ReadHow, *, via: str = "", tell: bool = True) -> Reads:
+        """It is about to be sent."""
+        setting = self.setting
+        known = None
+        if not how.local:
+            sure = setting.sure_primaries(how.r, how.pr, how.sloppy)
+            known = setting.history.begin_read(key, sure, setting.cluster.now_ms())
+        if tell:
+            self.tell(f"read begins{' locally' if how.local else ''}{via}{_options(how)}", key)
+        return Reads(key, known, setting.tick())
+
+    async def read(self, reads: Reads, send: Callable[[], Awaitable[Answer]]) -> Reading | None:
+        """Send it; what it found."""
+        try:
+            answer = await send()
+        except trio.Cancelled:
+            self.tell("read cancelled", reads.key)
+            raise
+        except (LeafdbError, Severed, NotConnected) as error:
+            self.tell(f"read failed: {self.judged(error, reads.key)}", reads.key)
+            return None
+        return self.found(reads, answer)
+
+    def found(self, reads: Reads, answer: Answer, *, held: bool = True, tell: bool = True) -> Reading:
+        """It was answered."""
+        setting, key = self.setting, reads.key
+        values = tuple(each.value for each in shown_by(answer))
+        if tell:
+            self.tell(f"read finds {dots_text(values)}", key)
+        clock = setting.history.read(key, reads.known, answer, held=held)
+        if held and reads.known is not None and reads.known.primaries >= setting.history.quorum:
+            setting.sessions.append(Event(self.name, Kind.READ, key, clock, reads.began, setting.tick()))
+        return Reading(sealed_of(answer.context), values)
+
+    def check_local(self, node: NodeId, key: str, before: CausalClock, reading: Reading) -> None:
+        """A store never knows less than it had shown `before`, unless it may have lost something."""
+        setting = self.setting
+        clock = clock_of(reading.context)
+        if not setting.history.stores_lost and not clock.descends(before):
+            text = f"n{node} shows less of its own store than it did before: {clock!r} after {before!r}"
+            violated(Invariant.READS_MONOTONIC, text, key)
+        setting.local[node, key] = clock.merge(setting.local.get((node, key), EMPTY))
+
+    # -- words
+
+    def tell(self, text: str, key: str | None = None) -> None:
+        """Into the story."""
+        self.setting.trace.tell(self.name, text, key)
+
+    def judged(self, error: Exception | None, key: str | None) -> str:
+        """What an error is called in the story. Raises Violation for one that must not be."""
+        name = type(error).__name__
+        if isinstance(error, ServerBug | ClientMisuse | ContextMismatch | DataError):
+            violated(Invariant.SELF_CHECK, f"{self.name} was told {name}: {error}", key)
+        if isinstance(error, NotApplied):
+            if error.reason in UNDUE:
+                violated(Invariant.SELF_CHECK, f"{self.name} was refused a sound request: {error}", key)
+            return str(error.reason)
+        return name
+
+
+def _proves_nothing_happened(error: Exception | None) -> bool:
+    """Of a write. A deadline that is told by this name passed before a byte was sent."""
+    if isinstance(error, LeafdbError):
+        return error.outcome == "not_applied" or isinstance(error, DeadlineExceeded)
+    return isinstance(error, NotConnected)
+
+
+def _options(how: ReadHow | WriteHow) -> str:
+    """What differs from the default, for people."""
+    defaults = type(how)()._asdict()
+    asked = [
+        f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}"
+        for name, value in how._asdict().items()
+        if value != defaults[name] and name != "local"
+    ]
+    return f" ({', '.join(asked)})" if asked else ""
