@@ -34,6 +34,8 @@ from leafdb.types import NodeId
 T = TypeVar("T")
 
 NODES_DEFAULT = 3
+AWAKE_S = 10.0
+"""How long the nodes run before and after what `sleep` leaves out."""
 END_S = 60.0
 """How long, in virtual time, the nodes may take to end."""
 
@@ -94,6 +96,15 @@ class Cluster:
         """
         __tracebackhide__ = True
         return self._loop.run(function, *args)
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait. Of a long time the nodes see the beginning and the end; in between everything stands still at once, as
+        if every machine had been suspended, so that hours cost what minutes do. `trio.sleep` leaves nothing out."""
+        if seconds > 2 * AWAKE_S:
+            await trio.sleep(AWAKE_S)
+            self._loop.skip(seconds - 2 * AWAKE_S)
+            seconds = AWAKE_S
+        await trio.sleep(seconds)
 
     async def settle(self) -> None:
         """Wait until nobody owes anybody anything: no hints, no repairs. AssertionError, saying who does, if never."""
