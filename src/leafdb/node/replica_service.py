@@ -1,7 +1,8 @@
 """What other coordinators ask of this node's replica: merge this record, show me that one.
 
 A request is executed only if both sides mean the same ring and bucket: a sender behind is told, a sender ahead waits
-while this node catches up. A copy for an absent primary is kept as that primary's hint, never in the bucket's own tree.
+while this node catches up, and is refused if its deadline has passed by then. A copy for an absent primary is kept as
+that primary's hint, never in the bucket's own tree.
 """
 
 from __future__ import annotations
@@ -53,20 +54,25 @@ class ReplicaService:
         hints: HintKeeper,
         completeness: Completeness,
         catch_up: CatchUp,
+        now: Callable[[], float],
     ) -> None:
         self._view = view
         self._replica = replica
         self._hints = hints
         self._completeness = completeness
         self._catch_up = catch_up
+        self._now = now
 
-    def put(self, session: Peer, request_id: int, body: bytes) -> None:
-        """Merge a record a coordinator sent; answers when it is as durable as its bucket promises."""
+    def put(self, session: Peer, request_id: int, body: bytes, deadline: float | None = None) -> None:
+        """Merge a record a coordinator sent; answers when it is as durable as its bucket promises.
+
+        One that has waited for metadata keeps its `deadline`.
+        """
         try:
             message = decode_replica_put(body)
         except MalformedMessage as error:
             raise ProtocolError(str(error)) from None
-        placed = self._place(message, partial(self.put, session, request_id, body))
+        placed = self._place(message, partial(self.put, session, request_id, body), deadline)
         if placed is None:
             return
         if isinstance(placed, ReplicaStatus):
@@ -88,13 +94,13 @@ class ReplicaService:
         else:
             self._put_answer(session, request_id, ReplicaStatus.REFUSED_NOT_REPLICA)
 
-    def get(self, session: Peer, request_id: int, body: bytes) -> None:
-        """Show a coordinator this node's record of a key."""
+    def get(self, session: Peer, request_id: int, body: bytes, deadline: float | None = None) -> None:
+        """Show a coordinator this node's record of a key. One that has waited for metadata keeps its `deadline`."""
         try:
             message = decode_replica_get(body)
         except MalformedMessage as error:
             raise ProtocolError(str(error)) from None
-        placed = self._place(message, partial(self.get, session, request_id, body))
+        placed = self._place(message, partial(self.get, session, request_id, body), deadline)
         if placed is None:
             return
         if isinstance(placed, ReplicaStatus):
@@ -109,9 +115,14 @@ class ReplicaService:
             self._hints.read_fallback(bucket, partition, storage_key, done)
 
     def _place(
-        self, message: ReplicaPut | ReplicaGet, retry: Callable[[], None]
+        self, message: ReplicaPut | ReplicaGet, retry: Callable[[float], None], deadline: float | None
     ) -> tuple[BucketView, bytes, PartitionId, bool] | ReplicaStatus | None:
-        """(bucket, storage key, partition, whether we are a primary); a status refuses; None waits for metadata."""
+        """(bucket, storage key, partition, whether we are a primary); a status refuses; None waits for metadata.
+
+        `deadline` is that of a request that has waited, on this node's clock.
+        """
+        if not message.deadline_ms or (deadline is not None and self._now() >= deadline):
+            return ReplicaStatus.REFUSED_EXPIRED
         try:
             part = partition_part(message.key)
         except ValueError as error:
@@ -120,20 +131,21 @@ class ReplicaService:
         bucket = view.buckets.get(message.bucket_id)
         ring = view.ring
         if bucket is None or ring is None or bucket.generation < message.generation:
-            return None if self._catch_up.wait(retry) else ReplicaStatus.REFUSED_NO_BUCKET
+            return None if self._waits(message, retry) else ReplicaStatus.REFUSED_NO_BUCKET
         if bucket.generation > message.generation:
             return ReplicaStatus.REFUSED_STALE_EPOCH
-        if not message.deadline_ms:
-            return ReplicaStatus.REFUSED_EXPIRED
         token = token_of(bucket.id, part)
         partition = ring.partition_of(token)
         range_epoch = ring.range_epoch(partition)
         if message.range_epoch != range_epoch:
             if message.range_epoch < range_epoch:
                 return ReplicaStatus.REFUSED_STALE_EPOCH
-            return None if self._catch_up.wait(retry) else ReplicaStatus.REFUSED_STALE_EPOCH
+            return None if self._waits(message, retry) else ReplicaStatus.REFUSED_STALE_EPOCH
         primary = view.self_id in ring.primaries(partition, bucket.properties.n)
         return bucket, token.to_bytes(8, "big") + message.key, partition, primary
+
+    def _waits(self, message: ReplicaPut | ReplicaGet, retry: Callable[[float], None]) -> bool:
+        return self._catch_up.wait(partial(retry, self._now() + message.deadline_ms / 1000))
 
     def _merged(self, session: Peer, request_id: int, error: Exception | None) -> None:
         self._put_answer(session, request_id, ReplicaStatus.APPLIED if error is None else status_of(error))

@@ -147,21 +147,23 @@ class ScanDriver:
         """A REPLICA_SCAN frame."""
         self._replica.on_request(self._nursery, session, request_id, body)
 
-    def on_scan(self, session: Session, request_id: int, body: bytes) -> None:
-        """A SCAN frame."""
+    def on_scan(self, session: Session, request_id: int, body: bytes, deadline: float | None = None) -> None:
+        """A SCAN frame. One that has waited for metadata keeps its `deadline`."""
         coordinator = self._coordinator
         request = ScanRequest.decode(body)
+        if deadline is None:
+            deadline = coordinator.deadline(request.deadline_ms)
         try:
-            bucket = bucket_of(coordinator, request, partial(self.on_scan, session, request_id, body))
+            bucket = bucket_of(coordinator, request, partial(self.on_scan, session, request_id, body, deadline))
             if bucket is None:
                 return
             if coordinator.draining:
                 raise coordinator.refusal(Reason.DRAINING)
-            if request.deadline_ms == 0:
-                raise DeadlineExceeded("the deadline had passed when the request came", stage="queue")
+            if coordinator.now() >= deadline:
+                raise DeadlineExceeded("the deadline had passed before the scan could begin", stage="queue")
             if self.running >= SCANS_MAX or coordinator.memory.full or self._nursery is None:
                 raise Overloaded("this node runs as many scans as it may", retry_after=RETRY_AFTER_S)
-            scan = _Scan(request, bucket, _read_count(bucket, request), coordinator.deadline(request.deadline_ms))
+            scan = _Scan(request, bucket, _read_count(bucket, request), deadline)
         except LeafdbError as error:
             coordinator.refuse(session, request_id, error)
             return

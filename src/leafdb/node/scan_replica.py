@@ -36,17 +36,26 @@ class ScanReplica:
         self._engine = engine
         self.serving = 0
 
-    def on_request(self, nursery: trio.Nursery | None, session: Session, request_id: int, body: bytes) -> None:
-        """A REPLICA_SCAN frame: a coordinator asks for a part of a range."""
+    def on_request(
+        self,
+        nursery: trio.Nursery | None,
+        session: Session,
+        request_id: int,
+        body: bytes,
+        deadline: float | None = None,
+    ) -> None:
+        """A REPLICA_SCAN frame: a coordinator asks for a part of a range. After a wait it keeps its `deadline`."""
         coordinator = self._coordinator
         request = ScanRequest.decode(body)
+        if deadline is None:
+            deadline = coordinator.deadline(request.deadline_ms)
         try:
-            retry = partial(self.on_request, nursery, session, request_id, body)
+            retry = partial(self.on_request, nursery, session, request_id, body, deadline)
             bucket = bucket_of(coordinator, request, retry)
             if bucket is None:
                 return
-            if request.deadline_ms == 0:
-                raise DeadlineExceeded("the deadline had passed when the request came", stage="queue")
+            if coordinator.now() >= deadline:
+                raise DeadlineExceeded("the deadline had passed before the scan could begin", stage="queue")
             if not request.start < request.stop or len(request.start) < TOKEN_BYTES:
                 raise NotApplied("a range of no keys", reason=Reason.BAD_REQUEST)
             if self.serving >= REPLICA_SCANS_MAX or coordinator.memory.full or nursery is None:
@@ -55,12 +64,14 @@ class ScanReplica:
             coordinator.refuse(session, request_id, error)
             return
         self.serving += 1
-        nursery.start_soon(self._serve, session, request_id, request, bucket, name="replica scan")
+        nursery.start_soon(self._serve, session, request_id, request, bucket, deadline, name="replica scan")
 
-    async def _serve(self, session: Session, request_id: int, request: ScanRequest, bucket: BucketView) -> None:
+    async def _serve(
+        self, session: Session, request_id: int, request: ScanRequest, bucket: BucketView, deadline: float
+    ) -> None:
         coordinator = self._coordinator
         try:
-            with trio.move_on_after(request.deadline_ms / 1000):
+            with trio.move_on_after(max(0.0, deadline - coordinator.now())):
                 page = await self.read(request, bucket)
                 reply = ScanReply(tuple(page.items), page.next, coordinator.view.epoch, page.complete)
                 session.send(encode_frame(MessageType.REPLICA_SCAN_REPLY, request_id, reply.encode()))
