@@ -64,10 +64,9 @@ DESTROYERS: Final = (Trouble.ROT, Trouble.LOST_WRITE, Trouble.MISDIRECTED_WRITE,
 
 
 class Shape(StrEnum):
-    """Which of the two workloads."""
+    """Which workload."""
 
     MODEL = "model"
-    PROGRAM = "program"
 
 
 @dataclass(frozen=True, slots=True)

@@ -91,11 +91,16 @@ TOLD: Final = {
     "a write that was refused": Probe("write_refused", "a client was told that a write did not happen"),
     "a write of unknown outcome": Probe("write_unknown", "a client was not told whether a write happened"),
     "a write of unknown outcome that was seen": Probe("unknown_seen", "a write of unknown outcome was read later"),
-    "siblings": Probe("conflict_seen", "a client was shown siblings"),
     "a read of what had been deleted": Probe("deletion_seen", "a read found only deletions, or expired values"),
 }
 """Facts of the history of the clients."""
-READ: Final = (Probe("many_siblings", "a read found ten siblings or more"),)
+READ: Final = (
+    Probe("many_siblings", "a read found ten siblings or more"),
+    Probe("conflict_seen", "a client was shown siblings"),
+    Probe("expiry_seen", "a value was gone since its time was over"),
+    Probe("unknown_applied", "a write of unknown outcome turned out to have happened"),
+    Probe("unknown_not_applied", "a write of unknown outcome left nothing behind"),
+)
 NEMESIS: Final = (
     Probe("settled_amid_load", "the cluster owed nothing for a moment while clients worked"),
     Probe("node_ended_by_itself", "a node stopped because its disk had failed"),

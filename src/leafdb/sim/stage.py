@@ -142,6 +142,8 @@ class Stage:
         """Whether two running nodes have a session in which each has shown the other which run it is."""
         one, two = self.cluster.nodes[node], self.cluster.nodes[other]
         lane = Lane.CONTROL
+        if not one.ready or not two.ready:
+            return False
         return other in one.peers.connected(lane) and node in two.peers.connected(lane)
 
     async def start(self, node: NodeId) -> None:
