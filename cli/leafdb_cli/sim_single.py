@@ -6,9 +6,15 @@ In this very process, so that a debugger, a profiler and PYTHONHASHSEED are the 
 from __future__ import annotations
 
 import dataclasses
+import os
+import signal
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+from leafdb_cli import exits
 from leafdb_cli.render import human_seconds
 from leafdb_cli.session import Session
 from leafdb_cli.sim_report import count_items, print_counts, run_item
@@ -21,6 +27,11 @@ if TYPE_CHECKING:
 
 def run_single(session: Session, job: Job, runner: Runner, *, shorten: bool) -> bool:
     """Run it and print what came of it; True when nothing was broken."""
+    with _interruptible():
+        return _run(session, job, runner, shorten=shorten)
+
+
+def _run(session: Session, job: Job, runner: Runner, *, shorten: bool) -> bool:
     started = time.monotonic()
     outcome = runner(job.seed, nodes=job.nodes, operations=job.operations)
     item = run_item(outcome, time.monotonic() - started, job.replay)
@@ -75,3 +86,19 @@ def _shortened(session: Session, job: Job, runner: Runner, outcome: Outcome, ite
         "timeline": text.splitlines(),
     }
     return text
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Control-C ends the process here and now: inside a simulated loop it would look like a failure of a node."""
+    before = signal.getsignal(signal.SIGINT)
+    signal.signal(signal.SIGINT, _leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    os.write(2, b"leafdb: interrupted\n")
+    os._exit(exits.INTERRUPTED)

@@ -51,6 +51,7 @@ class Faults:
     def _start(self, node: Node, *, clean: bool) -> None:
         if not node.host.up:
             node.boot(clean=clean)
+            self.heap.trace.tell(node.host.name, "started")
 
     def _crash(self, *, power: bool) -> str | None:
         node = self._victim()

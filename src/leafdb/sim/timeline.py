@@ -8,9 +8,10 @@
         0.900  | x |  nemesis   kill n2
 
 A line is shown when it is about the key, or about none and a fault, a start or an end of a node; and not before the
-first line about the key. Without a key, or when the story never speaks of it, all lines about none are shown. One
-column per node says whether it is up and which one a line is about. What repeats is told once with its number; what is
-still too long keeps its head and, since bugs show at the end, a longer tail.
+first line about the key. Without a key all lines about none are shown, unless the story speaks of a single key anyway.
+Of a run of many short histories only the last is told, the one that failed. One column per node says whether it is up
+and which one a line is about. What repeats is told once with its number; what is still too long keeps its head and,
+since bugs show at the end, a longer tail.
 """
 
 from __future__ import annotations
@@ -30,6 +31,9 @@ HEAD_ROWS: Final = 40
 TAIL_ROWS: Final = 110
 TEXT_MAX: Final = 160
 NEMESIS: Final = "nemesis"
+CHECKER: Final = "checker"
+RUNNER: Final = "runner"
+"""Who says where a history begins, in tiers whose runs are many of them."""
 
 UP: Final = "|"
 DOWN: Final = "."
@@ -38,14 +42,28 @@ ACTS: Final = "#"
 STRUCK: Final = "x"
 LEGEND: Final = f"{UP} up, {PAUSED} paused, {DOWN} down; {ACTS} this node acts, {STRUCK} a fault strikes it"
 
+UPS: Final = ("start", "started", "ready", "restart", "restarted", "up", "resume", "resumed")
+DOWNS: Final = (
+    "kill",
+    "killed",
+    "stop",
+    "stopped",
+    "power",
+    "power_cut",
+    "crash",
+    "crashed",
+    "clean",
+    "wipe",
+    "restore",
+)
+PAUSES: Final = ("pause", "paused")
 STATES: Final[Mapping[str, str]] = {
-    **dict.fromkeys(("start", "started", "ready", "restart", "restarted", "up", "resume", "resumed"), UP),
-    **dict.fromkeys(("kill", "killed", "stop", "stopped", "power_cut", "crash", "crashed", "died", "down"), DOWN),
-    **dict.fromkeys(("pause", "paused"), PAUSED),
-}
-"""How a node is after a line that begins with this word."""
+    **dict.fromkeys(UPS, UP), **dict.fromkeys(DOWNS, DOWN), **dict.fromkeys(PAUSES, PAUSED),
+}  # fmt: skip
+"""How a node is after a line that begins with this word, or with `n1 is` and this word."""
 
 _NODE: Final = re.compile(r"\bn([0-9]+)\b")
+_SUBJECT: Final = re.compile(r"n[0-9]+ (?:is |was )?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,17 +122,16 @@ def _table(rows: Sequence[_Row], nodes: int) -> list[str]:
 
 def _rows(outcome: Outcome) -> list[_Row]:
     """The lines to show with the state of every node at each; equal neighbours are one row."""
-    key = outcome.broken.key if outcome.broken is not None else None
-    begun = key is None or all(line.key != key for line in outcome.lines)
-    everything = begun
+    story = _last_history(outcome.lines)
+    key = _key_of(story, outcome.broken.key if outcome.broken is not None else None)
+    begun = key is None
     states = dict.fromkeys(range(1, outcome.nodes + 1), UP)
     rows: list[_Row] = []
-    for line in outcome.lines:
+    for line in story:
         about = _nodes_of(line)
         state = _state_of(line.text) if line.key is None else None
         begun = begun or line.key == key
-        weather = line.key is None and (everything or line.who == NEMESIS or state is not None)
-        if begun and (weather or (key is not None and line.key == key)):
+        if begun and (line.key == key or (line.key is None and (line.who in (NEMESIS, CHECKER) or state is not None))):
             row = _Row(line.at_s, _marks(states, about, STRUCK if line.who == NEMESIS else ACTS), line.who, line.text)
             last = rows[-1] if rows else None
             if last is not None and (last.who, last.text, last.marks) == (row.who, row.text, row.marks):
@@ -126,8 +143,22 @@ def _rows(outcome: Outcome) -> list[_Row]:
     return rows
 
 
+def _last_history(lines: Sequence[Line]) -> Sequence[Line]:
+    begins = [index for index, line in enumerate(lines) if line.who == RUNNER]
+    return lines[begins[-1] :] if begins else lines
+
+
+def _key_of(story: Sequence[Line], key: str | None) -> str | None:
+    """The key to tell of: the one that broke if the story knows it, else the only one it knows, else none."""
+    known = dict.fromkeys(line.key for line in story if line.key is not None)
+    if key in known:
+        return key
+    return next(iter(known)) if len(known) == 1 else None
+
+
 def _state_of(text: str) -> str | None:
-    return STATES.get(text.partition(" ")[0].rstrip(":,").lower())
+    words = text[match.end() :] if (match := _SUBJECT.match(text)) else text
+    return STATES.get(words.partition(" ")[0].rstrip(":,").lower())
 
 
 def _nodes_of(line: Line) -> list[int]:

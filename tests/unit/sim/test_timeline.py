@@ -61,6 +61,29 @@ def test_without_a_key_everything_about_the_whole_is_shown(key: str | None) -> N
     assert [row.split("  ")[-1].strip() for row in rows] == ["cut n1 n2", "kill n1", "flushes", "pause n3", "started"]
 
 
+def test_a_story_of_one_key_is_that_keys_and_only_the_last_history_is_told() -> None:
+    lines = (
+        Line(0.0, "runner", None, "history 1"),
+        Line(0.1, "client", "key", "reads"),
+        Line(1.0, "runner", None, "history 2"),
+        Line(1.1, "nemesis", None, "power cut n2"),
+        Line(1.2, "client", "key", "writes"),
+        Line(1.3, "n2", None, "started"),
+        Line(1.4, "checker", None, "I1: one dot, two values"),
+    )
+    assert body(timeline(failing(lines, key=None), REPLAY)) == [
+        "       1.200  | . |  client   writes",
+        "       1.300  | # |  n2       started",
+        "       1.400  | | |  checker  I1: one dot, two values",
+    ]
+
+
+def test_a_node_that_is_spoken_of_is_read_as_well() -> None:
+    lines = (Line(0.0, "nemesis", None, "n2 is killed"), Line(0.1, "client", "k1", "writes"))
+    (row,) = body(timeline(failing(lines), REPLAY))
+    assert "| . |" in row
+
+
 def test_repetition_is_told_once() -> None:
     lines = tuple(Line(index / 10, "client 2", "k1", "get fails") for index in range(5))
     assert body(timeline(failing(lines), REPLAY)) == ["       0.000  | | |  client 2  get fails (x5, until 0.400)"]
