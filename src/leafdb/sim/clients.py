@@ -26,7 +26,7 @@ from leafdb.client.url import Address
 from leafdb.errors import LeafdbError
 from leafdb.model.clock import EMPTY
 from leafdb.sim.recorder import NotConnected, ReadHow, Reading, Recorder, WriteHow
-from leafdb.sim.setting import Setting, encoded, key_of
+from leafdb.sim.setting import Setting, Workload, encoded, key_of
 from leafdb.testing.cluster import CLIENT_HOST, host_of
 from leafdb.testing.history_values import Answer, Write
 from leafdb.testing.raw_client import RawClient, Severed
@@ -311,6 +311,7 @@ __all__ = [
     "RealClient",
     "Sent",
     "Setting",
+    "Workload",
     "WriteHow",
     "real_client",
 ]

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from random import Random
-from typing import Final
+from typing import Final, Protocol
 
 from leafdb.model.bucket import BucketProperties
 from leafdb.model.clock import CausalClock
@@ -108,6 +108,15 @@ class Setting:
                 if process is not None:
                     self._met[node] = process
         return rng.choice(fresh) if fresh else None
+
+
+class Workload(Protocol):
+    """A generator of client operations. Those of fewer operations are the beginning of those of more."""
+
+    name: str
+
+    async def run(self, operations: int) -> None:
+        """Perform exactly so many client operations, by clients side by side, then return."""
 
 
 def key_of(name: str) -> Key:
