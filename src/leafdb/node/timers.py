@@ -1,8 +1,8 @@
 """One coarse timing wheel for the deadlines of everything on the request path.
 
 A cancel scope costs 7 us and a task 19 us; a put lives a millisecond. So deadlines are slots of a wheel: adding and
-removing is a dictionary operation, and one task turns the wheel when the next slot is due: every `tick_s` on a node that
-works, as seldom as its timers ask on one that is idle. An entry fires at most one tick late and never early.
+removing is a dictionary operation, and one task turns the wheel when the next slot is due: every `tick_s` on a node
+that works, as seldom as its timers ask on one that is idle. An entry fires at most one tick late and never early.
 """
 
 from __future__ import annotations

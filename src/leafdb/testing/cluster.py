@@ -26,6 +26,7 @@ from leafdb.storage.job_runner import InlineJobRunner
 from leafdb.testing.cluster_inside import Inside
 from leafdb.testing.cluster_process import OnWrite, Process, WatchedNode
 from leafdb.testing.network import MemoryNetwork
+from leafdb.testing.patience import pass_time
 from leafdb.testing.process import Latency, Life, MemoryExecutor
 from leafdb.testing.raw_client import RawClient, Severed
 from leafdb.testing.stores import pair
@@ -301,6 +302,10 @@ class MemoryCluster(Inside):
             while self.unsettled():  # noqa: ASYNC110  # nothing tells when a cluster is quiet
                 await trio.sleep(0.25)
         assert not self.unsettled(), self.unsettled()
+
+    async def pass_time(self, seconds: float) -> None:
+        """Let hours pass in which nobody asks anything, at the price of a few seconds of them; see `patience`."""
+        await pass_time(self, seconds)
 
     # -- its clients
 
