@@ -8,137 +8,28 @@ The first I/O error on the log, the manifest or a flush is final (`on_failure`):
 StoreFailed and everyone who waited gets it. What is on disk then is for the next open to judge.
 
 The parts: `memtable` and `wal` hold a generation of writes, `committer` makes it durable, `maintenance` turns it into
-tables, `tables` publishes those, `lsm_tree` and `reads` read it all, `pressure` slows writers, `recovery` opens.
+tables, `tables` publishes those, `lsm_tree` and `reads` read it all, `pressure` slows writers, `recovery` opens. How
+they are put together, driven and ended is in `engine_life`; here is what may be asked of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 
-from leafdb.errors import StorageError, StoreFailed
-from leafdb.storage.committer import Committer, Waiter
-from leafdb.storage.executor import Callback, Executor
-from leafdb.storage.identity import Identity, write_identity
-from leafdb.storage.job_runner import JobRunner
+from leafdb.errors import StorageError
+from leafdb.storage.committer import Waiter
+from leafdb.storage.engine_life import EngineLife
+from leafdb.storage.executor import Callback
 from leafdb.storage.lsm_tree import Scan, find_frozen, find_now
-from leafdb.storage.maintenance import Maintenance
 from leafdb.storage.memtable import ENTRY_OVERHEAD_BYTES, Memtable, Slot
-from leafdb.storage.pressure import Pressure
-from leafdb.storage.reads import GetDone, Reads, ScanDone
-from leafdb.storage.recovery import Recovered, RecoveryReport, leave_clean_mark, recover
-from leafdb.storage.settings import EngineConfig
-from leafdb.storage.stats import EngineStats, collect
-from leafdb.storage.tables import Tables
-from leafdb.storage.timing import Timing
+from leafdb.storage.reads import GetDone, ScanDone
 from leafdb.storage.version import VersionEdit
 from leafdb.storage.wal_format import WalEntry
 from leafdb.types import Durability, TreeId
-from leafdb.vfs.base import FileSystem
 
 
-class Engine:
+class Engine(EngineLife):
     """See the module. Made by `open`."""
-
-    def __init__(
-        self,
-        parts: Recovered,
-        log_executor: Executor,
-        read_executor: Executor,
-        jobs: JobRunner,
-        *,
-        now_s: Callable[[], float],
-        on_failure: Callable[[StorageError], None],
-    ) -> None:
-        assert parts.writer is not None
-        assert parts.report is not None
-        config = parts.config
-        self.config = config
-        self.recovery: RecoveryReport = parts.report
-        self._parts = parts
-        self.identity: Identity = parts.identity
-        self._now_s = now_s
-        self._on_failure = on_failure
-        self._failure: StoreFailed | None = None  # what every call raises: the store failed, or is closed
-        self._broken = False
-        self._closed = False
-        self._segment = parts.segment
-        self._log_executor = log_executor
-        self._pressure = Pressure(config)
-        self._committer = Committer(
-            log_executor,
-            parts.writer,
-            next_lsn=parts.next_lsn,
-            batch_bytes_max=config.wal_batch_bytes_max,
-            auto_commit=config.auto_commit,
-            lost_before=lambda: parts.manifest.lost,
-            on_sealed=lambda lsn: self._maintenance.sealed(lsn),
-            on_failure=self._fail,
-        )
-        self._tables = Tables(
-            parts.fs,
-            parts.version,
-            parts.readers,
-            cache=parts.cache,
-            manifest=parts.manifest,
-            log_executor=log_executor,
-            read_executor=read_executor,
-            next_number=parts.next_number,
-            number_lease=config.file_number_lease,
-            on_failure=self._part_failed,
-            on_published=self._changed,
-        )
-        self._maintenance = Maintenance(
-            self._tables,
-            jobs,
-            frozen=reversed(parts.frozen),
-            sealed_lsn=parts.next_lsn - 1,
-            limits=config.compaction,
-            now_s=now_s,
-            on_failure=self._part_failed,
-            on_change=self._changed,
-        )
-        self._reads = Reads(
-            read_executor, self._tables, queued_max=config.reads_queued_max, jobs_max=config.reader_jobs_max
-        )
-        self._timing = Timing(parts.fs, config, self._committer, self._pressure, self._maintenance)
-        self._memtable = Memtable(parts.version.trees, segments=[self._segment], first_lsn=parts.next_lsn)
-        self._trees = self._memtable.trees
-        self._changed()
-        self.on_time(now_s())
-        self._maintenance.pump()
-
-    @classmethod
-    def open(
-        cls,
-        fs: FileSystem,
-        *,
-        config: EngineConfig,
-        log_executor: Executor,
-        read_executor: Executor,
-        jobs: JobRunner,
-        now_s: Callable[[], float],
-        on_failure: Callable[[StorageError], None],
-    ) -> Engine:
-        """Lock and recover the store in `fs`, or make one. `log_executor` must keep order: one thread.
-
-        Raises StoreLocked, CorruptionError, UnknownFormat, DiskFull or StoreFailed.
-        """
-        parts = recover(fs, config)
-        return cls(parts, log_executor, read_executor, jobs, now_s=now_s, on_failure=on_failure)
-
-    # -- who this store is
-
-    def stamp(self, *, cluster_id: bytes, node_id: int, incarnation: int) -> None:
-        """Write who this store belongs to, durably, before returning: for founding and joining. Waits for the disk."""
-        self._usable()
-        identity = replace(self.identity, cluster_id=cluster_id, node_id=node_id, incarnation=incarnation)
-        try:
-            write_identity(self._parts.fs, identity)
-        except OSError as error:
-            self._part_failed(error, "the stamp cannot be written")
-            self._usable()
-        self.identity = identity
 
     # -- trees
 
@@ -288,80 +179,6 @@ class Engine:
         else:
             self._later(done)
 
-    # -- time
-
-    def on_time(self, now_s: float) -> None:
-        """Do what is due: the periodic sync, the look at the disk's room, jobs to be given again."""
-        if self._failure is None:
-            try:
-                self._timing.on_time(now_s)
-            except OSError as error:
-                self._part_failed(error, "the disk's room cannot be known")
-                return
-            self._changed()
-
-    def deadline(self) -> float:
-        """When `on_time` is wanted next; calling it earlier, or every few milliseconds, does no harm."""
-        return self._timing.deadline(self._now_s())
-
-    # -- the end
-
-    def close(self) -> None:
-        """Sync everything, answer everyone who waits, leave the clean mark, unlock. Waits for the disk. Idempotent.
-
-        The executors stay open and the job runner, which may still run a job, is its owner's to close.
-        """
-        self._end(StoreFailed("the store is closed"), clean=not self._broken)
-
-    def abandon(self) -> None:
-        """End as a killed process would, without the clean mark: for an owner that has met a bug of its own and may not
-        vouch for what it wrote last. Idempotent."""
-        self._end(StoreFailed("the store was abandoned"), clean=False)
-
-    def _end(self, failure: StoreFailed, *, clean: bool) -> None:
-        if self._closed:
-            return
-        self._closed = True
-        self._maintenance.stop()
-        self._failure = self._failure or failure  # callbacks from here on find it so
-        if clean:
-            self._committer.finish()
-        else:
-            self._log_executor.drain()
-        self._reads.fail(self._failure)
-        self._reads.drain()
-        self._committer.fail(self._failure)
-        if clean and not self._broken:
-            try:
-                leave_clean_mark(self._parts, self._committer.next_lsn - 1, self.identity.boot)
-            except OSError as error:
-                self._part_failed(error, "the store cannot be closed cleanly")
-        self._tables.close()
-        self._parts.lock.release()
-
-    def stats(self) -> EngineStats:
-        return collect(
-            self._committer,
-            self._memtable,
-            self._maintenance,
-            self._tables,
-            self._reads,
-            self._pressure,
-            block_cache_bytes=self._parts.cache.bytes_used,
-        )
-
-    def check(self) -> None:
-        """Everything that must hold between and inside the parts; costly."""
-        self._committer.check()
-        self._tables.check()
-        self._maintenance.check()
-        self._memtable.check()
-        assert set(self._trees) == set(self._tables.head.trees)
-        lsn = self._tables.version.flushed_lsn
-        for memtable in (*reversed(self._maintenance.frozen), self._memtable):
-            assert memtable.first_lsn == lsn + 1, f"a generation begins at {memtable.first_lsn} after {lsn}"
-            lsn = memtable.last_lsn
-
     # -- inside
 
     def _freeze(self) -> None:
@@ -374,46 +191,6 @@ class Engine:
         self._maintenance.freeze(memtable)
         self._committer.seal(self._segment)
         self._changed()
-
-    def _later(self, done: Callback | None) -> None:
-        """Call after what the log has been given so far; never inside this call."""
-        if done is not None:
-            callback = done
-            self._log_executor.submit(lambda: None, lambda _: callback())
-
-    def _changed(self) -> None:
-        """Judge the pressure anew: something it looks at may have changed."""
-        self._pressure.update(
-            frozen_memtables=len(self._maintenance.frozen),
-            level0_tables=self._tables.level0_most,
-            backlog_bytes=self._committer.backlog_bytes,
-        )
-
-    def _part_failed(self, error: BaseException, what: str) -> None:
-        path = str(getattr(error, "filename", None) or getattr(error, "path", ""))
-        failure = StoreFailed(f"{what}: {error}", path=path)
-        failure.__cause__ = error
-        self._fail(failure)
-
-    def _fail(self, failure: StoreFailed) -> None:
-        """The end of service. Idempotent; the first failure is the one reported."""
-        if self._broken:
-            return
-        self._broken = True
-        self._failure = self._failure or failure
-        self._maintenance.stop()
-        self._reads.fail(failure)
-        self._committer.fail(failure)
-        self._on_failure(failure)
-
-    def _failure_now(self) -> StoreFailed:
-        """A fresh error each time: one shared instance would collect tracebacks for ever."""
-        assert self._failure is not None
-        return StoreFailed(self._failure.message, path=self._failure.path)
-
-    def _usable(self) -> None:
-        if self._failure is not None:
-            raise self._failure_now()
 
 
 def no_such_tree(tree_id: TreeId) -> StorageError:
