@@ -251,7 +251,8 @@ class DirectClient(Recorder):
         write = sent.write
         self.setting.history.again(write)
         self.tell(f"{write.text} is sent once more through n{node}", write.key)
-        return Sent(write, sent.after, await self.write(write, partial(self._put, node, write, sent.after, how)))
+        same = how._replace(ttl_ms=write.ttl_ms)
+        return Sent(write, sent.after, await self.write(write, partial(self._put, node, write, sent.after, same)))
 
     def close(self) -> None:
         """Hang up everywhere."""

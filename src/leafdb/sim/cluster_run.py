@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 import traceback
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from random import Random
 from types import TracebackType
 from typing import Final
@@ -27,11 +27,12 @@ from leafdb.sim.nemesis import Nemesis
 from leafdb.sim.outcome import NODES, OPERATIONS, Broken, Outcome, Tier
 from leafdb.sim.plan import Plan, Shape
 from leafdb.sim.probes import collect
-from leafdb.sim.setting import Setting
+from leafdb.sim.setting import Setting, Workload
 from leafdb.sim.simulated_cluster import SimulatedCluster
 from leafdb.sim.stage import Stage
 from leafdb.sim.trace import Trace
 from leafdb.sim.workload_model import ModelWorkload
+from leafdb.sim.workload_program import ProgramWorkload
 from leafdb.testing.violation import Invariant, Violation
 from leafdb.testing.virtual_time import run_virtual
 
@@ -40,7 +41,10 @@ SETTLING_S: Final = 900.0
 STEPS_BEFORE: Final = 3_000_000
 STEPS_PER_OPERATION: Final = 20_000
 """Of all tasks together. A run that needs more goes round in circles."""
-WORKLOADS: Final = {Shape.MODEL: ModelWorkload}
+WORKLOADS: Final[Mapping[Shape, Callable[[Setting], Workload]]] = {
+    Shape.MODEL: ModelWorkload,
+    Shape.PROGRAM: ProgramWorkload,
+}
 _ADDRESS: Final = re.compile(r"\b0x[0-9a-fA-F]+")
 
 

@@ -64,9 +64,10 @@ DESTROYERS: Final = (Trouble.ROT, Trouble.LOST_WRITE, Trouble.MISDIRECTED_WRITE,
 
 
 class Shape(StrEnum):
-    """Which workload."""
+    """Which of the two workloads."""
 
     MODEL = "model"
+    PROGRAM = "program"
 
 
 @dataclass(frozen=True, slots=True)
