@@ -87,7 +87,7 @@ def run_campaign(
     seeds = islice(count(first.seed), bounds.seeds)
 
     def take() -> Job | None:
-        if bounds.seconds is not None and elapsed_s() >= bounds.seconds:
+        if tally.hopeless or (bounds.seconds is not None and elapsed_s() >= bounds.seconds):
             return None
         seed = next(seeds, None)
         return None if seed is None else replace(first, seed=seed)
@@ -105,6 +105,8 @@ def run_campaign(
     print_campaign(session, item)
     if record is not None:
         write_record(record, item)
+    if tally.hopeless:
+        session.note("ended early: so many problems are one problem")
     if interrupted:
         raise Quit(exits.INTERRUPTED, "interrupted: that was the part that was done")
     return not tally.problems

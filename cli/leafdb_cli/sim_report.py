@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from leafdb.sim.outcome import Outcome
     from leafdb_cli.sim_pool import Result
 
+WITHOUT_VERDICT_MAX: Final = 10
+PROBLEMS_MAX: Final = 100
+
 COUNT_COLUMNS: Final = [Column("name"), Column("count", right=True), Column("seeds", right=True)]
 FAULT_COLUMNS: Final = [Column("name", "fault"), *COUNT_COLUMNS[1:]]
 PROBE_COLUMNS: Final = [Column("name", "probe"), *COUNT_COLUMNS[1:]]
@@ -66,6 +69,12 @@ class Tally:
                 total[name] += count
                 seeds[name] += bool(count)
         return problem
+
+    @property
+    def hopeless(self) -> bool:
+        """More seeds would tell nothing new, as when a worker dies before it runs anything."""
+        without = sum(problem["invariant"] is None for problem in self.problems)
+        return without >= WITHOUT_VERDICT_MAX or len(self.problems) >= PROBLEMS_MAX
 
     @property
     def never_hit(self) -> list[str]:

@@ -86,6 +86,13 @@ def test_a_record_that_cannot_be_kept_is_refused_before_the_campaign(tmp_path: P
         check_record(tmp_path / name)
 
 
+def test_a_campaign_whose_workers_all_die_ends() -> None:
+    screen, pool = Screen(), FakePool(lambda job: "its worker died with code 1")
+    assert not run_campaign(screen.session, pool, FIRST, Bounds(None, 10_000), jobs=2)
+    assert len(pool.jobs) < 20
+    assert "ended early" in screen.err.getvalue()
+
+
 def test_control_c_prints_what_there_is() -> None:
     def interrupted(job: Job) -> Outcome:
         if job.seed == 103:
