@@ -10,17 +10,19 @@ TYPE_CHECKING = False
 """As typing's own, without the ten milliseconds of importing it."""
 
 if TYPE_CHECKING:
+    from leafdb.testing.faults import CLIENTS, Faults
     from leafdb.testing.merge_laws import MergeLawBroken, check_merge
     from leafdb.testing.scenario import Cluster
     from leafdb.testing.servers import Servers
 
 _HOMES = {
+    "leafdb.testing.faults": ("CLIENTS", "Faults"),
     "leafdb.testing.merge_laws": ("MergeLawBroken", "check_merge"),
     "leafdb.testing.scenario": ("Cluster",),
     "leafdb.testing.servers": ("Servers",),
 }
 
-__all__ = ["Cluster", "MergeLawBroken", "Servers", "check_merge"]
+__all__ = ["CLIENTS", "Cluster", "Faults", "MergeLawBroken", "Servers", "check_merge"]
 
 if not TYPE_CHECKING:
 

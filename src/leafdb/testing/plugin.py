@@ -20,6 +20,7 @@ TYPE_CHECKING = False
 
 if TYPE_CHECKING:
     from leafdb.client.sync_client import Client
+    from leafdb.testing.faults import Faults
     from leafdb.testing.scenario import Cluster
     from leafdb.testing.servers import Servers
 
@@ -126,6 +127,12 @@ def leafdb_cluster(request: pytest.FixtureRequest, leafdb_seed: int) -> Iterator
     with cluster:
         yield cluster
         cluster.close(checked=not request.node.stash.get(_failed, False))
+
+
+@pytest.fixture
+def leafdb_faults(leafdb_cluster: Cluster) -> Faults:
+    """What can go wrong in `leafdb_cluster`."""
+    return leafdb_cluster.faults
 
 
 @pytest.fixture

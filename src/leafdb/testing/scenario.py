@@ -27,6 +27,7 @@ from leafdb.client.sync_client import Client
 from leafdb.client.url import Address
 from leafdb.limits import REQUEST_TIMEOUT_S_DEFAULT
 from leafdb.testing.cluster import CLIENT_HOST, MemoryCluster, host_of, memory_cluster
+from leafdb.testing.faults import Faults
 from leafdb.testing.real_client import async_client, blocking_client, client_core, dialler
 from leafdb.testing.virtual_loop import VirtualLoop
 from leafdb.types import NodeId
@@ -34,8 +35,6 @@ from leafdb.types import NodeId
 T = TypeVar("T")
 
 NODES_DEFAULT = 3
-AWAKE_S = 10.0
-"""How long the nodes run before and after what `sleep` leaves out."""
 END_S = 60.0
 """How long, in virtual time, the nodes may take to end."""
 
@@ -54,6 +53,7 @@ class Cluster:
         self._leave = trio.Event()
         self._left = trio.Event()
         self._clients = 0
+        self._faults: Faults | None = None
 
     def __enter__(self) -> Cluster:
         self._loop.start()
@@ -98,13 +98,9 @@ class Cluster:
         return self._loop.run(function, *args)
 
     async def sleep(self, seconds: float) -> None:
-        """Wait. Of a long time the nodes see the beginning and the end; in between everything stands still at once, as
-        if every machine had been suspended, so that hours cost what minutes do. `trio.sleep` leaves nothing out."""
-        if seconds > 2 * AWAKE_S:
-            await trio.sleep(AWAKE_S)
-            self._loop.skip(seconds - 2 * AWAKE_S)
-            seconds = AWAKE_S
-        await trio.sleep(seconds)
+        """Wait. For most of a long time all nodes sleep, too, and wake now and then for what has become due, so that
+        hours cost what a minute does: see `leafdb.testing.patience`. With `trio.sleep` they stay awake."""
+        await self.world.pass_time(seconds)
 
     async def settle(self) -> None:
         """Wait until nobody owes anybody anything: no hints, no repairs. AssertionError, saying who does, if never."""
@@ -161,6 +157,13 @@ class Cluster:
         if self._world is None:
             raise RuntimeError("the cluster does not run: use it as `with`")
         return self._world
+
+    @property
+    def faults(self) -> Faults:
+        """What can go wrong: what the fixture `leafdb_faults` hands out."""
+        if self._faults is None:
+            self._faults = Faults(self.world)
+        return self._faults
 
     @property
     def up(self) -> tuple[NodeId, ...]:

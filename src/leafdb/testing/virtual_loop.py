@@ -44,10 +44,6 @@ class VirtualLoop:
         """Seconds since the start, of virtual time."""
         return float(self._clock.current_time())
 
-    def skip(self, seconds: float) -> None:
-        """It is later, and nothing has happened meanwhile: every deadline in between is due now."""
-        self._clock.jump(seconds)
-
     @property
     def is_over(self) -> bool:
         """Whether it has ended, by `close` or by what went wrong in it."""

@@ -10,7 +10,6 @@ import trio
 import leafdb
 from leafdb import BLIND, Conflict, Found, Missing
 from leafdb.errors import ClientMisuse, NotApplied, Reason
-from leafdb.limits import HINT_AGE_S_MAX
 from leafdb.testing import Cluster
 
 
@@ -205,23 +204,6 @@ def test_a_cluster_outside_its_block_says_so() -> None:
         cluster.run(trio.sleep, 1)
     with pytest.raises(ValueError, match="at least one node"):
         Cluster(nodes=0)
-
-
-async def test_three_hours_later_a_hint_is_past_its_window_and_its_node_is_repaired(leafdb_cluster: Cluster) -> None:
-    *_, n3 = leafdb_cluster.nodes
-    db = await leafdb_cluster.client()
-    await db.create_bucket("b")
-    await leafdb_cluster.world.kill(n3)
-    await db.bucket("b").put("k", b"v", after=BLIND)
-    assert (await db.status()).hints_pending == 1
-    before = leafdb_cluster.time
-    await leafdb_cluster.sleep(HINT_AGE_S_MAX + 60)
-    assert leafdb_cluster.time - before == pytest.approx(HINT_AGE_S_MAX + 60)
-    assert (await db.status()).hints_pending == 0
-    await leafdb_cluster.world.start(n3)
-    await leafdb_cluster.settle()
-    third = await leafdb_cluster.client(via=n3)
-    assert isinstance(await third.bucket("b").get("k", local=True), Found)  # by anti-entropy
 
 
 async def test_after_a_long_sleep_everybody_is_there_as_before(leafdb_cluster: Cluster) -> None:
