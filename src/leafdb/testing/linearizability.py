@@ -8,9 +8,10 @@ overdue, and the search goes back. Lowe ("Testing for linearizability", 2017) re
 state) so that none is searched twice. Keys are judged one by one, which is enough (P-compositionality: Horn and
 Kroening, "Faster linearizability checking via P-compositionality", 2015).
 
-An operation that nobody answered returns at infinity: it may take effect at any time after its call, or never. Such
-ones are tried last, and only where they matter to the operation taken next: one that changes nothing for its successor
-could as well have been left out, so histories with many of them stay cheap.
+A read that can be next is taken without an alternative, where the model knows its reads. An operation that nobody
+answered returns at infinity: it may take effect at any time after its call, or never. Such ones are tried last, and
+only where they matter to the operation taken next: one that changes nothing for its successor could as well have been
+left out. So neither readers nor unanswered operations make the search much longer.
 
 Time is whatever orders calls and returns; at equal times calls come first, which never accuses wrongly but excuses
 much. Under virtual time, where much happens at one instant, record with `Recording`, which counts events.
@@ -24,7 +25,7 @@ from enum import StrEnum
 from math import inf
 from typing import Final, Generic
 
-from leafdb.testing.linearizability_models import IMPOSSIBLE, NOT_APPLIED, UNKNOWN, Model, S
+from leafdb.testing.linearizability_models import IMPOSSIBLE, NOT_APPLIED, UNKNOWN, KnowsReads, Model, S
 
 STEPS_MAX: Final = 500_000
 """Questions to the model for one key, about a second's worth."""
@@ -142,21 +143,28 @@ def check(operations: Iterable[Operation], model: Model[S], *, steps_max: int = 
     return Report(Verdict.LINEARIZABLE, reports)
 
 
+READS: Final = 0
+WRITES: Final = 1
+UNANSWERED: Final = 2
+RETURNS: Final = 3
+"""The lanes, in the order in which they are tried; nothing is taken from the last."""
+
+
 @dataclass(slots=True)
 class _Taken(Generic[S]):
-    """A decision: this call was taken next, from this state, while this return was the first in the list."""
+    """A decision: this call, of this lane, was taken next from this state."""
 
     node: int
+    lane: int
     before: S
-    limit: int
 
 
 class _Search(Generic[S]):
     """The search in one key.
 
-    Nodes are calls and returns, numbered from 1 in the order of time. They form two linked lists: the answered
-    operations, and the calls of the unanswered. Candidates are the calls of the first list up to its first return (the
-    `limit`), then those of the second that lie before it.
+    Nodes are calls and returns, numbered from 1 in the order of time, in four linked lists, the lanes. Candidates are
+    the calls before the first return (the `limit`): answered reads, then other answered calls, then unanswered ones. A
+    read that can be next is taken without an alternative, for having it later is never better.
     """
 
     def __init__(self, key: Hashable, operations: list[Operation], model: Model[S]) -> None:
@@ -166,12 +174,14 @@ class _Search(Generic[S]):
         events = [(each.called_at, 0, index) for index, each in enumerate(self.operations)]
         events += [(each.returned_at, 1, index) for index, each in enumerate(self.operations) if not each.unanswered]
         events.sort()
-        self.answered, self.unanswered, self.end = 0, len(events) + 1, len(events) + 2
-        self.called: list[int] = [-1] * (self.end + 1)
-        """The operation that is called at a node; -1 at a return."""
+        self.heads = tuple(len(events) + 1 + lane for lane in range(4))
+        self.end = len(events) + 5
+        self.called = [-1] * (self.end + 1)
+        """The operation that is called at a node."""
         self.returns: dict[int, int] = {}
         """The node of the return of each answered operation, by that of its call."""
         self.returning: dict[int, int] = {}
+        """The operation that returns at a node."""
         self.after = [self.end] * (self.end + 1)
         self.before = [0] * (self.end + 1)
         self._link(events)
@@ -180,65 +190,75 @@ class _Search(Generic[S]):
 
     def _link(self, events: list[tuple[float, int, int]]) -> None:
         call_of: dict[int, int] = {}
-        last = {False: self.answered, True: self.unanswered}
+        last = list(self.heads)
         for node, (_, is_return, index) in enumerate(events, 1):
             if is_return:
                 self.returns[call_of[index]] = node
                 self.returning[node] = index
+                lane = RETURNS
             else:
                 self.called[node] = index
                 call_of[index] = node
-            lane = self.operations[index].unanswered
+                operation = self.operations[index]
+                reads = isinstance(self.model, KnowsReads) and self.model.only_reads(
+                    operation.argument, operation.result
+                )
+                if reads and operation.unanswered:
+                    continue
+                lane = UNANSWERED if operation.unanswered else READS if reads else WRITES
             self.after[last[lane]], self.before[node] = node, last[lane]
             last[lane] = node
 
     def run(self, steps_max: int) -> KeyReport:
         """Search until an order is found, none can be, or the budget is spent."""
-        model, called, after = self.model, self.called, self.after
+        model, called, after, heads = self.model, self.called, self.after, self.heads
         arguments = [each.argument for each in self.operations]
         results = [UNKNOWN if each.unanswered else each.result for each in self.operations]
         state = model.initial(self.key)
         waiting, steps, taken_bits = len(self.returns), 0, 0
         taken: list[_Taken[S]] = []
         seen: set[tuple[int, S]] = set()
-        node, limit = after[self.answered], 0
+        lane, node, limit = READS, after[heads[READS]], after[heads[RETURNS]]
         while waiting:
-            index = called[node]
-            if not limit and index < 0:
-                limit, node = node, after[self.unanswered]
-                continue
-            if limit and node > limit:
+            if node > limit:
+                lane += 1
+                if lane == WRITES:
+                    lane = RETURNS if (taken_bits, state) in seen else WRITES
+                    seen.add((taken_bits, state))
+                if lane < RETURNS:
+                    node = after[heads[lane]]
+                    continue
                 self._stuck(limit, len(self.returns) - waiting, taken)
                 if not taken:
                     return self._report(Verdict.VIOLATION, steps)
                 last = taken.pop()
-                node, state, limit = last.node, last.before, last.limit
+                lane, node, state = last.lane, last.node, last.before
                 taken_bits ^= 1 << called[node]
-                waiting += not limit
+                waiting += lane != UNANSWERED
                 self._put_back(node)
-                node = after[node]
+                limit, node = after[heads[RETURNS]], after[node]
+                if lane == READS:
+                    lane, node = UNANSWERED, self.end
                 continue
             if steps >= steps_max:
                 self._stuck(limit, len(self.returns) - waiting, taken)
                 return self._report(Verdict.UNDECIDED, steps)
             steps += 1
+            index = called[node]
             new = model.step(state, arguments[index], results[index])
-            if new is IMPOSSIBLE or (limit and new == state):
+            if new is IMPOSSIBLE or (lane == UNANSWERED and new == state):
                 node = after[node]
                 continue
-            if taken and taken[-1].limit and model.step(taken[-1].before, arguments[index], results[index]) == new:
-                node = after[node]
-                continue
-            configuration = (taken_bits | 1 << index, new)
-            if configuration in seen:
-                node = after[node]
-                continue
-            seen.add(configuration)
-            taken.append(_Taken(node, state, limit))
-            taken_bits, state = configuration
-            waiting -= not limit
+            if taken and taken[-1].lane == UNANSWERED and lane != READS:
+                without = model.step(taken[-1].before, arguments[index], results[index])
+                if without == new:
+                    node = after[node]
+                    continue
+            taken.append(_Taken(node, lane, state))
+            taken_bits, state = taken_bits | 1 << index, new
+            waiting -= lane != UNANSWERED
             self._take(node)
-            node, limit = after[self.answered], 0
+            lane, node, limit = READS, after[heads[READS]], after[heads[RETURNS]]
         self.best, self.rank = taken, (0, 0, 0)
         return self._report(Verdict.LINEARIZABLE, steps)
 
@@ -274,6 +294,6 @@ class _Search(Generic[S]):
         reached = self.rank[0]
         overdue = self.operations[self.returning[reached]] if reached else None
         taken = {each.node for each in self.best}
-        calls = [node for node in range(1, reached or self.end) if self.called[node] >= 0 and node not in taken]
+        calls = [node for node in range(1, reached or self.heads[0]) if self.called[node] >= 0 and node not in taken]
         left = tuple(self.operations[self.called[node]] for node in calls)
         return KeyReport(self.key, verdict, tuple(self.operations), order, tuple(states), overdue, left, steps)

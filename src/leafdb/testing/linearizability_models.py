@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Hashable
 from dataclasses import dataclass
 from enum import Enum
-from typing import Final, Literal, Protocol, TypeAlias, TypeVar
+from typing import Final, Literal, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 S = TypeVar("S", bound=Hashable)
 
@@ -45,6 +45,14 @@ class Model(Protocol[S]):
 
     def step(self, state: S, argument: object, result: object) -> S | IsImpossible:
         """The state after it, or IMPOSSIBLE: one copy in `state` would not have given this answer."""
+
+
+@runtime_checkable
+class KnowsReads(Protocol):
+    """What a model may say besides, to make the search much shorter."""
+
+    def only_reads(self, argument: object, result: object) -> bool:
+        """Whether an operation so answered changes no state, whichever it is done in. False is always right."""
 
 
 def may_be(result: object, expected: object) -> bool:
@@ -95,6 +103,10 @@ class Register:
                     return IMPOSSIBLE
                 return value if holds else state
         raise TypeError(f"a register knows no {argument!r}")
+
+    def only_reads(self, argument: object, result: object) -> bool:
+        """See KnowsReads: gets, and swaps that failed."""
+        return isinstance(argument, Get) or (isinstance(argument, CompareAndSet) and result is False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +165,10 @@ class NameRegistry:
                 return self._looked_up(state, result)
         raise TypeError(f"a name registry knows no {argument!r}")
 
+    def only_reads(self, argument: object, result: object) -> bool:
+        """See KnowsReads: whatever found nothing to do. A lookup that finds something may teach us its identity."""
+        return result is (False if isinstance(argument, Drop) else None)
+
     def _created(self, state: Name, result: object) -> Name | IsImpossible:
         if state.present is not None:
             return state if may_be(result, None) else IMPOSSIBLE
@@ -203,3 +219,7 @@ class Log:
             case ReadAll():
                 return state if may_be(result, state) else IMPOSSIBLE
         raise TypeError(f"a log knows no {argument!r}")
+
+    def only_reads(self, argument: object, result: object) -> bool:
+        """See KnowsReads."""
+        return isinstance(argument, ReadAll)
