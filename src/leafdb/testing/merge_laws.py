@@ -2,8 +2,9 @@
 
 Siblings are merged by every reader for itself, in whatever order and grouping its replicas had them, and what one
 reader wrote back is merged again. All of them arrive at one value only if the function is commutative, associative and
-idempotent, always gives the same answer to the same question, and leaves its arguments alone. One law is hunted after
-the other, the simplest first, so that the counterexample shown is the smallest one of the law that is named.
+idempotent, always gives the same answer to the same question, and leaves its arguments alone. All laws are tried on the
+same values; once one is seen to be broken, a second hunt, law by law and the simplest first, finds the smallest
+counterexample.
 
 What no hunt within one process can see: an answer that depends on the hash seed, as the order of a set of strings does.
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 import hypothesis
@@ -45,26 +47,20 @@ def check_merge(
 ) -> None:
     """Hunt among the values of a Hypothesis strategy for three that show `fn` to be no merge. Raises MergeLawBroken.
 
-    `examples` is how many are tried for each law. With a `codec`, what `fn` returns must also come back from it equal.
+    `examples` is how many threes are tried. With a `codec`, what `fn` returns must also come back from it equal.
     """
     laws = _Laws(fn, codec)
-    hunted: list[tuple[str, int, Callable[..., str | None]]] = [
-        ("total", 2, laws.total),
-        ("pure", 2, laws.pure),
-        ("deterministic", 2, laws.deterministic),
-        ("idempotent", 1, laws.idempotent),
-        ("idempotent", 2, laws.idempotent_of_its_own),
-        ("commutative", 2, laws.commutative),
-        ("associative", 3, laws.associative),
-    ]
-    if codec is not None:
-        hunted.insert(1, ("storable", 2, laws.storable))
-    for law, arity, broken in hunted:
-        found = _hunt(broken, st.tuples(*[strategy] * arity), examples)
-        if found is not None:
-            values, story = found
-            name = getattr(fn, "__qualname__", repr(fn))
-            raise MergeLawBroken(law, values, f"{name} is not {law}:\n{story}") from None
+    found = _hunt(laws.first_broken, st.tuples(strategy, strategy, strategy), examples, smallest=False)
+    if found is None:
+        return
+    values, (law, story) = found
+    for name, arity, broken in laws.all:
+        smaller = _hunt(partial(_named, name, broken), st.tuples(*[strategy] * arity), examples)
+        if smaller is not None:
+            values, (law, story) = smaller
+            break
+    name = getattr(fn, "__qualname__", repr(fn))
+    raise MergeLawBroken(law, values, f"{name} is not {law}:\n{story}")
 
 
 class _Laws(Generic[T]):
@@ -73,16 +69,40 @@ class _Laws(Generic[T]):
     def __init__(self, fn: Merge[T], codec: Codec[T] | None) -> None:
         self._fn = fn
         self._codec = codec
+        self.all: list[tuple[str, int, Callable[..., str | None]]] = [
+            ("total", 3, self.total),
+            ("pure", 2, self.pure),
+            ("deterministic", 2, self.deterministic),
+            ("idempotent", 1, self.idempotent),
+            ("idempotent", 2, self.idempotent_of_its_own),
+            ("commutative", 2, self.commutative),
+            ("associative", 3, self.associative),
+        ]
+        """Names, numbers of values, and the laws: the simplest first, and none without those before it."""
+        if codec is not None:
+            self.all.insert(1, ("storable", 2, self.storable))
+
+    def first_broken(self, *values: T) -> tuple[str, str] | None:
+        """The first law that these three values break, and how."""
+        for name, arity, broken in self.all:
+            story = broken(*values[:arity])
+            if story is not None:
+                return name, story
+        return None
 
     def _merge(self, one: T, other: T) -> T:
         return self._fn(copy.deepcopy(one), copy.deepcopy(other))
 
-    def total(self, a: T, b: T) -> str | None:
+    def total(self, a: T, b: T, c: T) -> str | None:
         """It has an answer for any two values, those it made itself among them."""
         try:
-            self._merge(self._merge(a, b), b)
+            for one, other in ((a, a), (a, b), (b, a)):
+                merged = self._merge(one, other)
+                self._merge(merged, merged)
+            self._merge(self._merge(a, b), c)
+            self._merge(a, self._merge(b, c))
         except Exception as error:
-            return _told(a=a, b=b) + f"\n  merging them raises {type(error).__name__}: {error}"
+            return _told(a=a, b=b, c=c) + f"\n  merging these raises {type(error).__name__}: {error}"
         return None
 
     def storable(self, a: T, b: T) -> str | None:
@@ -151,28 +171,42 @@ def _unlike(values: dict[str, object]) -> str:
     return "\n  but these two differ:" + "".join(f"\n  {name:{width}} = {value!r}" for name, value in values.items())
 
 
+def _named(name: str, broken: Callable[..., str | None], *values: object) -> tuple[str, str] | None:
+    """As `_Laws.first_broken`, of one law. Values for which the function has no answer break another one."""
+    try:
+        story = broken(*values)
+    except Exception:
+        return None
+    return None if story is None else (name, story)
+
+
 def _hunt(
-    broken: Callable[..., str | None], strategy: st.SearchStrategy[tuple[Any, ...]], examples: int
-) -> tuple[tuple[Any, ...], str] | None:
-    """The smallest values on which a law is broken, and how.
+    broken: Callable[..., tuple[str, str] | None],
+    strategy: st.SearchStrategy[tuple[Any, ...]],
+    examples: int,
+    *,
+    smallest: bool = True,
+) -> tuple[tuple[Any, ...], tuple[str, str]] | None:
+    """Values that break a law, the smallest ones unless the first will do; which law, and how.
 
     A function that rolls dice breaks the law at one time and keeps it at another, which Hypothesis calls flaky; what
     was seen once is proof enough.
     """
-    seen: list[tuple[tuple[Any, ...], str]] = []
+    seen: list[tuple[tuple[Any, ...], tuple[str, str]]] = []
 
     def bad(values: tuple[Any, ...]) -> bool:
         kept = copy.deepcopy(values)
-        story = broken(*values)
-        if story is not None:
-            seen.append((kept, story))
-        return story is not None
+        verdict = broken(*values)
+        if verdict is not None:
+            seen.append((kept, verdict))
+        return verdict is not None
 
-    settings = hypothesis.settings(max_examples=examples, deadline=None, database=None)
+    phases = (hypothesis.Phase.generate, hypothesis.Phase.shrink)[: 1 + smallest]
+    settings = hypothesis.settings(max_examples=examples, deadline=None, database=None, phases=phases)
     try:
         hypothesis.find(strategy, bad, settings=settings)
     except hypothesis.errors.NoSuchExample:
         return None
     except hypothesis.errors.Flaky:
-        return min(seen, key=lambda one: len(one[1]))
+        return min(seen, key=lambda one: len(one[1][1]))
     return seen[-1]

@@ -58,7 +58,9 @@ def test_a_union_a_maximum_and_a_vector_of_counters_are_merges() -> None:
         pytest.param(lambda one, other: (one + other) / 2, st.integers(0, 9), "associative", None, id="average"),
         pytest.param(carts_extended, CARTS, "pure", (Cart([]), Cart(["egg"])), id="changes its argument"),
         pytest.param(lambda one, other: random.choice([one, other]), INTS, "deterministic", (0, 1), id="random"),
-        pytest.param(lambda one, other: one if one[0] > other[0] else other, st.text(), "total", ("", ""), id="raises"),
+        pytest.param(
+            lambda one, other: one if one[0] > other[0] else other, st.text(), "total", ("", "", ""), id="raises"
+        ),
         pytest.param(lambda one, other: max(one, other) + 1, INTS, "idempotent", (0,), id="counts its merges"),
     ],
 )
