@@ -27,6 +27,7 @@ from leafdb.sim.nemesis import Nemesis
 from leafdb.sim.outcome import NODES, OPERATIONS, Broken, Outcome, Tier
 from leafdb.sim.plan import Plan, Shape
 from leafdb.sim.probes import collect
+from leafdb.sim.replica_story import tell_replica_writes
 from leafdb.sim.setting import Setting, Workload
 from leafdb.sim.simulated_cluster import SimulatedCluster
 from leafdb.sim.stage import Stage
@@ -118,6 +119,7 @@ class Simulation:
         await cluster.found()
         setting = await Setting.open(cluster, plan, trace)
         self._facts = setting.history.facts
+        tell_replica_writes(setting)
         nemesis = Nemesis(stage)
         done = trio.Event()
         async with trio.open_nursery() as both:

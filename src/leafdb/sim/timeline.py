@@ -21,6 +21,7 @@ import inspect
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from textwrap import wrap
 from typing import Final
 
 from leafdb.sim.outcome import Outcome
@@ -30,8 +31,11 @@ from leafdb.testing.violation import Invariant
 HEAD_ROWS: Final = 40
 TAIL_ROWS: Final = 110
 TEXT_MAX: Final = 160
+WIDTH: Final = 120
 NEMESIS: Final = "nemesis"
 CHECKER: Final = "checker"
+PLAN: Final = "plan"
+"""Who says, at the beginning, what the seed drew."""
 RUNNER: Final = "runner"
 """Who says where a history begins, in tiers whose runs are many of them."""
 
@@ -62,7 +66,8 @@ STATES: Final[Mapping[str, str]] = {
 }  # fmt: skip
 """How a node is after a line that begins with this word, or with `n1 is` and this word."""
 
-_NODE: Final = re.compile(r"\bn([0-9]+)\b")
+_NODE: Final = re.compile(r"\b(?:n|host-)([0-9]+)\b")
+"""A node by its name, or by that of its machine, as faults of the network name it."""
 _SUBJECT: Final = re.compile(r"n[0-9]+ (?:is |was )?")
 
 
@@ -94,11 +99,13 @@ def _header(outcome: Outcome, replay: str) -> list[str]:
     broken = outcome.broken
     assert broken is not None, "only a failing run has a timeline"
     about = f" (key {broken.key})" if broken.key is not None else ""
+    plan = next((line.text for line in outcome.lines if line.who == PLAN), "")
     return [
         f"seed {outcome.seed} broke {broken.invariant}: {promise(broken.invariant)}",
         *(f"  {line}" for line in f"{broken.message}{about}".splitlines()),
         f"  tier {outcome.tier}, {outcome.nodes} nodes, {outcome.operations} operations, {outcome.virtual_s:.3f} "
         f"virtual seconds, trace {outcome.trace}",
+        *wrap(plan, WIDTH, initial_indent="  plan: ", subsequent_indent="    "),
         f"  again: {replay}",
     ]
 

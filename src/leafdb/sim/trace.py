@@ -47,10 +47,13 @@ class Trace:
 
     def tell(self, who: str, text: str, key: str | None = None) -> None:
         """An event a person would want to read; the text must be the same in every run of the seed."""
-        at = self._now()
-        self._hash.update(f"{at!r} {who} {key} {text}\n".encode())
+        self._hash.update(f"{self._now()!r} {who} {key} {text}\n".encode())
+        self.note(who, text, key)
+
+    def note(self, who: str, text: str, key: str | None = None) -> None:
+        """An event that follows from others in the hash: for the story only, so it costs nothing where none is kept."""
         if self.keep and len(self.lines) < LINES_MAX:
-            self.lines.append(Line(at, who, key, text))
+            self.lines.append(Line(self._now(), who, key, text))
 
     def fault(self, name: str, text: str = "") -> None:
         """The nemesis did something."""
