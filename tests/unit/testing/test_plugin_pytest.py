@@ -201,9 +201,10 @@ from __future__ import annotations
 
 import leafdb
 from hypothesis import strategies as st
-from leafdb.testing import Cluster, Servers, check_merge
+from leafdb.testing import Cluster, Faults, Servers, check_merge
 
-async def test_one(leafdb_cluster: Cluster) -> None:
+async def test_one(leafdb_cluster: Cluster, leafdb_faults: Faults) -> None:
+    leafdb_faults.partition([1], leafdb_cluster.nodes[1:])
     db: leafdb.AsyncClient = await leafdb_cluster.client(via=leafdb_cluster.nodes[0])
     await db.ping()
 
