@@ -31,8 +31,10 @@ from leafdb.testing.violation import Invariant, require, violated
 from leafdb.types import Conflict, NodeId
 
 SINGLE_DOTS: Final = "a record with single dots"
-TRIPLES: Final = 4
+TRIPLES: Final = 2
 """How many triples of versions the laws of the merge are tried on in each history."""
+FOLDED: Final = 6
+"""How many versions are folded in two orders."""
 
 
 class Write(NamedTuple):
@@ -149,11 +151,12 @@ class Oracle:
             _law(merge(ab, c, conflict) == merge(a, merge(b, c, conflict), conflict), "(a+b)+c = a+(b+c)")
             _law(merge(a, bytes(bytearray(a)), conflict) is a, "a+a = a")
             _law(merge(ab, b, conflict) is ab, "(a+b)+b = a+b")
-        whole = _fold(versions, conflict)
-        rng.shuffle(versions)
-        _law(_fold(versions, conflict) == whole, "all versions in another order give the same bytes")
+        some = rng.sample(versions, min(len(versions), FOLDED))
+        whole = _fold(some, conflict)
+        _law(_fold(some[::-1], conflict) == whole, "the same versions in another order give the same bytes")
         known = merged = 0
-        for knowledge in self.versions.values():
+        for version in some:
+            knowledge = self.versions[version]
             known |= knowledge.known
             merged |= knowledge.merged
         self._check_version(whole, Knowledge(known, merged))

@@ -49,6 +49,7 @@ class Put:
         self.stands_for = stands_for
         """The primary a fallback mints for; None on a primary."""
         self.bucket = at.bucket
+        self.w = min(W, at.bucket.effective_n)
         self.storage_key = KEY
         self.durability = at.bucket.durability
         self.context = context
@@ -90,7 +91,7 @@ class Put:
         """A distinct node has it."""
         self.acked[node] = None
         self.waiting.pop(node, None)
-        if len(self.acked) == W and not self.outcome:
+        if len(self.acked) == self.w and not self.outcome:
             self._end("applied")
 
     def expired(self) -> None:

@@ -34,7 +34,7 @@ from leafdb.sim.heap import CALM, Heap, Network, Weather, outcome
 from leafdb.sim.outcome import NODES, OPERATIONS, Outcome, Tier
 from leafdb.sim.record_faults import DOT_LOST, Faults
 from leafdb.sim.record_oracle import SINGLE_DOTS, Oracle, bits
-from leafdb.sim.record_put import DEADLINE_S, Client, Put, W
+from leafdb.sim.record_put import DEADLINE_S, Client, Put
 from leafdb.sim.record_store import WAITED
 from leafdb.sim.record_world import ADOPTED, CHANGED, NO_LEASE, OLD_SELF, PASSED_OVER, Node
 from leafdb.testing.violation import Invariant, require, violated
@@ -275,7 +275,7 @@ class History:
 
     def _take_hint(self, holder: Node, target: Node, record: bytes, version: int) -> None:
         def taken() -> None:
-            self.net.send(target.host, holder.host, b"taken", partial(holder.removal, target.id, version))
+            self.net.send(target.host, holder.host, b"taken", partial(holder.removal, target.id, record, version))
 
         target.merge(record, Durability.ALWAYS, taken)
 
@@ -311,7 +311,9 @@ class History:
             for node in self.nodes:
                 self._hand_over(node)
             for a, b in combinations(self.primaries, 2):
-                self._exchange(a, b)
+                if a.record() != b.record():
+                    self._exchange(a, b)
+                    self.heap.run()
             self.heap.run()
             if before == [(node.record(), node.hint_items()) for node in self.nodes]:
                 break
@@ -358,7 +360,7 @@ class History:
             )
             at.replica.coordinate(put)
             self.heap.run()
-            if put.outcome not in ("applied", "refused") and len(self.primaries) >= W:
+            if put.outcome not in ("applied", "refused"):
                 violated(Invariant.LIVENESS, f"a write on a healed cluster is {put.outcome or 'not answered'}", "key")
         self._settle("after a sequence of writes")
         record = self.primaries[0].record()
@@ -368,6 +370,19 @@ class History:
 
 def _nothing() -> None:
     """Nobody waits for it."""
+
+
+def count_histories(seed: int, histories: int, *, nodes: int = PRIMARIES) -> Outcome:
+    """So many small histories, of four to eight operations each; stops at the first violation."""
+    heap = Heap()
+
+    def body() -> None:
+        for number in range(1, histories + 1):
+            heap.clear()
+            history = History(heap, f"{seed}/small {number}", nodes, small=True)
+            history.run(history.length)
+
+    return outcome(Tier.RECORD, seed, nodes, heap, PROBES, body)
 
 
 def run(seed: int, *, nodes: int = NODES, operations: int = OPERATIONS, keep: bool = False) -> Outcome:

@@ -148,13 +148,12 @@ class ForgetfulStore:
         self._begin_again()
 
     def quarantine(self, tree: TreeId, key: bytes) -> bool:
-        """A bad block: one key's value is gone, from everywhere. False when there was none."""
+        """A bad block: one key's value is gone. False when there is none on the disk, or memory has it still."""
         slot = (tree, key)
-        before = self.value(tree, key)
-        self.durable.pop(slot, None)
-        self._slots.pop(slot, None)
-        self._log = [(at, [each for each in writes if each[:2] != slot]) for at, writes in self._log]
-        return before is not None
+        if slot in self._slots or slot not in self.durable:
+            return False
+        del self.durable[slot]
+        return True
 
     def _begin_again(self) -> None:
         self._slots.clear()

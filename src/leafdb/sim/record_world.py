@@ -36,6 +36,7 @@ from leafdb.sim.record_oracle import Oracle
 from leafdb.sim.record_store import Contents, ForgetfulStore
 from leafdb.sim.trace import Trace
 from leafdb.storage.engine import Engine
+from leafdb.testing.violation import Invariant, require
 from leafdb.types import Conflict, Durability, NodeId, TreeId
 
 KEY: Final = b"\0" * 8 + b"key"
@@ -118,14 +119,15 @@ class WatchedReplica(Replica):
         epochs = self._small_leases.epochs
         before = epochs.next_epoch
         result = super().accepted(local, incoming, conflict)
-        self._trace.probe(ADOPTED, epochs.next_epoch - before)
+        if epochs.next_epoch != before:
+            self._trace.probe(ADOPTED)
+            self._small_leases.renew()
         assert self._identity is not None
         if self._identity.incarnation > 1:
             me, prefix = self._identity.node, self._identity.prefix
             vector = clock_of(incoming).vector
             self._trace.probe(OLD_SELF, any(node_of(actor) == me and actor[:8] < prefix for actor in vector))
         self._oracle.merged(local, incoming, result)
-        self._small_leases.renew()
         return result
 
 
@@ -212,8 +214,9 @@ class Node:
 
     def quarantine(self, place: Place) -> bool:
         """One unreadable record; the incarnation stays."""
-        self.held.pop(place, None)
         found = self.store.quarantine(*place)
+        if found:
+            self.held.pop(place, None)
         if found and place[0] == HINTS_TREE:
             self.ledger = self.hints.ledger = Ledger(partitions=1)
             for key, value in self.hint_items():
@@ -280,18 +283,21 @@ class Node:
 
         self.replica.read(self.bucket.tree, KEY, self.bucket.durability, found)
 
-    def removal(self, target: NodeId, version: int) -> None:
-        """`target` has confirmed this version of its hint: remove it, unless it has changed."""
+    def removal(self, target: NodeId, handed: bytes, version: int) -> None:
+        """`target` has confirmed the record it was `handed`: remove the hint, unless that is of another version now."""
         place = self.hint_place(target)
         value = self.store.value(*place)
         if value is None:
             return
         if version_of(value) != version:
             self.heap.trace.probe(CHANGED)
-        else:
-            self.store.write(((*place, None),), Durability.PERIODIC)
-            self.ledger.removed(place[1], value)
-            self.held.pop(place, None)
+            return
+        self.store.write(((*place, None),), Durability.PERIODIC)
+        self.ledger.removed(place[1], value)
+        self.held.pop(place, None)
+        left = self.oracle.of(decode_hint(value).record).known & ~self.oracle.of(handed).known
+        what = f"{self.host.name} removed a hint with writes {left:x}, which n{target} has not confirmed"
+        require(not left, Invariant.HINTS_CONSERVED, what, "key")
 
     def check(self) -> None:
         """What it confirmed is there, and its parts are sound."""
