@@ -94,7 +94,7 @@ def run_campaign(
 
     live = Live(session, text)
     session.note(f"seeds from {first.seed}; tier {first.tier}, {first.nodes} nodes, {first.operations} operations each")
-    with _until_interrupted() as interrupted:
+    with until_interrupted() as interrupted:
         for result in results(pool, take, live.tick):
             problem = tally.add(result)
             if problem is not None:
@@ -121,7 +121,7 @@ def run_determinism(session: Session, pool: Runs, first: Job, seeds: int) -> boo
     )
     found: dict[int, list[Result]] = {}
     live = Live(session, lambda: f"{len(found)} of {seeds} seeds, {sum(map(_differ, found.values()))} differ")
-    with _until_interrupted() as interrupted:
+    with until_interrupted() as interrupted:
         for result in results(pool, lambda: waiting.popleft() if waiting else None, live.tick):
             pair = found.setdefault(result.job.seed, [])
             pair.append(result)
@@ -159,7 +159,7 @@ def _pair_item(seed: int, pair: list[Result]) -> dict[str, Any]:
 
 
 @contextmanager
-def _until_interrupted() -> Iterator[list[bool]]:
+def until_interrupted() -> Iterator[list[bool]]:
     """Control-C ends the block, not the command; the list then holds something."""
     interrupted: list[bool] = []
     try:

@@ -12,9 +12,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
+from leafdb_cli import exits
+from leafdb_cli.exits import Quit
 from leafdb_cli.render import Column, joined
 from leafdb_cli.session import Session
-from leafdb_cli.sim_campaign import HASH_SEEDS, Live, traces_of
+from leafdb_cli.sim_campaign import HASH_SEEDS, Live, traces_of, until_interrupted
 from leafdb_cli.sim_pool import Job, Result, Runs, results
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ FAILS_ANYWAY: Final = "FAILS ANYWAY"
 """The seed fails without the mutation as well."""
 TROUBLE: Final = "TROUBLE"
 """A run without a verdict, or a mutation that cannot be applied."""
+NOT_FINISHED: Final = "not finished"
 GOOD: Final = (CAUGHT, OTHERWISE)
 
 
@@ -108,7 +111,7 @@ class Hunt:
         """As an item."""
         return {
             **mutation_item(self.mutation),
-            "verdict": self.verdict or "not finished",
+            "verdict": self.verdict or NOT_FINISHED,
             "invariant": self.invariant,
             "message": self.message,
             "seed": self.seed if self.invariant else None,
@@ -152,14 +155,15 @@ def run_museum(session: Session, pool: Runs, mutations: Sequence[Mutation]) -> b
     def take() -> Job | None:
         return waiting.popleft().next() if waiting else None
 
-    for result in results(pool, take, live.tick):
-        hunt = hunts[result.job.mutation]
-        hunt.take(result)
-        if hunt.verdict:
-            live.note(f"{hunt.mutation.name}: {hunt.verdict} {hunt.invariant or ''} (seed {hunt.seed})")
-        else:
-            waiting.appendleft(hunt)  # in front: its process is there already
-    _run_controls(pool, hunts, live)
+    with until_interrupted() as interrupted:
+        for result in results(pool, take, live.tick):
+            hunt = hunts[result.job.mutation]
+            hunt.take(result)
+            if hunt.verdict:
+                live.note(f"{hunt.mutation.name}: {hunt.verdict} {hunt.invariant or ''} (seed {hunt.seed})")
+            else:
+                waiting.appendleft(hunt)  # in front: its process is there already
+        _run_controls(pool, hunts, live)
     live.clear()
     items = [hunt.item() for hunt in hunts.values()]
     session.output.items("SimMuseum", items, COLUMNS, empty="no exhibits")
@@ -167,6 +171,8 @@ def run_museum(session: Session, pool: Runs, mutations: Sequence[Mutation]) -> b
     for item in bad:
         session.note(f"{item['mutation']}: {item['verdict']}: {item['message'] or item['title']}")
     session.note(f"{len(items) - len(bad)} of {len(items)} mutations are caught")
+    if interrupted:
+        raise Quit(exits.INTERRUPTED, "interrupted: that was the part that was done")
     return not bad
 
 
