@@ -7,12 +7,16 @@ until then the node must notice, and say so, whenever it meets the damage.
 
 from __future__ import annotations
 
+from random import Random
 from typing import Final
 
 import trio
 
 from leafdb.sim.stage import Stage
+from leafdb.storage.identity import IDENTITY_PATH
+from leafdb.storage.manifest import CURRENT_PATH
 from leafdb.types import NodeId
+from leafdb.vfs.memory import MemoryFileSystem
 from leafdb.vfs.memory_faults import LOSE, MISDIRECT, Fault
 
 WRITING: Final = ("append", "create", "rename", "sync_dir", "unlink", "link")
@@ -88,15 +92,23 @@ async def rot(stage: Stage, lasting_s: float) -> None:
     disk = stage.cluster.disks[victim]
     with stage.claimed(victim):
         stage.damaged[victim] = None
-        paths = [TABLES + name for name in disk.list("tables")]
-        flipped = 0
-        for path in stage.rng.sample(paths, min(len(paths), stage.rng.randint(1, 3))):
-            size = disk.open_read(path).size()
-            if size:
-                disk.flip(path, stage.rng.randrange(size), 1 << stage.rng.randrange(8))
-                flipped += 1
-        stage.trace.fault("bit_rot", f"n{victim} {flipped} tables")
+        flipped = _rot(stage.rng, disk)
+        stage.trace.fault("bit_rot", f"n{victim} {flipped} bits")
         await _damaged(stage, victim, lasting_s)
+
+
+def _rot(rng: Random, disk: MemoryFileSystem) -> int:
+    """Flip bits of tables, seldom of the small files a store cannot be opened without; how many."""
+    paths = [TABLES + name for name in disk.list("tables")]
+    if rng.random() < 0.15:
+        paths = [name for name in disk.list("") if name in (IDENTITY_PATH, CURRENT_PATH)]
+    flipped = 0
+    for path in rng.sample(paths, min(len(paths), rng.randint(1, 4))):
+        size = disk.open_read(path).size()
+        for _ in range(rng.randint(1, 4) if size else 0):
+            disk.flip(path, rng.randrange(size), 1 << rng.randrange(8))
+            flipped += 1
+    return flipped
 
 
 async def lost_write(stage: Stage, lasting_s: float) -> None:

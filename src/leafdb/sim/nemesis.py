@@ -30,6 +30,7 @@ MAKERS: Final[Mapping[Trouble, Maker]] = {
     Trouble.SWIZZLE: network_troubles.swizzle,
     Trouble.CLIENT_CUT: network_troubles.client_cut,
     Trouble.KILL: node_troubles.kill,
+    Trouble.ABSENCE: node_troubles.absence,
     Trouble.KILL_ALL: node_troubles.kill_all,
     Trouble.VANISH: node_troubles.vanish,
     Trouble.RESTART: node_troubles.restart,

@@ -10,6 +10,8 @@ from leafdb.sim.stage import Stage
 from leafdb.testing.cluster import CLIENT_HOST, host_of
 from leafdb.types import NodeId
 
+ABSENCE_S: Final = 130.0
+"""Hints are looked over once a minute."""
 MEETING_S: Final = 20.0
 """How long the older copy of a disk waits for everybody to have met the newer one."""
 
@@ -22,6 +24,25 @@ async def kill(stage: Stage, lasting_s: float) -> None:
 async def kill_all(stage: Stage, lasting_s: float) -> None:
     """SIGKILL of every node in the same instant."""
     await _killed(stage, stage.free(), lasting_s, "kill_all")
+
+
+async def absence(stage: Stage, lasting_s: float) -> None:
+    """Once in a run: a node is away for so long that hints for it are given up, whatever else ends before."""
+    free = stage.free()
+    if stage.had_absence or len(free) < len(stage.all):
+        return
+    stage.had_absence = True
+    victim = stage.rng.choice(free)
+    until_s = trio.current_time() + ABSENCE_S
+    with stage.claimed(victim):
+        stage.trace.fault("long_absence", _told([victim]))
+        await stage.kill(victim, vanish=stage.rng.random() < 0.5)
+        try:
+            await trio.sleep(lasting_s)
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.sleep_until(until_s)
+                await stage.start_all([victim])
 
 
 async def vanish(stage: Stage, lasting_s: float) -> None:

@@ -39,6 +39,7 @@ class Trouble(StrEnum):
     SWIZZLE = "swizzle_clog"
     CLIENT_CUT = "client_cut_off"
     KILL = "kill"
+    ABSENCE = "long_absence"
     KILL_ALL = "kill_all"
     VANISH = "vanish"
     RESTART = "clean_restart"

@@ -57,8 +57,6 @@ REFUSED: Final = {
     "conflict_limit": Probe("refused_siblings", "a write was refused since its record has too many siblings"),
     "overloaded": Probe("refused_overloaded", "a request was refused for want of room"),
     "disk_full": Probe("refused_disk_full", "a write was refused since the disk was full"),
-    "stale_epoch": Probe("refused_stale", "a request with an old epoch was refused"),
-    "not_ready": Probe("refused_not_ready", "a node was asked before it was ready"),
     "failed": Probe("refused_failed", "a request met a failed store"),
     "expired": Probe("refused_expired", "a request came too late to be worth its work"),
 }

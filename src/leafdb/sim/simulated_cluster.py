@@ -12,13 +12,17 @@ import trio
 import xxhash
 
 from leafdb.config import Config, RepairConfig, StorageConfig
+from leafdb.model.bucket import BucketProperties
+from leafdb.model.key import encode_key
 from leafdb.node.world import World
+from leafdb.ring.ring import Ring
+from leafdb.ring.token import storage_key
 from leafdb.sim.plan import Plan
 from leafdb.sim.trace import Trace
 from leafdb.testing.cluster import MemoryCluster
 from leafdb.testing.network import Link, MemoryNetwork
 from leafdb.testing.process import Life, MemoryExecutor
-from leafdb.types import NodeId
+from leafdb.types import Key, NodeId, Token
 
 SLOWEST_S: Final = 2.0
 SELDOM: Final = 0.02
@@ -47,6 +51,7 @@ class SimulatedCluster(MemoryCluster):
         )
         self.plan = plan
         self.slowness = dict.fromkeys(self.disks, 1.0)
+        self._ring: Ring | None = None
         self._disk_rng = Random(f"{seed}/disk latency")
         skews = Random(f"{seed}/skew")
         for node, disk in self.disks.items():
@@ -66,6 +71,13 @@ class SimulatedCluster(MemoryCluster):
             log_executor=MemoryExecutor(life, latency_s),
             read_executor=MemoryExecutor(life, latency_s),
         )
+
+    def walk(self, bucket: BucketProperties, key: Key) -> tuple[NodeId, ...]:
+        """As the cluster's own, also while every node is down: the ring of this version never changes."""
+        if self._ring is None:
+            self._ring = next(node.view.ring for node in self.nodes.values() if node.view.ring is not None)
+        token = int.from_bytes(storage_key(bucket.id, encode_key(key))[:8], "big")
+        return self._ring.walk(self._ring.partition_of(Token(token)))
 
     def _disk_latency_s(self, node: NodeId) -> float:
         rng, mean_s = self._disk_rng, self.plan.disk_latency_s

@@ -49,6 +49,8 @@ class Stage:
         """Their disks were damaged on purpose: a store that refuses to open there is right."""
         self.identities: dict[NodeId, Identity] = {}
         """Of each node's store, as of its last start."""
+        self.had_absence = False
+        """A node has been away for long in this run."""
         self.replaced = 0
         """How often a node was given a new disk."""
         self.stores_lost = 0
