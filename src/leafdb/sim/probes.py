@@ -138,7 +138,10 @@ def _of_metrics(trace: Trace, metrics: Metrics) -> None:
 
 
 def _of_store(trace: Trace, node: Node) -> None:
-    stats, report = node.engine.stats(), node.engine.recovery
+    engine = getattr(node, "engine", None)
+    if engine is None:  # the run ended while it was starting
+        return
+    stats, report = engine.stats(), engine.recovery
     trace.probe("flushed", stats.flushes)
     trace.probe("compacted", stats.compactions)
     trace.probe("job_failed", stats.failed_jobs)

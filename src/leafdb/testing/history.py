@@ -87,6 +87,7 @@ class History:
     def again(self, write: Write) -> None:
         """The same write, with the same operation id, is about to be sent once more."""
         write.attempts += 1
+        write.open = True
         if write.outcome == "refused":
             write.outcome = "unknown"
 
@@ -102,7 +103,7 @@ class History:
                 write.key,
             )
         dot = new[0]
-        write.outcome = "acked"
+        write.outcome, write.open = "acked", False
         write.acks, write.primaries = max(write.acks, reply.acks), max(write.primaries, reply.primaries)
         write.ended_ms = now_ms
         self._name(write, dot)
@@ -122,6 +123,7 @@ class History:
 
     def failed(self, write: Write, outcome: str, why: str) -> None:
         """The node, or nobody, said something else. What was unknown stays so, whatever became of another attempt."""
+        write.open = False
         if outcome == "not_applied" and write.attempts == 1:
             write.outcome = "refused"
         self.facts["a write that was refused" if write.outcome == "refused" else "a write of unknown outcome"] += 1
@@ -166,7 +168,7 @@ class History:
         write = self.by_value.get(seen.value)
         if write is None or write.key != key:
             violated(Invariant.HONEST_OUTCOMES, f"nobody wrote {seen.value[:64]!r} there, and a read showed it", key)
-        self.facts["a write of unknown outcome that was seen"] += write.outcome == "unknown"
+        self.facts["a write of unknown outcome that was seen"] += write.outcome == "unknown" and not write.open
         self.shown[write.op_id] = write
         slack_ms, ended_ms = self.expiry_slack_ms, write.ended_ms
         if write.ttl_ms and now_ms is not None and slack_ms is not None and ended_ms is not None:

@@ -31,6 +31,8 @@ class Write:
     context: CausalClock
     ttl_ms: int = 0
     outcome: str = "unknown"
+    open: bool = True
+    """It is under way: nobody has been told anything."""
     dots: list[Dot] = field(default_factory=list)
     """Known names of it: one, or one for each time it was sent."""
     attempts: int = 1
