@@ -62,6 +62,8 @@ def run_plan(plan: Plan, *, operations: int, keep: bool = False) -> Outcome:
         try:
             run_virtual(simulation.main, plan.seed)
         except (Exception, BaseExceptionGroup) as error:
+            if any(isinstance(member, KeyboardInterrupt) for member in _members(error)):
+                raise
             broken = broken_by(error)
     return Outcome(
         tier=Tier.CLUSTER,

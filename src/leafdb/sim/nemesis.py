@@ -102,6 +102,7 @@ class Nemesis:
         stage = self._stage
         for node in stage.forsaken():
             if node in stage.forsaken():  # it may have been seen to while another one started
+                stage.check_end(node)
                 stage.trace.probe("node_ended_by_itself")
                 with stage.claimed(node):
                     stage.mend_disk(node)

@@ -173,6 +173,12 @@ class Stage:
                 self.watch_disk(node)
         raise Violation(Invariant.LIVENESS, f"n{node} does not start on a disk that works")
 
+    def check_end(self, node: NodeId) -> None:
+        """A node that ended by itself has met a failing disk, or damage that was done on purpose."""
+        failure = self.cluster.processes[node].failure
+        if isinstance(failure, CorruptionError) and node not in self.damaged:
+            raise Violation(Invariant.CORRUPTION_DETECTED, f"n{node} found damage where there is none: {failure}")
+
     async def replace(self, node: NodeId) -> None:
         """The operator gives a node that is down a new disk; it begins as a new incarnation that holds nothing."""
         while (metadata := self._known_metadata()) is None:  # noqa: ASYNC110  # nobody is down for ever
