@@ -91,7 +91,11 @@ class Oracle:
             violated(Invariant.NOTHING_LOST, f"write {number} is not in the record it made")
         self.writes.append(Write(dot, sibling, past))
         ours = self.of(local)
-        self._appeared(data, Knowledge(ours.known | past | 1 << number, ours.merged | 1 << number))
+        made = Knowledge(ours.known | past | 1 << number, ours.merged | 1 << number)
+        if self.conflict is Conflict.LWW:
+            won = self.living(made) == 1 << number
+            require(won, Invariant.NOTHING_LOST, f"write {number} is older than what it was made over")
+        self._appeared(data, made)
         return number
 
     def merged(self, local: bytes | None, incoming: bytes, result: bytes) -> None:

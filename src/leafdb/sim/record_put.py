@@ -9,7 +9,7 @@ from typing import Final
 from leafdb.errors import StorageError
 from leafdb.model.clock import EMPTY, CausalClock, Dot
 from leafdb.model.hlc import LeaseExhausted
-from leafdb.sim.record_world import KEY, NO_LEASE, Node
+from leafdb.sim.record_world import KEY, NO_LEASE, Node, Place
 from leafdb.types import NodeId
 
 W: Final = 2
@@ -64,6 +64,7 @@ class Put:
         self.waiting: dict[NodeId, NodeId] = {}
         """Node -> the primary it stands for."""
         self.outcome = ""
+        self._removals = 0
 
     @property
     def abandoned(self) -> bool:
@@ -79,13 +80,17 @@ class Put:
     def minted(self, data: bytes, dot: Dot) -> None:
         """Send it on at once, durable or not."""
         self.record, self.dot = data, dot
+        self._removals = self.at.removals[self._place]
         self._spread(self)
 
     def committed(self, error: StorageError | None) -> None:
         """Our own copy is safe."""
-        place = self.at.own if self.stands_for is None else self.at.hint_place(self.stands_for)
-        self.at.held[place] = self.at.held.get(place, 0) | self.at.oracle.of(self.record).known
+        self.at.hold(self._place, self.at.oracle.of(self.record).known, self._removals)
         self.confirmed(self.at.id)
+
+    @property
+    def _place(self) -> Place:
+        return self.at.own if self.stands_for is None else self.at.hint_place(self.stands_for)
 
     def confirmed(self, node: NodeId) -> None:
         """A distinct node has it."""

@@ -12,6 +12,7 @@ is emptied by what forgets.
 from __future__ import annotations
 
 import struct
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from random import Random
@@ -156,6 +157,8 @@ class Node:
         self.skew_ms = skew_ms
         self.held: dict[Place, int] = {}
         """By place, the writes this node has said to be durable there."""
+        self.removals: Counter[Place] = Counter()
+        """How often a hint was removed from there."""
         self.backup: Contents = {}
         self.boot(clean=True)
 
@@ -170,6 +173,7 @@ class Node:
         self.leases = SmallLeases(self.store, self.now_ms, clean=clean)
         self.leases.renew()
         self.store.sync()
+        self._check_held()
         self.replica = WatchedReplica(self.store, self.leases, self.oracle, self.heap.trace)
         self.replica.identify(ActorIdentity(1, self.id, self.incarnation))
         ledger = Ledger(partitions=1)
@@ -223,6 +227,15 @@ class Node:
                 self.ledger.load(key, value)
         return found
 
+    def _check_held(self) -> None:
+        """What it has confirmed and had no reason to forget is there."""
+        for place, known in self.held.items():
+            value = self.store.value(*place)
+            record = decode_hint(value).record if value is not None and place[0] == HINTS_TREE else value
+            lost = known & ~self.oracle.of(record).known
+            what = f"{self.host.name} had confirmed {lost:x}, and has forgotten it"
+            require(not lost, Invariant.SURVIVES_STORES, what, "key")
+
     def _forgot(self) -> None:
         self.incarnation += 1
         self.held.clear()
@@ -261,13 +274,13 @@ class Node:
             record,
             self.bucket.conflict,
             durability,
-            partial(self._confirm, self.own, self.oracle.of(record).known, done),
+            partial(self._confirm, self.own, self.oracle.of(record).known, 0, done),
         )
 
     def keep(self, target: NodeId, record: bytes, done: Callable[[], None]) -> None:
         """Take in a fallback's copy for `target`."""
         place = self.hint_place(target)
-        confirm = partial(self._confirm, place, self.oracle.of(record).known, done)
+        confirm = partial(self._confirm, place, self.oracle.of(record).known, self.removals[place], done)
         self._watch_hint(target, record, lambda: self.hints.keep(target, self.bucket, KEY, record, confirm))
 
     def owe(self, target: NodeId, record: bytes) -> None:
@@ -295,6 +308,7 @@ class Node:
         self.store.write(((*place, None),), Durability.PERIODIC)
         self.ledger.removed(place[1], value)
         self.held.pop(place, None)
+        self.removals[place] += 1
         left = self.oracle.of(decode_hint(value).record).known & ~self.oracle.of(handed).known
         what = f"{self.host.name} removed a hint with writes {left:x}, which n{target} has not confirmed"
         require(not left, Invariant.HINTS_CONSERVED, what, "key")
@@ -313,12 +327,19 @@ class Node:
             must |= known
         return must
 
-    def _confirm(self, place: Place, known: int, done: Callable[[], None], error: Exception | None) -> None:
+    def _confirm(
+        self, place: Place, known: int, removals: int, done: Callable[[], None], error: Exception | None
+    ) -> None:
         if isinstance(error, LeaseExhausted):
             self.heap.trace.probe(NO_LEASE)
         if error is None:
-            self.held[place] = self.held.get(place, 0) | known
+            self.hold(place, known, removals)
             done()
+
+    def hold(self, place: Place, known: int, removals: int) -> None:
+        """It has confirmed these writes; what was removed meanwhile was handed over before its commit came."""
+        if removals == self.removals[place]:
+            self.held[place] = self.held.get(place, 0) | known
 
     def _watch_hint(self, target: NodeId, record: bytes, keep: Callable[[], None]) -> None:
         """Hints that were not minted here are merged plainly, past the replica: tell the oracle of that."""

@@ -129,6 +129,8 @@ class AcceptorNode:
         self.identity = AcceptorId(NodeId(node), 1)
         self.durable: AcceptorState | None = None
         self.synced_at = 0.0
+        self.said: Ballot | None = None
+        """The highest ballot it has promised to somebody."""
         self.acceptor = Acceptor(REGISTER, self.identity, config=1)
         self.votes = True
 
@@ -157,6 +159,7 @@ class AcceptorNode:
     def lose_state(self) -> None:
         """The disk's copy cannot be read: no vote from now on."""
         self.votes = False
+        self.durable = None
         self.crash()
 
     def wipe(self) -> None:
@@ -188,6 +191,11 @@ class AcceptorNode:
         client = self.clients[effect.to]
         message = effect.message
         assert isinstance(message, Promise | Accepted | Nack)
+        if isinstance(message, Promise) and self.identity.incarnation == 1:
+            self.said = max(self.said or message.ballot, message.ballot)
+        if isinstance(message, Accepted) and self.said is not None:
+            kept = self.identity.incarnation > 1 or message.ballot >= self.said
+            require(kept, Invariant.PROMISES_DURABLE, f"{self.host.name} went back on a promise it had given")
         mail = summary(message)
         self.network.send(self.host, client.host, mail, partial(client.receive, self.identity.node, message))
 

@@ -3,9 +3,10 @@
 The copy is taken as a kill would leave it, one place of one file is damaged, before the store is opened or while it is
 open, and everything is read, then compacted and read again.
 
-Two kinds of damage cannot be told from a torn write, by any store of this design: damage to the last frame of the log
-and to the last record of the manifest. The first makes the store come back to an earlier prefix, which is allowed here
-as long as it is a prefix; the second to an earlier set of tables, which is allowed as far as the trees concern.
+Two kinds of damage cannot be told from a torn write, by any store of this design: damage to the end of the log, behind
+what a later frame knows to have been synced, and damage to the last record of the manifest. The first makes the store
+come back to an earlier prefix, which is allowed here down to what is proven; the second to an earlier set of tables,
+which is allowed as far as trees that were made or dropped last are concerned.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from leafdb.sim.store_machine import Machine
 from leafdb.sim.store_model import Contents, StoreModel, short
 from leafdb.sim.trace import Trace
 from leafdb.storage.settings import EngineConfig
+from leafdb.storage.wal import segment_numbers, segment_path
+from leafdb.storage.wal_format import HEADER_BYTES, decode_frame
 from leafdb.testing.violation import Invariant, require
 from leafdb.types import TreeId
 from leafdb.vfs.base import read_file
@@ -38,6 +41,8 @@ class Damage:
     kind: str
     path: str
     offset: int
+    proven: int
+    """So many writes the store must come back with, or refuse."""
 
     def __str__(self) -> str:
         return f"{self.kind} in {self.path} at {self.offset}"
@@ -56,7 +61,7 @@ def prove_detected(
     hands = Hands(copy, Trace(clock), Rubbish())
     if alive:
         machine = Machine(hands, config, clock)
-    damage = _damage(copy, rng)
+    damage = _damage(copy, rng, model.written)
     if machine is None:
         try:
             machine = Machine(hands, config, clock)
@@ -74,10 +79,11 @@ def _fixed(now_s: float) -> Callable[[], float]:
     return lambda: now_s
 
 
-def _damage(disk: MemoryFileSystem, rng: Random) -> Damage:
+def _damage(disk: MemoryFileSystem, rng: Random, written: int) -> Damage:
     """Do it to any file that has bytes."""
     paths = [name for name in disk.list("") if "." not in name and name not in ("LOCK", "wal", "tables")]
     paths += [f"{directory}/{name}" for directory in ("wal", "tables", "tables") for name in disk.list(directory)]
+    paths += [segment_path(number) for number in segment_numbers(disk)[-1:] for _ in range(3)]
     path = rng.choice([path for path in paths if read_file(disk, path)])
     kind = rng.choice(KINDS)
     data = read_file(disk, path)
@@ -99,17 +105,36 @@ def _damage(disk: MemoryFileSystem, rng: Random) -> Damage:
     else:
         file.truncate(at)
     file.close()
-    return Damage(kind, path, at)
+    proven = written
+    if path.startswith("wal/"):
+        proven = min(written, _proven(disk, path, data))
+    return Damage(kind, path, at, proven)
+
+
+def _proven(disk: MemoryFileSystem, path: str, before: bytes) -> int:
+    """How many writes the frames that are left prove to have been synced, given the segment before its damage."""
+    number = segment_numbers(disk)[-1]
+    if path != segment_path(number):
+        return 1 << 63  # a segment is synced before the next one is made
+    after = read_file(disk, path)
+    frames = []
+    offset, synced_upto = HEADER_BYTES, 0
+    while (frame := decode_frame(before, offset, number)) is not None:
+        frames.append(frame)
+        if after[offset : frame.stop] == before[offset : frame.stop]:
+            synced_upto = max(synced_upto, frame.synced_upto)
+        offset = frame.stop
+    return max((frame.first_lsn + frame.writes - 1 for frame in frames if frame.stop <= synced_upto), default=0)
 
 
 def _read_all(machine: Machine, model: StoreModel, damage: Damage) -> str:
     """Read everything by key and in order."""
     lsn = machine.engine.stats().last_sequence
-    if not damage.path.startswith(("wal/", "MANIFEST")):
+    if not damage.path.startswith("MANIFEST"):
         require(
-            model.written <= lsn,
+            damage.proven <= lsn,
             Invariant.CORRUPTION_DETECTED,
-            f"{damage}: the store opens with {lsn} writes of {model.written} and says nothing",
+            f"{damage}: the store opens with {lsn} writes of {damage.proven} and says nothing",
         )
     require(lsn <= model.last_lsn, Invariant.NO_PHANTOMS, f"{damage}: {lsn} writes of {model.last_lsn}")
     outcome = "harmless"

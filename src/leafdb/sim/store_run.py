@@ -127,7 +127,7 @@ class Program:
             ("write fails", 0.4, partial(self._fault, "append")),
             ("read fails", 0.4, partial(self._fault, "read_at")),
             ("disk full", 0.4, self._fill),
-            ("damage", 0.5, self._damage),
+            ("damage", 1.0, self._damage),
         ):
             if name in plan.faults:
                 menu.append((weight, operation))

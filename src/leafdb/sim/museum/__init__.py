@@ -8,9 +8,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+from leafdb.sim.museum import membership, records, register, storage
 from leafdb.sim.mutation import Mutation
 
-MUTATIONS: Final[tuple[Mutation, ...]] = ()
+MUTATIONS: Final[tuple[Mutation, ...]] = (
+    *records.MUTATIONS,
+    *storage.MUTATIONS,
+    *membership.MUTATIONS,
+    *register.MUTATIONS,
+)
+"""All of them, room by room."""
 
 BY_NAME: Final[Mapping[str, Mutation]] = {mutation.name: mutation for mutation in MUTATIONS}
 """Every mutation by its name."""

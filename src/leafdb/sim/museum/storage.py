@@ -1,0 +1,254 @@
+"""The room of lost bytes: what storage engines got wrong between a write and the platter, and on the way back."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from leafdb.sim.mutation import Edit, Mutation
+from leafdb.sim.outcome import Tier
+from leafdb.testing.violation import Invariant
+
+COMMITTER: Final = "leafdb.storage.committer"
+COMPACTION: Final = "leafdb.storage.compaction"
+MANIFEST: Final = "leafdb.storage.manifest"
+RECOVERY: Final = "leafdb.storage.recovery"
+WAL: Final = "leafdb.storage.wal"
+FORMAT: Final = "leafdb.storage.wal_format"
+
+LOST: Final = (Invariant.PREFIX_DURABLE, Invariant.CRASH_IDEMPOTENT, Invariant.NO_PHANTOMS)
+"""A store that does not open is called the same: what it holds is as lost."""
+
+
+def _store(
+    name: str, title: str, *edits: tuple[str, str, str], caught_by: tuple[Invariant, ...] = LOST, seeds_max: int = 20
+) -> Mutation:
+    return Mutation(
+        name=name,
+        title=title,
+        edits=tuple(Edit(*edit) for edit in edits),
+        tier=Tier.STORE,
+        caught_by=caught_by,
+        seeds_max=seeds_max,
+        nodes=1,
+        operations=1_000,
+    )
+
+
+MUTATIONS: Final = (
+    _store(
+        "missing-directory-sync",
+        "A log segment's name is not synced: after a power cut the file is nowhere (ALICE: LevelDB and ten others).",
+        (
+            WAL,
+            "        file.sync()\n        self._fs.sync_dir(WAL_DIRECTORY)\n",
+            "        file.sync()\n",
+        ),
+    ),
+    _store(
+        "table-names-not-synced",
+        "The manifest names tables whose directory entries are not durable (ALICE: rename and create before data).",
+        (
+            "leafdb.storage.job_execution",
+            "            self._fs.sync_dir(directory)\n",
+            "            assert directory\n",
+        ),
+    ),
+    _store(
+        "current-before-manifest-sync",
+        "CURRENT is switched to a manifest that is not synced (LevelDB before 1.15).",
+        (MANIFEST, '        file.sync()\n        self._fs.sync_dir("")\n', '        self._fs.sync_dir("")\n'),
+    ),
+    _store(
+        "acknowledged-before-sync",
+        "A commit is acknowledged as durable after write(), without its sync.",
+        (COMMITTER, "            if batch.sync:\n                writer.sync()\n", ""),
+    ),
+    _store(
+        "wal-hole-at-rotation",
+        "The old log is not synced when the next begins: a newer write survives, an older is lost (LevelDB issue 187).",
+        (COMMITTER, "        batch.seal_as = number\n        batch.sync = True\n", "        batch.seal_as = number\n"),
+        (
+            WAL,
+            "        self.sync()\n        file, self._file = self._file, None\n",
+            "        file, self._file = self._file, None\n",
+        ),
+    ),
+    _store(
+        "fsync-retried",
+        "A failed fsync is tried again, and its success believed (PostgreSQL, 2018; the pages are clean and lost).",
+        (
+            WAL,
+            "            self._file.sync()\n            self.synced_upto = self.size\n",
+            "            try:\n                self._file.sync()\n            except OSError:\n"
+            "                self._file.sync()\n            self.synced_upto = self.size\n",
+        ),
+    ),
+    _store(
+        "page-cache-believed-at-recovery",
+        "After a failed fsync and a restart the log is read from the page cache and synced, which writes nothing. "
+        "Ours, found by this simulation.",
+        (RECOVERY, "range(0, 0 if clean else state.last_size, REWRITE_BYTES)", "range(0)"),
+        seeds_max=60,
+    ),
+    _store(
+        "replayed-tail-not-synced",
+        "What a recovery replayed from the page cache is served as durable, and is not.",
+        (
+            RECOVERY,
+            "            file.write_at(offset, file.read_at(offset, min(REWRITE_BYTES, state.last_size - offset)))\n"
+            "        file.sync()\n",
+            "            break\n",
+        ),
+    ),
+    _store(
+        "short-write-ignored",
+        "A write that wrote less than it was given is taken for whole.",
+        (
+            WAL,
+            "        self._file.append(frame)\n",
+            "        try:\n            self._file.append(frame)\n        except OSError:\n            pass\n",
+        ),
+        seeds_max=40,
+    ),
+    _store(
+        "manifest-used-after-error",
+        "An edit queued behind one that failed is written after its torn record: the store never opens again. Ours: "
+        "found by this simulation.",
+        (MANIFEST, "            self.lost = error\n            raise\n", "            raise\n"),
+        seeds_max=40,
+    ),
+    _store(
+        "close-before-edits",
+        "A close commits the last writes while the tree they are for is still queued for the manifest. Ours: found by "
+        "this simulation.",
+        (
+            COMMITTER,
+            "        self._executor.drain()  # manifest edits, too: what is committed last may be for a tree that one "
+            "of them makes\n",
+            "",
+        ),
+        seeds_max=60,
+    ),
+    _store(
+        "torn-tail-not-cut",
+        "A torn tail is left in the segment; when later segments exist it is damage in the middle.",
+        (RECOVERY, "            file.truncate(state.last_size)\n", "            pass\n"),
+    ),
+    _store(
+        "recycled-log-ghost",
+        "A frame that an earlier segment left in the same blocks is taken for ours (RocksDB, recycled logs).",
+        (FORMAT, "kind != FRAME_BATCH or number != segment or stop", "kind != FRAME_BATCH or stop"),
+        seeds_max=60,
+    ),
+    _store(
+        "log-checksum-not-checked",
+        "A frame is believed for its length alone.",
+        (
+            FORMAT,
+            "    if _CRC.unpack_from(data, offset)[0] != crc32c(data[offset + 4 : stop]):\n        return None\n",
+            "",
+        ),
+        caught_by=(*LOST, Invariant.CORRUPTION_DETECTED, Invariant.SELF_CHECK),
+    ),
+    _store(
+        "mid-log-damage-skipped",
+        "Damage in the middle of the log is taken for a torn tail (RocksDB's tolerant recovery modes).",
+        (
+            WAL,
+            "        if proof is not None or self.end < self._synced_upto:",
+            "        if self.end < self._synced_upto:",
+        ),
+        caught_by=(Invariant.CORRUPTION_DETECTED,),
+        seeds_max=60,
+    ),
+    _store(
+        "block-checksum-not-checked",
+        "A table's block is served without looking at its checksum.",
+        (
+            "leafdb.storage.sstable_format",
+            "    if crc != crc32c(sealed[-SEAL_BYTES:][:1], crc32c(body, ",
+            "    if crc == -crc32c(sealed[-SEAL_BYTES:][:1], crc32c(body, ",
+        ),
+        caught_by=(Invariant.CORRUPTION_DETECTED, Invariant.SELF_CHECK),
+    ),
+    _store(
+        "segment-unlinked-early",
+        "The log is removed before the manifest knows the tables that replace it (LevelDB: unlink before the edit).",
+        (
+            "leafdb.storage.maintenance",
+            "        edit = VersionEdit(added=tuple(metas), flushed_lsn=memtable.last_lsn)\n",
+            "        edit = VersionEdit(added=tuple(metas), flushed_lsn=memtable.last_lsn)\n"
+            "        self._tables.remove_soon([segment_path(number) for number in memtable.segments])\n",
+        ),
+    ),
+    _store(
+        "clean-mark-not-removed",
+        "The mark of a clean shutdown outlives the next start: after a crash the store claims to have lost nothing.",
+        (RECOVERY, "            stamp.remove_clean_mark(fs)\n", ""),
+    ),
+    _store(
+        "dropped-number-taken-again",
+        "A tree's number is used again while records of the dropped one are in the log: they come back.",
+        (
+            "leafdb.storage.engine",
+            "        if self._parts.dropped.get(tree_id, 0) > self._tables.version.flushed_lsn:\n",
+            "        if self._parts.dropped.get(tree_id, 0) < 0:\n",
+        ),
+        caught_by=(*LOST, Invariant.SELF_CHECK),
+        seeds_max=60,
+    ),
+    _store(
+        "flush-keeps-older",
+        "A flush keeps the first write of a key instead of the last.",
+        (
+            "leafdb.storage.flush",
+            "                    newest[key] = (lsn, value)\n",
+            "                    newest.setdefault(key, (lsn, value))\n",
+        ),
+    ),
+    _store(
+        "merge-keeps-older",
+        "A compaction keeps the older of two entries of a key.",
+        ("leafdb.storage.merge_iterator", "held[0] <= sequence", "held[0] >= sequence"),
+    ),
+    _store(
+        "tombstone-dropped-early",
+        "A compaction drops a tombstone over data that lies deeper: the deleted key is back.",
+        (
+            COMPACTION,
+            "        kept = [value is not None or self.covers(key) for key, value in zip(keys, values, strict=True)]\n",
+            "        kept = [value is not None for value in values]\n",
+        ),
+        seeds_max=60,
+    ),
+    _store(
+        "tombstones-never-dropped",
+        "Compaction never drops a tombstone: every answer is right and the disk fills (TigerBeetle, one character).",
+        (COMPACTION, "if any(meta.tombstones for meta in job.inputs) else None", "if not job.inputs else None"),
+        caught_by=(Invariant.SPACE_RECLAIMED,),
+    ),
+    _store(
+        "bloom-false-negative",
+        "The filter's writer and reader disagree on a bit: keys that are there are denied.",
+        ("leafdb.storage.bloom", "| patterns[digest >> 12 & 4095]", "| patterns[digest >> 13 & 4095]"),
+        caught_by=(*LOST, Invariant.SELF_CHECK),
+    ),
+    _store(
+        "scan-skips-at-page-end",
+        "The item that did not fit a page is not on the next one either.",
+        (
+            "leafdb.storage.lsm_tree",
+            "                return Page(items, self._after(last), self.sequence)\n",
+            "                return Page(items, self._after(key), self.sequence)\n",
+        ),
+    ),
+    _store(
+        "scan-beyond-its-memory",
+        "A page goes on with tables' entries beyond the part of the memtable it took: newer writes are passed over.",
+        (
+            "leafdb.storage.lsm_tree",
+            "            beyond = cut is not None and (key < cut if reverse else key > cut)\n",
+            "            beyond = False\n",
+        ),
+    ),
+)

@@ -1,0 +1,29 @@
+"""Every mutation of the museum fits the source as it is, and says who is to catch it."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from leafdb.sim.museum import BY_NAME, MUTATIONS
+from leafdb.sim.mutation import Mutation, mutated_sources
+from leafdb.sim.outcome import Tier
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.name)
+def test_the_snippets_are_found_once_and_what_comes_out_compiles(mutation: Mutation) -> None:
+    assert mutated_sources(mutation)
+
+
+def test_names_are_unique_and_every_bug_has_its_judges() -> None:
+    assert len(BY_NAME) == len(MUTATIONS) >= 40
+    for mutation in MUTATIONS:
+        assert mutation.caught_by, mutation.name
+        assert mutation.title.endswith((".", ")")), mutation.title
+        assert 1 <= mutation.seeds_max <= 100, mutation.name
+
+
+def test_every_tier_has_bugs_to_find() -> None:
+    tiers = Counter(mutation.tier for mutation in MUTATIONS)
+    assert all(tiers[tier] >= 3 for tier in Tier if tier is not Tier.CLUSTER), tiers
