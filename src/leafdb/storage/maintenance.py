@@ -6,8 +6,9 @@ The order of publishing, each step only after the one before it:
 
 A failed job costs nothing but time: its files are discarded and it is given again, with new file numbers, after a wait
 that doubles. Two failures are final: the store's own (an I/O error) and a sealed segment found damaged, since what it
-holds is then only in memory. Damaged inputs of a compaction are left alone from then on: reads of the damaged part say
-so, the rest is served.
+holds is then only in memory. Damaged inputs of a compaction are left alone: reads of the damaged part say so, the rest
+is served. Now and then they are tried again, since what could not be read once may be readable later, and without them
+level 0 fills up until no write is taken.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from leafdb.types import TreeId
 
 RETRY_FIRST_S: Final = 0.5
 RETRY_LAST_S: Final = 30.0
+DAMAGED_RETRY_S: Final = 60.0
 
 
 class Maintenance:
@@ -57,6 +59,7 @@ class Maintenance:
         self._flushing = False
         self._compacting = False
         self._damaged: set[int] = set()
+        self._damaged_retry_s: float | None = None
         self._busy: set[int] = set()
         self._waiters: list[tuple[int, Callback]] = []
         self._failures = 0
@@ -89,12 +92,16 @@ class Maintenance:
         self._waiters.clear()
 
     def on_time(self, now_s: float) -> None:
+        if self._damaged_retry_s is not None and now_s >= self._damaged_retry_s:
+            self._damaged_retry_s = None
+            self._damaged.clear()
+            self.pump()
         if self._retry_s is not None and now_s >= self._retry_s:
             self._retry_s = None
             self.pump()
 
     def deadline(self) -> float | None:
-        return self._retry_s
+        return min((due for due in (self._retry_s, self._damaged_retry_s) if due is not None), default=None)
 
     def pump(self) -> None:
         """Start what is due and not running."""
@@ -198,6 +205,7 @@ class Maintenance:
                 # The error names the file where it can; without a name all inputs are suspect.
                 named = {meta.file_number for meta in job.inputs if meta.path == result.path}
                 self._damaged.update(named or job.input_numbers)
+                self._damaged_retry_s = self._now_s() + DAMAGED_RETRY_S
                 self.failed_jobs += 1
                 self._tables.discard(job.outputs)
                 self.pump()

@@ -235,6 +235,24 @@ def test_a_compaction_that_meets_damage_gives_up_on_it_and_the_store_goes_on(sto
     assert len(store.fs.list("tables")) == stats.tables
 
 
+def test_a_table_that_could_not_be_read_once_is_compacted_later(store: Store) -> None:
+    for round_number in range(8):
+        for number in range(40):
+            store.put(b"%d" % number, b"%d" % round_number * 30)
+        if round_number == 3:
+            first = table_path(min(store.engine._tables.version.tables))
+            store.fs.faults.append(Fault("open", path_prefix=first))
+        store.engine.flush_soon()
+        store.settle()
+    assert store.engine.stats().failed_jobs == 1
+    assert store.fs.exists(first)
+    store.elapse(61)
+    store.settle()
+    assert not store.fs.exists(first)
+    assert store.engine.stats().failed_jobs == 1
+    assert not store.failures
+
+
 def test_a_damaged_segment_that_a_flush_needs_is_the_end(store: Store) -> None:
     store.put(b"k", b"v" * 100)
     store.engine.flush_soon()
