@@ -266,12 +266,23 @@ class AntiEntropy:
 
     def _require_proof(self) -> None:
         """What is incomplete owes every other owner an exchange; where there is none, there is nothing to wait for."""
+        if self._view.ring is not None:
+            self._leave_others_out()
         incomplete = self._completeness.incomplete
         if incomplete and self._view.ring is not None:
             wanted = sum(1 << partition for partition in incomplete)
             masks = {slot: mask & wanted for slot, mask in self._shared.with_all().items()}
             self._owe(masks, "this store has forgotten something")
             self._prove(incomplete)
+
+    def _leave_others_out(self) -> None:
+        """Of what others hold this store cannot have forgotten anything, whatever it still owes somebody there."""
+        held = 0
+        for bucket in self._view.buckets:
+            held |= self._shared.held(self._view.self_id, BucketId(bucket))
+        for partition in self._completeness.incomplete:
+            if not held >> partition & 1:
+                self._completeness.proved(PartitionId(partition))
 
     def _prove(self, partitions: tuple[int, ...]) -> None:
         """Of these partitions, those in which nothing is owed any more are complete."""

@@ -278,6 +278,29 @@ def test_a_store_that_lost_its_power_is_made_whole() -> None:
     play(story)
 
 
+def test_a_store_is_complete_although_it_owes_somebody_what_it_does_not_hold() -> None:
+    async def story(cluster: MemoryCluster) -> None:
+        two = cluster.nodes[TWO]
+        bucket = view_of(two, "b")
+        ring = two.view.ring
+        assert ring is not None
+        stray = next(p for p in range(PARTITIONS) if TWO not in ring.primaries(PartitionId(p), 3))
+        target = ring.primaries(PartitionId(stray), 3)[0]
+        cluster.cut(TWO, [node for node in cluster.disks if node != TWO])
+        two.anti_entropy.mark(MarkRange(target, bucket.id, PartitionId(stray)))
+        await trio.sleep(1)
+        await cluster.power_cut(TWO, keep=0.0)
+        two = await cluster.start(TWO)
+        await trio.sleep(1)
+        assert two.anti_entropy.pending
+        cluster.heal()
+        await repaired(*cluster.nodes.values())
+        assert not two.completeness.incomplete
+        assert two.anti_entropy.possible_losses == 0, "of what others hold nothing is lost here"
+
+    play(story, nodes=5)
+
+
 def test_one_node_has_nobody_to_ask() -> None:
     async def story(cluster: MemoryCluster) -> None:
         (node,) = cluster.nodes.values()
