@@ -37,7 +37,7 @@ log = Log("hinted_handoff")
 EXPIRE_INTERVAL_S = 60.0
 
 
-class _Removal(NamedTuple):
+class Removal(NamedTuple):
     """Remove one hint, unless it has changed since the version that was acknowledged."""
 
     handoff: HintedHandoff
@@ -128,7 +128,7 @@ class HintedHandoff:
                 case ReadPage():
                     self._read(effect)
                 case Remove(key=key, version=version):
-                    self._replica.queue.do(HINTS_TREE, key, _Removal(self, key, version))
+                    self._replica.queue.do(HINTS_TREE, key, Removal(self, key, version))
                 case MarkRange():
                     self._metrics.hints_expired_total += 1
                     self._mark(effect)

@@ -31,10 +31,12 @@ from leafdb.testing.cluster import CLIENT_HOST, host_of
 from leafdb.testing.history_values import Answer, Write
 from leafdb.testing.raw_client import RawClient, Severed
 from leafdb.testing.real_client import dialler
+from leafdb.testing.violation import Invariant, violated
 from leafdb.types import NodeId
 from leafdb.wire.requests import PutReply
 
 CONNECT_S_MAX: Final = 1.0
+FORGED_S: Final = 1.0
 READ: Final = ReadHow()
 WRITE: Final = WriteHow()
 _OP_ID_BITS: Final = 128
@@ -250,9 +252,20 @@ class DirectClient(Recorder):
         """Send the very same write once more, as a client would that keeps operation ids over a crash of its own."""
         write = sent.write
         self.setting.history.again(write)
+        self.asks(write, how)
         self.tell(f"{write.text} is sent once more through n{node}", write.key)
         same = how._replace(ttl_ms=write.ttl_ms)
         return Sent(write, sent.after, await self.write(write, partial(self._put, node, write, sent.after, same)))
+
+    async def put_forged(self, node: NodeId, key: str, context: bytes) -> None:
+        """Write over a context that was not sealed for this key: it must be refused, for it covers what nobody saw."""
+        self.tell(f"tries a context of another key through n{node}", key)
+        try:
+            connection = await self._connected(node)
+            await connection.put(self.setting.bucket, key_of(key), b"forged", context, timeout_s=FORGED_S)
+        except (LeafdbError, Severed, NotConnected):
+            return  # refused, or nobody there
+        violated(Invariant.NOTHING_LOST, "a write over a context of another key was accepted", key)
 
     def close(self) -> None:
         """Hang up everywhere."""

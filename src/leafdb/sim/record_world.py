@@ -20,13 +20,14 @@ from typing import Final, Protocol, cast
 
 from leafdb.errors import StorageError
 from leafdb.hints.hint import decode as decode_hint
-from leafdb.hints.hint import encode_key, version_of
+from leafdb.hints.hint import encode_key
 from leafdb.hints.ledger import Ledger
 from leafdb.model.actor import ActorIdentity, epoch_of, node_of
 from leafdb.model.hlc import LeaseExhausted
 from leafdb.model.put import PutResult
 from leafdb.model.record import clock_of
 from leafdb.node.hint_keeper import HINTS_TREE, HintKeeper
+from leafdb.node.hinted_handoff import HintedHandoff, Removal
 from leafdb.node.leases import EPOCH_KEY, STAMP_KEY, Leases
 from leafdb.node.metrics import Metrics
 from leafdb.node.register import META_TREE
@@ -299,19 +300,8 @@ class Node:
     def removal(self, target: NodeId, handed: bytes, version: int) -> None:
         """`target` has confirmed the record it was `handed`: remove the hint, unless that is of another version now."""
         place = self.hint_place(target)
-        value = self.store.value(*place)
-        if value is None:
-            return
-        if version_of(value) != version:
-            self.heap.trace.probe(CHANGED)
-            return
-        self.store.write(((*place, None),), Durability.PERIODIC)
-        self.ledger.removed(place[1], value)
-        self.held.pop(place, None)
-        self.removals[place] += 1
-        left = self.oracle.of(decode_hint(value).record).known & ~self.oracle.of(handed).known
-        what = f"{self.host.name} removed a hint with writes {left:x}, which n{target} has not confirmed"
-        require(not left, Invariant.HINTS_CONSERVED, what, "key")
+        hints = cast(HintedHandoff, _Removed(self, target, handed))
+        self.replica.queue.do(*place, Removal(hints, place[1], version))
 
     def check(self) -> None:
         """What it confirmed is there, and its parts are sound."""
@@ -348,3 +338,26 @@ class Node:
         after = self.hint(target)
         if after is not None and after != before:
             self.oracle.merged(before, record, after)
+
+
+class _Removed:
+    """What a removal tells of itself, in place of the driver of handoff."""
+
+    def __init__(self, node: Node, target: NodeId, handed: bytes) -> None:
+        self._node = node
+        self._target = target
+        self._handed = handed
+
+    def remove(self, key: bytes, value: bytes | None) -> None:
+        """`value` is to be removed; None: it has changed, and stays."""
+        node, place = self._node, (HINTS_TREE, key)
+        if value is None:
+            node.heap.trace.probe(CHANGED, node.store.value(*place) is not None)
+            return
+        node.store.write(((*place, None),), Durability.PERIODIC)
+        node.ledger.removed(key, value)
+        node.held.pop(place, None)
+        node.removals[place] += 1
+        left = node.oracle.of(decode_hint(value).record).known & ~node.oracle.of(self._handed).known
+        what = f"{node.host.name} removed a hint with writes {left:x}, which n{self._target} has not confirmed"
+        require(not left, Invariant.HINTS_CONSERVED, what, "key")

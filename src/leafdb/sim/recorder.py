@@ -23,11 +23,12 @@ from leafdb.errors import (
     ServerBug,
 )
 from leafdb.model.clock import EMPTY, CausalClock
-from leafdb.sim.setting import Setting, dots_text
+from leafdb.ring.token import storage_key
+from leafdb.sim.setting import Setting, dots_text, encoded
 from leafdb.testing.history_values import Answer, Known, Write, clock_of, sealed_of, shown_by
 from leafdb.testing.raw_client import Severed
 from leafdb.testing.session_guarantees import Event, Kind
-from leafdb.testing.violation import Invariant, violated
+from leafdb.testing.violation import Invariant, require, violated
 from leafdb.types import NodeId
 from leafdb.wire.requests import PutReply
 
@@ -95,8 +96,15 @@ class Recorder:
     def __init__(self, setting: Setting, name: str) -> None:
         self.setting = setting
         self.name = name
+        self._asked: dict[bytes, tuple[int, int]] = {}
+        """By operation id, how many copies a write needs, and how many of them on primaries."""
 
     # -- writes
+
+    def asks(self, write: Write, how: WriteHow) -> None:
+        """It is about to be sent, so."""
+        bucket = self.setting.bucket
+        self._asked[write.op_id] = how.w or bucket.w, how.pw or bucket.pw
 
     def begin_write(
         self, key: str, context: bytes | None, how: WriteHow, *, delete: bool = False, via: str = ""
@@ -104,6 +112,7 @@ class Recorder:
         """It is about to be sent."""
         setting = self.setting
         write = setting.history.begin_write(key, delete=delete, context=context, ttl_ms=how.ttl_ms, size=how.size)
+        self.asks(write, how)
         what = "over what it read" if context is not None else "blind"
         self.tell(f"{write.text} begins, {what}{via}{_options(how)}", key)
         return write
@@ -125,6 +134,12 @@ class Recorder:
         """It was acknowledged."""
         setting = self.setting
         setting.history.acked(write, reply, setting.cluster.now_ms())
+        w, pw = self._asked[write.op_id]
+        enough = reply.acks >= w and reply.primaries >= pw
+        text = f"{write.text} was to have w={w}, pw={pw}, and got {reply.acks} acks, {reply.primaries} of primaries"
+        require(enough, Invariant.SURVIVES_STORES, text, write.key)
+        stored = storage_key(setting.bucket.id, encoded(write.key))
+        setting.copies.check(stored, write.dots[-1], reply.acks, write.text, write.key)
         context = sealed_of(reply.context)
         promised = reply.primaries >= setting.history.quorum
         event = Event(

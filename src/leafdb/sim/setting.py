@@ -13,6 +13,7 @@ from typing import Final, Protocol
 from leafdb.model.bucket import BucketProperties
 from leafdb.model.clock import CausalClock
 from leafdb.model.key import encode_key
+from leafdb.sim.copies import Copies
 from leafdb.sim.plan import Plan, Trouble
 from leafdb.sim.trace import Trace
 from leafdb.testing.cluster import MemoryCluster
@@ -37,6 +38,7 @@ class Setting:
     trace: Trace
     bucket: BucketProperties
     history: History
+    copies: Copies
     sessions: list[Event] = field(default_factory=list)
     """For the checker of session guarantees."""
     local: dict[tuple[NodeId, str], CausalClock] = field(default_factory=dict)
@@ -67,7 +69,7 @@ class Setting:
         history.stores_lost = wanted.w - 1 if plan.destructive else 0
         if not plan.kinds & {Trouble.CLOCK_JUMP, Trouble.CLOCK_DRIFT}:
             history.expiry_slack_ms = 2 * plan.skew_ms + CLOCK_GRACE_MS
-        return cls(cluster, plan, trace, bucket, history)
+        return cls(cluster, plan, trace, bucket, history, Copies(cluster, bucket.id))
 
     @property
     def nodes(self) -> list[NodeId]:

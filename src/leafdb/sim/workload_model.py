@@ -142,6 +142,8 @@ class Roamer:
             (0.35, self._scan),
             (0.7, self._range),
         ]
+        if model.contexts and not self._setting.lww:
+            choices.append((0.3, partial(self._forge, model)))
         if model.siblings >= CROWD:
             choices = choices[:2]
         if model.siblings > 1:
@@ -239,6 +241,15 @@ class Roamer:
         node, how = self._node(), self._write_how()
         with trio.move_on_after(self._rng.expovariate(1 / 0.01)):
             await self._put(model, node, context, how)
+
+    async def _forge(self, model: KeyModel) -> None:
+        """A context of this key, or a damaged one, for another key."""
+        rng = self._rng
+        other = self._pick_key()
+        context = bytearray(rng.choice(model.contexts))
+        if other is model or rng.random() < 0.3:
+            context[rng.randrange(len(context))] ^= 1 << rng.randrange(8)
+        await self._direct.put_forged(rng.choice(self._setting.nodes), other.name, bytes(context))
 
     async def _send_again(self, model: KeyModel) -> None:
         sent, model.doubtful = model.doubtful, None
