@@ -22,6 +22,7 @@ import trio
 
 from leafdb.node.node import Node
 from leafdb.sim.convergence import check_converged
+from leafdb.sim.delivery import check_delivered
 from leafdb.sim.log_capture import Captured, captured_logs
 from leafdb.sim.nemesis import Nemesis
 from leafdb.sim.outcome import NODES, OPERATIONS, Broken, Outcome, Tier
@@ -131,9 +132,10 @@ class Simulation:
             done.set()
         trace.tell("nemesis", "everything is mended")
         await self._settle(stage, nemesis)
-        if stage.replaced:
-            # What only the lost store knew to be missing elsewhere (its hints and debts) nobody else looks for in this
-            # version: after a new disk the operator has everything compared.
+        if not plan.destructive:
+            await check_delivered(setting)
+        if stage.deaths:
+            # See `delivery`: in this version somebody has to start this after a death.
             for running in cluster.nodes.values():
                 running.anti_entropy.start_repair(None)
             await self._settle(stage, nemesis)

@@ -51,8 +51,8 @@ class Stage:
         """Of each node's store, as of its last start."""
         self.had_absence = False
         """A node has been away for long in this run."""
-        self.replaced = 0
-        """How often a node was given a new disk."""
+        self.deaths = 0
+        """How often a node ended otherwise than by being asked to."""
         self.stores_lost = 0
         """The most stores that lost something between two moments at which nobody owed anybody anything."""
         self._claims: dict[NodeId, None] = {}
@@ -122,6 +122,7 @@ class Stage:
     async def kill(self, *nodes: NodeId, vanish: bool = False) -> None:
         """SIGKILL to those that run."""
         victims = [node for node in nodes if node in self.cluster.nodes]
+        self.deaths += len(victims)
         self.tell("killed", victims)
         with trio.CancelScope(shield=True):
             await self.cluster.kill(*victims, vanish=vanish)
@@ -129,6 +130,7 @@ class Stage:
     async def power_cut(self, *nodes: NodeId) -> None:
         """The power of those that run goes."""
         victims = [node for node in nodes if node in self.cluster.nodes]
+        self.deaths += len(victims)
         self.tell("killed", victims)
         with trio.CancelScope(shield=True):
             await self.cluster.power_cut(*victims, vanish=self.rng.random() < 0.3)
@@ -160,6 +162,9 @@ class Stage:
                 self.tell("started", [node])
                 return
             except (CorruptionError, UnknownFormat) as error:
+                if isinstance(error.__cause__, OSError):  # the disk failed, which tables call damage, too
+                    self.mend_disk(node)
+                    continue
                 if node not in self.damaged:
                     raise Violation(Invariant.PREFIX_DURABLE, f"n{node} cannot open its store: {error}") from error
                 self.trace.probe("damage_found_at_start")
@@ -175,8 +180,9 @@ class Stage:
 
     def check_end(self, node: NodeId) -> None:
         """A node that ended by itself has met a failing disk, or damage that was done on purpose."""
+        self.deaths += 1
         failure = self.cluster.processes[node].failure
-        if isinstance(failure, CorruptionError) and node not in self.damaged:
+        if isinstance(failure, CorruptionError) and node not in self.damaged and failure.__cause__ is None:
             raise Violation(Invariant.CORRUPTION_DETECTED, f"n{node} found damage where there is none: {failure}")
 
     async def replace(self, node: NodeId) -> None:
@@ -184,7 +190,6 @@ class Stage:
         while (metadata := self._known_metadata()) is None:  # noqa: ASYNC110  # nobody is down for ever
             await trio.sleep(0.1)
         self.damaged.pop(node, None)
-        self.replaced += 1
         self.trace.fault("store_replaced", f"n{node}")
         replace_store(self.cluster, node, self.identities[node], metadata, self.rng)
 
