@@ -134,10 +134,13 @@ class MemoryNetwork:
     # -- what can be done to it
 
     def set_link(self, source: str, target: str, link: Link | None) -> None:
-        """What the direction from `source` to `target` is like from now on; None: everything arrives at once."""
+        """What the direction from `source` to `target` is like from now on; None: everything arrives at once. What was
+        under way over the old link has arrived."""
         route = self._route(source, target)
         route.link = link
         route.changed()
+        for pipe in self._pipes(route):
+            pipe.hurry()
 
     def clog(self, source: str, target: str) -> None:
         """Let nothing from `source` arrive at `target`, and lose nothing."""
@@ -226,11 +229,15 @@ class MemoryNetwork:
         route.holds.pop(why, None)
         route.changed()
         if not route.holds:
-            for connection in self._connections:
-                for end in (connection.near, connection.far):
-                    if end.outgoing.route is route:
-                        end.outgoing.release()
+            for pipe in self._pipes(route):
+                pipe.release()
             self._freed.unpark_all()
+
+    def _pipes(self, route: Route) -> Iterator[Pipe]:
+        for connection in self._connections:
+            for end in (connection.near, connection.far):
+                if end.outgoing.route is route:
+                    yield end.outgoing
 
     # -- what arrives later
 

@@ -83,6 +83,22 @@ async def test_bandwidth_and_drops() -> None:
 
 
 @virtual
+async def test_what_is_under_way_when_a_link_is_mended_does_not_go_on_crawling() -> None:
+    network = MemoryNetwork(Random(1))
+    near, far = await connected(network)
+    network.set_link("a", "b", Link(bytes_per_s=10, trickle_bytes=5))
+    began = trio.current_time()
+    near.send_now(bytes(10_000))
+    await trio.sleep(1)
+    network.set_link("a", "b", None)
+    await receive(far, 10_000)
+    near.send_now(b"next")
+    assert await receive(far, 4) == b"next"
+    assert trio.current_time() - began == pytest.approx(1)
+    network.check()
+
+
+@virtual
 async def test_bytes_on_their_way_make_the_writer_wait() -> None:
     network = MemoryNetwork(Random(1), buffer_bytes=100)
     near, far = await connected(network)
