@@ -9,6 +9,8 @@ import trio
 
 from leafdb.errors import LeafdbError, NotApplied, OutcomeUnknown, Reason
 from leafdb.model.bucket import BucketProperties
+from leafdb.node.register import Change
+from leafdb.ring.metadata import ClusterMetadata
 from leafdb.testing.cluster import MemoryCluster, memory_cluster
 from leafdb.testing.raw_client import Severed
 from leafdb.testing.virtual_time import virtual
@@ -51,6 +53,22 @@ async def test_a_bucket_is_known_everywhere_when_its_maker_hears_of_it_and_gone_
         assert again.id != bucket.id
         assert await client.values(again, "k") == []
         await agree(cluster)
+
+
+@virtual
+async def test_a_bucket_that_was_made_and_dropped_at_once_was_not_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with memory_cluster(3) as cluster:
+        node, client = cluster.nodes[N1], await cluster.client(N1)
+        change = node.register.change
+
+        async def change_and_lose(change_of: Change, timeout_s: float) -> ClusterMetadata:
+            chosen = await change(change_of, timeout_s)
+            made = chosen.bucket_named("b")
+            return chosen if made is None else chosen.drop_bucket(made.id)
+
+        monkeypatch.setattr(node.register, "change", change_and_lose)
+        with pytest.raises(OutcomeUnknown, match="dropped again at once"):
+            await client.admin("bucket.create", properties=wanted("b"))
 
 
 @virtual

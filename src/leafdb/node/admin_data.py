@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from leafdb.codec.checksum import xxh3_64
-from leafdb.errors import LeafdbError, NotApplied, Reason
+from leafdb.errors import LeafdbError, NotApplied, OutcomeUnknown, Reason
 from leafdb.model.bucket import BucketProperties
 from leafdb.model.key import partition_part
 from leafdb.model.record import decode, live
@@ -79,7 +79,8 @@ async def bucket_create(node: Node, args: Args) -> Answer:
     await offer(node, chosen)
     created = chosen.bucket_named(properties.name)
     if created is None:
-        raise NotApplied(f"bucket {properties.name!r} was dropped again at once", reason=Reason.NO_SUCH_BUCKET)
+        # It was made: "not applied" would be a lie, and there is nothing left to show.
+        raise OutcomeUnknown(f"bucket {properties.name!r} was made and dropped again at once", acks=1, required=1)
     return created.to_wire()
 
 

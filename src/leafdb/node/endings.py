@@ -72,6 +72,8 @@ def _ending(error: BaseException, config: Config) -> Ending:
             return Ending(CANNOT_RUN, "\n".join(problems))
         case StoreLocked():
             return Ending(CANNOT_RUN, f"the data directory {data_dir} belongs to another process: {error}")
+        case CorruptionError() if isinstance(error.__cause__, OSError):
+            return Ending(DISK_FAILED, f"the disk of {data_dir} does not give what is on it: {error}")
         case CorruptionError():
             place = f"{error.path or 'a file'} at offset {error.offset}"
             return Ending(CANNOT_RUN, f"damage in the data directory {data_dir}: {place}: {error}")

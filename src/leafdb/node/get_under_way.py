@@ -101,7 +101,7 @@ class CoordinatedGet:
         elif status is ReplicaStatus.ABSENT:
             self._answered(node, None)
         else:
-            self._step(self.machine.unknown(node))
+            self._uncounted(node, record if status is ReplicaStatus.UNKNOWN and record else None)
 
     def put_reply(self, node: NodeId, status: ReplicaStatus) -> None:
         """A write-back is confirmed, or not."""
@@ -138,12 +138,23 @@ class CoordinatedGet:
         try:
             step = self.machine.answered(node, record)
         except RecordError as error:
-            # Whose record it is cannot be told here; the read fails, and touches nothing else.
-            self.machine.expired()
-            self._coordinator.forget(self.id, self)
-            self._coordinator.refuse(self._session, self._request_id, refusal_of(error))
-            return
-        self._step(step)
+            self._malformed(error)
+        else:
+            self._step(step)
+
+    def _uncounted(self, node: NodeId, record: bytes | None) -> None:
+        try:
+            step = self.machine.unknown(node, record)
+        except RecordError as error:
+            self._malformed(error)
+        else:
+            self._step(step)
+
+    def _malformed(self, error: RecordError) -> None:
+        """Whose record it is cannot be told here; the read fails, and touches nothing else."""
+        self.machine.expired()
+        self._coordinator.forget(self.id, self)
+        self._coordinator.refuse(self._session, self._request_id, refusal_of(error))
 
     def _step(self, step: GetStep) -> None:
         machine = self.machine
@@ -175,16 +186,14 @@ class CoordinatedGet:
     def _read_here(self, value: bytes | None, error: Exception | None) -> None:
         coordinator = self._coordinator
         own = coordinator.view.self_id
-        if error is not None or (value is None and not self._absence_counts_here()):
-            self._step(self.machine.unknown(own))
-        else:
-            self._answered(own, value)
-
-    def _absence_counts_here(self) -> bool:
-        """Whether this node's "absent" is definitive: it holds the range by right and has forgotten nothing of it."""
-        coordinator = self._coordinator
         place = self.place
-        return coordinator.view.self_id in place.primaries and coordinator.completeness.complete(place.partition)
+        primary = own in place.primaries
+        if error is not None:
+            self._step(self.machine.unknown(own))
+        elif coordinator.completeness.complete(place.partition) if primary else value is not None:
+            self._answered(own, value)
+        else:
+            self._uncounted(own, value)
 
     def _ask_frame(self) -> bytes:
         place = self.place

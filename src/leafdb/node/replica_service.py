@@ -108,10 +108,10 @@ class ReplicaService:
             return
         bucket, storage_key, partition, primary = placed
         if primary:
-            done = partial(self._found, session, request_id, self._completeness.complete(partition))
+            done = partial(self._found, session, request_id, self._completeness.complete(partition), False)
             self._replica.read(bucket.tree, storage_key, bucket.durability, done)
         else:
-            done = partial(self._found, session, request_id, False)
+            done = partial(self._found, session, request_id, False, True)
             self._hints.read_fallback(bucket, partition, storage_key, done)
 
     def _place(
@@ -154,12 +154,18 @@ class ReplicaService:
         session.send(encode_frame(MessageType.REPLICA_PUT_REPLY, request_id, encode_reply(status)))
 
     def _found(
-        self, session: Peer, request_id: int, complete: bool, value: bytes | None, error: Exception | None
+        self,
+        session: Peer,
+        request_id: int,
+        complete: bool,
+        fallback: bool,
+        value: bytes | None,
+        error: Exception | None,
     ) -> None:
         if error is not None:
             reply = encode_reply(status_of(error))
-        elif value is not None:
-            reply = encode_reply(ReplicaStatus.FOUND, value)
-        else:
+        elif value is None:
             reply = encode_reply(ReplicaStatus.ABSENT if complete else ReplicaStatus.UNKNOWN)
+        else:
+            reply = encode_reply(ReplicaStatus.FOUND if complete or fallback else ReplicaStatus.UNKNOWN, value)
         session.send(encode_frame(MessageType.REPLICA_GET_REPLY, request_id, reply))

@@ -1,7 +1,8 @@
 """When a read is decided, and which repairs it owes.
 
-R definitive answers are merged. Definitive is a value from anybody, or "absent" from a complete primary; "unknown"
-never counts and makes the machine ask a spare. If the R answers are equal the read is decided. If they differ, the
+R definitive answers are merged. Definitive is what a complete primary says, "absent" included, and a fallback's value.
+An incomplete replica may have forgotten the very write that the R answers must meet (its store was replaced since): its
+value is merged and never counts. Nor does "unknown"; both make the machine ask a spare. If the R answers are equal the read is decided. If they differ, the
 merge is written back to those behind, and the read is decided once R replicas hold it, PR primaries among them (the
 second phase of ABD; Attiya, Bar-Noy and Dolev 1995): otherwise a later read could see less than this one. Answers that
 come after are repaired without waiting.
@@ -105,8 +106,18 @@ class GetOperation:
             return self._possible()
         return self._settle()
 
-    def unknown(self, node: NodeId) -> GetStep:
-        """The replica cannot say (incomplete, refused, or a fallback without a copy): it does not count."""
+    def unknown(self, node: NodeId, record: bytes | None = None) -> GetStep:
+        """The replica cannot say (incomplete, refused, or a fallback without a copy): it does not count.
+
+        `record` is what an incomplete one has by now: it may be all that is left of a write, so it is not left out.
+        """
+        if record is not None and node in self.waiting:
+            if self.ended or self.writing_back is not None:
+                self.waiting.discard(node)
+                return self._late(node, record)
+            self.records[node] = record
+            merged = self.merged
+            self.merged = record if merged is None else self.merge(merged, record)
         return self.lost(node)
 
     def lost(self, node: NodeId) -> GetStep:
@@ -163,7 +174,9 @@ class GetOperation:
         merged = self.best = self.merged
         behind = [node for node, record in self.records.items() if record != merged]
         self.holders = len(self.records) - len(behind)
-        self.primary_holders = self.primary_answers - sum(1 for node in behind if node in self.primaries)
+        self.primary_holders = sum(
+            1 for node, record in self.records.items() if record == merged and node in self.primaries
+        )
         if not behind or self._held:
             self.repairs.extend(behind)
             self.ended = True

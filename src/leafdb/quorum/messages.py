@@ -23,11 +23,12 @@ class ReplicaStatus(IntEnum):
     APPLIED = 1
     """A put: the record is merged and as durable as its bucket promises."""
     FOUND = 2
-    """A get: the record follows. It may come from a fallback or an incomplete replica and counts all the same."""
+    """A get: the record follows, from a complete primary or a fallback. It counts."""
     ABSENT = 3
     """A get: this replica is complete for the range and holds nothing. Definitive."""
     UNKNOWN = 4
-    """A get: nothing here, but this replica may have forgotten or is a fallback. Never counted."""
+    """A get: this replica may have forgotten something, or is a fallback without a copy. Never counted; the record
+    that follows, if one does, is merged all the same."""
     REFUSED_OVERLOADED = 5
     REFUSED_STALE_EPOCH = 6
     """The sender's epoch of the range is behind the replica's: nothing was applied."""

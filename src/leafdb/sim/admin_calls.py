@@ -15,7 +15,7 @@ import trio
 from leafdb.errors import LeafdbError, NotApplied, Reason
 from leafdb.model.bucket import BucketProperties
 from leafdb.sim.clients import RealClient
-from leafdb.testing.linearizability_models import NOT_APPLIED, UNKNOWN, Create, Drop
+from leafdb.testing.linearizability_models import NOT_APPLIED, Create, Drop
 from leafdb.testing.violation import Invariant, require
 from leafdb.types import FIRST_BUCKET_ID, BucketId
 
@@ -38,9 +38,6 @@ async def create_bucket(client: RealClient, name: str) -> None:
         client.tell(f"bucket {name}: created in epoch {created.generation}")
     elif made is Reason.BUCKET_EXISTS:
         names.returned(call, None)
-    elif made is Reason.NO_SUCH_BUCKET:
-        # Made, and dropped again before anybody was told.
-        names.returned(call, UNKNOWN)
     elif made is not None:
         names.returned(call, NOT_APPLIED)
 

@@ -56,6 +56,33 @@ def test_an_absent_replica_beside_a_value_is_written_back() -> None:
     assert get.written_back(A) is GetStep.DECIDED
 
 
+def test_what_an_incomplete_replica_has_is_merged_and_does_not_count() -> None:
+    get = operation()
+    assert get.unknown(A, b"y") is GetStep.NOTHING
+    assert get.asks == [C]
+    assert get.answered(B, b"x") is GetStep.NOTHING
+    assert get.answered(C, b"x") is GetStep.NOTHING
+    assert get.merged == b"xy"
+    assert sorted(get.repairs) == [A, B, C]
+    assert get.written_back(B) is GetStep.NOTHING
+    assert get.written_back(C) is GetStep.DECIDED
+
+
+def test_incomplete_replicas_alone_decide_nothing() -> None:
+    get = operation()
+    assert get.unknown(A, b"x") is GetStep.NOTHING
+    assert get.unknown(B, b"x") is GetStep.FAILED
+
+
+def test_an_incomplete_replica_that_comes_late_is_repaired() -> None:
+    get = operation(asked=(A, B, C), spares=())
+    get.answered(A, b"x")
+    assert get.answered(B, b"x") is GetStep.DECIDED
+    get.unknown(C, b"y")
+    assert sorted(get.repairs) == [A, B, C]
+    assert get.best == b"xy"
+
+
 def test_concurrent_answers_write_back_to_both() -> None:
     get = operation()
     get.answered(A, b"x")
