@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterable
 
 import pytest
 import trio
 from trio.testing import MockClock
 
-from leafdb.codec import cbor
 from leafdb.hints.effects import MarkRange
 from leafdb.limits import EXCHANGE_BYTES_MAX, EXCHANGE_KEYS_MAX
 from leafdb.model.key import encode_key
@@ -18,8 +16,8 @@ from leafdb.ring.token import storage_key
 from leafdb.testing.cluster import MemoryCluster, memory_cluster
 from leafdb.transport.session import Session
 from leafdb.types import NodeId, PartitionId
-from leafdb.wire.frame import Frame
 from leafdb.wire.registry import Lane, MessageType
+from support.exchange_taps import tap
 from support.repairs import contents, drop_bucket, make_bucket, partition_of, plant, record_of, repaired, view_of
 from support.transports import until
 
@@ -27,7 +25,6 @@ ONE, TWO, THREE = NodeId(1), NodeId(2), NodeId(3)
 PARTITIONS = 64
 
 Story = Callable[[MemoryCluster], Awaitable[None]]
-Call = Callable[[NodeId, Lane, int, bytes, float], Coroutine[Any, Any, Frame]]
 
 
 def play(story: Story, nodes: int = 3) -> None:
@@ -390,38 +387,6 @@ def test_a_mark_of_a_range_that_is_not_ours_reaches_those_who_hold_it() -> None:
 def partition_at(node: Node, number: int) -> int:
     """The partition of the key `k<number>`."""
     return partition_of(node, storage_key(view_of(node, "b").id, encode_key(f"k{number}")))
-
-
-def tap(nodes: Iterable[Node]) -> list[tuple[str, int]]:
-    """Whatever anti-entropy puts on bulk lanes from now on: (kind, size of the body)."""
-    seen: list[tuple[str, int]] = []
-    for node in nodes:
-        others = node._peer_dispatch._others
-        for number in (MessageType.EXCHANGE, MessageType.EXCHANGE_REPLY, MessageType.RECORDS):
-            others[int(number)] = _tapped(others[int(number)], number, seen)
-        node.peers.call = _tapped_call(node.peers.call, seen)  # type: ignore[assignment, method-assign]  # a tap, for one test
-    return seen
-
-
-def _tapped(
-    handler: Callable[[Session, NodeId, int, bytes], None], number: MessageType, seen: list[tuple[str, int]]
-) -> Callable[[Session, NodeId, int, bytes], None]:
-    def tapped(session: Session, node: NodeId, request_id: int, body: bytes) -> None:
-        kind = "records" if number == MessageType.RECORDS else cbor.loads(body)["kind"]
-        seen.append((kind, len(body)))
-        handler(session, node, request_id, body)
-
-    return tapped
-
-
-def _tapped_call(call: Call, seen: list[tuple[str, int]]) -> Call:
-    async def tapped(node: NodeId, lane: Lane, message_type: int, body: bytes, timeout_s: float) -> Frame:
-        frame = await call(node, lane, message_type, body, timeout_s)
-        if message_type == MessageType.RECORDS:
-            seen.append(("answer", len(frame.body)))
-        return frame
-
-    return tapped
 
 
 @pytest.fixture(autouse=True)
