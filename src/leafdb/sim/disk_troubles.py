@@ -86,11 +86,10 @@ async def slow_disk(stage: Stage, lasting_s: float) -> None:
 
 async def rot(stage: Stage, lasting_s: float) -> None:
     """Bits of some files of a store change."""
-    victim = stage.pick_to_destroy()
-    if victim is None:
-        return
-    disk = stage.cluster.disks[victim]
-    with stage.claimed(victim):
+    with stage.claimed_to_destroy() as victim:
+        if victim is None:
+            return
+        disk = stage.cluster.disks[victim]
         stage.damaged[victim] = None
         flipped = _rot(stage.rng, disk)
         stage.trace.fault("bit_rot", f"n{victim} {flipped} bits")
@@ -122,10 +121,9 @@ async def misdirected_write(stage: Stage, lasting_s: float) -> None:
 
 
 async def _lying(stage: Stage, kind: str, name: str, lasting_s: float) -> None:
-    victim = stage.pick_to_destroy()
-    if victim is None:
-        return
-    with stage.claimed(victim):
+    with stage.claimed_to_destroy() as victim:
+        if victim is None:
+            return
         stage.damaged[victim] = None
         # Only of tables: what is lost at the very end of a log looks like a crash before it was written.
         fault = Fault(kind, at=stage.rng.randint(1, 10), path_prefix=TABLES)

@@ -94,7 +94,7 @@ async def pause(stage: Stage, lasting_s: float) -> None:
 async def power_cut(stage: Stage, lasting_s: float) -> None:
     """The power of one node goes; where buckets sync later, so does the end of what it was told."""
     candidates = stage.may_destroy() if stage.plan.destroys_by_power_cut else stage.free()
-    if candidates:
+    if candidates and not stage.alone:
         victim = stage.rng.choice(candidates)
         if stage.plan.destroys_by_power_cut:
             stage.destroyed(victim)
@@ -104,7 +104,8 @@ async def power_cut(stage: Stage, lasting_s: float) -> None:
 async def power_cut_all(stage: Stage, lasting_s: float) -> None:
     """The power of every node goes in the same instant."""
     assert not stage.plan.destroys_by_power_cut
-    await _power_cut(stage, stage.free(), lasting_s, "power_cut_of_all")
+    if not stage.alone:
+        await _power_cut(stage, stage.free(), lasting_s, "power_cut_of_all")
 
 
 async def _power_cut(stage: Stage, victims: list[NodeId], lasting_s: float, name: str) -> None:
@@ -119,10 +120,9 @@ async def _power_cut(stage: Stage, victims: list[NodeId], lasting_s: float, name
 
 async def wipe(stage: Stage, lasting_s: float) -> None:
     """A disk is gone with everything on it; the node gets a new one."""
-    victim = stage.pick_to_destroy()
-    if victim is None:
-        return
-    with stage.claimed(victim):
+    with stage.claimed_to_destroy() as victim:
+        if victim is None:
+            return
         stage.trace.fault("wiped_store", _told([victim]))
         await stage.kill(victim)
         try:
@@ -139,11 +139,10 @@ async def rollback(stage: Stage, lasting_s: float) -> None:
     They know it by its boot number, so each of them has met the newer run before. Clients are kept away from the old
     copy, which may serve them until it has heard that it is refused. In the end the operator gives the node a new disk.
     """
-    victim = stage.pick_to_destroy()
-    if victim is None:
-        return
-    cluster, network = stage.cluster, stage.cluster.network
-    with stage.claimed(victim):
+    with stage.claimed_to_destroy(alone=True) as victim:
+        if victim is None:
+            return
+        cluster, network = stage.cluster, stage.cluster.network
         stage.trace.fault("rolled_back_disk", _told([victim]))
         try:
             await stage.kill(victim)

@@ -56,6 +56,9 @@ class Stage:
         self.stores_lost = 0
         """The most stores that lost something between two moments at which nobody owed anybody anything."""
         self._claims: dict[NodeId, None] = {}
+        self._destroying = 0
+        self.alone = False
+        """One store is dealt with, and no other may forget anything meanwhile."""
         self._destroyed: dict[NodeId, None] = {}
 
     @property
@@ -97,15 +100,25 @@ class Stage:
         full = len(self._destroyed) >= self.plan.bucket.w - 1
         return [node for node in self.free() if node in self._destroyed or not full]
 
-    def pick_to_destroy(self) -> NodeId | None:
-        """A node whose store may be destroyed, and from now on is; None when there is none at present."""
+    @contextmanager
+    def claimed_to_destroy(self, *, alone: bool = False) -> Iterator[NodeId | None]:
+        """Claim a node whose store may be destroyed, and from now on is; None when there is none at present. `alone`:
+        while no other is, since a store that is replaced has forgotten whom it has met."""
         candidates = self.may_destroy()
-        # Its metadata comes from another one.
-        if not candidates or len(self.cluster.nodes) < 2:
-            return None
+        # The metadata of a new store comes from another node.
+        if not candidates or len(self.cluster.nodes) < 2 or self.alone or (alone and self._destroying):
+            yield None
+            return
         victim = self.rng.choice(candidates)
         self.destroyed(victim)
-        return victim
+        self._destroying += 1
+        self.alone = alone
+        try:
+            with self.claimed(victim):
+                yield victim
+        finally:
+            self._destroying -= 1
+            self.alone = False
 
     def destroyed(self, node: NodeId) -> None:
         """The node's store may have lost something."""
