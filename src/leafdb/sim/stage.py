@@ -26,13 +26,14 @@ from leafdb.sim.simulated_cluster import SimulatedCluster, plan_link
 from leafdb.sim.trace import Trace
 from leafdb.storage.identity import Identity
 from leafdb.testing.network import Link
-from leafdb.testing.violation import Invariant, Violation
+from leafdb.testing.violation import Invariant, Violation, require
 from leafdb.types import NodeId
 from leafdb.wire.registry import Lane
 
 NODE: Final = contextvars.ContextVar("NODE", default="-")
 """In every task of a node: its name. How the log lines of nodes in one process are told apart."""
 STARTS_MAX: Final = 5
+KNOWN_S: Final = 300.0
 
 
 class Stage:
@@ -200,8 +201,11 @@ class Stage:
 
     async def replace(self, node: NodeId) -> None:
         """The operator gives a node that is down a new disk; it begins as a new incarnation that holds nothing."""
-        while (metadata := self._known_metadata()) is None:  # noqa: ASYNC110  # nobody is down for ever
+        asked_at = trio.current_time()
+        while (metadata := self._known_metadata()) is None:
             await trio.sleep(0.1)
+            late = trio.current_time() > asked_at + KNOWN_S  # nobody is down for ever; no deadline here, see `shield`
+            require(not late, Invariant.LIVENESS, f"nobody has known the cluster's metadata for {KNOWN_S} s")
         self.damaged.pop(node, None)
         self.trace.fault("store_replaced", f"n{node}")
         replace_store(self.cluster, node, self.identities[node], metadata, self.rng)
