@@ -29,6 +29,7 @@ REREAD_S: Final = 30.0
 async def check_converged(setting: Setting) -> None:
     """Raise Violation unless all of it holds; the cluster has been mended and has settled."""
     history, trace = setting.history, setting.trace
+    setting.copies.check_hints()
     records = await _same_everywhere(setting)
     for key in history.written_keys():
         check_final(history, key, records.pop(key, None))

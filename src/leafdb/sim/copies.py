@@ -1,8 +1,10 @@
-"""Who holds what, as the stores were told: an acknowledgement by k nodes is k nodes that have a copy (I7).
+"""Who holds what, as the stores were told: an acknowledgement by k nodes is k nodes that have a copy (I7), and a hint
+goes when its target has what it says, or is owed an exchange of its range (I11).
 
-Clients cannot see whether a count is honest until stores are lost, and then seldom. From outside of the cluster it can
-be seen at once: every write of every store passes by here, and what a node has written to its own copy of the bucket,
-or keeps as a fallback, it holds. A coordinator's note that somebody missed a write is no copy.
+Clients cannot see whether a count is honest until stores are lost, and then seldom; and a hint that is lost is mostly
+made good by anti-entropy. From outside of the cluster both can be seen at once: every write of every store passes by
+here, and what a node has written to its own copy of the bucket, or keeps as a fallback, it holds. A coordinator's note
+that somebody missed a write is no copy.
 """
 
 from __future__ import annotations
@@ -10,45 +12,71 @@ from __future__ import annotations
 from leafdb.hints.hint import Kind
 from leafdb.hints.hint import decode as decode_hint
 from leafdb.hints.hint import decode_key as decode_hint_key
-from leafdb.model.clock import CausalClock, Dot
+from leafdb.model.clock import EMPTY, CausalClock, Dot
 from leafdb.model.record import clock_of
+from leafdb.node.boot import CHECKPOINTS_TREE
+from leafdb.node.debts import OWED, owed_key
 from leafdb.node.hint_keeper import HINTS_TREE
 from leafdb.testing.cluster import MemoryCluster
-from leafdb.testing.violation import Invariant, require
+from leafdb.testing.violation import Invariant, require, violated
 from leafdb.types import BucketId, NodeId, TreeId
 
 
 class Copies:
     """Of one bucket, from the moment it is made."""
 
-    def __init__(self, cluster: MemoryCluster, bucket: BucketId) -> None:
+    def __init__(self, cluster: MemoryCluster, bucket: BucketId, partitions: int) -> None:
         self._bucket = bucket
+        self._partitions = partitions
         self._tree = TreeId(bucket)
         self._known: dict[bytes, dict[NodeId, CausalClock]] = {}
+        """By storage key: what each node has ever been given to keep."""
+        self._hints: dict[tuple[NodeId, bytes], CausalClock] = {}
+        """What each hint says, by the node that keeps it and its key."""
+        self._debts: dict[tuple[NodeId, bytes], int] = {}
+        """The partitions each node owes, by the key under which it notes that."""
+        self._lost: str | None = None
         cluster.observe_writes(self._written)
 
     def check(self, storage_key: bytes, dot: Dot, acks: int, text: str, key: str) -> None:
         """`acks` nodes were said to hold the write of this dot."""
+        self.check_hints()
         known = self._known.get(storage_key, {})
         holders = [node for node, clock in known.items() if clock.covers(dot)]
         told = " ".join(f"n{node}" for node in sorted(holders)) or "nobody"
         what = f"{text} is acknowledged by {acks}, and {told} has been given a copy"
         require(len(holders) >= acks, Invariant.SURVIVES_STORES, what, key)
 
+    def check_hints(self) -> None:
+        """No hint has been removed before its time. Raised here, and not inside the node that did it."""
+        if self._lost is not None:
+            violated(Invariant.HINTS_CONSERVED, self._lost)
+
     def _written(self, node: NodeId, tree: TreeId, key: bytes, value: bytes | None) -> None:
-        if value is None:
-            return
-        if tree == self._tree:
-            record = value
+        if tree == self._tree and value is not None:
+            self._gives(node, key, clock_of(value))
         elif tree == HINTS_TREE:
-            of = decode_hint_key(key)
-            hint = decode_hint(value)
-            if of.bucket != self._bucket or hint.kind is Kind.COORDINATOR:
-                return
-            key, record = of.storage_key, hint.record
-        else:
-            return
-        clock = clock_of(record)
-        known = self._known.setdefault(key, {})
+            self._hint(node, key, value)
+        elif tree == CHECKPOINTS_TREE and key[:1] == bytes((OWED,)):
+            self._debts[node, key] = int.from_bytes(value or b"", "little")
+
+    def _gives(self, node: NodeId, storage_key: bytes, clock: CausalClock) -> None:
+        known = self._known.setdefault(storage_key, {})
         before = known.get(node)
         known[node] = clock if before is None else before.merge(clock)
+
+    def _hint(self, node: NodeId, key: bytes, value: bytes | None) -> None:
+        of = decode_hint_key(key)
+        if of.bucket != self._bucket:
+            return
+        if value is not None:
+            hint = decode_hint(value)
+            clock = self._hints[node, key] = clock_of(hint.record)
+            if hint.kind is not Kind.COORDINATOR:
+                self._gives(node, of.storage_key, clock)
+            return
+        says = self._hints[node, key]
+        has = self._known.get(of.storage_key, {}).get(of.target, EMPTY)
+        owed = self._debts.get((node, owed_key(of.target, self._bucket)), 0)
+        if not has.descends(says) and not owed >> of.partition(self._partitions) & 1:
+            self._lost = self._lost or f"n{node} removed a hint for n{of.target}, which has {has!r} and not {says!r}"

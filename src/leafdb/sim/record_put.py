@@ -10,6 +10,7 @@ from leafdb.errors import StorageError
 from leafdb.model.clock import EMPTY, CausalClock, Dot
 from leafdb.model.hlc import LeaseExhausted
 from leafdb.sim.record_world import KEY, NO_LEASE, Node, Place
+from leafdb.testing.violation import Invariant, require
 from leafdb.types import NodeId
 
 W: Final = 2
@@ -79,6 +80,7 @@ class Put:
 
     def minted(self, data: bytes, dot: Dot) -> None:
         """Send it on at once, durable or not."""
+        require(not self.outcome, Invariant.NO_EXPIRED_WORK, "a put was minted after its client was answered", "key")
         self.record, self.dot = data, dot
         self._removals = self.at.removals[self._place]
         self._spread(self)

@@ -22,6 +22,9 @@ Slot = tuple[bytes | None, int]
 Contents = dict[tuple[TreeId, bytes], bytes]
 
 SYNC_INTERVAL_S: Final = 0.1
+FETCH_S: Final = 0.01
+STUCK_S: Final = 1.0
+"""A disk is stuck now and then, longer than a request lives."""
 WAITED: Final = "a mutation waited for the disk"
 
 
@@ -64,7 +67,8 @@ class ForgetfulStore:
         """Fetch it: the state of now, a little later."""
         self._heap.trace.probe(WAITED)
         slot = self._slots.get((tree, key), (self.durable.get((tree, key)), 0))
-        self._host.at(self._heap.now + self._rng.random() * 0.01, lambda: done(slot))
+        longest = STUCK_S if self._rng.random() < 0.03 else FETCH_S
+        self._host.at(self._heap.now + self._rng.random() * longest, lambda: done(slot))
 
     def write(
         self, writes: Sequence[Entry], durability: Durability = Durability.ALWAYS, done: Waiter | None = None

@@ -69,7 +69,7 @@ class Setting:
         history.stores_lost = wanted.w - 1 if plan.destructive else 0
         if not plan.kinds & {Trouble.CLOCK_JUMP, Trouble.CLOCK_DRIFT}:
             history.expiry_slack_ms = 2 * plan.skew_ms + CLOCK_GRACE_MS
-        return cls(cluster, plan, trace, bucket, history, Copies(cluster, bucket.id))
+        return cls(cluster, plan, trace, bucket, history, Copies(cluster, bucket.id, plan.partitions))
 
     @property
     def nodes(self) -> list[NodeId]:

@@ -8,11 +8,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from leafdb.sim.museum import membership, records, register, storage
+from leafdb.sim.museum import hints, membership, protocol, quorums, records, register, storage
 from leafdb.sim.mutation import Mutation
 
 MUTATIONS: Final[tuple[Mutation, ...]] = (
     *records.MUTATIONS,
+    *quorums.MUTATIONS,
+    *hints.MUTATIONS,
+    *protocol.MUTATIONS,
     *storage.MUTATIONS,
     *membership.MUTATIONS,
     *register.MUTATIONS,

@@ -38,6 +38,16 @@ MUTATIONS: Final = (
         caught_by=TWICE,
     ),
     _record(
+        "floor-not-raised",
+        "An unclean start trusts the epochs of the life before, of which it may have forgotten dots.",
+        (
+            "leafdb.model.epochs",
+            "        return cls(start, start, floor if clean else start)\n",
+            "        return cls(start, start, floor)\n",
+        ),
+        caught_by=TWICE,
+    ),
+    _record(
         "coordinator-amnesia",
         "A context names dots of ours that our record has forgotten, and we count on from there (riak_kv 679).",
         (
@@ -152,6 +162,16 @@ MUTATIONS: Final = (
             "                done(None)\n",
         ),
         caught_by=(Invariant.SURVIVES_STORES,),
+    ),
+    _record(
+        "expired-work-executed",
+        "A put that waited for the disk is carried out after its client was told that it came to nothing.",
+        (
+            REPLICA,
+            "        if operation.abandoned:\n            return\n",
+            "        if operation.abandoned and local is operation:\n            return\n",
+        ),
+        caught_by=(Invariant.NO_EXPIRED_WORK,),
     ),
     _record(
         "unchanged-merge-acknowledged-early",
