@@ -40,8 +40,8 @@ from leafdb.testing.virtual_time import run_virtual
 
 SETTLING_S: Final = 900.0
 """Virtual seconds that a mended cluster has to owe nothing any more."""
-STEPS_BEFORE: Final = 3_000_000
-STEPS_PER_OPERATION: Final = 20_000
+STEPS_BEFORE: Final = 1_500_000
+STEPS_PER_OPERATION: Final = 4_000
 """Of all tasks together. A run that needs more goes round in circles."""
 WORKLOADS: Final[Mapping[Shape, Callable[[Setting], Workload]]] = {
     Shape.MODEL: ModelWorkload,
