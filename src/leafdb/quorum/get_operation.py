@@ -2,10 +2,10 @@
 
 R definitive answers are merged. Definitive is what a complete primary says, "absent" included, and a fallback's value.
 An incomplete replica may have forgotten the very write that the R answers must meet (its store was replaced since): its
-value is merged and never counts. Nor does "unknown"; both make the machine ask a spare. If the R answers are equal the read is decided. If they differ, the
-merge is written back to those behind, and the read is decided once R replicas hold it, PR primaries among them (the
-second phase of ABD; Attiya, Bar-Noy and Dolev 1995): otherwise a later read could see less than this one. Answers that
-come after are repaired without waiting.
+value is merged and never counts. Nor does "unknown"; both make the machine ask a spare. If the R answers are equal the
+read is decided. If they differ, the merge is written back to those behind, and the read is decided once R replicas hold
+it, PR primaries among them (the second phase of ABD; Attiya, Bar-Noy and Dolev 1995): otherwise a later read could see
+less than this one. Answers that come after are repaired without waiting.
 
 One of the hot two: plain slots and return codes. The driver gives each answer to `answered`, `unknown` or `lost`, each
 confirmed write-back to `written_back`, and drains `asks` and `repairs`.
