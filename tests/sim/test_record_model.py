@@ -98,7 +98,7 @@ def every_hint_is_minted(patch: Patch) -> None:
 
 
 def hint_removed_though_it_changed(patch: Patch) -> None:
-    patch.setattr("leafdb.sim.record_world.version_of", lambda value: 0)
+    patch.setattr("leafdb.node.hinted_handoff.version_of", lambda value: 0)
     patch.setattr("leafdb.sim.record_run.version_of", lambda value: 0)
 
 

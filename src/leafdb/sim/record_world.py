@@ -159,7 +159,7 @@ class Node:
         self.held: dict[Place, int] = {}
         """By place, the writes this node has said to be durable there."""
         self.removals: Counter[Place] = Counter()
-        """How often a hint was removed from there."""
+        """How often what was there was removed, or found unreadable."""
         self.backup: Contents = {}
         self.boot(clean=True)
 
@@ -222,6 +222,7 @@ class Node:
         found = self.store.quarantine(*place)
         if found:
             self.held.pop(place, None)
+            self.removals[place] += 1
         if found and place[0] == HINTS_TREE:
             self.ledger = self.hints.ledger = Ledger(partitions=1)
             for key, value in self.hint_items():
@@ -275,7 +276,7 @@ class Node:
             record,
             self.bucket.conflict,
             durability,
-            partial(self._confirm, self.own, self.oracle.of(record).known, 0, done),
+            partial(self._confirm, self.own, self.oracle.of(record).known, self.removals[self.own], done),
         )
 
     def keep(self, target: NodeId, record: bytes, done: Callable[[], None]) -> None:
@@ -327,7 +328,8 @@ class Node:
             done()
 
     def hold(self, place: Place, known: int, removals: int) -> None:
-        """It has confirmed these writes; what was removed meanwhile was handed over before its commit came."""
+        """It has confirmed these writes; what was removed meanwhile was handed over before its commit came, or
+        became unreadable after it had been read."""
         if removals == self.removals[place]:
             self.held[place] = self.held.get(place, 0) | known
 
