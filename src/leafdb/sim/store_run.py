@@ -319,6 +319,7 @@ class Program:
         absent = [tree_id for tree_id in self._trees if not self.model.usable(tree_id)]
         if absent:
             self._create_tree(self.rng.choice(absent))
+            self._close_perhaps()
 
     def _create_tree(self, tree_id: TreeId) -> None:
         life = self.life
@@ -354,6 +355,12 @@ class Program:
                 life.expect_failed(error)
             return
         self.trace.probe("a tree dropped")
+        self._close_perhaps()
+
+    def _close_perhaps(self) -> None:
+        """Close right behind a change of the trees, while it is on its way to the manifest."""
+        if self.rng.random() < 0.3 and "clean close" in self.plan.faults:
+            self._close()
 
     # -- the world
 
