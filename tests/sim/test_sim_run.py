@@ -62,6 +62,13 @@ def test_plans_are_drawn_from_the_seed_alone() -> None:
     assert seen == set(Trouble), "some trouble is never drawn"
 
 
+def test_a_copy_of_a_disk_that_runs_beside_its_node_is_let_in_by_nobody() -> None:
+    seed = next(seed for seed in range(28, 400) if Trouble.CLONE in Plan.draw(seed, 5).kinds)
+    outcome = cluster_run.run(seed, operations=300)
+    assert outcome.broken is None, f"seed {seed}: {outcome.broken}"
+    assert outcome.faults["cloned_disk"] > 0
+
+
 def test_no_plan_destroys_more_than_was_promised() -> None:
     for plan in (Plan.draw(seed, 5) for seed in range(400)):
         assert len(plan.kinds & set(DESTROYERS)) <= 1

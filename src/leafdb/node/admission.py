@@ -2,7 +2,8 @@
 
 Each store counts its starts and draws a nonce at each. A peer that shows a lower count than before runs from an old
 copy of its disk; one that shows the same count with another nonce runs beside a copy of itself. Both could mint dots
-that exist already, so both are refused, with the reason, until an operator decides. What was seen is kept on disk.
+that exist already, so both are refused, with the reason, until an operator decides. What was seen is kept on disk and
+synced: a power cut must not bring an old copy back into favour.
 """
 
 from __future__ import annotations
@@ -79,4 +80,4 @@ class Admission:
 
     def _save(self) -> None:
         stored = {str(node): [seen.boot, seen.nonce] for node, seen in sorted(self._seen.items())}
-        self._engine.write(((META_TREE, PEERS_KEY, cbor.dumps(stored)),), Durability.PERIODIC, None)
+        self._engine.write(((META_TREE, PEERS_KEY, cbor.dumps(stored)),), Durability.ALWAYS, None)

@@ -47,6 +47,7 @@ MAKERS: Final[Mapping[Trouble, Maker]] = {
     Trouble.MISDIRECTED_WRITE: disk_troubles.misdirected_write,
     Trouble.WIPE: node_troubles.wipe,
     Trouble.ROLLBACK: node_troubles.rollback,
+    Trouble.CLONE: node_troubles.clone,
     Trouble.CLOCK_JUMP: node_troubles.clock_jump,
     Trouble.CLOCK_DRIFT: node_troubles.clock_drift,
 }

@@ -8,7 +8,9 @@ import trio
 
 from leafdb.sim.stage import Stage
 from leafdb.testing.cluster import CLIENT_HOST, host_of
+from leafdb.testing.violation import Invariant, require
 from leafdb.types import NodeId
+from leafdb.wire.registry import Lane
 
 ABSENCE_S: Final = 130.0
 """Hints are looked over once a minute."""
@@ -164,6 +166,35 @@ async def rollback(stage: Stage, lasting_s: float) -> None:
                     await stage.kill(victim)
                     await stage.replace(victim)
                     network.heal(CLIENT_HOST, host_of(victim))
+                if victim not in cluster.nodes:
+                    await stage.start(victim)
+
+
+async def clone(stage: Stage, lasting_s: float) -> None:
+    """A second process runs from a copy of a node's disk, beside the node: nobody who has met the node may have it.
+
+    The claim is the one for stores that may lose something, so that no peer forgets meanwhile whom it has met.
+    """
+    with stage.claimed_to_destroy(alone=True) as victim:
+        if victim is None:
+            return
+        cluster = stage.cluster
+        stage.trace.fault("cloned_disk", _told([victim]))
+        try:
+            await stage.kill(victim)
+            copy = cluster.disks[victim].copy()
+            copy.quota_bytes = None  # the machine is another one
+            await stage.start_all([victim])
+            if not await _met(stage, victim):
+                stage.trace.probe("rollback_given_up")
+                return
+            twin = await cluster.start_twin(victim, copy)
+            await trio.sleep(lasting_s)
+            let_in = [lane.name for lane in Lane if twin.peers.connected(lane)]
+            require(not let_in, Invariant.BANS_FINAL, f"a second process of n{victim} was let in: {let_in}")
+        finally:
+            with trio.CancelScope(shield=True):
+                await cluster.stop_twins()
                 if victim not in cluster.nodes:
                     await stage.start(victim)
 

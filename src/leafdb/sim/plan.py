@@ -12,7 +12,7 @@ those are depends on the durability and stands here (`destroys`).
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from random import Random
 from typing import Final
@@ -22,6 +22,8 @@ from leafdb.types import Conflict, Durability
 
 QUIET_CHANCE: Final = 0.04
 """Of a seed without any trouble."""
+CLONE_CHANCE: Final = 0.06
+"""Of a seed in which disks are cloned, beside its other troubles."""
 KINDS_MAX: Final = 7
 
 
@@ -56,6 +58,7 @@ class Trouble(StrEnum):
     MISDIRECTED_WRITE = "misdirected_write"
     WIPE = "wiped_store"
     ROLLBACK = "rolled_back_disk"
+    CLONE = "cloned_disk"
     CLOCK_JUMP = "clock_jump"
     CLOCK_DRIFT = "clock_drift"
 
@@ -144,7 +147,14 @@ class Plan:
             cold=rng.random() < 0.3,
             skew_ms=rng.choice((0, 0, 50, 1_000, 20_000)),
             kinds=frozenset(kind for kind, _ in troubles),
-        )
+        ).with_clones(rng)
+
+    def with_clones(self, rng: Random) -> Plan:
+        """Now and then: with disks that are cloned. Drawn last, and added to whatever there is."""
+        if rng.random() >= CLONE_CHANCE or self.bucket.w < 2:
+            return self
+        troubles = (*self.troubles, (Trouble.CLONE, _log_uniform(rng, 0.3, 3.0)))
+        return replace(self, troubles=troubles, kinds=self.kinds | {Trouble.CLONE})
 
     def destroys(self, kind: Trouble) -> bool:
         """Whether this trouble may take acknowledged writes from the store it hits."""
@@ -207,7 +217,7 @@ def _possible(bucket: BucketPlan) -> Iterable[Trouble]:
     for kind in Trouble:
         if kind is Trouble.POWER_CUT_ALL and bucket.durability is not Durability.ALWAYS:
             continue
-        if kind in DESTROYERS and bucket.w < 2:
+        if kind is Trouble.CLONE or (kind in DESTROYERS and bucket.w < 2):
             continue
         yield kind
 

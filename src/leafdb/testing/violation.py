@@ -38,6 +38,8 @@ class Invariant(StrEnum):
     """After healing the replicas of a key are equal, and a quiescent cluster repairs nothing."""
     ONE_HISTORY = "I18"
     """All nodes go through the same sequence of metadata epochs."""
+    BANS_FINAL = "I22"
+    """Whom the cluster has refused for good, an old or second copy of a store among them, does not come back."""
     AGREEMENT = "I24"
     """A register never holds two values under one ballot, and never forgets a chosen one."""
     LINEARIZABLE = "I25"
