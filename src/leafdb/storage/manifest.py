@@ -2,7 +2,8 @@
 
 `CURRENT` names the manifest in use. A manifest begins with the version at its start, as edits from the empty one, and
 grows by one record an edit; each is synced before anything relies on it. So a bad record with nothing valid after it is
-an edit nobody relied on, and is left out; a bad record before a valid one had been synced, and is damage.
+an edit nobody relied on, and is left out; a bad record before a valid one had been synced, and is damage. So is a bad
+record of the version at the start: those were synced before CURRENT named the file, and the header counts them.
 
 Every open of the store writes a new manifest, as does growth beyond a bound: write, sync, then switch CURRENT.
 """
@@ -25,7 +26,7 @@ FORMAT_VERSION: Final = 1
 _PREFIX: Final = "MANIFEST-"
 
 HEADER: Final = Struct(">8sHHI")
-"""Magic, format version, zero, manifest number; a crc32c of these follows."""
+"""Magic, format version, records of the version at the start, manifest number; a crc32c of these follows."""
 HEADER_BYTES: Final = HEADER.size + 4
 RECORD: Final = Struct(">III")
 """Payload length, manifest number, index of the record; before it a crc32c of it and the payload."""
@@ -61,13 +62,18 @@ def read_manifest(fs: FileSystem, number: int) -> Version:
     if not fs.exists(path):
         raise CorruptionError(f"{path}, which CURRENT names, is missing", path=path, offset=0)
     data = read_file(fs, path)
-    _check_header(data, number, path)
+    at_start = _check_header(data, number, path)
     version = Version()
+    records = 0
     for offset, payload in _records(data, number, path):
+        records += 1
         try:
             version = version.apply(VersionEdit.from_plain(cbor.loads(payload)))
         except ValueError as error:
             raise CorruptionError(f"{path}: record at {offset}: {error}", path=path, offset=offset) from error
+    if records < at_start:
+        text = f"{path}: {records} good records of the {at_start} it was begun with"
+        raise CorruptionError(text, path=path, offset=len(data))
     try:
         version.check()
     except AssertionError as error:
@@ -75,15 +81,17 @@ def read_manifest(fs: FileSystem, number: int) -> Version:
     return version
 
 
-def _check_header(data: bytes, number: int, path: str) -> None:
+def _check_header(data: bytes, number: int, path: str) -> int:
+    """How many records the version at the start takes."""
     head = data[: HEADER.size]
     if len(data) < HEADER_BYTES or int.from_bytes(data[HEADER.size : HEADER_BYTES], "big") != crc32c(head):
         raise CorruptionError(f"{path}: damaged header", path=path, offset=0)
-    magic, version, _, named = HEADER.unpack(head)
+    magic, version, at_start, named = HEADER.unpack(head)
     if magic != MAGIC or named != number:
         raise CorruptionError(f"{path}: not this manifest", path=path, offset=0)
     if version != FORMAT_VERSION:
         raise UnknownFormat(f"{path}: manifest format {version}, this build knows {FORMAT_VERSION}", path=path)
+    return int(at_start)
 
 
 def _records(data: bytes, number: int, path: str) -> Iterator[tuple[int, bytes]]:
@@ -142,9 +150,9 @@ class ManifestWriter:
         """Begin a new manifest with `version` and make it the one in use. The one before is removed."""
         numbers = manifest_numbers(self._fs)
         number = max(numbers, default=0) + 1
-        head = HEADER.pack(MAGIC, FORMAT_VERSION, 0, number)
-        content = [head + crc32c(head).to_bytes(4, "big")]
-        content += [self._encode(number, index, edit) for index, edit in enumerate(_snapshot(version))]
+        records = [self._encode(number, index, edit) for index, edit in enumerate(_snapshot(version))]
+        head = HEADER.pack(MAGIC, FORMAT_VERSION, len(records), number)
+        content = [head + crc32c(head).to_bytes(4, "big"), *records]
         file = self._fs.create(manifest_name(number))
         file.append(b"".join(content))
         file.sync()

@@ -106,6 +106,23 @@ def test_an_edit_torn_at_any_byte_is_left_out() -> None:
         assert same(current(fs), version)
 
 
+def test_a_damaged_or_missing_record_of_the_version_at_the_start_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """CURRENT names a manifest only when all of them are synced: the last one is no edit that nobody relied on."""
+    monkeypatch.setattr(manifest, "_TABLES_PER_RECORD", 1)
+    fs = MemoryFileSystem()
+    edit = VersionEdit(created_trees=(TREE,), added=(table(1), table(2)), next_file_number=50)
+    ManifestWriter(fs, bytes_max=1 << 20).start(Version().apply(edit))
+    whole = read_file(fs, manifest_name(1))
+    for size in range(manifest.HEADER_BYTES, len(whole)):
+        replace_file(fs, manifest_name(1), whole[:size])
+        with pytest.raises(CorruptionError, match="good records of the 3"):
+            current(fs)
+    replace_file(fs, manifest_name(1), whole)
+    fs.flip(manifest_name(1), len(whole) - 1)
+    with pytest.raises(CorruptionError, match="2 good records of the 3"):
+        current(fs)
+
+
 def test_damage_before_a_valid_record_is_named() -> None:
     fs, writer, _ = written()
     start = len(read_file(fs, manifest_name(1)))
