@@ -5,6 +5,9 @@ Clients cannot see whether a count is honest until stores are lost, and then sel
 made good by anti-entropy. From outside of the cluster both can be seen at once: every write of every store passes by
 here, and what a node has written to its own copy of the bucket, or keeps as a fallback, it holds. A coordinator's note
 that somebody missed a write is no copy.
+
+What a node wrote is certain while it runs. After a death its store may hold any state it went through, so a hint from
+an earlier run says what any write of an earlier run said.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from leafdb.node.boot import CHECKPOINTS_TREE
 from leafdb.node.debts import OWED, owed_key
 from leafdb.node.hint_keeper import HINTS_TREE
 from leafdb.testing.cluster import MemoryCluster
+from leafdb.testing.cluster_process import Process
 from leafdb.testing.violation import Invariant, require, violated
 from leafdb.types import BucketId, NodeId, TreeId
 
@@ -31,11 +35,12 @@ class Copies:
         self._tree = TreeId(bucket)
         self._known: dict[bytes, dict[NodeId, CausalClock]] = {}
         """By storage key: what each node has ever been given to keep."""
-        self._hints: dict[tuple[NodeId, bytes], CausalClock] = {}
+        self._hints: dict[tuple[NodeId, bytes], Said] = {}
         """What each hint says, by the node that keeps it and its key."""
         self._debts: dict[tuple[NodeId, bytes], int] = {}
         """The partitions each node owes, by the key under which it notes that."""
         self._lost: str | None = None
+        self._processes = cluster.processes
         cluster.observe_writes(self._written)
 
     def check(self, storage_key: bytes, dot: Dot, acks: int, text: str, key: str) -> None:
@@ -69,14 +74,36 @@ class Copies:
         of = decode_hint_key(key)
         if of.bucket != self._bucket:
             return
+        said = self._hints.setdefault((node, key), Said())
         if value is not None:
             hint = decode_hint(value)
-            clock = self._hints[node, key] = clock_of(hint.record)
+            clock = clock_of(hint.record)
+            said.write(self._processes[node], clock)
             if hint.kind is not Kind.COORDINATOR:
                 self._gives(node, of.storage_key, clock)
             return
-        says = self._hints[node, key]
+        says = said.now(self._processes[node])
         has = self._known.get(of.storage_key, {}).get(of.target, EMPTY)
         owed = self._debts.get((node, owed_key(of.target, self._bucket)), 0)
-        if not has.descends(says) and not owed >> of.partition(self._partitions) & 1:
-            self._lost = self._lost or f"n{node} removed a hint for n{of.target}, which has {has!r} and not {says!r}"
+        if not any(map(has.descends, says)) and not owed >> of.partition(self._partitions) & 1:
+            text = f"n{node} removed a hint for n{of.target}, which has {has!r} and not {says!r}"
+            self._lost = self._lost or text
+
+
+class Said:
+    """What one hint may say: all that was written of it, and by which run of its node the last of that."""
+
+    __slots__ = ("_clocks", "_process")
+
+    def __init__(self) -> None:
+        self._clocks: list[CausalClock] = []
+        self._process: Process | None = None
+
+    def write(self, process: Process, clock: CausalClock) -> None:
+        """This run of the node has written it."""
+        self._process = process
+        self._clocks.append(clock)
+
+    def now(self, process: Process) -> list[CausalClock]:
+        """What this run may find in its store."""
+        return self._clocks[-1:] if process is self._process else self._clocks
