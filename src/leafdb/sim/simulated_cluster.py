@@ -19,7 +19,7 @@ from leafdb.ring.ring import Ring
 from leafdb.ring.token import storage_key
 from leafdb.sim.plan import Plan
 from leafdb.sim.trace import Trace
-from leafdb.testing.cluster import MemoryCluster
+from leafdb.testing.cluster import FIRST, MemoryCluster
 from leafdb.testing.network import Link, MemoryNetwork
 from leafdb.testing.process import Life, MemoryExecutor
 from leafdb.types import Key, NodeId, Token
@@ -72,10 +72,14 @@ class SimulatedCluster(MemoryCluster):
             read_executor=MemoryExecutor(life, latency_s),
         )
 
+    async def found(self) -> None:
+        """As the cluster's own. The ring is remembered: this version never changes it."""
+        await super().found()
+        self._ring = self.nodes[FIRST].view.ring
+
     def walk(self, bucket: BucketProperties, key: Key) -> tuple[NodeId, ...]:
-        """As the cluster's own, also while every node is down: the ring of this version never changes."""
-        if self._ring is None:
-            self._ring = next(node.view.ring for node in self.nodes.values() if node.view.ring is not None)
+        """As the cluster's own, also while every node is down."""
+        assert self._ring is not None
         token = int.from_bytes(storage_key(bucket.id, encode_key(key))[:8], "big")
         return self._ring.walk(self._ring.partition_of(Token(token)))
 
