@@ -9,6 +9,10 @@ from __future__ import annotations
 import errno
 from random import Random
 
+import pytest
+
+from leafdb.errors import StoreFailed
+from leafdb.storage.wal import segment_path
 from leafdb.types import Durability, TreeId
 from leafdb.vfs.memory import Fault
 from support.store import TREE, Store
@@ -64,6 +68,29 @@ def test_what_a_store_shows_after_a_failed_sync_and_a_restart_survives_a_power_c
     third = Store(store.fs.power_cut(Random(1), keep=0.0))
     assert third.get(b"k") == shown
     assert third.get(b"later") == b"v"
+
+
+def test_a_torn_tail_whose_cut_failed_and_was_tried_again_never_comes_back() -> None:
+    """Seed 910000549: the second recovery found the tail cut already, in the page cache alone, and went on."""
+    for seed in range(20):
+        first = Store()
+        first.engine.create_tree(TREE)
+        first.put(b"safe", b"v")
+        first.settle()
+        first.put(b"torn", b"v" * 3000, Durability.PERIODIC)
+        first.settle()
+        fs = first.fs.power_cut(Random(seed), keep=1.0)
+        path = segment_path(1)
+        fs.flip(path, fs.open_read(path).size() - 1)
+        fs.faults.append(Fault("sync", path_prefix="wal"))
+        with pytest.raises(StoreFailed):
+            Store(fs)
+        fs.locks.clear()
+        second = Store(fs)
+        second.put(b"later", b"v")
+        second.commit()  # and no flush: the segment is needed
+        third = Store(second.fs.power_cut(Random(seed), keep=0.5))
+        assert third.items() == [(b"later", b"v"), (b"safe", b"v")]
 
 
 def test_a_close_makes_trees_durable_before_the_writes_that_are_in_them() -> None:

@@ -29,7 +29,7 @@ RUBBISH_PIECES: Final = 16
 
 
 class Rubbish:
-    """What once lay in log segments and was cut off or unlinked: a disk may show it again where a write was lost."""
+    """What once lay in log segments and was replaced or unlinked: a disk may show it again where a write was lost."""
 
     def __init__(self) -> None:
         self._pieces: list[bytes] = []
@@ -103,6 +103,8 @@ class Hands:
 
     def rename(self, source: str, target: str) -> None:
         self.alive(source)
+        if target.startswith("wal/"):
+            self.rubbish.add(self.peek(target))
         self._try(lambda: self.disk.rename(source, target))
         self.done(b"rename", target)
 
@@ -223,8 +225,6 @@ class HandsFile:
     def truncate(self, size: int) -> None:
         hands = self._hands
         hands.alive(self.path)
-        if self.path.startswith("wal/"):
-            hands.rubbish.add(hands.peek(self.path)[size:])
         try:
             self._file.truncate(size)
         except OSError as error:

@@ -268,6 +268,8 @@ class StoreLife:
         if not numbers or not self.rubbish.pieces or self.rng.random() < 0.3:
             return
         path = segment_path(numbers[-1])
+        if not before.exists(path):  # the cut took back its removal
+            return
         lost = len(read_file(before, path)) - len(read_file(self.disk, path))
         file = self.disk.open_append(path)
         if lost > 0 and file.size() >= HEADER_BYTES:

@@ -40,14 +40,15 @@ class Engine(EngineLife):
         """Make a tree, usable at once and durable before any write to it is; no-op when it is there.
 
         `done` is called when it is durable. A number that was dropped is taken again only when nothing written under
-        it is left in the log.
+        it is left in the log, or in tables that reads still see.
         """
         self._usable()
         if tree_id in self._trees:
             self._later(done)
             return
-        if self._parts.dropped.get(tree_id, 0) > self._tables.version.flushed_lsn:
-            raise StorageError(f"tree {tree_id} was dropped and its records are not yet out of the log")
+        version = self._tables.version
+        if tree_id in version.trees or self._parts.dropped.get(tree_id, 0) > version.flushed_lsn:
+            raise StorageError(f"tree {tree_id} was dropped and its records are not yet out of the store")
         self._tables.submit(VersionEdit(created_trees=(tree_id,)), self._committer.precede(done))
         self._memtable.add(tree_id)
 

@@ -13,7 +13,7 @@ level 0 fills up until no write is taken.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from functools import partial
 from typing import Final
 
@@ -158,7 +158,8 @@ class Maintenance:
             self._job_failed(numbers, result)
             return
         self._failures = 0
-        keep = self._adopt(metas, result)
+        trees = {meta.tree_id for meta in metas} & self._tables.head.trees.keys()
+        keep = self._adopt(metas, result, trees)
         self._tables.discard(set(numbers) - {meta.file_number for meta in metas})
         self._publish_flush(memtable, keep)
 
@@ -226,8 +227,10 @@ class Maintenance:
             return
         self._failures = 0
         self._tables.discard(set(job.outputs) - {meta.file_number for meta in compacted.added})
-        keep = self._adopt(list(compacted.added), result)
-        if job.tree_id not in self._tables.head.trees:
+        # Its tree may have been dropped, and made again even: the inputs say whether this is still the same one.
+        stale = not self._tables.head.tables.keys() >= set(job.input_numbers)
+        keep = self._adopt(list(compacted.added), result, () if stale else (job.tree_id,))
+        if stale:
             self._end_compaction(job)
             self.pump()
             return
@@ -248,14 +251,12 @@ class Maintenance:
 
     # -- both
 
-    def _adopt(self, metas: list[TableMeta], readers: list[TableReader]) -> list[TableMeta]:
-        """Take the readers of tables whose tree still exists; discard the others. Answers the tables kept."""
-        trees: set[TreeId] = set(self._tables.head.trees)
-        kept = [meta for meta in metas if meta.tree_id in trees]
+    def _adopt(self, metas: list[TableMeta], readers: list[TableReader], trees: Collection[TreeId]) -> list[TableMeta]:
+        """Take the readers of tables of these trees; discard the others. Answers the tables kept."""
         self._tables.adopt(reader for reader in readers if reader.meta.tree_id in trees)
         gone = [reader for reader in readers if reader.meta.tree_id not in trees]
         self._tables.discard([reader.meta.file_number for reader in gone], gone)
-        return kept
+        return [meta for meta in metas if meta.tree_id in trees]
 
     def _job_failed(self, numbers: Iterable[int], error: BaseException) -> None:
         """Discard what the job wrote; fail the store if the error says so, else try again after a wait."""

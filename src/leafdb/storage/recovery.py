@@ -5,9 +5,9 @@ The order matters, because power may go at any point of it, again and again:
 1. Lock. Read the stamp; a directory without one must be empty.
 2. Manifest, whole; open every table it names. Write a new manifest that leases file numbers.
 3. Replay the segments that are not flushed, strictly contiguous. The clean mark, if there is one, must fit the end.
-4. Only now, with all of it believed, change anything a second try would miss: cut a torn tail off the last segment,
-   and write and sync the rest of it again, since what was only in the page cache must not be served as durable; remove
-   the clean mark.
+4. Only now, with all of it believed, change anything a second try would miss: put a copy without the torn tail in the
+   place of the last segment, since what was only in the page cache must not be served as durable; remove the clean
+   mark.
 5. A new segment, for writes to come: old segments are never appended to.
 6. Sweep orphans. Stamp the new boot number. Serve.
 
@@ -37,11 +37,10 @@ from leafdb.storage.version import Version, VersionEdit, table_path
 from leafdb.storage.wal import WAL_DIRECTORY, SegmentScan, WalWriter, segment_numbers, segment_path
 from leafdb.storage.wal_format import HEADER_BYTES, SegmentHeader, decode_header
 from leafdb.types import TreeId
-from leafdb.vfs.base import FileSystem, Lock
+from leafdb.vfs.base import FileSystem, Lock, read_file, replace_file
 
 LOCK_PATH = "LOCK"
 TABLES_DIRECTORY = "tables"
-REWRITE_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,20 +259,13 @@ def _replay_segment(
 def _settle_tail(state: Recovered, *, clean: bool) -> None:
     """Cut what was torn off the last segment and make what was replayed from it durable.
 
-    It may have been read from the page cache alone, after a sync that failed: another sync would say yes and write
-    nothing. So the bytes are written again, over themselves, unless a clean end vouches for them.
+    It may have been read from the page cache alone, after a sync that failed, and the cut may have been tried before:
+    another sync would say yes and write nothing. So the good bytes become a new file, unless a clean end vouches for
+    the old one.
     """
-    if not state.segment:
-        return
-    file = state.fs.open_append(segment_path(state.segment))
-    try:
-        if file.size() > state.last_size:
-            file.truncate(state.last_size)
-        for offset in range(0, 0 if clean else state.last_size, REWRITE_BYTES):
-            file.write_at(offset, file.read_at(offset, min(REWRITE_BYTES, state.last_size - offset)))
-        file.sync()
-    finally:
-        file.close()
+    if state.segment and not clean:
+        path = segment_path(state.segment)
+        replace_file(state.fs, path, read_file(state.fs, path)[: state.last_size])
 
 
 def _stay_within_memory(state: Recovered) -> None:

@@ -15,6 +15,9 @@ RECOVERY: Final = "leafdb.storage.recovery"
 WAL: Final = "leafdb.storage.wal"
 FORMAT: Final = "leafdb.storage.wal_format"
 
+TAIL: Final = "        replace_file(state.fs, path, read_file(state.fs, path)[: state.last_size])\n"
+"""What recovery does to the last segment."""
+
 LOST: Final = (
     Invariant.PREFIX_DURABLE, Invariant.CRASH_IDEMPOTENT, Invariant.NO_PHANTOMS, Invariant.CORRUPTION_DETECTED,
 )  # fmt: skip
@@ -89,7 +92,12 @@ MUTATIONS: Final = (
         "page-cache-believed-at-recovery",
         "After a failed fsync and a restart the log is read from the page cache and synced, which writes nothing. "
         "Ours, found by this simulation.",
-        (RECOVERY, "range(0, 0 if clean else state.last_size, REWRITE_BYTES)", "range(0)"),
+        (
+            RECOVERY,
+            TAIL,
+            "        file = state.fs.open_append(path)\n        file.truncate(state.last_size)\n"
+            "        file.sync()\n        file.close()\n",
+        ),
         seeds_max=60,
     ),
     _store(
@@ -97,9 +105,8 @@ MUTATIONS: Final = (
         "What a recovery replayed from the page cache is served as durable, and is not.",
         (
             RECOVERY,
-            "            file.write_at(offset, file.read_at(offset, min(REWRITE_BYTES, state.last_size - offset)))\n"
-            "        file.sync()\n",
-            "            break\n",
+            TAIL,
+            "        file = state.fs.open_append(path)\n        file.truncate(state.last_size)\n        file.close()\n",
         ),
     ),
     _store(
@@ -134,7 +141,7 @@ MUTATIONS: Final = (
     _store(
         "torn-tail-not-cut",
         "A torn tail is left in the segment; when later segments exist it is damage in the middle.",
-        (RECOVERY, "            file.truncate(state.last_size)\n", "            pass\n"),
+        (RECOVERY, "read_file(state.fs, path)[: state.last_size]", "read_file(state.fs, path)"),
     ),
     _store(
         "recycled-log-ghost",
@@ -193,8 +200,8 @@ MUTATIONS: Final = (
         "A tree's number is used again while records of the dropped one are in the log: they come back.",
         (
             "leafdb.storage.engine",
-            "        if self._parts.dropped.get(tree_id, 0) > self._tables.version.flushed_lsn:\n",
-            "        if self._parts.dropped.get(tree_id, 0) < 0:\n",
+            "        if tree_id in version.trees or self._parts.dropped.get(tree_id, 0) > version.flushed_lsn:\n",
+            "        if tree_id in version.trees:\n",
         ),
         caught_by=(*LOST, Invariant.SELF_CHECK),
         seeds_max=60,
