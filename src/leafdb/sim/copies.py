@@ -39,6 +39,10 @@ class Copies:
         """What each hint says, by the node that keeps it and its key."""
         self._debts: dict[tuple[NodeId, bytes], int] = {}
         """The partitions each node owes, by the key under which it notes that."""
+        self._overflowed: dict[NodeId, tuple[Process, int]] = {}
+        """How many hints each node has had no room for, when it was asked last."""
+        self._noted: set[NodeId] = set()
+        """Who has noted a debt since."""
         self._lost: str | None = None
         self._processes = cluster.processes
         cluster.observe_writes(self._written)
@@ -53,9 +57,22 @@ class Copies:
         require(len(holders) >= acks, Invariant.SURVIVES_STORES, what, key)
 
     def check_hints(self) -> None:
-        """No hint has been removed before its time. Raised here, and not inside the node that did it."""
+        """No hint has been removed before its time, or refused without a debt. Raised here, and not inside the node."""
         if self._lost is not None:
             violated(Invariant.HINTS_CONSERVED, self._lost)
+        for node, process in self._processes.items():
+            self._check_refusals(node, process)
+        self._noted.clear()
+
+    def _check_refusals(self, node: NodeId, process: Process) -> None:
+        """A node that has no room for a hint owes its range an exchange: it does now, or noted so in between."""
+        metrics = getattr(process.node, "metrics", None)  # not there before it is open
+        refused = 0 if metrics is None else int(metrics.hints_overflowed_total)
+        before, count = self._overflowed.get(node, (process, 0))
+        self._overflowed[node] = process, refused
+        if refused > (count if before is process else 0) and node not in self._noted:
+            owes = any(mask for (debtor, _), mask in self._debts.items() if debtor == node)
+            require(owes, Invariant.HINTS_CONSERVED, f"n{node} had no room for a hint, and owes nobody an exchange")
 
     def _written(self, node: NodeId, tree: TreeId, key: bytes, value: bytes | None) -> None:
         if tree == self._tree and value is not None:
@@ -63,6 +80,7 @@ class Copies:
         elif tree == HINTS_TREE:
             self._hint(node, key, value)
         elif tree == CHECKPOINTS_TREE and key[:1] == bytes((OWED,)):
+            self._noted.add(node)
             self._debts[node, key] = int.from_bytes(value or b"", "little")
 
     def _gives(self, node: NodeId, storage_key: bytes, clock: CausalClock) -> None:
