@@ -35,6 +35,7 @@ CONFLICT: Final = 4
 UNAVAILABLE: Final = 5
 UNAUTHORIZED: Final = 6
 UNHEALTHY: Final = 7
+STALE: Final = 8
 OUTCOME_UNKNOWN: Final = 9
 INTERRUPTED: Final = 130
 
@@ -59,6 +60,15 @@ BY_REASON: Final[Mapping[Reason, int]] = {
     Reason.NO_QUORUM: UNAVAILABLE,
     Reason.UNSUPPORTED: FAILED,
     Reason.FAILED: FAILED,
+    Reason.NO_SUCH_MEMBER: NOT_FOUND,
+    Reason.NAME_TAKEN: FAILED,
+    Reason.BANNED: FAILED,
+    Reason.NOTHING_STAGED: FAILED,
+    Reason.NO_PLAN: FAILED,
+    Reason.PLAN_STALE: STALE,
+    Reason.PLAN_IN_PROGRESS: FAILED,
+    Reason.WRONG_PHASE: FAILED,
+    Reason.CONTROL_SET: FAILED,
 }
 """Every reason has a code: a new one fails a test until somebody has decided."""
 

@@ -50,6 +50,15 @@ class Reason(StrEnum):
     NO_QUORUM = "no_quorum"
     UNSUPPORTED = "unsupported"
     FAILED = "failed"
+    NO_SUCH_MEMBER = "no_such_member"
+    NAME_TAKEN = "name_taken"
+    BANNED = "banned"
+    NOTHING_STAGED = "nothing_staged"
+    NO_PLAN = "no_plan"
+    PLAN_STALE = "plan_stale"
+    PLAN_IN_PROGRESS = "plan_in_progress"
+    WRONG_PHASE = "wrong_phase"
+    CONTROL_SET = "control_set"
 
 
 RETRYABLE_REASONS = frozenset(

@@ -25,6 +25,10 @@ COUNT_ALL: Final = 255
 BUCKET_ID_MAX: Final = (1 << 32) - 1
 TTL_MS_MAX: Final = TTL_S_MAX * 1000
 
+CHANGEABLE: Final = frozenset(("r", "w", "pr", "pw", "dw", "ttl_ms", "sloppy"))
+"""What may change while a bucket lives: habits of requests to come. n and the conflict policy decide what lies where and
+what it means; durability, what an unclean start may have forgotten of what was written before."""
+
 
 def count_from_name(count: int | Literal["quorum", "all"]) -> QuorumCount:
     """The wire number of what a user wrote. Raises ValueError."""

@@ -1,9 +1,11 @@
 """What changed between two epochs of cluster metadata, small enough to travel in place of the whole.
 
     {"base": digest of the old, "made": digest of the new,
-     "set": {field: new value}, "members" / "buckets": {"set": [entries], "drop": [ids]}}
+     "set": {field: new value}, "unset": [fields],
+     "members" / "buckets": {"set": [entries], "drop": [ids]}}
 
-Fields that did not change are left out; of members and buckets only the entries that did are there. `apply` answers
+Fields that did not change are left out; of members and buckets only the entries that did are there. `unset` is there
+when the new value is of an older format, which has fewer fields. `apply` answers
 the new value only if base and result have the digests that were named, so a difference can never make a value that no
 register held; whoever cannot apply one fetches the whole.
 """
@@ -16,6 +18,7 @@ from leafdb.codec import cbor
 from leafdb.codec.fields import as_int, as_list, as_map, bytes_field, map_field
 from leafdb.limits import BUCKETS_MAX, METADATA_BYTES_MAX, NODES_MAX
 from leafdb.ring.metadata import ClusterMetadata, MetadataError, decode, digest_of
+from leafdb.ring.metadata_format import FIELDS
 
 _DIGEST_BYTES: Final = 8
 _LISTS: Final = {"members": NODES_MAX, "buckets": BUCKETS_MAX}
@@ -27,8 +30,14 @@ def difference(old: ClusterMetadata, new: ClusterMetadata) -> bytes:
     change: dict[str, Any] = {
         "base": digest_of(cbor.dumps(before)),
         "made": digest_of(cbor.dumps(after)),
-        "set": {name: value for name, value in after.items() if name not in _LISTS and value != before[name]},
+        "set": {
+            name: value
+            for name, value in after.items()
+            if name not in _LISTS and (name not in before or value != before[name])
+        },
     }
+    if unset := sorted(before.keys() - after.keys()):
+        change["unset"] = unset
     for name in _LISTS:
         if before[name] != after[name]:
             change[name] = _list_difference(before[name], after[name])
@@ -44,7 +53,13 @@ def apply(old: ClusterMetadata, change: bytes) -> ClusterMetadata:
         fields = as_map(cbor.loads(change), "difference")
         if bytes_field(fields, "base", low=_DIGEST_BYTES, high=_DIGEST_BYTES) != digest_of(cbor.dumps(wire)):
             raise MetadataError("the difference starts from another value")
-        wire.update(as_map(map_field(fields, "set"), "set"))
+        changed = as_map(map_field(fields, "set"), "set")
+        if changed.keys() & _LISTS.keys():
+            raise MetadataError("a difference sets a list whole")
+        wire.update(changed)
+        for name in as_list(fields.get("unset", ()), "unset", items_max=len(wire)):
+            if name in FIELDS or wire.pop(name, None) is None:
+                raise MetadataError("a difference takes away a field that has to be there, or is not")
         for name, items_max in _LISTS.items():
             if name in fields:
                 wire[name] = _apply_list(wire[name], fields[name], items_max)

@@ -16,10 +16,13 @@ INCARNATION_MAX: Final = (1 << 32) - 1
 
 _FIELDS: Final = frozenset(("id", "name", "host", "zone", "weight", "client", "peer", "http", "incarnation"))
 
+_NOBODY: Final = NodeId(1)
+"""Stands where a number must while a proposal has none; never kept."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProposedMember:
-    """A node named at founding: everything but its number."""
+    """A node named at founding, or staged to come: everything but its number."""
 
     name: str
     host: str
@@ -44,6 +47,20 @@ class ProposedMember:
             incarnation=self.incarnation,
         )
 
+    def to_wire(self) -> dict[str, Any]:
+        """The map of a member without `id`."""
+        wire = self.numbered(_NOBODY).to_wire()
+        del wire["id"]
+        return wire
+
+    @classmethod
+    def from_wire(cls, value: object) -> ProposedMember:
+        """The proposal in a decoded map. ValueError when a field is missing, unknown or mistyped."""
+        fields = as_map(value, "proposed member")
+        if "id" in fields:
+            raise ValueError("a proposed member has no number yet")
+        return Member.from_wire({**fields, "id": _NOBODY}).proposal()
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Member:
@@ -61,6 +78,19 @@ class Member:
     http_address: str
     incarnation: int = 1
     """The store it was admitted with. A store that forgot is another one and has no vote: acceptor id = both."""
+
+    def proposal(self) -> ProposedMember:
+        """Everything but the number."""
+        return ProposedMember(
+            name=self.name,
+            host=self.host,
+            zone=self.zone,
+            weight=self.weight,
+            client_address=self.client_address,
+            peer_address=self.peer_address,
+            http_address=self.http_address,
+            incarnation=self.incarnation,
+        )
 
     def check(self) -> list[str]:
         """What is wrong with it."""

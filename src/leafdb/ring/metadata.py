@@ -9,6 +9,8 @@ hold the same bytes, and the epochs are one history (I18).
 - `range_epochs` says when each partition last changed hands; requests carry and replicas compare those, so that
   creating a bucket stops nobody.
 - A bucket's generation is the epoch of its creation: a node that meets a later one knows which epoch to fetch.
+- `staged`, `plan`, `control_next` are changes of the ring and of the control set under way (`transitions`,
+  `control_set`); a value without any is encoded as builds before them did.
 - `recent` remembers the ids of the last changes. A proposer that lost sight of its round may run its change again; the
   id says that it is in already. Without it a retried "create" would answer "exists" about its own work.
 
@@ -18,7 +20,7 @@ everything and refuses bytes it would not have written itself.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -29,9 +31,14 @@ from leafdb.limits import BUCKETS_MAX, METADATA_BYTES_MAX, METADATA_RECENT_MAX, 
 from leafdb.model import bucket as bucket_model
 from leafdb.model.bucket import BUCKET_ID_MAX, BucketProperties
 from leafdb.ring import metadata_rules as rules
+from leafdb.ring import staging
 from leafdb.ring.member import Member, ProposedMember
-from leafdb.ring.metadata_format import CHANGE_ID_BYTES, FORMAT, pack_epochs, pack_owners, read_fields
+from leafdb.ring.metadata_format import CHANGE_ID_BYTES, FORMAT_CHANGING, FORMAT_STILL, read_fields
+from leafdb.ring.packing import pack_epochs, pack_owners
 from leafdb.ring.placement import claim
+from leafdb.ring.plan import Plan
+from leafdb.ring.preference_list import Place
+from leafdb.ring.staging import StagedChange
 from leafdb.ring.token import partition_bits
 from leafdb.types import FIRST_BUCKET_ID, BucketId, Epoch, NodeId
 
@@ -50,7 +57,6 @@ class MetadataError(ValueError):
 class ClusterMetadata:
     """The metadata of one epoch. The dicts are never changed after construction."""
 
-    format: int = FORMAT
     cluster_id: bytes
     cluster_number: int
     """Part of every actor this cluster mints; clusters that exchange data need different ones."""
@@ -66,6 +72,10 @@ class ClusterMetadata:
     range_epochs: tuple[Epoch, ...]
     control: tuple[NodeId, ...]
     """The acceptors of the register that holds this value."""
+    control_next: tuple[NodeId, ...] = ()
+    """Its next acceptors, ascending; empty unless it is changing them: then a round needs both sets."""
+    control_epoch: Epoch = FIRST_EPOCH
+    """Epoch of the last change to either: messages of the register carry it, acceptors refuse who is behind."""
     buckets: dict[BucketId, BucketProperties] = field(default_factory=dict)
     next_bucket_id: BucketId = FIRST_BUCKET
     next_node_id: NodeId
@@ -73,12 +83,20 @@ class ClusterMetadata:
     """Numbers that may never come back, ascending."""
     horizons: dict[str, Any] = field(default_factory=dict)
     """Purge horizons; empty until something may be purged."""
-    plan: None = None
-    """The staged change in progress; none until rings can change."""
+    staged: tuple[StagedChange, ...] = ()
+    """What the next plan shall do, in the order in which it was asked for."""
+    plan: Plan | None = None
+    """The change of the ring in progress."""
     recent: tuple[tuple[bytes, Epoch], ...] = ()
     """(change id, epoch it made) of the last changes, oldest first."""
 
     # -- asking
+
+    @property
+    def format(self) -> int:
+        """The oldest format that can say this."""
+        changing = self.staged or self.plan is not None or self.control_next or self.control_epoch != FIRST_EPOCH
+        return FORMAT_CHANGING if changing else FORMAT_STILL
 
     def bucket_named(self, name: str) -> BucketProperties | None:
         """The bucket of that name."""
@@ -91,6 +109,14 @@ class ClusterMetadata:
     def acceptors(self) -> tuple[tuple[NodeId, int], ...]:
         """(node, incarnation) of the control set: the ids of the register's acceptors."""
         return tuple((node, self.members[node].incarnation) for node in self.control)
+
+    def next_acceptors(self) -> tuple[tuple[NodeId, int], ...]:
+        """As `acceptors`, of `control_next`."""
+        return tuple((node, self.members[node].incarnation) for node in self.control_next)
+
+    def places(self) -> dict[NodeId, Place]:
+        """Where each member stands."""
+        return {node: Place(member.host, member.zone) for node, member in self.members.items()}
 
     def epoch_of_change(self, change_id: bytes) -> Epoch | None:
         """The epoch that a recent change made; None when it is not among them."""
@@ -121,7 +147,7 @@ class ClusterMetadata:
         if problems := bucket_model.check(created):
             raise NotApplied("; ".join(problems), reason=Reason.BAD_REQUEST)
         buckets = {**self.buckets, bucket_id: created}
-        return self._next(change_id, buckets=buckets, next_bucket_id=BucketId(bucket_id + 1))
+        return self.next_epoch(change_id, buckets=buckets, next_bucket_id=BucketId(bucket_id + 1))
 
     def drop_bucket(self, bucket_id: BucketId, *, change_id: bytes = b"") -> ClusterMetadata:
         """Without that bucket; its id is never used again. Raises NotApplied."""
@@ -129,9 +155,29 @@ class ClusterMetadata:
             return self
         if bucket_id not in self.buckets:
             raise NotApplied(f"no bucket has the id {bucket_id}", reason=Reason.NO_SUCH_BUCKET)
-        return self._next(change_id, buckets={key: kept for key, kept in self.buckets.items() if key != bucket_id})
+        return self.next_epoch(change_id, buckets={key: kept for key, kept in self.buckets.items() if key != bucket_id})
 
-    def _next(self, change_id: bytes, **changed: Any) -> ClusterMetadata:
+    def set_bucket(self, bucket_id: BucketId, changed: Mapping[str, Any], *, change_id: bytes = b"") -> ClusterMetadata:
+        """With some of a bucket's properties changed, those of `bucket.CHANGEABLE`. Raises NotApplied.
+
+        The same value when nothing would change or the change of this id is in already. Id and generation stay.
+        """
+        if change_id and self.epoch_of_change(change_id) is not None:
+            return self
+        if bucket_id not in self.buckets:
+            raise NotApplied(f"no bucket has the id {bucket_id}", reason=Reason.NO_SUCH_BUCKET)
+        if fixed := sorted(changed.keys() - bucket_model.CHANGEABLE):
+            raise NotApplied(f"of a bucket that exists, {', '.join(fixed)} cannot change", reason=Reason.BAD_REQUEST)
+        try:
+            made = BucketProperties.from_wire({**self.buckets[bucket_id].to_wire(), **changed})
+        except ValueError as error:
+            raise NotApplied(str(error), reason=Reason.BAD_REQUEST) from error
+        if made == self.buckets[bucket_id]:
+            return self
+        return self.next_epoch(change_id, buckets={**self.buckets, bucket_id: made})
+
+    def next_epoch(self, change_id: bytes, **changed: Any) -> ClusterMetadata:
+        """The value after this one, with those fields changed. What comes out must be sound: whoever calls checks."""
         assert len(change_id) in (0, CHANGE_ID_BYTES), f"change ids are {CHANGE_ID_BYTES} bytes"
         epoch = Epoch(self.epoch + 1)
         recent = (*self.recent, (change_id, epoch))[-METADATA_RECENT_MAX:] if change_id else self.recent
@@ -144,7 +190,7 @@ class ClusterMetadata:
 
     def to_wire(self) -> dict[str, Any]:
         """The map that is encoded. Lists of members and buckets ascend by id."""
-        return {
+        wire = {
             "format": self.format,
             "cluster_id": self.cluster_id,
             "cluster_number": self.cluster_number,
@@ -162,9 +208,14 @@ class ClusterMetadata:
             "next_node_id": int(self.next_node_id),
             "bans": list(self.bans),
             "horizons": self.horizons,
-            "plan": self.plan,
+            "plan": None if self.plan is None else self.plan.to_wire(),
             "recent": [[change_id, int(epoch)] for change_id, epoch in self.recent],
         }
+        if wire["format"] == FORMAT_CHANGING:
+            wire["staged"] = [staging.to_wire(change) for change in self.staged]
+            wire["control_next"] = list(self.control_next)
+            wire["control_epoch"] = int(self.control_epoch)
+        return wire
 
     def encode(self) -> bytes:
         """The canonical bytes."""
@@ -180,7 +231,6 @@ class ClusterMetadata:
         """Everything that is wrong with it; empty when sound."""
         return [
             *rules.check_head(
-                format_number=self.format,
                 cluster_id=self.cluster_id,
                 cluster_number=self.cluster_number,
                 cluster_name=self.cluster_name,
@@ -188,10 +238,27 @@ class ClusterMetadata:
                 epoch=self.epoch,
             ),
             *([] if 1 <= self.feature_level <= FEATURE_LEVEL else [f"feature level {self.feature_level} is unknown"]),
-            *rules.check_members(self.members, next_node_id=self.next_node_id, control=self.control, bans=self.bans),
+            *rules.check_members(self.members, next_node_id=self.next_node_id, bans=self.bans),
             *rules.check_ring(self.partitions, self.owners, self.range_epochs, members=self.members, epoch=self.epoch),
             *rules.check_buckets(self.buckets, next_bucket_id=self.next_bucket_id, epoch=self.epoch),
             *rules.check_recent(self.recent, epoch=self.epoch),
+            *rules.check_control(
+                self.control,
+                self.control_next,
+                control_epoch=self.control_epoch,
+                members=self.members,
+                plan=self.plan,
+                epoch=self.epoch,
+            ),
+            *rules.check_changes(
+                self.staged,
+                self.plan,
+                owners=self.owners,
+                members=self.members,
+                bans=self.bans,
+                next_node_id=self.next_node_id,
+                epoch=self.epoch,
+            ),
         ]
 
     def describe(self) -> str:
@@ -206,6 +273,12 @@ class ClusterMetadata:
             lines.append(f"  node {node} {member.name} host {member.host}{zone} owns {self.owners.count(node)}")
         for bucket_id, bucket in sorted(self.buckets.items()):
             lines.append(f"  bucket {bucket_id} {bucket.name} generation {bucket.generation}")
+        if self.control_next:
+            lines.append("  next control set: " + ", ".join(self.members[node].name for node in self.control_next))
+        if self.staged:
+            lines.append(f"  {len(self.staged)} changes staged")
+        if self.plan is not None:
+            lines.append(f"  {self.plan.describe()}")
         return "\n".join(lines)
 
 

@@ -1,8 +1,7 @@
 """The bytes of the cluster metadata: what is inside the canonical CBOR map (docs/formats/metadata.md).
 
-The two per-partition tables are byte strings: as CBOR lists, those of 65,536 partitions would be more items than the
-decoder accepts. Owners are u16 big-endian, one per partition: nearly random, so nothing shorter pays. Range epochs are
-runs of varint pairs (length, epoch): most partitions last changed in the same few epochs.
+A value is written in the oldest format that can say it: format 1 until somebody stages a change of the ring or of the
+control set, so that nodes of builds that know no other follow as long as they can, and equal values have equal bytes.
 
 Reading checks types and bounds; whether the parts make sense together is for `ClusterMetadata.check`. Fields that are
 not known are refused, unlike in messages: this value is written back by whoever changes it, and what it did not
@@ -11,24 +10,26 @@ understand would be lost.
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Sequence
-from itertools import groupby
 from typing import Any, Final
 
 from leafdb.codec.fields import as_bytes, as_int, as_list, as_map, bytes_field, int_field, list_field
-from leafdb.codec.varint import decode_varint, encode_varint
 from leafdb.limits import BUCKETS_MAX, METADATA_RECENT_MAX, NODE_ID_MAX, NODES_MAX, PARTITIONS_MAX
 from leafdb.model.bucket import BUCKET_ID_MAX, BucketProperties
+from leafdb.ring import staging
 from leafdb.ring.member import Member
+from leafdb.ring.packing import EPOCH_MAX, unpack_epochs, unpack_owners
+from leafdb.ring.plan import Plan
 from leafdb.ring.token import partition_bits
 from leafdb.types import BucketId, Epoch, NodeId
 
-FORMAT: Final = 1
+FORMAT_STILL: Final = 1
+"""Says nothing of changes under way."""
+FORMAT_CHANGING: Final = 2
+"""Staged changes, a plan, a control set that changes or has changed."""
 CLUSTER_ID_BYTES: Final = 16
 CHANGE_ID_BYTES: Final = 16
 CONTROL_MAX: Final = 5
-EPOCH_MAX: Final = (1 << 32) - 1
 
 FIELDS: Final = frozenset(
     (
@@ -37,57 +38,26 @@ FIELDS: Final = frozenset(
         *("bans", "horizons", "plan", "recent"),
     )
 )
-
-
-def pack_owners(owners: Sequence[NodeId]) -> bytes:
-    """Two bytes per partition."""
-    return struct.pack(f">{len(owners)}H", *owners)
-
-
-def unpack_owners(data: bytes, partitions: int) -> tuple[NodeId, ...]:
-    """The owners of `partitions` partitions. ValueError when the length is another."""
-    if len(data) != 2 * partitions:
-        raise ValueError(f"owners are {len(data)} bytes, not {2 * partitions}")
-    return tuple(map(NodeId, struct.unpack(f">{partitions}H", data)))
-
-
-def pack_epochs(epochs: Sequence[Epoch]) -> bytes:
-    """Runs of (length, epoch), both varints."""
-    return b"".join(encode_varint(len(list(run))) + encode_varint(epoch) for epoch, run in groupby(epochs))
-
-
-def unpack_epochs(data: bytes, partitions: int) -> tuple[Epoch, ...]:
-    """The epochs of `partitions` partitions. ValueError when the runs do not add up to that."""
-    epochs: list[Epoch] = []
-    offset = 0
-    while offset < len(data):
-        length, offset = decode_varint(data, offset)
-        epoch, offset = decode_varint(data, offset)
-        if not 1 <= length <= partitions - len(epochs):
-            raise ValueError(f"a run of {length} partitions where {partitions - len(epochs)} are left")
-        epochs.extend([Epoch(epoch)] * length)
-    if len(epochs) != partitions:
-        raise ValueError(f"epochs of {len(epochs)} partitions, not {partitions}")
-    return tuple(epochs)
+CHANGING_FIELDS: Final = FIELDS | {"staged", "control_next", "control_epoch"}
 
 
 def read_fields(value: object) -> dict[str, Any]:
     """The constructor arguments of ClusterMetadata from its decoded map. Raises ValueError."""
     fields = as_map(value, "cluster metadata")
-    if fields.get("format") != FORMAT:
+    written = fields.get("format")
+    if written not in (FORMAT_STILL, FORMAT_CHANGING):
         raise ValueError("not cluster metadata of a format this build knows")
-    if odd := fields.keys() ^ FIELDS:
+    if odd := fields.keys() ^ (FIELDS if written == FORMAT_STILL else CHANGING_FIELDS):
         raise ValueError(f"fields missing or unknown: {sorted(map(str, odd))}")
-    if fields["horizons"] != {} or fields["plan"] is not None:
-        raise ValueError("purge horizons and plans are not known to this build")
+    if fields["horizons"] != {}:
+        raise ValueError("purge horizons are not known to this build")
     if not isinstance(fields["cluster_name"], str):
         raise ValueError("cluster_name is not text")
     partitions = int_field(fields, "partitions", low=1, high=PARTITIONS_MAX)
     partition_bits(partitions)
     members = [Member.from_wire(member) for member in list_field(fields, "members", items_max=NODES_MAX)]
     buckets = [BucketProperties.from_wire(bucket) for bucket in list_field(fields, "buckets", items_max=BUCKETS_MAX)]
-    return {
-        "format": FORMAT,
+    made = {
         "cluster_id": bytes_field(fields, "cluster_id", low=CLUSTER_ID_BYTES, high=CLUSTER_ID_BYTES),
         "cluster_number": int_field(fields, "cluster_number", high=NODE_ID_MAX),
         "cluster_name": fields["cluster_name"],
@@ -105,6 +75,13 @@ def read_fields(value: object) -> dict[str, Any]:
         "bans": _nodes(list_field(fields, "bans", items_max=NODE_ID_MAX), "bans"),
         "recent": tuple(_change(item) for item in list_field(fields, "recent", items_max=METADATA_RECENT_MAX)),
     }
+    if fields["plan"] is not None:
+        made["plan"] = Plan.from_wire(fields["plan"], partitions)
+    if written == FORMAT_CHANGING:
+        made["staged"] = tuple(map(staging.from_wire, list_field(fields, "staged", items_max=2 * NODES_MAX)))
+        made["control_next"] = _nodes(list_field(fields, "control_next", items_max=CONTROL_MAX), "control_next")
+        made["control_epoch"] = Epoch(int_field(fields, "control_epoch", low=1, high=EPOCH_MAX))
+    return made
 
 
 def _nodes(items: Sequence[Any], what: str) -> tuple[NodeId, ...]:

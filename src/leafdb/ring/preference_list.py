@@ -66,6 +66,17 @@ def walk(order: Sequence[NodeId], places: Mapping[NodeId, Place], count: int) ->
     return tuple(taken)
 
 
+def changed(
+    before: Sequence[NodeId], after: Sequence[NodeId], places: Mapping[NodeId, Place], count: int
+) -> frozenset[PartitionId]:
+    """The partitions whose first `count` nodes are not the same in the same order under two tables."""
+    found = set()
+    for (partition, old), (_, new) in zip(orders(before), orders(after), strict=True):
+        if old != new and walk(old, places, count) != walk(new, places, count):
+            found.add(partition)
+    return frozenset(found)
+
+
 def _round(
     waiting: list[NodeId], places: Mapping[NodeId, Place], hosts: set[str], zone_count: int, wanted: int
 ) -> tuple[list[NodeId], list[NodeId]]:
