@@ -26,8 +26,8 @@ BUCKET_ID_MAX: Final = (1 << 32) - 1
 TTL_MS_MAX: Final = TTL_S_MAX * 1000
 
 CHANGEABLE: Final = frozenset(("r", "w", "pr", "pw", "dw", "ttl_ms", "sloppy"))
-"""What may change while a bucket lives: habits of requests to come. n and the conflict policy decide what lies where and
-what it means; durability, what an unclean start may have forgotten of what was written before."""
+"""What may change while a bucket lives: habits of requests to come. n and the conflict policy decide what lies where
+and what it means; durability, what an unclean start may have forgotten of what was written before."""
 
 
 def count_from_name(count: int | Literal["quorum", "all"]) -> QuorumCount:

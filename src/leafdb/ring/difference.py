@@ -58,7 +58,7 @@ def apply(old: ClusterMetadata, change: bytes) -> ClusterMetadata:
             raise MetadataError("a difference sets a list whole")
         wire.update(changed)
         for name in as_list(fields.get("unset", ()), "unset", items_max=len(wire)):
-            if name in FIELDS or wire.pop(name, None) is None:
+            if not isinstance(name, str) or name in FIELDS or wire.pop(name, None) is None:
                 raise MetadataError("a difference takes away a field that has to be there, or is not")
         for name, items_max in _LISTS.items():
             if name in fields:

@@ -35,7 +35,7 @@ class Proposed(NamedTuple):
 
 
 def propose(metadata: ClusterMetadata) -> Plan:
-    """The plan that a commit of what is staged would make now. Raises NotApplied: nothing staged, a plan in progress."""
+    """The plan that a commit would make now. Raises NotApplied when nothing is staged or a plan is in progress."""
     return proposed(metadata).plan
 
 

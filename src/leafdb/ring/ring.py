@@ -4,9 +4,9 @@ A new epoch is a new Ring. Lists are made once for each n that is asked for; fro
 `write_sets` are two index operations each.
 
 **A plan in progress gives each range two sets of owners**, those of the table that is and of the table to be
-(docs/decisions/0007-ring-changes.md). `primaries` are the set that reads ask; `write_sets` are the sets in each of which
-a write needs its count; `holders` are the nodes of both, who hold a copy by right or are about to. Where the two sets
-are the same nodes there is one. Without a plan all of this is one table, and costs what it did.
+(docs/decisions/0007-ring-changes.md). `primaries` are the set that reads ask; `write_sets` are the sets in each of
+which a write needs its count; `holders` are the nodes of both, who hold a copy by right or are about to. Where the two
+sets are the same nodes there is one. Without a plan all of this is one table, and costs what it did.
 """
 
 from __future__ import annotations
@@ -202,7 +202,8 @@ class Ring:
                 old, new = self._old.lists_of(n)[partition], self._new.lists_of(n)[partition]
                 assert read == (new if plan is not None and plan.reads_new else old), "reads ask one of the tables"
                 assert len(read) == self.effective_n(n)
-                assert holders[: len(read)] == read and set(holders) == {*old, *new}
+                assert holders[: len(read)] == read
+                assert set(holders) == {*old, *new}
                 assert len(set(holders)) == len(holders), "nobody holds a copy twice"
                 assert sets == ((old, new) if set(old) != set(new) else (read,)), "a write counts where owners differ"
                 fallbacks = self.fallbacks(partition, n)

@@ -102,8 +102,8 @@ def advance(metadata: ClusterMetadata, plan_id: bytes, *, change_id: bytes = b""
 def finish(metadata: ClusterMetadata, plan_id: bytes, *, change_id: bytes = b"") -> ClusterMetadata:
     """With the plan done: its table is the table, who goes is gone and banned. Raises NotApplied.
 
-    Every old owner must know that reads have moved: that is for the caller to see to. CONTROL_SET when somebody who goes
-    is still an acceptor of the register.
+    Every old owner must know that reads have moved: that is for the caller to see to. CONTROL_SET when somebody who
+    goes is still an acceptor of the register.
     """
     if _is_in(metadata, change_id):
         return metadata

@@ -11,9 +11,14 @@ import pytest
 from leafdb.codec import cbor
 from leafdb.errors import ConfigError, NotApplied, Reason
 from leafdb.limits import BUCKETS_MAX, METADATA_BYTES_MAX, METADATA_RECENT_MAX
+from leafdb.ring.control_set import begin_control, finish_control
 from leafdb.ring.metadata import ClusterMetadata, MetadataError, decode, found
+from leafdb.ring.member import ProposedMember
+from leafdb.ring.staging import Join
+from leafdb.ring.transitions import clear_staged
 from leafdb.types import BucketId, Epoch, NodeId
 from support.clusters import CLUSTER_ID, bucket, cluster, proposed
+from support.ring_changes import committed, finished, staged
 
 
 def test_founding_numbers_members_and_chooses_the_control_set() -> None:
@@ -133,6 +138,106 @@ def test_the_encoding_is_canonical_and_comes_back() -> None:
     assert again.encode() == data
     assert again.digest() == made.digest()
     assert made.digest() != made.drop_bucket(BucketId(256)).digest()
+
+
+def test_what_may_change_of_a_bucket_changes_and_the_rest_stays() -> None:
+    made = cluster().create_bucket(bucket())
+    changed = made.set_bucket(BucketId(256), {"r": 1, "w": 3, "ttl_ms": 5_000, "sloppy": False}, change_id=b"s" * 16)
+    expected = replace(made.buckets[BucketId(256)], r=1, w=3, ttl_ms=5_000, sloppy=False)
+    assert changed.buckets[BucketId(256)] == expected
+    assert (changed.epoch, changed.range_epochs) == (3, made.range_epochs)
+    assert changed.set_bucket(BucketId(256), {"r": 2}, change_id=b"s" * 16) is changed, "in already"
+    assert changed.set_bucket(BucketId(256), {"r": 1}) is changed, "nothing changes"
+
+
+@pytest.mark.parametrize("name", ["n", "conflict", "id", "name", "generation", "durability", "surprise"])
+def test_what_decides_where_and_what_bytes_are_does_not_change(name: str) -> None:
+    made = cluster().create_bucket(bucket())
+    assert reason_of(lambda: made.set_bucket(BucketId(256), {name: 1})) is Reason.BAD_REQUEST
+
+
+def test_a_bucket_is_set_to_what_can_work() -> None:
+    made = cluster().create_bucket(bucket())
+    assert reason_of(lambda: made.set_bucket(BucketId(256), {"w": 9})) is Reason.BAD_REQUEST
+    assert reason_of(lambda: made.set_bucket(BucketId(256), {"sloppy": "yes"})) is Reason.BAD_REQUEST
+    assert reason_of(lambda: made.set_bucket(BucketId(300), {"w": 1})) is Reason.NO_SUCH_BUCKET
+
+
+def example() -> ClusterMetadata:
+    """The value whose bytes docs/formats/metadata.md shows."""
+    member = ProposedMember(name="a", host="h", client_address="c:1", peer_address="p:1")
+    return found("demo", CLUSTER_ID, [member], partitions=4)
+
+
+def test_format_1_has_the_bytes_it_always_had() -> None:
+    encoded = example().encode()
+    assert (len(encoded), example().digest().hex()) == (311, "598cd634af8fb240")
+    assert encoded[:12].hex() == "b36462616e738064706c616e"
+
+
+def test_format_2_has_the_bytes_it_was_given() -> None:
+    other = ProposedMember(name="b", host="i", client_address="c:2", peer_address="p:2")
+    made = committed(example(), Join(other, b"s" * 16))
+    assert made.plan is not None
+    assert made.plan.id.hex() == "f4fd53598e16f64bc6c08a268bf80eba"
+    assert (len(made.encode()), made.digest().hex()) == (533, "e5db02c37fc77d1e")
+
+
+def test_only_values_that_say_something_new_are_of_format_2() -> None:
+    made = cluster(4)
+    assert made.format == made.create_bucket(bucket()).format == 1
+    ready = staged(made, Join(proposed(7)))
+    assert ready.format == 2
+    assert clear_staged(ready).format == 1
+    assert finished(made, Join(proposed(7))).format == 1
+    joint = begin_control(made, [NodeId(1), NodeId(2), NodeId(4)])
+    assert joint.format == finish_control(joint).format == 2
+
+
+def test_a_value_in_a_newer_format_than_it_needs_is_not_the_value() -> None:
+    wire = {**cluster().to_wire(), "format": 2, "staged": [], "control_next": [], "control_epoch": 1}
+    with pytest.raises(MetadataError, match="canonical"):
+        decode(cbor.dumps(wire))
+    older = {**committed(cluster(), Join(proposed(7))).to_wire(), "format": 1}
+    with pytest.raises(MetadataError, match="unknown"):
+        decode(cbor.dumps(older))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"plan": 5},
+        {"plan": {}},
+        {"staged": 5},
+        {"staged": [{"kind": "leave", "node": 1}]},
+        {"control_next": [1, 9]},
+        {"control_epoch": 0},
+        {"control_epoch": 99},
+    ],
+)
+def test_unsound_bytes_of_format_2_are_refused(changes: dict[str, Any]) -> None:
+    wire = committed(cluster(), Join(proposed(7))).to_wire()
+    with pytest.raises(MetadataError):
+        decode(cbor.dumps({**wire, **changes}))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"id": b"short"},
+        {"phase": 4},
+        {"epoch": 0},
+        {"owners": b"\x00\x01"},
+        {"joining": [0]},
+        {"stores": [b"x" * 17]},
+        {"replaced": [[1]]},
+        {"surprise": 1},
+    ],
+)
+def test_unsound_bytes_of_a_plan_are_refused(changes: dict[str, Any]) -> None:
+    wire = committed(cluster(), Join(proposed(7))).to_wire()
+    with pytest.raises(MetadataError):
+        decode(cbor.dumps({**wire, "plan": {**wire["plan"], **changes}}))
 
 
 def test_the_largest_ring_fits_the_decoder() -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 
 from leafdb.codec import cbor
 from leafdb.ring.difference import apply, difference
 from leafdb.ring.metadata import MetadataError
+from leafdb.ring.staging import Join
 from leafdb.types import BucketId
-from support.clusters import bucket, cluster
+from support.clusters import bucket, cluster, proposed
+from support.ring_changes import committed, finished, staged
 
 
 def test_a_difference_makes_the_new_value() -> None:
@@ -22,6 +26,17 @@ def test_a_difference_makes_the_new_value() -> None:
 def test_equal_values_differ_in_nothing() -> None:
     made = cluster()
     assert apply(made, difference(made, made)) == made
+
+
+def test_differences_lead_into_the_newer_format_through_it_and_out_again() -> None:
+    still = cluster(4)
+    ready = staged(still, Join(proposed(7)))
+    first = committed(still, Join(proposed(7)))
+    done = finished(still, Join(proposed(7)))
+    for old, new in pairwise((still, ready, first, done, ready)):
+        assert apply(old, difference(old, new)) == new
+    assert "unset" not in cbor.loads(difference(still, ready))
+    assert cbor.loads(difference(first, done))["unset"] == ["control_epoch", "control_next", "staged"]
 
 
 def test_a_difference_fits_only_its_base() -> None:
@@ -43,6 +58,11 @@ def test_a_forged_difference_makes_nothing() -> None:
         {**honest, "buckets": {"set": [5], "drop": []}},
         {**honest, "buckets": 5},
         {**honest, "members": {"set": [], "drop": [1]}},
+        {**honest, "set": {**honest["set"], "members": 5}, "members": {"set": [], "drop": []}},
+        {**honest, "unset": ["members"], "members": {"set": [], "drop": []}},
+        {**honest, "unset": ["surprise"]},
+        {**honest, "unset": [[]]},
+        {**honest, "unset": 5},
         {"base": honest["base"], "made": honest["made"]},
         [],
     )
