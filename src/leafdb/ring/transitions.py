@@ -147,6 +147,26 @@ def finish_abort(metadata: ClusterMetadata, plan_id: bytes, *, change_id: bytes 
     return _over(metadata, frozenset(plan.joining), change_id)
 
 
+def awaited(metadata: ClusterMetadata) -> frozenset[NodeId]:
+    """The members that must have installed this epoch before the plan's next step; none without a plan.
+
+    Who goes on reading from a table whose writes are about to end would show what is no longer true. So the old owners
+    are awaited before the end, and the new ones before the end of a retreat; but not those believed dead, nor those
+    that an abort sends away, perhaps because they do not answer. Before reads move the receivers are: they have copies
+    to make.
+    """
+    plan = metadata.plan
+    if plan is None:
+        return frozenset()
+    match plan.phase:
+        case Phase.WRITE_BOTH_READ_OLD:
+            return frozenset(plan.owners)
+        case Phase.WRITE_BOTH_READ_NEW:
+            return frozenset(metadata.owners) - plan.given_up
+        case Phase.RETREAT:
+            return frozenset(plan.owners).difference(plan.joining)
+
+
 def changing_partitions(metadata: ClusterMetadata) -> frozenset[PartitionId]:
     """The partitions of which the plan in progress changes a preference list, for any n; none without a plan."""
     if metadata.plan is None:

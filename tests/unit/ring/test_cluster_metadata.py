@@ -12,8 +12,8 @@ from leafdb.codec import cbor
 from leafdb.errors import ConfigError, NotApplied, Reason
 from leafdb.limits import BUCKETS_MAX, METADATA_BYTES_MAX, METADATA_RECENT_MAX
 from leafdb.ring.control_set import begin_control, finish_control
-from leafdb.ring.metadata import ClusterMetadata, MetadataError, decode, found
 from leafdb.ring.member import ProposedMember
+from leafdb.ring.metadata import ClusterMetadata, MetadataError, decode, found
 from leafdb.ring.staging import Join
 from leafdb.ring.transitions import clear_staged
 from leafdb.types import BucketId, Epoch, NodeId

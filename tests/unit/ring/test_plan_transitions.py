@@ -13,7 +13,7 @@ from leafdb.ring.placement import loads_of, moves
 from leafdb.ring.plan import Phase, Plan
 from leafdb.ring.proposal import future, propose
 from leafdb.ring.staging import ForceRemove, Join, Leave, Replace
-from leafdb.ring.transitions import abort, advance, changing_partitions, commit, finish, finish_abort, stage
+from leafdb.ring.transitions import abort, advance, awaited, changing_partitions, commit, finish, finish_abort, stage
 from leafdb.types import Epoch, NodeId
 from support.clusters import bucket, cluster, proposed
 from support.ring_changes import advanced, committed, finished, plan_of, staged
@@ -159,6 +159,16 @@ def test_an_abort_leaves_the_ring_as_it_was_and_uses_numbers_up(phase: Phase) ->
     assert (made.bans, made.next_node_id) == ((FIVE, NodeId(6)), 7)
     again = committed(made, Join(proposed(7)))
     assert plan_of(again).joining == (NodeId(7),)
+
+
+def test_a_step_waits_for_those_who_would_read_what_is_no_longer_written() -> None:
+    made = cluster(5)
+    assert awaited(made) == frozenset()
+    first = committed(made, Join(proposed(7)), Leave(FOUR), ForceRemove(FIVE))
+    assert awaited(first) == {1, 2, 3, 6}
+    second = advance(first, plan_of(first).id)
+    assert awaited(second) == {1, 2, 3, 4}, "the leaving one too, the dead one not"
+    assert awaited(abort(second, plan_of(second).id)) == {1, 2, 3}
 
 
 def test_each_step_stamps_the_ranges_it_touches_and_no_others() -> None:
