@@ -142,9 +142,14 @@ def change_of(data: st.DataObject, history: History) -> StagedChange:
     history.arrivals += 1
     arriving = newcomer(history.arrivals, data.draw(LABELS))
     node = NodeId(data.draw(numbers))
-    return data.draw(
-        st.sampled_from((arriving, arriving, Leave(node), ForceRemove(node), Replace(node, arriving.member)))
+    choices: tuple[StagedChange, ...] = (
+        arriving,
+        arriving,
+        Leave(node),
+        ForceRemove(node),
+        Replace(node, arriving.member),
     )
+    return data.draw(st.sampled_from(choices))
 
 
 def assert_fair(owners: Sequence[NodeId], members: dict[NodeId, Member]) -> None:

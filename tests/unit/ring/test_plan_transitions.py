@@ -101,6 +101,15 @@ def test_a_plan_is_stale_when_what_it_starts_from_has_changed() -> None:
     assert reason_of(lambda: commit(again, shown)) is Reason.PLAN_STALE
 
 
+def test_the_id_tells_apart_what_comes_to_the_same_owners() -> None:
+    made = cluster(4)
+    leave, remove = propose(staged(made, Leave(FOUR))), propose(staged(made, ForceRemove(FOUR)))
+    assert leave.owners == remove.owners
+    assert leave.id != remove.id
+    here, there = (propose(staged(made, Join(proposed(7), store))) for store in (b"a" * 16, b"b" * 16))
+    assert here.id != there.id
+
+
 def test_a_bucket_made_meanwhile_makes_no_plan_stale() -> None:
     ready = staged(cluster(3), Join(proposed(7)))
     shown = propose(ready).id
