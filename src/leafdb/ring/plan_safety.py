@@ -4,8 +4,9 @@ A step's safety is the number of live replicas that its reads can ask: of the ol
 new ones from then on. A newcomer that is only receiving counts for nothing.
 
 Refused, unless forced, is what could lose acknowledged writes. Of the old owners of a range those that are alive, and
-are not given up as dead, are the copies there are to copy from. None: what the range held is gone. No majority: a write
-that was acknowledged by a minority, or by others than these, may be gone. Everything else is a warning.
+are not force-removed, are the copies there are to copy from; one that is replaced while it is alive is still one. None:
+what the range held is gone. No majority: a write that was acknowledged by others than these may be gone. Everything
+else is a warning.
 """
 
 from __future__ import annotations
@@ -122,7 +123,7 @@ def _losses(plan: Plan, old: OwnerTable, new: OwnerTable, n: int, alive: Collect
     for p, (before, after) in enumerate(zip(old.lists_of(n), new.lists_of(n), strict=True)):
         if set(before) == set(after):
             continue
-        sure = [node for node in before if node in alive and node not in plan.given_up]
+        sure = [node for node in before if node in alive and node not in plan.removed]
         if not sure:
             lost.append(PartitionId(p))
         elif len(sure) < len(before) // 2 + 1:
@@ -149,8 +150,8 @@ def _about_members(metadata: ClusterMetadata, plan: Plan, alive: Collection[Node
         if node not in alive
     ]
     found += [
-        Finding(f"{name(node)} is given up as dead but is alive: stop it first, or let it leave")
-        for node in sorted(plan.given_up)
+        Finding(f"{name(node)} shall be removed as dead but is alive: stop it first, or let it leave")
+        for node in plan.removed
         if node in alive
     ]
     found += [

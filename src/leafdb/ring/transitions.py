@@ -151,9 +151,9 @@ def awaited(metadata: ClusterMetadata) -> frozenset[NodeId]:
     """The members that must have installed this epoch before the plan's next step; none without a plan.
 
     Who goes on reading from a table whose writes are about to end would show what is no longer true. So the old owners
-    are awaited before the end, and the new ones before the end of a retreat; but not those believed dead, nor those
-    that an abort sends away, perhaps because they do not answer. Before reads move the receivers are: they have copies
-    to make.
+    are awaited before the end, and the new ones before the end of a retreat; but not those given up as dead, nor those
+    that an abort sends away, perhaps because they do not answer: for these the caller waits while it sees them alive.
+    Before reads move the receivers are awaited, since they have copies to make.
     """
     plan = metadata.plan
     if plan is None:

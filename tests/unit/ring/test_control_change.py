@@ -94,6 +94,12 @@ def test_an_acceptor_that_goes_is_exchanged_while_the_plan_runs() -> None:
     assert ONE in done.bans
 
 
+def test_an_acceptor_to_be_that_goes_holds_the_plan_up_as_well() -> None:
+    joint = begin_control(cluster(5), [ONE, TWO, FOUR])
+    made = advanced(joint, Leave(FOUR))
+    assert reason_of(lambda: finish(made, plan_of(made).id)) is Reason.CONTROL_SET
+
+
 @pytest.mark.parametrize(
     "wrong",
     [

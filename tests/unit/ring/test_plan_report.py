@@ -13,7 +13,7 @@ from leafdb.ring.ring import Ring
 from leafdb.ring.staging import ForceRemove, Join, Leave, Replace
 from leafdb.types import NodeId, PartitionId
 from support.clusters import bucket, cluster, proposed
-from support.ring_changes import advanced, committed, staged
+from support.ring_changes import advanced, committed, finished, staged
 
 ONE, TWO, THREE, FOUR, FIVE = map(NodeId, range(1, 6))
 
@@ -104,6 +104,41 @@ def test_ranges_without_a_living_copy_are_lost() -> None:
     owned = tuple(p for p in map(PartitionId, range(64)) if made.owners[p] == THREE)
     (refusal,) = found.refusals
     assert (refusal.partitions, "is lost" in refusal.message) == (owned, True)
+
+
+def test_who_is_removed_by_force_is_no_source_though_alive_and_who_is_replaced_is() -> None:
+    made = with_bucket(cluster(4), n=1)
+    assert told(staged(made, ForceRemove(FOUR))).refusals
+    assert not told(staged(made, Replace(FOUR, proposed(7)))).refusals
+    assert told(staged(made, Replace(FOUR, proposed(7))), dead=(FOUR,)).refusals
+
+
+def test_the_least_is_known_where_it_can_be_counted_by_hand() -> None:
+    grown = told(staged(with_bucket(cluster(1)), Join(proposed(7)), Join(proposed(8))))
+    assert (grown.copies_least, len(grown.copies), grown.copies_ratio) == (128, 128, 1.0)
+    shrunk = told(staged(with_bucket(cluster(3)), Leave(THREE)))
+    assert (shrunk.copies_least, len(shrunk.copies), shrunk.copies_ratio) == (0, 0, 1.0)
+    made = with_bucket(cluster(5))
+    held = len(Ring(made).partitions_held(FIVE, 3))
+    assert told(staged(made, Leave(FIVE))).copies_least == held, "each copy it held, once more"
+
+
+@pytest.mark.parametrize("partitions", [64, 256])
+def test_a_small_cluster_grows_heals_and_shrinks_with_hardly_a_copy_too_many(partitions: int) -> None:
+    made = with_bucket(cluster(1, partitions=partitions))
+    for changes in (
+        (Join(proposed(7)), Join(proposed(8))),
+        (Join(proposed(9)), Join(proposed(10))),
+        (Replace(FIVE, proposed(11)),),
+        (Leave(FOUR),),
+        (Join(proposed(12)),),
+        (ForceRemove(THREE),),
+    ):
+        found = told(staged(made, *changes))
+        assert found.moved_ratio == 1.0
+        assert found.copies_ratio <= 1.1
+        assert (found.spread_after.least_hosts, found.refusals) == (3, ())
+        made = finished(made, *changes)
 
 
 def test_a_majority_that_is_down_is_a_refusal_even_when_nobody_is_removed() -> None:
