@@ -5,7 +5,8 @@ answers of that set decide what the merge is. What differs is what must be confi
 
 - **The rule.** A record is shown when it is held as a write of w=r, pw=pr would be, in each set: by R primaries of the
   set that was asked and by R of the other (PR of them in person). Whoever is not known to hold it is written back to.
-  "Missing" needs no confirmation: whatever comes later shows no less.
+  "Missing" needs no confirmation: whatever comes later shows no less. (So it is what a reader that is behind could say
+  wrongly: a set may be given up only when all of it know that it is not read any more.)
 - **Why equal answers are not enough.** Two old owners may agree on a write that never reached W, and of which the new
   owners have nothing: their copy may have passed that key before. Shown under *read old*, it would be gone for the
   first reader under *read new*. It is the same the other way round while a plan may still go back, and while a
