@@ -26,22 +26,22 @@ Nodes = tuple[NodeId, ...]
 
 
 class Phase(Enum):
-    """Of the plan: (the old owners take writes, the new owners do, reads ask the new)."""
+    """Of the plan."""
 
-    BEFORE = (True, False, False)
-    READ_OLD = (True, True, False)
-    READ_NEW = (True, True, True)
-    DONE = (False, True, True)
-    RETREAT = (True, True, False, "and back")
-    ABORTED = (True, False, False, "again")
+    BEFORE = "before"
+    READ_OLD = "write both, read old"
+    READ_NEW = "write both, read new"
+    DONE = "done"
+    RETREAT = "write both, read old, on the way back"
+    ABORTED = "as before"
 
     @property
     def joint(self) -> bool:
-        return self.value[0] and self.value[1]
+        return self in (Phase.READ_OLD, Phase.READ_NEW, Phase.RETREAT)
 
     @property
     def reads_new(self) -> bool:
-        return self.value[2]
+        return self in (Phase.READ_NEW, Phase.DONE)
 
 
 PATHS = (
