@@ -8,7 +8,8 @@ it, PR primaries among them (the second phase of ABD; Attiya, Bar-Noy and Dolev 
 less than this one. Answers that come after are repaired without waiting.
 
 One of the hot two: plain slots and return codes. The driver gives each answer to `answered`, `unknown` or `lost`, each
-confirmed write-back to `written_back`, and drains `asks` and `repairs`.
+confirmed write-back to `written_back`, and drains `asks` and `repairs`. In the middle of a ring change one set of
+primaries is asked and two must hold what is shown: joint_get_operation.
 
 Invariants: DECIDED or FAILED is returned at most once and never both; when DECIDED, at least r replicas hold a record
 that the answered merge equals or is below.
@@ -163,6 +164,13 @@ class GetOperation:
     def finished(self) -> bool:
         """Nothing is awaited any more."""
         return self.ended and not self.waiting and not self.writing_back
+
+    @property
+    def progress(self) -> tuple[int, int]:
+        """(got, needed) of the confirmations, for the one who is told that they were not enough."""
+        if self.holders >= self.r and self.primary_holders < self.pr:
+            return self.primary_holders, self.pr
+        return self.holders, self.r
 
     @property
     def _held(self) -> bool:

@@ -5,7 +5,8 @@ fallback, the primary it keeps a hint for. Fallback copies count to W and never 
 a spare fallback if there is one; otherwise the coordinator owes it a hint, which never counts.
 
 One of the hot two: plain slots and return codes instead of frozen effects (1-architecture section 4). The driver calls
-`acked`, `refused` or `lost` once per answer, then looks at the returned step and drains `asks` and `owed`.
+`acked`, `refused` or `lost` once per answer, then looks at the returned step and drains `asks` and `owed`. A range in
+the middle of a ring change has two sets of primaries: joint_put_operation.
 
 Invariants: a node is counted once; DECIDED or FAILED is returned at most once, and never both; at the end every primary
 has acknowledged, has a fallback's acknowledged copy, or stood in `owed` once.
@@ -95,6 +96,13 @@ class PutOperation:
     def finished(self) -> bool:
         """Everybody has answered or been given up."""
         return not self.waiting
+
+    @property
+    def progress(self) -> tuple[int, int]:
+        """(got, needed), for the one who is told that it was not enough."""
+        if self.acks >= self.w and self.primary_acks < self.pw:
+            return self.primary_acks, self.pw
+        return self.acks, self.w
 
     def _without(self, node: NodeId, *, maybe_applied: bool) -> Step:
         stands_for = self.waiting.pop(node, None)
