@@ -57,6 +57,14 @@ class MembershipConfig:
         """Waking up this much late is a stall of our own, after which nobody is convicted for a probe interval."""
         return self.probe_timeout_s
 
+    @property
+    def heartbeat_s(self) -> float:
+        """While there are suspects we wake this often, so that hardly a stall escapes us before a verdict.
+
+        A node with nothing due for seconds (its intervals stretched, by ill health) would not find out that it slept.
+        """
+        return self.stall_s / 2
+
     def suspicion_s(self, nodes: int) -> tuple[float, float]:
         """The least and the greatest time a suspect has, in a cluster of `nodes`."""
         least = self.suspicion_multiplier * max(1.0, log10(max(1, nodes))) * self.probe_interval_s

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from leafdb.types import NodeId
@@ -20,12 +21,11 @@ class Rotation:
         self._rng = rng
         self._left: list[NodeId] = []
 
-    def next(self, candidates: list[NodeId]) -> NodeId | None:
+    def next(self, candidates: Sequence[NodeId]) -> NodeId | None:
         """The next of `candidates` (which may change between calls), or None when there are none."""
-        allowed = set(candidates)
         while self._left:
             node = self._left.pop()
-            if node in allowed:
+            if node in candidates:
                 return node
         self._left = list(candidates)
         self._rng.shuffle(self._left)
@@ -33,24 +33,31 @@ class Rotation:
 
 
 class Probe:
-    """One probe of `target`: first directly, then also through helpers, until it is answered or has failed."""
+    """One probe of `target`: first directly, then also through helpers, until it is answered or has failed.
 
-    __slots__ = ("ask_at", "asked", "fails_at", "helpers", "nacks", "number", "target")
+    Its failure is evidence against the `incarnation` known when it began, not against one that has spoken since.
+    """
 
-    def __init__(self, number: int, target: NodeId, *, ask_at: float, fails_at: float) -> None:
+    __slots__ = ("asked", "due", "fails_at", "helpers", "incarnation", "nacks", "number", "target")
+
+    def __init__(self, number: int, target: NodeId, incarnation: int, *, ask_at: float, fails_at: float) -> None:
         assert ask_at <= fails_at
         self.number = number
         self.target = target
-        self.ask_at = ask_at
+        self.incarnation = incarnation
+        self.due = ask_at
+        """When something is to be done about it."""
         self.fails_at = fails_at
         self.asked = False
         self.helpers: frozenset[NodeId] = frozenset()
         self.nacks: set[NodeId] = set()
 
-    @property
-    def due(self) -> float:
-        """When something is to be done about it."""
-        return self.fails_at if self.asked else self.ask_at
+    def ask(self, helpers: Iterable[NodeId], *, fails_at: float) -> None:
+        """These are asked; they have until then at least, also when they are asked late."""
+        assert not self.asked, "helpers are asked once"
+        self.asked = True
+        self.helpers = frozenset(helpers)
+        self.due = self.fails_at = max(self.fails_at, fails_at)
 
     @property
     def blame(self) -> int:
@@ -60,21 +67,27 @@ class Probe:
         """
         return len(self.helpers) - len(self.nacks) if self.helpers else 1
 
+    def discard(self, nodes: Iterable[NodeId]) -> None:
+        """These are members no longer: they owe no answer."""
+        self.helpers = self.helpers.difference(nodes)
+        self.nacks.difference_update(nodes)
+
 
 class Relay:
     """A probe of `target` in place of `origin`, which calls it `origin_number`."""
 
-    __slots__ = ("forget_at", "nack_at", "nacked", "origin", "origin_number", "target")
+    __slots__ = ("due", "forget_at", "nacked", "origin", "origin_number", "target")
 
     def __init__(self, origin: NodeId, origin_number: int, target: NodeId, *, nack_at: float, forget_at: float) -> None:
         self.origin = origin
         self.origin_number = origin_number
         self.target = target
-        self.nack_at = nack_at
+        self.due = nack_at
+        """When something is to be done about it."""
         self.forget_at = forget_at
         self.nacked = False
 
-    @property
-    def due(self) -> float:
-        """When something is to be done about it."""
-        return self.forget_at if self.nacked else self.nack_at
+    def nack(self) -> None:
+        """The origin is told that there is no answer yet; one that comes late is passed on all the same."""
+        self.nacked = True
+        self.due = self.forget_at
