@@ -47,6 +47,10 @@ class Beliefs:
         member = self.view.get(claim.node)
         if member is None or claim.incarnation < member.incarnation:
             return
+        if claim.incarnation == member.incarnation and (
+            claim.liveness is Liveness.ALIVE or member.liveness is Liveness.DEAD
+        ):
+            return  # as most of what is heard, old news
         if claim.liveness is not Liveness.ALIVE:
             if claim.accuser != self.me and self.view.get(claim.accuser) is None:
                 return
@@ -71,9 +75,12 @@ class Beliefs:
                 self._effects.append(MemberChanged(claim.node, claim.liveness))
                 if Liveness.DEAD in (before, claim.liveness):
                     self._resize()
-        elif Liveness.SUSPECT is claim.liveness is member.liveness and claim.incarnation == member.incarnation:
-            if self.suspects.confirm(claim):
-                self.queue.put(claim)
+        elif (
+            Liveness.SUSPECT is claim.liveness is member.liveness
+            and claim.incarnation == member.incarnation
+            and self.suspects.confirm(claim)
+        ):
+            self.queue.put(claim)
 
     def convict(self, now: float) -> None:
         """The suspects whose time is over are dead to us."""

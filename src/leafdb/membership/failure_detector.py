@@ -64,6 +64,7 @@ class FailureDetector:
         self._tellings = 0
         self._heartbeat_s = config.heartbeat_s
         self._is_member = False
+        self._is_watching = False
         self._has_asked_table = False
         self._no_verdict_before = now
         self._due = inf
@@ -91,7 +92,8 @@ class FailureDetector:
         if added and self._next_sync == inf:
             self._next_sync = now + self.config.sync_interval_s * self._rng.random()
         self._tellings = tellings_max(self.config.tellings_multiplier, len(self.view) + 1)
-        if not len(self.view):
+        self._is_watching = len(self.view) > 0
+        if not self._is_watching:
             self._has_asked_table = False
         return self._end(now)
 
@@ -158,7 +160,7 @@ class FailureDetector:
             case Sync(answer=True) if known:
                 self._send(sender, Sync(self._standing, self.view.claims(), answer=False))
             case _:
-                pass
+                pass  # gossip, or a stranger's word
         return self._end(now)
 
     def on_time(self, now: float) -> tuple[Effect, ...]:
@@ -220,18 +222,26 @@ class FailureDetector:
 
     def _end(self, now: float) -> tuple[Effect, ...]:
         self._stepped_at = now
-        self._due = max(now, self._earliest()) if len(self.view) else inf
+        due = self._earliest() if self._is_watching else inf
+        self._due = due if due > now else now
+        if not self._effects:
+            return ()
         effects = tuple(self._effects)
         self._effects.clear()
         return effects
 
     def _earliest(self) -> float:
-        due = self._next_probe if self._next_probe < self._next_sync else self._next_sync
+        due = self._next_probe
+        if self._next_sync < due:
+            due = self._next_sync
         if self._next_gossip < due and self._beliefs.queue:
             due = self._next_gossip
         verdict = self._beliefs.suspects.earliest()
         if verdict < inf:
-            due = min(due, max(verdict, self._no_verdict_before), self._stepped_at + self._heartbeat_s)
+            if verdict < self._no_verdict_before:
+                verdict = self._no_verdict_before
+            beat = self._stepped_at + self._heartbeat_s
+            due = min(due, verdict, beat)
         for probe in self._probes.values():
             if probe.due < due:
                 due = probe.due
@@ -375,8 +385,8 @@ class FailureDetector:
 
     def _note_epoch(self, sender: NodeId, message: AnyMessage, *, known: bool) -> None:
         pair = (message.standing.epoch, message.standing.digest)
-        ours = (self._standing.epoch, self._standing.digest)
         news = self._peer_epochs.get(sender) != pair
+        ours = (self._standing.epoch, self._standing.digest)
         if known and news:
             self._peer_epochs[sender] = pair
         if news or (pair != ours and isinstance(message, Ping | Ack)):

@@ -129,7 +129,9 @@ class Field:
                 self.sent += 1
                 if rng() >= loss:
                     mail = station.id, effect.message
-                    self._push(low + (high - low) * rng(), self._deliver, self.stations[effect.to], mail)
+                    self._count += 1
+                    when = self.now + low + (high - low) * rng()
+                    heapq.heappush(self._events, (when, self._count, self._deliver, self.stations[effect.to], mail))
             elif type(effect) is MemberChanged:
                 self.opinion(Opinion(self.now, station.id, effect.node, effect.liveness))
         deadline = station.detector.deadline()
