@@ -7,6 +7,7 @@ lenient side: what it calls wrong is.
                      and more, by the formula, where few accuse it
     self-doubt       an accusation of our own comes after as many intervals of silence as our health commands
     fairness         every message to somebody we do not believe alive carries the accusation
+    incarnations     whoever was accused is alive again by a greater incarnation only
     strangers        nobody who is no member is believed, first or second hand
     sleep            no verdict in the first interval after we slept
 """
@@ -41,6 +42,8 @@ class Watch:
         self._met: set[NodeId] = set()
         self._suspected_at: dict[NodeId, float] = {}
         self._changed_at: dict[NodeId, float] = {}
+        self._accused: dict[NodeId, int] = {}
+        """The incarnation in which it was believed suspect or dead."""
         self._accusers: dict[NodeId, set[NodeId]] = {}
         self._obituaries: set[NodeId] = set()
         self._unanswered: dict[NodeId, dict[int, float]] = {}
@@ -58,7 +61,7 @@ class Watch:
     def told_members(self, members: frozenset[NodeId]) -> None:
         """`set_members` was called with these."""
         for gone in self.members - members:
-            for known in (self._suspected_at, self._changed_at, self._accusers, self._unanswered):
+            for known in (self._suspected_at, self._changed_at, self._accused, self._accusers, self._unanswered):
                 known.pop(gone, None)  # type: ignore[attr-defined]
             self._met.discard(gone)
             self._obituaries.discard(gone)
@@ -100,6 +103,13 @@ class Watch:
         if by is not None and by not in self.members:
             violated(Invariant.BANS_FINAL, f"{self.name} believes n{by}, which is no member", f"n{about}")
         self._changed_at[about] = now
+        member = self.detector.view.get(about)
+        assert member is not None
+        if liveness is Liveness.ALIVE:
+            renewed = member.incarnation > self._accused.pop(about, -1)
+            require(renewed, Invariant.CRASH_KNOWN, f"{self.name} takes back an accusation unrefuted", f"n{about}")
+        elif member.liveness is liveness:  # and not refuted in the same step
+            self._accused[about] = member.incarnation
         match liveness:
             case Liveness.ALIVE:
                 self._suspected_at.pop(about, None)

@@ -65,6 +65,7 @@ MUTATIONS: Final = (
             " and LIVENESS_RANKS[claim.liveness] > LIVENESS_RANKS[self.liveness]\n",
             "\n",
         ),
+        (DETECTOR, "if message.standing.incarnation > member.inc", "if message.standing.incarnation >= member.inc"),
         (
             BELIEFS,
             "        if claim.incarnation == member.incarnation and (\n",
