@@ -62,7 +62,7 @@ class Watch:
         """`set_members` was called with these."""
         for gone in self.members - members:
             for known in (self._suspected_at, self._changed_at, self._accused, self._accusers, self._unanswered):
-                known.pop(gone, None)  # type: ignore[attr-defined]
+                known.pop(gone, None)
             self._met.discard(gone)
             self._obituaries.discard(gone)
             for accusers in self._accusers.values():
