@@ -68,6 +68,11 @@ class MembershipConfig:
         """
         return self.stall_s / 2
 
+    @property
+    def last_words_s(self) -> float:
+        """So long before a verdict the suspect is asked again and again: four times, since messages get lost."""
+        return 4 * self.probe_timeout_s
+
     def suspicion_s(self, nodes: int) -> tuple[float, float]:
         """The least and the greatest time a suspect has, in a cluster of `nodes`."""
         least = self.suspicion_multiplier * max(1.0, log10(max(1, nodes))) * self.probe_interval_s

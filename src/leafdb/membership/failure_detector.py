@@ -28,7 +28,7 @@ from leafdb.membership.dissemination import tellings_max
 from leafdb.membership.effects import Effect, Expelled, PeerEpoch, Send
 from leafdb.membership.member import INCARNATION_MAX, Claim, MemberState, first_incarnation
 from leafdb.membership.messages import Ack, AnyMessage, Ask, Gossip, Nack, Ping, Standing, Sync
-from leafdb.membership.probes import Probe, Relay, Rotation
+from leafdb.membership.probes import Probe, Relay, Relays, Rotation
 from leafdb.membership.suspicion import LocalHealth
 from leafdb.types import Epoch, Liveness, NodeId
 
@@ -55,7 +55,7 @@ class FailureDetector:
         self._rotation = Rotation(rng)
         self._dead_rotation = Rotation(rng)
         self._probes: dict[NodeId, Probe] = {}
-        self._relays: dict[int, Relay] = {}
+        self._relays = Relays(config.relays_max)
         self._last_number = 0
         self._next_probe = now + config.probe_interval_s * rng.random()
         self._next_gossip = now
@@ -103,10 +103,7 @@ class FailureDetector:
             self._peer_epochs.pop(node, None)
         for probe in self._probes.values():
             probe.discard(removed)
-        relays = self._relays.items()
-        self._relays = {
-            number: relay for number, relay in relays if relay.target not in removed and relay.origin not in removed
-        }
+        self._relays.forget(removed)
 
     def announce(self, epoch: Epoch, digest: bytes) -> None:
         """From now on tell the peers that we hold this version of the cluster metadata."""
@@ -136,14 +133,17 @@ class FailureDetector:
         """`sender`, whose identity the transport has proved, says `message`."""
         self._begin(now)
         member = self.view.get(sender)
-        known = member is not None
+        known, is_accused = member is not None, False
         self._note_epoch(sender, message, known=known)
         if member is not None:
             for claim in message.claims:
                 if claim.node == self.me:
                     self._hear_of_ourselves(claim)
+                    is_accused = is_accused or claim.liveness is not Liveness.ALIVE
                 else:
                     self._beliefs.hear(claim, now)
+            if is_accused and not isinstance(message, Ping):
+                self._answer_accuser(sender)
             if message.standing.incarnation > member.incarnation:
                 self._beliefs.believe(member, Claim(sender, Liveness.ALIVE, message.standing.incarnation, sender), now)
             if not self._has_asked_table:
@@ -166,14 +166,15 @@ class FailureDetector:
     def on_time(self, now: float) -> tuple[Effect, ...]:
         """Do what is due; call it when `deadline()` has come."""
         self._begin(now)
-        if self._relays:
-            for number, relay in [(number, relay) for number, relay in self._relays.items() if relay.due <= now]:
-                self._relay_due(number, relay)
+        for relay in self._relays.unanswered(now):
+            self._send(relay.origin, Nack(self._standing, self._claims_for(relay.origin), number=relay.origin_number))
         if self._probes:
             for probe in [probe for probe in self._probes.values() if probe.due <= now]:
                 self._probe_due(probe, now)
-        if now >= self._no_verdict_before:
-            self._beliefs.convict(now)
+        if self._beliefs.suspects:
+            self._hear_last_words(now)
+            if now >= self._no_verdict_before:
+                self._beliefs.convict(now)
         if self._next_probe <= now:
             self._probe_tick(now)
         if self._beliefs.queue and self._next_gossip <= now:
@@ -245,10 +246,8 @@ class FailureDetector:
         for probe in self._probes.values():
             if probe.due < due:
                 due = probe.due
-        for relay in self._relays.values():
-            if relay.due < due:
-                due = relay.due
-        return due
+        relayed = self._relays.earliest()
+        return relayed if relayed < due else due
 
     def _woke_late(self, now: float) -> None:
         """We did not run when we should have: forget what we failed to hear, ask again, judge nobody for a while."""
@@ -310,6 +309,12 @@ class FailureDetector:
         if dead is not None:
             self._ping(dead)
 
+    def _hear_last_words(self, now: float) -> None:
+        """Ask the suspects whose time is nearly over, at unstretched intervals: our own may be longer than that."""
+        timeout_s = self.config.probe_timeout_s
+        for suspect in self._beliefs.suspects.closing(now, within=self.config.last_words_s, every=timeout_s):
+            self._ping(suspect)
+
     def _probe_due(self, probe: Probe, now: float) -> None:
         if not probe.asked:
             candidates = [node for node in self.view.alive() if node != probe.target]
@@ -328,9 +333,8 @@ class FailureDetector:
                 self._beliefs.believe(member, Claim(member.node, Liveness.SUSPECT, probe.incarnation, self.me), now)
 
     def _on_ack(self, sender: NodeId, number: int, standing: Standing) -> None:
-        relay = self._relays.get(number)
-        if relay is not None and relay.target == sender:
-            del self._relays[number]
+        relay = self._relays.answered(number, sender)
+        if relay is not None:
             answered = Claim(sender, Liveness.ALIVE, standing.incarnation, self.me)
             claims = (*self._claims_for(relay.origin), answered)
             self._send(relay.origin, Ack(self._standing, claims, number=relay.origin_number))
@@ -349,26 +353,14 @@ class FailureDetector:
     def _on_ask(self, origin: NodeId, number: int, target: NodeId, now: float) -> None:
         if target == self.me:
             self._send(origin, Ack(self._standing, self._claims_for(origin), number=number))
-        elif self.view.get(target) is None or len(self._relays) >= self.config.relays_max:
+        elif self.view.get(target) is None or self._relays.is_full:
             self._send(
                 origin, Nack(self._standing, self._claims_for(origin), number=number)
             )  # no reason for self-doubt
         else:
-            self._relays[self._ping(target)] = Relay(
-                origin,
-                number,
-                target,
-                nack_at=now + self.config.nack_after_s,
-                forget_at=now + 2 * self.config.probe_interval_s,
-            )
-
-    def _relay_due(self, number: int, relay: Relay) -> None:
-        if relay.nacked:
-            del self._relays[number]
-            return
-        relay.nack()
-        claims = self._claims_for(relay.origin)
-        self._send(relay.origin, Nack(self._standing, claims, number=relay.origin_number))
+            nack_at, forget_at = now + self.config.nack_after_s, now + 2 * self.config.probe_interval_s
+            relay = Relay(origin, number, target, nack_at=nack_at, forget_at=forget_at)
+            self._relays.add(self._ping(target), relay)
 
     # -- believing
 
@@ -382,6 +374,10 @@ class FailureDetector:
             self.health.worse()
         self._standing = Standing(claim.incarnation + 1, ours.epoch, ours.digest)
         self._beliefs.queue.put(Claim(self.me, Liveness.ALIVE, self._standing.incarnation, self.me))
+
+    def _answer_accuser(self, accuser: NodeId) -> None:
+        """Say that we live, also when the accusation is of old: whoever repeats it has missed what we said to it."""
+        self._send(accuser, Gossip(self._standing, self._claims_for(accuser)))
 
     def _note_epoch(self, sender: NodeId, message: AnyMessage, *, known: bool) -> None:
         pair = (message.standing.epoch, message.standing.digest)
@@ -414,8 +410,7 @@ class FailureDetector:
         members = {member.node for member in self.view}
         assert self._probes.keys() <= members
         assert all(probe.helpers <= members for probe in self._probes.values()), "a helper that is no member"
-        assert all({relay.origin, relay.target} <= members for relay in self._relays.values())
+        self._relays.check(members)
         assert all(node == probe.target for node, probe in self._probes.items())
-        assert len(self._relays) <= self.config.relays_max
         assert 0 <= self.health.score <= self.health.score_max
         assert not self._effects

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence, Set
+from math import inf
 from typing import TYPE_CHECKING
 
 from leafdb.types import NodeId
@@ -91,3 +92,61 @@ class Relay:
         """The origin is told that there is no answer yet; one that comes late is passed on all the same."""
         self.nacked = True
         self.due = self.forget_at
+
+
+class Relays:
+    """The probes that we do for others, by the numbers of our own pings; at most `count_max` at a time."""
+
+    __slots__ = ("_by_number", "_count_max")
+
+    def __init__(self, count_max: int) -> None:
+        self._by_number: dict[int, Relay] = {}
+        self._count_max = count_max
+
+    @property
+    def is_full(self) -> bool:
+        """Whether no more is taken on."""
+        return len(self._by_number) >= self._count_max
+
+    def add(self, number: int, relay: Relay) -> None:
+        """We have pinged its target under this number."""
+        assert not self.is_full
+        self._by_number[number] = relay
+
+    def answered(self, number: int, target: NodeId) -> Relay | None:
+        """The relay that this ack ends, if there is one."""
+        relay = self._by_number.get(number)
+        return self._by_number.pop(number) if relay is not None and relay.target == target else None
+
+    def unanswered(self, now: float) -> list[Relay]:
+        """Those of which a nack is due now. Those that nobody waits for any more are dropped."""
+        if not self._by_number:
+            return []
+        due = [(number, relay) for number, relay in self._by_number.items() if relay.due <= now]
+        for number, relay in due:
+            if relay.nacked:
+                del self._by_number[number]
+        found = [relay for _, relay in due if not relay.nacked]
+        for relay in found:
+            relay.nack()
+        return found
+
+    def earliest(self) -> float:
+        """When something is to be done about one of them."""
+        return min((relay.due for relay in self._by_number.values()), default=inf) if self._by_number else inf
+
+    def forget(self, nodes: Container[NodeId]) -> None:
+        """These are members no longer: nobody asks for them, and they ask for nobody."""
+        kept = self._by_number.items()
+        self._by_number = {
+            number: relay for number, relay in kept if relay.target not in nodes and relay.origin not in nodes
+        }
+
+    def clear(self) -> None:
+        """Whoever waits has given up."""
+        self._by_number.clear()
+
+    def check(self, members: Set[NodeId]) -> None:
+        """Assert the bounds."""
+        assert len(self._by_number) <= self._count_max
+        assert all({relay.origin, relay.target} <= members for relay in self._by_number.values())

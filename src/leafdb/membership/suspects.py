@@ -78,6 +78,20 @@ class Suspects:
         for timer in self._timers.values():
             timer.discard(gone)
 
+    def __len__(self) -> int:
+        return len(self._timers)
+
+    def closing(self, now: float, *, within: float, every: float) -> list[NodeId]:
+        """Those whose time is over within so long, each at most once in `every` seconds."""
+        if self.earliest() > now + within:
+            return []
+        found = []
+        for node, timer in self._timers.items():
+            if timer.expires <= now + within and timer.asked_at <= now - every:
+                timer.asked_at = now
+                found.append(node)
+        return found
+
     def expired(self, now: float) -> list[NodeId]:
         """Those whose time is over."""
         if self.earliest() > now:

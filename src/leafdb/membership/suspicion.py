@@ -21,11 +21,13 @@ from leafdb.types import NodeId
 class Suspicion:
     """The timer of one suspect. Accusers are counted once each."""
 
-    __slots__ = ("_accusers", "_hastened", "confirmations_wanted", "max_s", "min_s", "started", "timeout_s")
+    __slots__ = ("_accusers", "_hastened", "asked_at", "confirmations_wanted", "max_s", "min_s", "started", "timeout_s")
 
     def __init__(self, accuser: NodeId, *, now: float, min_s: float, max_s: float, confirmations_wanted: int) -> None:
         self._accusers = {accuser}
         self._hastened = False
+        self.asked_at = now
+        """When the suspect was last asked because its time was nearly over."""
         self.started = now
         self.resize(min_s=min_s, max_s=max_s, confirmations_wanted=confirmations_wanted)
 

@@ -420,3 +420,27 @@ def test_the_greatest_incarnation_cannot_be_outdone_and_breaks_nothing() -> None
     accusation = Claim(ME, Liveness.SUSPECT, INCARNATION_MAX, PEER)
     machine.on_message(OTHER, Gossip(standing(), (accusation,)), 0.1)
     assert machine.incarnation == first_incarnation(1)
+
+
+def test_whoever_repeats_an_old_accusation_is_answered_at_once() -> None:
+    machine = detector(boot=2)
+    old = Claim(ME, Liveness.SUSPECT, first_incarnation(1), PEER)
+    for message in (Ack(standing(), (old,), number=77), Gossip(standing(), (old,))):
+        [(to, answer)] = sent(machine.on_message(PEER, message, 0.1), Gossip)
+        assert to == PEER
+        assert answer.standing.incarnation == machine.incarnation == first_incarnation(2)
+    assert sent(machine.on_message(PEER, Gossip(standing()), 0.1), Gossip) == []
+
+
+def test_a_suspect_is_asked_several_times_before_the_verdict_however_unwell_we_are() -> None:
+    machine = detector(range(1, 9))
+    machine.health.worse(7)
+    machine.on_time(machine.deadline())
+    suspected(machine, now=1.0)
+    machine.on_message(OTHER, Gossip(standing(), (obituary(),)), 1.0)
+    verdict = machine.suspect_until(PEER)
+    assert verdict is not None
+    happened = run(machine, verdict)
+    asked = [when for when, each in happened if isinstance(each, Send) and each.to == PEER if when > verdict - 2.0]
+    assert len(asked) >= 3
+    assert machine.liveness(PEER) is Liveness.DEAD
