@@ -376,8 +376,12 @@ class FailureDetector:
         self._beliefs.queue.put(Claim(self.me, Liveness.ALIVE, self._standing.incarnation, self.me))
 
     def _answer_accuser(self, accuser: NodeId) -> None:
-        """Say that we live, also when the accusation is of old: whoever repeats it has missed what we said to it."""
-        self._send(accuser, Gossip(self._standing, self._claims_for(accuser)))
+        """Say that we live, also when the accusation is of old: whoever repeats it has missed what we said to it.
+
+        And nothing else: an accusation in the answer would be answered in turn.
+        """
+        alive = Claim(self.me, Liveness.ALIVE, self._standing.incarnation, self.me)
+        self._send(accuser, Gossip(self._standing, (alive,)))
 
     def _note_epoch(self, sender: NodeId, message: AnyMessage, *, known: bool) -> None:
         pair = (message.standing.epoch, message.standing.digest)

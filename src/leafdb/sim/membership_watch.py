@@ -6,7 +6,7 @@ lenient side: what it calls wrong is.
     patience         a suspect has the least time from when *this* node began to suspect, whoever else calls it dead;
                      and more, by the formula, where few accuse it
     self-doubt       an accusation of our own comes after as many intervals of silence as our health commands
-    fairness         every message to somebody we do not believe alive carries the accusation
+    fairness         every message to somebody we do not believe alive carries the accusation, but for mere gossip
     incarnations     whoever was accused is alive again by a greater incarnation only
     strangers        nobody who is no member is believed, first or second hand
     sleep            no verdict in the first interval after we slept
@@ -19,7 +19,7 @@ from typing import Final
 
 from leafdb.membership.config import MembershipConfig
 from leafdb.membership.failure_detector import FailureDetector
-from leafdb.membership.messages import Ack, AnyMessage, Ping
+from leafdb.membership.messages import Ack, AnyMessage, Gossip, Ping
 from leafdb.testing.violation import Invariant, require, violated
 from leafdb.types import Liveness, NodeId
 
@@ -94,7 +94,8 @@ class Watch:
             score = min(self._score, self.detector.health.score)
             ripe = now + self.config.probe_interval_s * (score + 1)
             self._unanswered.setdefault(to, {}).setdefault(message.number, ripe)
-        if self._changed_at.get(to, now) < now and self.detector.liveness(to) in (Liveness.SUSPECT, Liveness.DEAD):
+        judged = not isinstance(message, Gossip) and self._changed_at.get(to, now) < now
+        if judged and self.detector.liveness(to) in (Liveness.SUSPECT, Liveness.DEAD):
             told = any(claim.node == to and claim.liveness is not Liveness.ALIVE for claim in message.claims)
             require(told, Invariant.CRASH_KNOWN, f"{self.name} does not tell n{to} that it is accused", f"n{to}")
 

@@ -425,10 +425,12 @@ def test_the_greatest_incarnation_cannot_be_outdone_and_breaks_nothing() -> None
 def test_whoever_repeats_an_old_accusation_is_answered_at_once() -> None:
     machine = detector(boot=2)
     old = Claim(ME, Liveness.SUSPECT, first_incarnation(1), PEER)
+    suspected(machine)
     for message in (Ack(standing(), (old,), number=77), Gossip(standing(), (old,))):
         [(to, answer)] = sent(machine.on_message(PEER, message, 0.1), Gossip)
         assert to == PEER
         assert answer.standing.incarnation == machine.incarnation == first_incarnation(2)
+        assert [claim.node for claim in answer.claims] == [ME], "an accusation in it would be answered in turn"
     assert sent(machine.on_message(PEER, Gossip(standing()), 0.1), Gossip) == []
 
 
