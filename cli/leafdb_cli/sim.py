@@ -147,6 +147,30 @@ def museum(
         raise Quit(exits.FAILED)
 
 
+@app.command()
+def detector(
+    ctx: typer.Context,
+    nodes: Annotated[int, typer.Option("--nodes", min=2, help="Nodes of the cluster.")] = 50,
+    crashes: Annotated[int, typer.Option("--crashes", min=0, help="Nodes that die, one after another.")] = 20,
+    node_hours: Annotated[float, typer.Option("--node-hours", min=0, help="Watch so long, with nobody dying.")] = 5.0,
+    loss: Annotated[float, typer.Option("--loss", min=0, max=0.9, help="Share of the messages that is lost.")] = 0.0,
+    stalled: Annotated[int, typer.Option("--stalled", min=0, help="Nodes that stand still again and again.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", help="Everything is drawn from it.")] = 1,
+) -> None:
+    """Measure the failure detector: how soon a crash is known to all, how often a living node is called dead.
+
+    Ends with 1 when a crash was not found, or a node called dead that was not standing still.
+    """
+    from leafdb.sim.membership_measure import Setting
+    from leafdb_cli.sim_detector import run_detector
+
+    if stalled > nodes - 2:
+        raise typer.BadParameter("two nodes at least must not stall", param_hint="--stalled")
+    setting = Setting(nodes, loss, stalled, seed)
+    if not run_detector(session_of(ctx), setting, crashes=crashes, node_hours=node_hours):
+        raise Quit(exits.FAILED)
+
+
 def _tier(name: str) -> str:
     from leafdb.sim.outcome import Tier
 

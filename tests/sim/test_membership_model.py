@@ -12,8 +12,10 @@ from random import Random, SystemRandom
 import pytest
 
 from leafdb.membership.config import LARGE, SMALL, MembershipConfig, profile_for
+from leafdb.membership.failure_detector import FailureDetector
 from leafdb.membership.suspicion import LocalHealth, Suspicion
 from leafdb.sim.heap import Heap, Weather
+from leafdb.sim.membership_measure import Setting, crashes, watch
 from leafdb.sim.membership_run import crash_known_s, run
 from leafdb.sim.membership_world import Cluster, Node, groups
 from leafdb.types import Epoch, Liveness, NodeId
@@ -162,3 +164,61 @@ def test_quiet_cluster_sends_one_probe_per_interval_and_no_gossip(monkeypatch: p
     cluster.run(10.0)
     assert set(sent) == {b"ping", b"ack"}
     assert 190 <= len(sent) <= 210
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_node_that_was_cut_off_does_not_bury_the_cluster_when_it_comes_back(seed: int) -> None:
+    cluster = cluster_of(8, seed, config=SMALL)
+    cluster.run(5.0)
+    cluster.network.split(*groups(cluster, [NodeId(1)]))
+    cluster.run(40.0)
+    assert cluster.nodes[NodeId(1)].detector.view.dead() == tuple(cluster.ids[1:])
+    healed_at = cluster.heap.now
+    cluster.network.heal()
+    cluster.run(15.0)
+    assert cluster.agreed()
+    assert [death for death in cluster.deaths() if death[0] > healed_at] == []
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_removed_node_that_runs_on_is_a_stranger_until_it_learns_that_it_was_expelled(seed: int) -> None:
+    cluster = cluster_of(6, seed, config=SMALL, loss=0.05)
+    cluster.run(5.0)
+    zombie = cluster.nodes[NodeId(6)]
+    cluster.change_members(removed=zombie.id)
+    for node in cluster.running():
+        cluster.tell_members(node)
+    cluster.run(60.0)
+    assert cluster.agreed()
+    assert cluster.believed(zombie.id) == [None]
+    assert zombie.detector.states() != ()
+    cluster.tell_members(zombie)
+    assert zombie.expelled == 1
+    assert zombie.detector.deadline() == float("inf")
+
+
+def test_a_crash_of_one_of_fifty_is_known_to_all_within_fifteen_seconds() -> None:
+    for setting, count in ((Setting(seed=11), 12), (Setting(loss=0.1, stalled=5, seed=11), 3)):
+        print(setting)
+        found = crashes(setting, count)
+        assert max(each.known_s for each in found) <= 15.0, found
+        assert min(each.known_s for each in found) >= LARGE.suspicion_s(50)[0]
+
+
+def test_loss_and_stalled_nodes_bury_nobody_who_lives() -> None:
+    setting = Setting(loss=0.1, stalled=5, seed=12)
+    print(setting)
+    watched = watch(setting, 1.5)
+    assert watched.false == []
+    assert watched.suspicions > 100, "the weather is bad enough to be wrong in"
+    assert watched.deserved > 0
+
+
+def test_the_measure_notices_a_detector_that_is_too_slow_or_too_quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as mute:
+        mute.setattr(FailureDetector, "_hear_of_ourselves", lambda self, claim: None)
+        mute.setattr(FailureDetector, "_answer_accuser", lambda self, accuser: None)
+        assert watch(Setting(loss=0.1, stalled=5, seed=13), 0.5).false, "nobody refutes"
+    monkeypatch.setattr(Suspicion, "confirm", lambda self, accuser: False)
+    [found] = crashes(Setting(nodes=20, seed=13), 1)
+    assert found.known_s > 15.0

@@ -5,8 +5,11 @@ With T = `probe_interval_s` and N nodes, a node that stops is believed dead afte
     T * (members probed before it)  +  T  +  suspicion minimum = suspicion_multiplier * max(1, log10 N) * T
 
 once `suspicion_multiplier` - 2 others confirm; in clusters too small to confirm, the minimum holds at once. A lost
-session takes the first term away. 3 nodes, SMALL profile: at most 1.0 + 0.5 + 2.0 s. The price of a smaller T is one
-more message of some 100 bytes and its answer per node and T, and less patience with nodes that stall.
+session takes the first term away. 3 nodes, SMALL profile: at most 1.0 + 0.5 + 2.0 s. 50 nodes, LARGE: in 99 of 100
+crashes the first probe of the dead node comes within 4.6 T and the third, which confirms for the second time, within
+8.4 T; it fails T later, and the minimum is 6.8 T: 12.4 s and the gossip. Without confirmations it were 42 s. The price
+of a smaller T is one more message of some 100 bytes and its answer per node and T, and less patience with nodes that
+stall.
 """
 
 from __future__ import annotations
@@ -56,6 +59,19 @@ class MembershipConfig:
     def stall_s(self) -> float:
         """Waking up this much late is a stall of our own, after which nobody is convicted for a probe interval."""
         return self.probe_timeout_s
+
+    @property
+    def heartbeat_s(self) -> float:
+        """While there are suspects we wake this often, so that hardly a stall escapes us before a verdict.
+
+        A node with nothing due for seconds (its intervals stretched, by ill health) would not find out that it slept.
+        """
+        return self.stall_s / 2
+
+    @property
+    def last_words_s(self) -> float:
+        """So long before a verdict the suspect is asked again and again: four times, since messages get lost."""
+        return 4 * self.probe_timeout_s
 
     def suspicion_s(self, nodes: int) -> tuple[float, float]:
         """The least and the greatest time a suspect has, in a cluster of `nodes`."""

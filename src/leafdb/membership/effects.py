@@ -36,4 +36,12 @@ class PeerEpoch:
     digest: bytes
 
 
-Effect = Send | MemberChanged | PeerEpoch
+@dataclass(frozen=True, slots=True)
+class Expelled:
+    """We were a member and are none any more: stop serving. The machine is silent from here on, but for its acks.
+
+    Said once, by the `set_members` that does not name us; a node that never was a member is not told.
+    """
+
+
+Effect = Send | MemberChanged | PeerEpoch | Expelled

@@ -8,9 +8,12 @@ runs out and it is dead. The dead stay members and go on being pinged now and th
 Streams tell more than datagrams, but a verdict is never taken from them: a lost session starts a probe at once, a new
 one pings at once, and only answers count.
 
-Invariants: a suspicion timer runs for exactly the suspects; at most one probe of a node is under way; nobody becomes
-DEAD by our own timer within a probe interval after we ourselves stalled (the self-pause guard): what looked like
-silence may lie unread in our own buffers. What others say is believed as ever.
+Members come and go by the metadata alone. A stranger, also one that was a member, is not believed; its pings are
+answered, so that it learns from our epoch that it is one. How claims are weighed is in `beliefs`.
+
+Invariants: a suspicion timer runs for exactly the suspects; at most one probe of a node is under way; nobody we know
+becomes DEAD but by our own timer, and not within a probe interval after we ourselves stalled (the self-pause guard):
+what looked like silence may lie unread in our own buffers.
 """
 
 from __future__ import annotations
@@ -19,14 +22,14 @@ from collections.abc import Iterable
 from math import inf
 from typing import TYPE_CHECKING
 
+from leafdb.membership.beliefs import Beliefs
 from leafdb.membership.config import MembershipConfig
-from leafdb.membership.dissemination import ClaimQueue, tellings_max
-from leafdb.membership.effects import Effect, MemberChanged, PeerEpoch, Send
-from leafdb.membership.member import Claim, MemberState, first_incarnation
+from leafdb.membership.dissemination import tellings_max
+from leafdb.membership.effects import Effect, Expelled, PeerEpoch, Send
+from leafdb.membership.member import INCARNATION_MAX, Claim, MemberState, first_incarnation
 from leafdb.membership.messages import Ack, AnyMessage, Ask, Gossip, Nack, Ping, Standing, Sync
-from leafdb.membership.probes import Probe, Relay, Rotation
-from leafdb.membership.suspicion import LocalHealth, Suspicion
-from leafdb.membership.view import View
+from leafdb.membership.probes import Probe, Relay, Relays, Rotation
+from leafdb.membership.suspicion import LocalHealth
 from leafdb.types import Epoch, Liveness, NodeId
 
 if TYPE_CHECKING:
@@ -45,42 +48,62 @@ class FailureDetector:
         config.check()
         self.config = config
         self.me = me
-        self.view = View(me)
         self.health = LocalHealth(config.health_score_max)
         self._rng = rng
         self._standing = Standing(first_incarnation(boot), Epoch(0), b"")
         self._peer_epochs: dict[NodeId, tuple[Epoch, bytes]] = {}
-        self._queue = ClaimQueue()
-        self._suspicions: dict[NodeId, Suspicion] = {}
         self._rotation = Rotation(rng)
         self._dead_rotation = Rotation(rng)
         self._probes: dict[NodeId, Probe] = {}
-        self._relays: dict[int, Relay] = {}
+        self._relays = Relays(config.relays_max)
         self._last_number = 0
         self._next_probe = now + config.probe_interval_s * rng.random()
         self._next_gossip = now
         self._next_sync = inf
+        self._piggyback_max = config.piggyback_claims_max - 1
+        self._tellings = 0
+        self._heartbeat_s = config.heartbeat_s
+        self._is_member = False
+        self._is_watching = False
         self._has_asked_table = False
         self._no_verdict_before = now
         self._due = inf
+        self._stepped_at = now
         self._effects: list[Effect] = []
+        self._beliefs = Beliefs(config, me, self._effects)
+        self.view = self._beliefs.view
 
     # -- inputs
 
     def set_members(self, nodes: Iterable[NodeId], now: float) -> tuple[Effect, ...]:
-        """The cluster metadata names these nodes. New ones count as alive until probed."""
+        """The cluster metadata names these nodes. New ones count as alive until probed.
+
+        Of those that it names no longer nothing stays: neither as suspects nor as accusers, helpers, or whom we help.
+        Whoever is no member watches nobody.
+        """
         self._begin(now)
-        added, removed = self.view.set_members(nodes, now)
-        self._queue.forget(removed)
-        for node in removed:
-            self._suspicions.pop(node, None)
-            self._probes.pop(node, None)
-            self._peer_epochs.pop(node, None)
-        for number in [number for number, relay in self._relays.items() if relay.target not in self._others()]:
-            del self._relays[number]
+        wanted = frozenset(nodes)
+        was_member, self._is_member = self._is_member, self.me in wanted
+        if was_member and not self._is_member:
+            self._effects.append(Expelled())
+        added, removed = self._beliefs.set_members(wanted if self._is_member else (), now)
+        if removed:
+            self._forget(frozenset(removed))
         if added and self._next_sync == inf:
             self._next_sync = now + self.config.sync_interval_s * self._rng.random()
+        self._tellings = tellings_max(self.config.tellings_multiplier, len(self.view) + 1)
+        self._is_watching = len(self.view) > 0
+        if not self._is_watching:
+            self._has_asked_table = False
         return self._end(now)
+
+    def _forget(self, removed: frozenset[NodeId]) -> None:
+        for node in removed:
+            self._probes.pop(node, None)
+            self._peer_epochs.pop(node, None)
+        for probe in self._probes.values():
+            probe.discard(removed)
+        self._relays.forget(removed)
 
     def announce(self, epoch: Epoch, digest: bytes) -> None:
         """From now on tell the peers that we hold this version of the cluster metadata."""
@@ -95,9 +118,7 @@ class FailureDetector:
                 self._start_probe(node, now)
             else:
                 self._send(node, Ping(self._standing, self._claims_for(node), number=probe.number))
-            if not self._has_asked_table:
-                self._has_asked_table = True
-                self._send(node, Sync(self._standing, self.view.claims(), answer=True))
+            self._ask_table_once(node)
         return self._end(now)
 
     def on_session_lost(self, node: NodeId, now: float) -> tuple[Effect, ...]:
@@ -111,16 +132,26 @@ class FailureDetector:
     def on_message(self, sender: NodeId, message: AnyMessage, now: float) -> tuple[Effect, ...]:
         """`sender`, whose identity the transport has proved, says `message`."""
         self._begin(now)
-        self._note_epoch(sender, message)
-        known = self.view.get(sender) is not None
-        if known:
+        member = self.view.get(sender)
+        known, is_accused = member is not None, False
+        self._note_epoch(sender, message, known=known)
+        if member is not None:
             for claim in message.claims:
-                self._hear(claim, now)
-            self._hear(Claim(sender, Liveness.ALIVE, message.standing.incarnation, sender), now)
+                if claim.node == self.me:
+                    self._hear_of_ourselves(claim)
+                    is_accused = is_accused or claim.liveness is not Liveness.ALIVE
+                else:
+                    self._beliefs.hear(claim, now)
+            if is_accused and not isinstance(message, Ping):
+                self._answer_accuser(sender)
+            if message.standing.incarnation > member.incarnation:
+                self._beliefs.believe(member, Claim(sender, Liveness.ALIVE, message.standing.incarnation, sender), now)
+            if not self._has_asked_table:
+                self._ask_table_once(sender)
         match message:
             case Ping(number=number):
                 self._send(sender, Ack(self._standing, self._claims_for(sender), number=number))
-            case Ack(number=number):
+            case Ack(number=number) if known:
                 self._on_ack(sender, number, message.standing)
             case Nack(number=number):
                 self._on_nack(sender, number)
@@ -129,22 +160,24 @@ class FailureDetector:
             case Sync(answer=True) if known:
                 self._send(sender, Sync(self._standing, self.view.claims(), answer=False))
             case _:
-                pass
+                pass  # gossip, or a stranger's word
         return self._end(now)
 
     def on_time(self, now: float) -> tuple[Effect, ...]:
         """Do what is due; call it when `deadline()` has come."""
         self._begin(now)
-        for number, relay in [(number, relay) for number, relay in self._relays.items() if relay.due <= now]:
-            self._relay_due(number, relay)
-        for probe in [probe for probe in self._probes.values() if probe.due <= now]:
-            self._probe_due(probe, now)
-        if now >= self._no_verdict_before:
-            for node in [node for node, suspicion in self._suspicions.items() if suspicion.expires <= now]:
-                self._convict(node, now)
+        for relay in self._relays.unanswered(now):
+            self._send(relay.origin, Nack(self._standing, self._claims_for(relay.origin), number=relay.origin_number))
+        if self._probes:
+            for probe in [probe for probe in self._probes.values() if probe.due <= now]:
+                self._probe_due(probe, now)
+        if self._beliefs.suspects:
+            self._hear_last_words(now)
+            if now >= self._no_verdict_before:
+                self._beliefs.convict(now)
         if self._next_probe <= now:
             self._probe_tick(now)
-        if self._queue and self._next_gossip <= now:
+        if self._beliefs.queue and self._next_gossip <= now:
             self._gossip_tick(now)
         if self._next_sync <= now:
             self._sync_tick(now)
@@ -170,7 +203,7 @@ class FailureDetector:
 
     def suspect_until(self, node: NodeId) -> float | None:
         """When the suspect `node` will be believed dead, as things stand; None if it is no suspect."""
-        suspicion = self._suspicions.get(node)
+        suspicion = self._beliefs.suspects.get(node)
         return None if suspicion is None else max(suspicion.expires, self._no_verdict_before)
 
     def peer_epoch(self, node: NodeId) -> tuple[Epoch, bytes] | None:
@@ -189,22 +222,32 @@ class FailureDetector:
             self._woke_late(now)
 
     def _end(self, now: float) -> tuple[Effect, ...]:
-        self._due = max(now, self._earliest()) if len(self.view) else inf
+        self._stepped_at = now
+        due = self._earliest() if self._is_watching else inf
+        self._due = due if due > now else now
+        if not self._effects:
+            return ()
         effects = tuple(self._effects)
         self._effects.clear()
         return effects
 
     def _earliest(self) -> float:
-        due = min(self._next_probe, self._next_sync)
-        if self._queue:
-            due = min(due, self._next_gossip)
-        for suspicion in self._suspicions.values():
-            due = min(due, max(suspicion.expires, self._no_verdict_before))
+        due = self._next_probe
+        if self._next_sync < due:
+            due = self._next_sync
+        if self._next_gossip < due and self._beliefs.queue:
+            due = self._next_gossip
+        verdict = self._beliefs.suspects.earliest()
+        if verdict < inf:
+            if verdict < self._no_verdict_before:
+                verdict = self._no_verdict_before
+            beat = self._stepped_at + self._heartbeat_s
+            due = min(due, verdict, beat)
         for probe in self._probes.values():
-            due = min(due, probe.due)
-        for relay in self._relays.values():
-            due = min(due, relay.due)
-        return due
+            if probe.due < due:
+                due = probe.due
+        relayed = self._relays.earliest()
+        return relayed if relayed < due else due
 
     def _woke_late(self, now: float) -> None:
         """We did not run when we should have: forget what we failed to hear, ask again, judge nobody for a while."""
@@ -212,13 +255,10 @@ class FailureDetector:
         self._no_verdict_before = now + self.health.scale(self.config.probe_interval_s)
         self._relays.clear()
         stale, self._probes = self._probes, {}
-        for node in dict.fromkeys([*stale, *self._suspicions]):
+        for node in dict.fromkeys([*stale, *self._beliefs.suspects]):
             self._start_probe(node, now)
 
     # -- probing
-
-    def _others(self) -> set[NodeId]:
-        return {member.node for member in self.view}
 
     def _send(self, to: NodeId, message: AnyMessage) -> None:
         self._effects.append(Send(to, message))
@@ -229,15 +269,17 @@ class FailureDetector:
 
     def _claims_for(self, to: NodeId) -> tuple[Claim, ...]:
         """Gossip for a message to `to`; if it is not alive to us it hears so first, and can refute with its answer."""
-        nodes = len(self.view) + 1
-        claims = self._queue.take(
-            count_max=self.config.piggyback_claims_max - 1,
-            tellings=tellings_max(self.config.tellings_multiplier, nodes),
-        )
-        member = self.view.get(to)
+        queue, member = self._beliefs.queue, self.view.get(to)
+        claims = queue.take(count_max=self._piggyback_max, tellings=self._tellings) if queue else []
         if member is not None and member.liveness is not Liveness.ALIVE:
             claims.insert(0, member.claim())
         return tuple(claims)
+
+    def _ask_table_once(self, node: NodeId) -> None:
+        """The first peer that we meet tells us what the cluster believes."""
+        if not self._has_asked_table:
+            self._has_asked_table = True
+            self._send(node, Sync(self._standing, self.view.claims(), answer=True))
 
     def _ping(self, node: NodeId) -> int:
         number = self._number()
@@ -245,32 +287,40 @@ class FailureDetector:
         return number
 
     def _start_probe(self, node: NodeId, now: float) -> None:
-        number = self._ping(node)
+        member = self.view.get(node)
+        assert member is not None, "only members are probed"
         self._probes[node] = Probe(
-            number,
+            self._ping(node),
             node,
+            member.incarnation,
             ask_at=now + self.health.scale(self.config.probe_timeout_s),
             fails_at=now + self.health.scale(self.config.probe_interval_s),
         )
 
     def _probe_tick(self, now: float) -> None:
         self._next_probe = now + self.health.scale(self.config.probe_interval_s)
-        node = self._rotation.next(self.view.with_liveness(Liveness.ALIVE, Liveness.SUSPECT))
+        node = self._rotation.next(self.view.not_dead())
         if node is not None and node not in self._probes:
             self._start_probe(node, now)
-        suspects = [suspect for suspect in self._suspicions if suspect not in self._probes]
+        suspects = [suspect for suspect in self._beliefs.suspects if suspect not in self._probes]
         for suspect in suspects[:SUSPECTS_PINGED_MAX]:
             self._ping(suspect)
-        dead = self._dead_rotation.next(self.view.with_liveness(Liveness.DEAD))
+        dead = self._dead_rotation.next(self.view.dead())
         if dead is not None:
             self._ping(dead)
 
+    def _hear_last_words(self, now: float) -> None:
+        """Ask the suspects whose time is nearly over, at unstretched intervals: our own may be longer than that."""
+        timeout_s = self.config.probe_timeout_s
+        for suspect in self._beliefs.suspects.closing(now, within=self.config.last_words_s, every=timeout_s):
+            self._ping(suspect)
+
     def _probe_due(self, probe: Probe, now: float) -> None:
         if not probe.asked:
-            probe.asked = True
-            candidates = [node for node in self.view.with_liveness(Liveness.ALIVE) if node != probe.target]
+            candidates = [node for node in self.view.alive() if node != probe.target]
             helpers = self._rng.sample(candidates, min(self.config.helpers, len(candidates)))
-            probe.helpers = frozenset(helpers)
+            patience_s = self.config.probe_interval_s - self.config.probe_timeout_s
+            probe.ask(helpers, fails_at=now + self.health.scale(patience_s))
             for helper in helpers:
                 claims = self._claims_for(helper)
                 self._send(helper, Ask(self._standing, claims, number=probe.number, target=probe.target))
@@ -280,12 +330,11 @@ class FailureDetector:
             assert member is not None, "a probe outlived its member"
             if member.liveness is not Liveness.DEAD:
                 self.health.worse(probe.blame)
-                self._hear(Claim(member.node, Liveness.SUSPECT, member.incarnation, self.me), now)
+                self._beliefs.believe(member, Claim(member.node, Liveness.SUSPECT, probe.incarnation, self.me), now)
 
     def _on_ack(self, sender: NodeId, number: int, standing: Standing) -> None:
-        relay = self._relays.get(number)
-        if relay is not None and relay.target == sender:
-            del self._relays[number]
+        relay = self._relays.answered(number, sender)
+        if relay is not None:
             answered = Claim(sender, Liveness.ALIVE, standing.incarnation, self.me)
             claims = (*self._claims_for(relay.origin), answered)
             self._send(relay.origin, Ack(self._standing, claims, number=relay.origin_number))
@@ -304,80 +353,41 @@ class FailureDetector:
     def _on_ask(self, origin: NodeId, number: int, target: NodeId, now: float) -> None:
         if target == self.me:
             self._send(origin, Ack(self._standing, self._claims_for(origin), number=number))
-        elif self.view.get(target) is not None and len(self._relays) < self.config.relays_max:
-            self._relays[self._ping(target)] = Relay(
-                origin,
-                number,
-                target,
-                nack_at=now + self.config.nack_after_s,
-                forget_at=now + 2 * self.config.probe_interval_s,
-            )
-
-    def _relay_due(self, number: int, relay: Relay) -> None:
-        if relay.nacked:
-            del self._relays[number]
-            return
-        relay.nacked = True
-        if self.view.get(relay.origin) is not None:
-            claims = self._claims_for(relay.origin)
-            self._send(relay.origin, Nack(self._standing, claims, number=relay.origin_number))
+        elif self.view.get(target) is None or self._relays.is_full:
+            self._send(
+                origin, Nack(self._standing, self._claims_for(origin), number=number)
+            )  # no reason for self-doubt
+        else:
+            nack_at, forget_at = now + self.config.nack_after_s, now + 2 * self.config.probe_interval_s
+            relay = Relay(origin, number, target, nack_at=nack_at, forget_at=forget_at)
+            self._relays.add(self._ping(target), relay)
 
     # -- believing
 
-    def _hear(self, claim: Claim, now: float) -> None:
-        if claim.node == self.me:
-            self._hear_of_ourselves(claim)
-            return
-        member = self.view.get(claim.node)
-        if member is None:
-            return
-        before = member.liveness
-        if self.view.believe(claim, now):
-            self._queue.put(claim)
-            self._suspicions.pop(claim.node, None)
-            if claim.liveness is Liveness.SUSPECT:
-                self._suspect(claim, now)
-            if claim.liveness is not before:
-                self._effects.append(MemberChanged(claim.node, claim.liveness))
-        elif claim.order == member.order and member.liveness is Liveness.SUSPECT:
-            self._confirm(claim)
-
-    def _suspect(self, claim: Claim, now: float) -> None:
-        nodes = len(self.view) + 1
-        min_s, max_s = self.config.suspicion_s(nodes)
-        self._suspicions[claim.node] = Suspicion(
-            claim.accuser,
-            now=now,
-            min_s=min_s,
-            max_s=max_s,
-            confirmations_wanted=self.config.confirmations_wanted(nodes),
-        )
-
-    def _confirm(self, claim: Claim) -> None:
-        if self._suspicions[claim.node].confirm(claim.accuser):
-            self._queue.put(claim)
-
     def _hear_of_ourselves(self, claim: Claim) -> None:
         ours = self._standing
-        if claim.incarnation < ours.incarnation:
+        if claim.incarnation < ours.incarnation or claim.incarnation >= INCARNATION_MAX:
             return
         if claim.liveness is Liveness.ALIVE and claim.incarnation == ours.incarnation:
             return
         if claim.liveness is not Liveness.ALIVE:
             self.health.worse()
         self._standing = Standing(claim.incarnation + 1, ours.epoch, ours.digest)
-        self._queue.put(Claim(self.me, Liveness.ALIVE, self._standing.incarnation, self.me))
+        self._beliefs.queue.put(Claim(self.me, Liveness.ALIVE, self._standing.incarnation, self.me))
 
-    def _convict(self, node: NodeId, now: float) -> None:
-        member = self.view.get(node)
-        assert member is not None, "a suspicion outlived its member"
-        self._hear(Claim(node, Liveness.DEAD, member.incarnation, self.me), now)
+    def _answer_accuser(self, accuser: NodeId) -> None:
+        """Say that we live, also when the accusation is of old: whoever repeats it has missed what we said to it.
 
-    def _note_epoch(self, sender: NodeId, message: AnyMessage) -> None:
+        And nothing else: an accusation in the answer would be answered in turn.
+        """
+        alive = Claim(self.me, Liveness.ALIVE, self._standing.incarnation, self.me)
+        self._send(accuser, Gossip(self._standing, (alive,)))
+
+    def _note_epoch(self, sender: NodeId, message: AnyMessage, *, known: bool) -> None:
         pair = (message.standing.epoch, message.standing.digest)
-        ours = (self._standing.epoch, self._standing.digest)
         news = self._peer_epochs.get(sender) != pair
-        if self.view.get(sender) is not None:
+        ours = (self._standing.epoch, self._standing.digest)
+        if known and news:
             self._peer_epochs[sender] = pair
         if news or (pair != ours and isinstance(message, Ping | Ack)):
             self._effects.append(PeerEpoch(sender, *pair))
@@ -386,7 +396,7 @@ class FailureDetector:
 
     def _gossip_tick(self, now: float) -> None:
         self._next_gossip = now + self.config.gossip_interval_s
-        candidates = self.view.with_liveness(Liveness.ALIVE, Liveness.SUSPECT)
+        candidates = self.view.not_dead()
         for node in self._rng.sample(candidates, min(self.config.gossip_fanout, len(candidates))):
             claims = self._claims_for(node)
             if claims:
@@ -394,17 +404,17 @@ class FailureDetector:
 
     def _sync_tick(self, now: float) -> None:
         self._next_sync = now + self.config.sync_interval_s * (0.5 + self._rng.random())
-        candidates = self.view.with_liveness(Liveness.ALIVE)
+        candidates = self.view.alive()
         if candidates:
             self._send(self._rng.choice(candidates), Sync(self._standing, self.view.claims(), answer=True))
 
     def check(self) -> None:
         """Assert the machine's invariants."""
-        self.view.check()
-        self._queue.check()
-        assert self._suspicions.keys() == set(self.view.with_liveness(Liveness.SUSPECT)), "a timer for each suspect"
-        assert self._probes.keys() <= self._others()
+        self._beliefs.check()
+        members = {member.node for member in self.view}
+        assert self._probes.keys() <= members
+        assert all(probe.helpers <= members for probe in self._probes.values()), "a helper that is no member"
+        self._relays.check(members)
         assert all(node == probe.target for node, probe in self._probes.items())
-        assert len(self._relays) <= self.config.relays_max
         assert 0 <= self.health.score <= self.health.score_max
         assert not self._effects

@@ -73,6 +73,12 @@ class Member:
         """Comparable with `Claim.order`."""
         return self.incarnation, LIVENESS_RANKS[self.liveness]
 
+    def is_beaten_by(self, claim: Claim) -> bool:
+        """Whether the claim's order is the greater; written out, since most claims heard are old news."""
+        if claim.incarnation != self.incarnation:
+            return claim.incarnation > self.incarnation
+        return claim.liveness is not self.liveness and LIVENESS_RANKS[claim.liveness] > LIVENESS_RANKS[self.liveness]
+
     def believe(self, claim: Claim, now: float) -> None:
         """Take over a stronger claim."""
         assert claim.node == self.node

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Container, Iterable, Sequence, Set
+from math import inf
 from typing import TYPE_CHECKING
 
 from leafdb.types import NodeId
@@ -20,12 +22,11 @@ class Rotation:
         self._rng = rng
         self._left: list[NodeId] = []
 
-    def next(self, candidates: list[NodeId]) -> NodeId | None:
+    def next(self, candidates: Sequence[NodeId]) -> NodeId | None:
         """The next of `candidates` (which may change between calls), or None when there are none."""
-        allowed = set(candidates)
         while self._left:
             node = self._left.pop()
-            if node in allowed:
+            if node in candidates:
                 return node
         self._left = list(candidates)
         self._rng.shuffle(self._left)
@@ -33,24 +34,31 @@ class Rotation:
 
 
 class Probe:
-    """One probe of `target`: first directly, then also through helpers, until it is answered or has failed."""
+    """One probe of `target`: first directly, then also through helpers, until it is answered or has failed.
 
-    __slots__ = ("ask_at", "asked", "fails_at", "helpers", "nacks", "number", "target")
+    Its failure is evidence against the `incarnation` known when it began, not against one that has spoken since.
+    """
 
-    def __init__(self, number: int, target: NodeId, *, ask_at: float, fails_at: float) -> None:
+    __slots__ = ("asked", "due", "fails_at", "helpers", "incarnation", "nacks", "number", "target")
+
+    def __init__(self, number: int, target: NodeId, incarnation: int, *, ask_at: float, fails_at: float) -> None:
         assert ask_at <= fails_at
         self.number = number
         self.target = target
-        self.ask_at = ask_at
+        self.incarnation = incarnation
+        self.due = ask_at
+        """When something is to be done about it."""
         self.fails_at = fails_at
         self.asked = False
         self.helpers: frozenset[NodeId] = frozenset()
         self.nacks: set[NodeId] = set()
 
-    @property
-    def due(self) -> float:
-        """When something is to be done about it."""
-        return self.fails_at if self.asked else self.ask_at
+    def ask(self, helpers: Iterable[NodeId], *, fails_at: float) -> None:
+        """These are asked; they have until then at least, also when they are asked late."""
+        assert not self.asked, "helpers are asked once"
+        self.asked = True
+        self.helpers = frozenset(helpers)
+        self.due = self.fails_at = max(self.fails_at, fails_at)
 
     @property
     def blame(self) -> int:
@@ -60,21 +68,85 @@ class Probe:
         """
         return len(self.helpers) - len(self.nacks) if self.helpers else 1
 
+    def discard(self, nodes: Iterable[NodeId]) -> None:
+        """These are members no longer: they owe no answer."""
+        self.helpers = self.helpers.difference(nodes)
+        self.nacks.difference_update(nodes)
+
 
 class Relay:
     """A probe of `target` in place of `origin`, which calls it `origin_number`."""
 
-    __slots__ = ("forget_at", "nack_at", "nacked", "origin", "origin_number", "target")
+    __slots__ = ("due", "forget_at", "nacked", "origin", "origin_number", "target")
 
     def __init__(self, origin: NodeId, origin_number: int, target: NodeId, *, nack_at: float, forget_at: float) -> None:
         self.origin = origin
         self.origin_number = origin_number
         self.target = target
-        self.nack_at = nack_at
+        self.due = nack_at
+        """When something is to be done about it."""
         self.forget_at = forget_at
         self.nacked = False
 
+    def nack(self) -> None:
+        """The origin is told that there is no answer yet; one that comes late is passed on all the same."""
+        self.nacked = True
+        self.due = self.forget_at
+
+
+class Relays:
+    """The probes that we do for others, by the numbers of our own pings; at most `count_max` at a time."""
+
+    __slots__ = ("_by_number", "_count_max")
+
+    def __init__(self, count_max: int) -> None:
+        self._by_number: dict[int, Relay] = {}
+        self._count_max = count_max
+
     @property
-    def due(self) -> float:
-        """When something is to be done about it."""
-        return self.forget_at if self.nacked else self.nack_at
+    def is_full(self) -> bool:
+        """Whether no more is taken on."""
+        return len(self._by_number) >= self._count_max
+
+    def add(self, number: int, relay: Relay) -> None:
+        """We have pinged its target under this number."""
+        assert not self.is_full
+        self._by_number[number] = relay
+
+    def answered(self, number: int, target: NodeId) -> Relay | None:
+        """The relay that this ack ends, if there is one."""
+        relay = self._by_number.get(number)
+        return self._by_number.pop(number) if relay is not None and relay.target == target else None
+
+    def unanswered(self, now: float) -> list[Relay]:
+        """Those of which a nack is due now. Those that nobody waits for any more are dropped."""
+        if not self._by_number:
+            return []
+        due = [(number, relay) for number, relay in self._by_number.items() if relay.due <= now]
+        for number, relay in due:
+            if relay.nacked:
+                del self._by_number[number]
+        found = [relay for _, relay in due if not relay.nacked]
+        for relay in found:
+            relay.nack()
+        return found
+
+    def earliest(self) -> float:
+        """When something is to be done about one of them."""
+        return min((relay.due for relay in self._by_number.values()), default=inf) if self._by_number else inf
+
+    def forget(self, nodes: Container[NodeId]) -> None:
+        """These are members no longer: nobody asks for them, and they ask for nobody."""
+        kept = self._by_number.items()
+        self._by_number = {
+            number: relay for number, relay in kept if relay.target not in nodes and relay.origin not in nodes
+        }
+
+    def clear(self) -> None:
+        """Whoever waits has given up."""
+        self._by_number.clear()
+
+    def check(self, members: Set[NodeId]) -> None:
+        """Assert the bounds."""
+        assert len(self._by_number) <= self._count_max
+        assert all({relay.origin, relay.target} <= members for relay in self._by_number.values())

@@ -2,7 +2,8 @@
 
 `Suspicion`: with nobody but the first accuser the timer runs to its maximum; each further accuser shortens it, by the
 logarithm of their number, down to the minimum at `confirmations_wanted`. One slow observer alone is thus patient, and
-a real crash, which everybody sees, is agreed on quickly.
+a real crash, which everybody sees, is agreed on quickly. An obituary heard from somebody else (`hasten`) brings the
+timer to its minimum and no further: its author may be the one who is cut off.
 
 `LocalHealth`: a score from 0 (well) to `score_max`. It rises when evidence points at ourselves (helpers that do not
 answer either, being suspected by others, waking up late) and falls with every probe that succeeds. Our own probe
@@ -11,6 +12,7 @@ interval and timeouts are multiplied by score + 1, so a node that is short of CP
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from math import log
 
 from leafdb.types import NodeId
@@ -19,35 +21,54 @@ from leafdb.types import NodeId
 class Suspicion:
     """The timer of one suspect. Accusers are counted once each."""
 
-    __slots__ = ("_accusers", "confirmations_wanted", "max_s", "min_s", "started")
+    __slots__ = ("_accusers", "_hastened", "asked_at", "confirmations_wanted", "max_s", "min_s", "started", "timeout_s")
 
     def __init__(self, accuser: NodeId, *, now: float, min_s: float, max_s: float, confirmations_wanted: int) -> None:
-        assert 0 < min_s <= max_s
         self._accusers = {accuser}
+        self._hastened = False
+        self.asked_at = now
+        """When the suspect was last asked because its time was nearly over."""
         self.started = now
+        self.resize(min_s=min_s, max_s=max_s, confirmations_wanted=confirmations_wanted)
+
+    def resize(self, *, min_s: float, max_s: float, confirmations_wanted: int) -> None:
+        """The cluster is of another size now. The suspect keeps the time it has had, and its accusers."""
+        assert 0 < min_s <= max_s
         self.min_s = min_s
         self.max_s = max_s
         self.confirmations_wanted = confirmations_wanted
+        self._set_timeout()
 
     @property
     def confirmations(self) -> int:
         """Independent accusers beyond the first."""
-        return len(self._accusers) - 1
+        return max(0, len(self._accusers) - 1)
 
     def confirm(self, accuser: NodeId) -> bool:
         """Count `accuser`; answers whether that is news (a new accuser, and the timer not yet at its minimum)."""
         if accuser in self._accusers or self.confirmations >= self.confirmations_wanted:
             return False
         self._accusers.add(accuser)
+        self._set_timeout()
         return True
 
-    @property
-    def timeout_s(self) -> float:
+    def hasten(self) -> None:
+        """Somebody has seen this suspicion through: the minimum is enough."""
+        self._hastened = True
+        self._set_timeout()
+
+    def discard(self, accusers: Iterable[NodeId]) -> None:
+        """These are members no longer: what they said does not count."""
+        self._accusers.difference_update(accusers)
+        self._set_timeout()
+
+    def _set_timeout(self) -> None:
         """max - (max - min) * log(n + 1) / log(k + 1), with n confirmations of k wanted."""
-        if self.confirmations_wanted == 0:
-            return self.min_s
+        if self.confirmations_wanted == 0 or self._hastened:
+            self.timeout_s = self.min_s
+            return
         share = log(self.confirmations + 1) / log(self.confirmations_wanted + 1)
-        return max(self.min_s, self.max_s - (self.max_s - self.min_s) * share)
+        self.timeout_s = max(self.min_s, self.max_s - (self.max_s - self.min_s) * share)
 
     @property
     def expires(self) -> float:

@@ -14,7 +14,7 @@ from typing import assert_never
 from leafdb.codec import cbor
 from leafdb.errors import ProtocolError
 from leafdb.membership.config import profile_for
-from leafdb.membership.effects import Effect, MemberChanged, PeerEpoch, Send
+from leafdb.membership.effects import Effect, Expelled, MemberChanged, PeerEpoch, Send
 from leafdb.membership.failure_detector import FailureDetector
 from leafdb.membership.messages import from_wire
 from leafdb.node.logs import Log
@@ -111,6 +111,8 @@ class Gossiper:
                     self._changed(node, liveness)
                 case PeerEpoch(node=node, epoch=epoch, digest=digest):
                     self._compare(node, int(epoch), digest)
+                case Expelled():
+                    log.error("this node is not a member of the cluster any more")
                 case _:
                     assert_never(effect)
         self._wheel.remove(self)

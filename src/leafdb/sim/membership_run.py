@@ -9,6 +9,9 @@ mended, but for nodes that stay dead. Then:
     everybody holds
     one more node is killed, and within the bound of the settings' formula everybody knows
 
+Members come and go meanwhile; each node hears of it when it does, some of the removed never in time, and go on talking
+as strangers. When all is mended they have said that they were expelled, and are silent.
+
 An operation is a step of a detector: a message heard, a timer, a session. Those of the judgement are not counted.
 """
 
@@ -17,6 +20,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from math import inf
 from random import Random
 from typing import Final
 
@@ -31,6 +35,9 @@ EVERY_S: Final = 2.0
 GOSSIP_S: Final = 2.0
 """What a claim takes to be with everybody, on a network that loses nothing."""
 HEALTH_MAX: Final = 8
+SPARES: Final = 3
+"""Nodes that may join."""
+MEMBERS_MIN: Final = 3
 PROBES: Final = (
     REFUTED,
     SLEPT,
@@ -39,6 +46,8 @@ PROBES: Final = (
     UNWELL := "a node trusted its own ears least",
     RETURNED := "a node returned before it was missed",
     LAST_TWO := "two nodes were left of a cluster",
+    REMOVED_SUSPECT := "a suspect was removed from the cluster",
+    STRANGER := "a removed node ran on as a stranger",
 )
 
 
@@ -69,7 +78,8 @@ class Episode:
             sync_interval_s=rng.choice((5.0, 30.0)),
         )
         self.length = rng.randint(400, 4_000)
-        self.cluster = Cluster(heap, name, count, config, weather)
+        self.cluster = Cluster(heap, name, count, config, weather, spares=SPARES)
+        self.spares = [NodeId(count + number) for number in range(1, SPARES + 1)]
         self.announced: dict[NodeId, Epoch] = {}
         self.over = False
         """Who is dead now stays dead."""
@@ -102,6 +112,8 @@ class Episode:
                 ("pair cut off", self._cut_pair),
                 ("session reset", self._reset),
                 ("new metadata", self._announce),
+                ("node removed", self._remove),
+                ("node joins", self._join),
             ),
         )
 
@@ -136,15 +148,49 @@ class Episode:
                 self.cluster.session(other, node.id, up=False)
 
     def _return(self, node: Node) -> None:
-        if node.host.up or self.over:
+        if node.host.up or self.over or node.id not in self.cluster.ids:
             return
         cluster = self.cluster
         self.heap.trace.probe(RETURNED, Liveness.DEAD not in cluster.believed(node.id))
         cluster.start(node)
         for other in cluster.running():
-            if other is not node and cluster.network.reaches(node.host, other.host):
+            if other is not node and other.id in node.members and cluster.network.reaches(node.host, other.host):
                 cluster.session(node, other.id, up=True)
                 cluster.session(other, node.id, up=True)
+
+    def _remove(self) -> str | None:
+        cluster, trace = self.cluster, self.heap.trace
+        if len(cluster.ids) <= MEMBERS_MIN:
+            return None
+        node = cluster.nodes[self.rng.choice(cluster.ids)]
+        if node.host.up and len(cluster.running()) <= 2:
+            return None
+        trace.probe(REMOVED_SUSPECT, Liveness.SUSPECT in cluster.believed(node.id))
+        trace.probe(STRANGER, node.host.up)
+        cluster.change_members(removed=node.id)
+        self.announced.pop(node.id, None)
+        self._spread()
+        return node.host.name
+
+    def _join(self) -> str | None:
+        if not self.spares:
+            return None
+        cluster = self.cluster
+        node = cluster.nodes[self.spares.pop()]
+        cluster.change_members(joined=node.id)
+        node.members, node.version = frozenset(cluster.ids), cluster.version
+        cluster.start(node)
+        self._spread()
+        return node.host.name
+
+    def _spread(self) -> None:
+        """Everybody hears of the new list sooner or later."""
+        for node in self.cluster.nodes.values():
+            self.heap.at(self.heap.now + self.rng.expovariate(0.3), partial(self._tell_members, node))
+
+    def _tell_members(self, node: Node) -> None:
+        if not node.host.stalled:
+            self.cluster.tell_members(node)
 
     def _stall(self, seconds: float) -> str | None:
         node = self._victim(spare=0)
@@ -194,14 +240,27 @@ class Episode:
         trace.probe(UNWELL, any(node.detector.health.score == config.health_score_max for node in cluster.running()))
         cluster.network.heal()
         cluster.network.weather = CALM
-        for node in cluster.running():
+        for node in cluster.nodes.values():
             while node.host.stalled:
                 cluster.run(1.0)
+        self._tell_all()
         trace.tell("nemesis", "everything is mended")
         # Probe intervals may be stretched to the limit, and the dead are asked one in each.
         members = len(cluster.ids)
         slowest = HEALTH_MAX * config.probe_interval_s * (2 * members + 2)
         cluster.until_agreed(slowest + config.suspicion_s(members)[1] + GOSSIP_S, "everything was mended")
+
+    def _tell_all(self) -> None:
+        cluster = self.cluster
+        for node in cluster.nodes.values():
+            before = node.expelled
+            was_in, was = node.id in node.members, node.version
+            cluster.tell_members(node)
+            told = node.host.up and was_in and was < cluster.version and node.id not in cluster.ids
+            says = f"{node.host.name} says {node.expelled - before} times that it was expelled"
+            require(node.expelled - before == told, Invariant.BANS_FINAL, says)
+            silent = node.id in cluster.ids or not node.host.up or node.detector.deadline() == inf
+            require(silent, Invariant.BANS_FINAL, f"{node.host.name} was expelled, and goes on watching")
 
     def _settle(self) -> None:
         """Nobody changes their mind any more, everybody gets well, and the metadata is known."""
@@ -215,6 +274,11 @@ class Episode:
         after = [len(node.changes) for node in cluster.nodes.values()]
         require(before == after, Invariant.CRASH_KNOWN, "somebody changed their mind, although nothing happened")
         running = cluster.running()
+        for node in running:
+            watched = {member.node for member in node.detector.view} | {node.id}
+            require(
+                watched == set(cluster.ids), Invariant.BANS_FINAL, f"{node.host.name} takes {watched} for the members"
+            )
         unwell = [node.host.name for node in running if node.detector.health.score]
         require(not unwell, Invariant.LIVENESS, f"{unwell} still do not trust their own ears")
         for node in running:

@@ -4,8 +4,11 @@ A detector is stepped by mail, by its timer, and by sessions that break and retu
 before it reads what came, which is the order that convicts wrongly. Watched at each step:
 
     nobody is believed to have an incarnation that it never had
-    nobody is convicted by the own timer of a node that has just slept (the self-pause guard)
+    nothing is said that `membership_watch` forbids
     the machine's own invariants; its messages survive the wire
+
+Members come and go: `change_members` makes the next version of the list, and each node is told when it is told. Those
+that are out and have not heard, or run on all the same, are strangers to all who have.
 """
 
 from __future__ import annotations
@@ -16,10 +19,11 @@ from random import Random
 from typing import Final
 
 from leafdb.membership.config import MembershipConfig
-from leafdb.membership.effects import Effect, MemberChanged, PeerEpoch, Send
+from leafdb.membership.effects import Effect, Expelled, MemberChanged, PeerEpoch, Send
 from leafdb.membership.failure_detector import FailureDetector
 from leafdb.membership.messages import AnyMessage, Numbered, from_wire
 from leafdb.sim.heap import CALM, Heap, Host, Network, Weather
+from leafdb.sim.membership_watch import Watch
 from leafdb.testing.violation import Invariant, require, violated
 from leafdb.types import Epoch, Liveness, NodeId
 
@@ -44,23 +48,36 @@ class Node:
         self.incarnation = 0
         """The greatest it ever had."""
         self.wake_at = float("inf")
-        self.no_verdict_before = 0.0
+        self.watch: Watch
+        self.members: frozenset[NodeId] = frozenset()
+        """The newest list it was ever told: it is on its disk."""
+        self.version = 0
+        self.expelled = 0
+        """How often it said so, in all lives."""
 
 
 class Cluster:
     """All of them. Time passes in `run` and `until` only."""
 
-    def __init__(self, heap: Heap, name: str, count: int, config: MembershipConfig, weather: Weather = CALM) -> None:
+    def __init__(
+        self, heap: Heap, name: str, count: int, config: MembershipConfig, weather: Weather = CALM, spares: int = 0
+    ) -> None:
         self.heap = heap
         self.name = name
         self.config = config
         self.network = Network(heap, Random(f"{name}/net"), weather)
         self.ids = [NodeId(number) for number in range(1, count + 1)]
-        self.nodes = {node: Node(heap, node) for node in self.ids}
+        """The members, in order."""
+        self.version = 1
+        self.nodes = {node: Node(heap, node) for node in [*self.ids, *range(count + 1, count + spares + 1)]}
         self.steps = 0
         self.sent = 0
         for node in self.nodes.values():
-            self.start(node)
+            if node.id in self.ids:
+                node.members, node.version = frozenset(self.ids), self.version
+                self.start(node)
+            else:
+                node.host.crash()
 
     # -- lives
 
@@ -70,13 +87,33 @@ class Cluster:
         rng = Random(f"{self.name}/n{node.id}/{node.boots}")
         node.detector = FailureDetector(self.config, node.id, boot=node.boots, now=self.heap.now, rng=rng)
         node.epochs = {}
-        node.wake_at, node.no_verdict_before = float("inf"), 0.0
+        node.watch = Watch(node.host.name, self.config, node.detector)
+        node.wake_at = float("inf")
         node.host.start()
-        self.perform(node, node.detector.set_members(self.ids, self.heap.now))
+        self._set_members(node)
 
     def running(self) -> list[Node]:
-        """Those that are up, stalled or not."""
-        return [node for node in self.nodes.values() if node.host.up]
+        """The members that are up, stalled or not."""
+        return [self.nodes[node] for node in self.ids if self.nodes[node].host.up]
+
+    def change_members(self, *, joined: NodeId | None = None, removed: NodeId | None = None) -> None:
+        """The metadata names others from now on; nobody knows yet."""
+        self.ids = sorted({*self.ids, *([] if joined is None else [joined])} - {removed})
+        self.version += 1
+
+    def tell_members(self, node: Node) -> None:
+        """This node fetches the newest list, if it is up."""
+        if node.host.up and node.version < self.version:
+            node.members, node.version = frozenset(self.ids), self.version
+            node.watch.begins(self.heap.now)
+            self._set_members(node)
+
+    def _set_members(self, node: Node) -> None:
+        node.watch.told_members(node.members)
+        self.perform(node, node.detector.set_members(node.members, self.heap.now))
+        known = {member.node for member in node.detector.view}
+        wanted = node.members - {node.id} if node.id in node.members else frozenset()
+        require(known == wanted, Invariant.BANS_FINAL, f"{node.host.name} watches {known}, and was told {wanted}")
 
     def session(self, node: Node, peer: NodeId, *, up: bool) -> None:
         """The control stream of `node` to `peer` broke, or is back; it finds out when it runs."""
@@ -85,13 +122,13 @@ class Cluster:
     def _session(self, node: Node, peer: NodeId, up: bool) -> None:
         detector = node.detector
         change = detector.on_session_established if up else detector.on_session_lost
-        self._woken(node)
+        self._begins(node)
         self.perform(node, change(peer, self.heap.now))
 
     # -- steps
 
-    def perform(self, node: Node, effects: Iterable[Effect]) -> None:
-        """What a step asks for, and what must hold after it."""
+    def perform(self, node: Node, effects: Iterable[Effect], *, by: NodeId | None = None) -> None:
+        """What a step asks for, upon the word of `by` or of nobody, and what must hold after it."""
         self.steps += 1
         detector, heap = node.detector, self.heap
         if detector.incarnation > node.incarnation:
@@ -100,11 +137,14 @@ class Cluster:
         for effect in effects:
             match effect:
                 case Send(to=to, message=message):
+                    node.watch.sends(to, message, heap.now)
                     self._send(node, self.nodes[to], message)
                 case MemberChanged(node=about, liveness=liveness):
-                    self._changed(node, about, liveness)
+                    self._changed(node, about, liveness, by)
                 case PeerEpoch(node=about, epoch=epoch):
                     node.epochs[about] = epoch
+                case Expelled():
+                    node.expelled += 1
         detector.check()
         deadline = detector.deadline()
         require(deadline >= heap.now, Invariant.SELF_CHECK, f"{node.host.name} wants to be woken in the past")
@@ -122,8 +162,10 @@ class Cluster:
         self.network.send(node.host, target.host, mail, partial(self._deliver, node.id, target, message))
 
     def _deliver(self, sender: NodeId, node: Node, message: AnyMessage) -> None:
-        self._woken(node)
-        self.perform(node, node.detector.on_message(sender, message, self.heap.now))
+        self._begins(node)
+        effects = node.detector.on_message(sender, message, self.heap.now)
+        node.watch.heard(sender, message, self.heap.now)
+        self.perform(node, effects, by=sender)
 
     def _wake(self, node: Node) -> None:
         if node.wake_at > self.heap.now:
@@ -132,28 +174,22 @@ class Cluster:
         if node.detector.deadline() > self.heap.now:
             self.perform(node, ())
             return
-        self._woken(node)
-        guarded = self.heap.now < node.no_verdict_before
-        effects = node.detector.on_time(self.heap.now)
-        for effect in effects:
-            if guarded and isinstance(effect, MemberChanged) and effect.liveness is Liveness.DEAD:
-                text = f"{node.host.name} has just slept and convicts node {effect.node}"
-                violated(Invariant.CRASH_KNOWN, text, f"n{effect.node}")
-        self.perform(node, effects)
+        self._begins(node)
+        self.perform(node, node.detector.on_time(self.heap.now))
 
-    def _woken(self, node: Node) -> None:
-        """Remember a stall as the machine must notice it."""
-        if self.heap.now - node.detector.deadline() > self.config.stall_s:
-            node.no_verdict_before = self.heap.now + self.config.probe_interval_s
+    def _begins(self, node: Node) -> None:
+        node.watch.begins(self.heap.now)
+        if node.watch.slept:
             self.heap.trace.probe(SLEPT, bool(node.detector.view.with_liveness(Liveness.SUSPECT)))
 
-    def _changed(self, node: Node, about: NodeId, liveness: Liveness) -> None:
+    def _changed(self, node: Node, about: NodeId, liveness: Liveness, by: NodeId | None) -> None:
         node.changes.append((self.heap.now, about, liveness))
         self.heap.trace.tell(node.host.name, f"believes n{about} {liveness.name.lower()}", f"n{about}")
         member = node.detector.view.get(about)
         assert member is not None
         known = member.incarnation <= self.nodes[about].incarnation
         require(known, Invariant.CRASH_KNOWN, f"{node.host.name} believes in an incarnation that n{about} never had")
+        node.watch.changes(about, liveness, self.heap.now, by=by)
 
     # -- time, and what is believed
 
@@ -168,9 +204,9 @@ class Cluster:
 
     def agreed(self) -> bool:
         """Whether everybody believes the truth of everybody."""
-        for node in self.nodes.values():
-            truth = Liveness.ALIVE if node.host.up else Liveness.DEAD
-            if any(opinion is not truth for opinion in self.believed(node.id)):
+        for node in self.ids:
+            truth = Liveness.ALIVE if self.nodes[node].host.up else Liveness.DEAD
+            if any(opinion is not truth for opinion in self.believed(node)):
                 return False
         return True
 

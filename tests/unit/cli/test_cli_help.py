@@ -25,7 +25,7 @@ COMMANDS = {
     "repair": {"run", "status"},
     "config": {"check"},
     "bench": {"run"},
-    "sim": {"run", "determinism", "museum"},
+    "sim": {"run", "determinism", "museum", "detector"},
     "status": set(),
     "version": set(),
 }
