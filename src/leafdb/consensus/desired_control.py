@@ -1,13 +1,13 @@
 """Who ought to keep the register, and the next step on the way there. Pure: whoever drives the change asks here.
 
-- **Size**: 1 below three members, 3 from three, 5 from seven. Two or four acceptors survive no more failures than one or
-  three. Five of five or six members would make nearly every member one that the register waits for, and every restart
-  one of its concern; from seven on, five survive two losses and leave somebody to replace them with.
+- **Size**: 1 below three members, 3 from three, 5 from seven. Two or four acceptors survive no more failures than one
+  or three. Five of five or six members would make nearly every member one that the register waits for, and every
+  restart one of its concern; from seven on, five survive two losses and leave somebody to replace them with.
   Members that are dead count as long as they are members: a failure does not shrink the set.
 - **Spread**: each choice goes to the zone with the fewest acceptors so far, in it to the host with the fewest.
 - **Stay**: among equals a present acceptor stays, and spread never takes one out: an acceptor is replaced when it is
-  leaving or certainly dead, and not before. A change costs rounds, a new acceptor starts knowing nothing, and a set that
-  changed for beauty's sake would change with every join.
+  leaving or certainly dead, and not before. A change costs rounds, a new acceptor starts knowing nothing, and a set
+  that changed for beauty's sake would change with every join.
 - **One at a time**: a step replaces one acceptor. Not for safety (joint majorities are safe for any two sets,
   control_set.py) but so that a step cannot get stuck on its newcomer: two of the three that are in both sets are a
   majority of both. Growth and shrinking go 1, 3, 5 in strides of two, since even sizes only add somebody to wait for:

@@ -19,8 +19,8 @@ A round:  1 prepare a new ballot at all acceptors, wait for promises of a majori
 - **Whose votes count is in the value** (control_set.py has the rules and the proof). The control set a proposal begins
   with only says whom to ask first. Promises bring values; the newest of them names the control set that counts, the
   round prepares whoever of it was not asked yet, and goes on when its majority, of both sets while joint, has promised.
-- **A change of the control set takes two rounds**: the first has the current value chosen as it is, the second makes the
-  step if its base is still that round's. A step that is none of the two allowed is refused.
+- **A change of the control set takes two rounds**: the first has the current value chosen as it is, the second makes
+  the step if its base is still that round's. A step that is none of the two allowed is refused.
 - **Outcomes are honest**: Chosen, Refused (nothing changed), or Unknown once an accept left that may have been taken.
 - Silence is answered by saying the same again, under the same ballot; conflict by a new round after a pause, random and
   growing, so that duelling proposers part.
@@ -182,8 +182,8 @@ class Proposer:
             return "proposer: idle"
         got = len(self._promises) if self._stage is _Stage.PREPARING else len(self._accepted_by)
         return (
-            f"proposer: {self._stage.name.lower()} {self._ballot.describe()}, {got} votes of {self.control.describe()}, "
-            f"attempt {self._attempts}"
+            f"proposer: {self._stage.name.lower()} {self._ballot.describe()}, {got} votes of "
+            f"{self.control.describe()}, attempt {self._attempts}"
         )
 
     # -- a round

@@ -110,4 +110,4 @@ def sets(control: ControlSet) -> tuple[tuple[AcceptorId, ...], ...]:
 
 def half(ids: tuple[AcceptorId, ...], voters: Set[AcceptorId]) -> bool:
     """Whether more than half of them voted."""
-    return len(voters.intersection(ids)) >= len(ids) // 2 + 1
+    return len(voters & set(ids)) >= len(ids) // 2 + 1

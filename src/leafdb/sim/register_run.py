@@ -37,6 +37,7 @@ from leafdb.sim.register_world import (
     MET_JOINT,
     OLD_ANSWERED,
     SOUND,
+    STEPS,
     AcceptorNode,
     Asked,
     Client,
@@ -101,6 +102,7 @@ class History:
         self.started_at = heap.now
         self.network = Network(heap, Random(f"{name}/net"), Weather.draw(rng))
         self.changing = nodes >= 3 and rng.random() < 0.7
+        self.eager = rng.choice((0.3, 0.6, 0.9))
         count = rng.choice((3, 3, 3, 5)) if nodes >= 5 else 3 if nodes >= 3 else 1
         count = rng.choice((1, count)) if self.changing else count
         first = ControlSet.of(AcceptorId(NodeId(node), 1) for node in range(1, count + 1))
@@ -110,9 +112,9 @@ class History:
         self.asked: list[Asked] = []
         self.recording = Recording()
         self._calls: dict[int, int] = {}
-        self.left = rng.randint(4, 12)
+        self.left = rng.randint(6, 18) if self.changing else rng.randint(4, 12)
         disks, disk_s = Random(f"{name}/disks"), rng.choice((0.0, 0.002, 0.02))
-        thin = rng.choice((0.0, 0.0, 0.2, 0.5))
+        thin = rng.choice((0.0, 0.0, 0.3, 0.7))
         self.clients: dict[NodeId, Client] = {}
         self.acceptors = {
             NodeId(node): AcceptorNode(
@@ -127,6 +129,8 @@ class History:
                 rng=proposing, rules=rules, ask=self._ask, told=self._told,
             )  # fmt: skip
             self.clients[NodeId(node)].thin = thin
+            if thin and rng.random() < 0.5:
+                self.clients[NodeId(node)].beyond = NodeId(rng.randint(1, count))
         self.evil = Random(f"{name}/nemesis")
         self.nemesis = Nemesis(heap, self.evil, self._deeds(), every_s=EVERY_S)
 
@@ -151,8 +155,8 @@ class History:
             return None
         self.left -= 1
         kind = self.rng.choice(KINDS)
-        if self.changing and self.rng.random() < 0.5:
-            kind = "finish" if client.control.joint or self.rng.random() < 0.3 else "begin"
+        if self.changing and self.rng.random() < self.eager:
+            kind = self.rng.choice(STEPS)
         asked = self._record(client, kind, client.known)
         self.heap.operations += 1
         self.heap.trace.probe(MANY, sum(1 for each in self.clients.values() if each.asked) >= 2)

@@ -226,9 +226,12 @@ class Client:
         self.patience_s = (0.02, 1.5)
         self._ask = ask
         self._told = told
-        self._deaf = rng.random() < 0.3
+        self._deaf = rng.random() < 0.5
         self.thin = 0.0
-        """How many of its rounds reach one acceptor only with their accepts: values that lie about and may be found."""
+        """How many of its rounds reach one acceptor only with their accepts, most of them since the proposer died
+        meanwhile: values that lie about and may be found."""
+        self.beyond: NodeId | None = None
+        """Its messages never arrive there: clients that see other majorities than one another."""
         self._reached: NodeId | None = None
         self._ballot: Ballot | None = None
         self._nonces = itertools.count(node * 1_000)
@@ -252,7 +255,8 @@ class Client:
 
     def ask_last(self, asked: Asked, patience_s: float) -> None:
         """Ask this now, with so much patience, knowing whom to ask. Nothing else is under way."""
-        self._deaf, self.control, self.thin = False, self.ballots.control, 0.0
+        self._deaf, self.control = False, self.ballots.control
+        self.thin, self.beyond = 0.0, None
         self.patience_s = (patience_s, patience_s)
         self._last = asked
         self._begin()
@@ -328,8 +332,13 @@ class Client:
             self.heap.trace.probe(MET_JOINT, counted.joint and not self.control.joint)
             thin = self.thin > 0.0 and self.rng.random() < self.thin
             self._reached = self.rng.choice(counted.everyone).node if thin else None
+            if thin and self.rng.random() < 0.7:
+                self.host.at(self.heap.now, self.crash)
         if isinstance(message, Accept) and self._reached not in (None, to):
             self.heap.trace.faults["accept reached one acceptor only"] += 1
+            return
+        if to == self.beyond:
+            self.heap.trace.faults["acceptor out of a proposer's reach"] += 1
             return
         self.network.send(self.host, acceptor.host, summary(message), partial(acceptor.receive, self.node, message))
 

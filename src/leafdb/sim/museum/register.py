@@ -134,7 +134,7 @@ MUTATIONS: Final = (
     ),
     _register(
         "new-set-counts-before-rescan",
-        "While the control set changes the old majority is enough, so the new set starts without having taken anything.",
+        "While the control set changes the old majority is enough: the new set starts without having taken anything.",
         (CONTROL_SET, MAJORITY, "        return _majority(self.old, votes)\n"),
     ),
     _register(
@@ -144,7 +144,7 @@ MUTATIONS: Final = (
     ),
     _register(
         "several-acceptors-changed-by-plain-majority",
-        "While the control set changes a majority of all acceptors, old and new, is enough: right only for one at a time.",
+        "While the control set changes a majority of old and new together is enough: right only for one at a time.",
         (CONTROL_SET, MAJORITY, "        return _majority(self.everyone, votes)\n"),
     ),
     _register(
@@ -166,8 +166,8 @@ MUTATIONS: Final = (
         "A change of the control set builds on a value that is perhaps not chosen (Raft's one-at-a-time change, 2015).",
         (
             PROPOSER,
-            "        if named != self.control and (base is None or base != self._confirmed):\n            return None\n",
-            "",
+            "        if named != self.control and (base is None or base != self._confirmed):\n",
+            "        if False:\n",
         ),
     ),
     _register(
@@ -178,7 +178,7 @@ MUTATIONS: Final = (
     ),
     _register(
         "empty-store-votes-for-its-node",
-        "Votes are counted by node, not by store: replaced one after the other by empty ones, acceptors lose everything.",
+        "Votes are counted by node, not by store: acceptors replaced one by one by empty ones lose everything.",
         (
             PROPOSER,
             "        if message.acceptor not in self._asked or message.acceptor.node != sender:\n",
