@@ -72,20 +72,20 @@ class World:
             rng=Random(7),
             names=names,
         )
-        self.outcome: Outcome | None = None
+        self.outcomes: list[Outcome] = []
         self.sent.clear()
         self.perform(self.proposer.propose(change, now=0.0, deadline=patience), lost, 0.0)
-        while self.outcome is None:
+        while not self.proposer.idle:
             due = self.proposer.deadline()
             assert due is not None
             self.perform(self.proposer.on_time(due), lost, due)
-        return self.outcome
+        return self.outcomes[-1]
 
     def perform(self, effects: tuple[ProposerEffect, ...], lost: Lost, now: float) -> None:
         for effect in effects:
             self.proposer.check()
             if isinstance(effect, Decided):
-                self.outcome = effect.outcome
+                self.outcomes.append(effect.outcome)
             else:
                 self.waiting.append((effect.to, effect.message))
         while self.waiting and not self.delivering:
@@ -146,7 +146,7 @@ def test_a_step_is_made_on_a_value_that_the_same_proposal_had_chosen() -> None:
 
 def test_a_step_whose_ground_was_taken_over_begins_again() -> None:
     world = World("123")
-    built = []
+    built: list[Message] = []
 
     def overtaken(to: NodeId, message: Message) -> bool:
         """Somebody else's value is chosen between the re-scan and the step."""
