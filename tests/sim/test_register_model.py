@@ -13,7 +13,7 @@ import pytest
 from leafdb.sim.register_run import PROBES, run
 from leafdb.sim.register_world import Rules
 
-OPERATIONS = 1_500
+OPERATIONS = 1_000
 
 
 def test_agreement_and_linearizability_under_every_fault() -> None:
