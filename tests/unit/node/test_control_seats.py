@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from leafdb.codec import cbor
 from leafdb.consensus.acceptor_state import AcceptorState, decode
-from leafdb.consensus.ballot import Ballot
+from leafdb.consensus.ballot import AcceptorId, Ballot
 from leafdb.consensus.messages import Accept, Message, Nack, NackReason, Prepare, Promise, from_wire, to_wire
 from leafdb.node.control_seats import FORGOTTEN
 from leafdb.node.register import META_TREE, METADATA_KEY, REGISTER, REGISTERS_TREE, Register
@@ -70,6 +70,10 @@ class Member:
         self.register.load(FOUR, decode_metadata(metadata), self.store.state)
         self.store.sync()
 
+    def state(self) -> AcceptorState | None:
+        found = self.store.state
+        return None if found is None else decode(found)
+
     def _send(self, to: NodeId, frame: bytes) -> bool:
         self.answers.append(from_wire(cbor.loads(frame[HEADER_BYTES:])))
         return True
@@ -100,12 +104,10 @@ DROPPED = changed(NAMED, control=FOUNDED.control)
 
 def test_a_seat_is_taken_in_one_write_with_the_metadata_that_name_it() -> None:
     member = Member(FOUNDED)
-    assert member.store.state is None
+    assert member.state() is None
     member.register.learn(NAMED)
     member.store.sync(1)
-    state = member.store.state
-    assert state is not None
-    assert decode(state) == AcceptorState(REGISTER, decode(state).acceptor)
+    assert member.state() == AcceptorState(REGISTER, AcceptorId(FOUR, NAMED.members[FOUR].incarnation))
     member.start()
     assert isinstance(member.ask(Prepare(REGISTER, 1, ballot(3))), Promise)
 
