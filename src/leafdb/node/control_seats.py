@@ -1,8 +1,8 @@
 """What metadata say about the acceptors of their register: the one place that knows which fields name them.
 
 A node that is named has a seat: the state of an acceptor in its store, from the moment on at which it believes the
-metadata that name it. Without one it has forgotten, and has no vote under this incarnation any more, in whatever
-control set; FORGOTTEN in place of a state remembers that.
+metadata that name it. Without one it has forgotten, and its store has no vote any more, in whatever control set;
+FORGOTTEN in place of a state remembers that.
 """
 
 from __future__ import annotations

@@ -89,7 +89,7 @@ class Register:
         self._send = send
         self._acceptor: Acceptor | None = None
         self._forgot = False
-        """What this store remembered of its promises cannot be read: its vote is gone, also in control sets to come."""
+        """What this store remembered of its promises is gone, and its vote with them, also in control sets to come."""
         self._proposer: Proposer | None = None
         self._ballots: BallotSource | None = None
         self._decided: Callable[[Outcome], None] | None = None
@@ -144,12 +144,14 @@ class Register:
             # Of a former control set. It keeps its word, and shows those who never heard of the change what is new.
             self._acceptor = Acceptor(REGISTER, state.acceptor, config=metadata.generation, state=state)
         elif seated:
-            complete = state is not None
             me = acceptor_of(self_id, metadata)
+            self._forgot = state is None or state.acceptor != me
+            complete = not self._forgot
             self._acceptor = Acceptor(REGISTER, me, config=metadata.generation, state=state, complete=complete)
             if not complete:
-                self._engine.write(((REGISTERS_TREE, REGISTER, FORGOTTEN),), Durability.ALWAYS, lambda _: None)
                 log.error("this node's promises are gone: it has no vote in the control set any more")
+            if state is None:
+                self._engine.write(((REGISTERS_TREE, REGISTER, FORGOTTEN),), Durability.ALWAYS, lambda _: None)
 
     def _take_seat(self, self_id: NodeId, metadata: ClusterMetadata) -> Acceptor:
         """Become an acceptor: of promises nobody was given yet, unless it forgot.
@@ -181,8 +183,10 @@ class Register:
         self._newest_epoch = int(metadata.epoch)
         writes: list[tuple[TreeId, bytes, bytes | None]] = [(META_TREE, METADATA_KEY, metadata.encode())]
         me = self._view.self_id
-        if self._acceptor is None and has_seat(me, metadata):
-            seat = self._take_seat(me, metadata)
+        if has_seat(me, metadata) and acceptor_of(me, metadata) not in control_of(current).everyone:
+            seat = self._acceptor
+            if seat is None or seat.state.acceptor != acceptor_of(me, metadata):
+                seat = self._take_seat(me, metadata)
             writes.append((REGISTERS_TREE, REGISTER, FORGOTTEN if self._forgot else seat.state.encode()))
         self._engine.write(writes, Durability.ALWAYS, partial(self._kept, metadata, done))
 

@@ -123,6 +123,29 @@ def test_one_that_is_not_named_yet_answers_and_keeps_its_word_when_it_is() -> No
     assert isinstance(member.ask(Prepare(REGISTER, 1, ballot(6))), Nack)
 
 
+def test_one_that_refused_before_it_was_named_has_its_seat_all_the_same() -> None:
+    member = Member(FOUNDED)
+    assert isinstance(member.ask(Prepare(REGISTER, 2, ballot(7))), Nack), "another generation: nothing to write down"
+    member.register.learn(NAMED)
+    member.store.sync()
+    member.start()
+    assert isinstance(member.ask(Prepare(REGISTER, 1, ballot(7))), Promise)
+
+
+def test_a_store_put_in_under_another_incarnation_begins_with_nothing() -> None:
+    member = Member(FOUNDED)
+    member.ask(Accept(REGISTER, 1, ballot(9), b"of the former life"))
+    again = replace(NAMED.members[FOUR], incarnation=NAMED.members[FOUR].incarnation + 1)
+    member.register.learn(replace(NAMED, members={**NAMED.members, FOUR: again}))
+    member.store.sync()
+    for _ in range(2):
+        answer = member.ask(Prepare(REGISTER, 1, ballot(3)))
+        assert isinstance(answer, Promise)
+        assert answer.acceptor == AcceptorId(FOUR, again.incarnation)
+        assert answer.accepted is None
+        member.start()
+
+
 def test_one_that_was_replaced_still_shows_what_it_accepted() -> None:
     member = Member(FOUNDED)
     member.ask(Accept(REGISTER, 1, ballot(3), DROPPED.encode()))
@@ -154,5 +177,17 @@ def test_an_unreadable_state_is_not_replaced_by_an_empty_one() -> None:
     member.register.learn(NAMED)
     member.store.sync()
     assert member.refused() is NackReason.INCOMPLETE
+    member.start()
+    assert member.refused() is NackReason.INCOMPLETE
+
+
+def test_a_state_of_another_store_gives_no_vote_now_or_later() -> None:
+    member = Member(NAMED)
+    stranger = AcceptorState(REGISTER, AcceptorId(FOUR, 7))
+    member.store.durable[REGISTERS_TREE, REGISTER] = stranger.encode()
+    member.start()
+    assert member.refused() is NackReason.INCOMPLETE
+    member.register.learn(changed(NAMED))
+    member.store.sync()
     member.start()
     assert member.refused() is NackReason.INCOMPLETE

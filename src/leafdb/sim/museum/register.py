@@ -190,15 +190,4 @@ MUTATIONS: Final = (
             "        if message.acceptor not in self._asked or message.acceptor.node != sender:\n",
         ),
     ),
-    _register(
-        "old-promise-narrows-the-round",
-        "A proposer that hears of a control set long gone asks that one from then on, and never the others again.",
-        (
-            PROPOSER,
-            "            left = self._asked - self._promises.keys() - self._refused_by\n",
-            "            left = set(self.control.everyone) - self._promises.keys() - self._refused_by\n",
-        ),
-        (PROPOSER, "        self.control = self._begun_with\n        self._ballot", "        self._ballot"),
-        caught_by=(Invariant.LIVENESS,),
-    ),
 )
