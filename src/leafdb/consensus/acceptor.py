@@ -12,6 +12,9 @@ An acceptor that may have forgotten has no vote: its state cannot be read, or is
 restored backup, a clone), or the driver knows of a gap and says `complete=False`. It answers INCOMPLETE for ever;
 getting its vote back takes a change of the control set.
 
+It knows nothing of control sets: which one counts is in the value, and for proposers to find there (control_set.py). So
+it may answer before it was ever named, knowing nothing, and after it was replaced, knowing what replaced it.
+
 Left out until registers are collected or move: reject and absence floors, retirement at an epoch.
 """
 
@@ -41,7 +44,7 @@ class Acceptor:
     ) -> None:
         fresh = AcceptorState(register, identity)
         self.config = config
-        """Number of the control set it answers to; the driver raises it."""
+        """The generation it answers to; the driver raises it."""
         self.state = state or fresh
         self._complete = complete and self.state.register == register and self.state.acceptor == identity
         if not self._complete:

@@ -75,4 +75,5 @@ ProposerEffect = Send | Decided
 
 NO_QUORUM = "no_quorum"
 STALE_CONFIG = "stale_config"
+NO_STEP = "no_step"
 """Reasons of the machine's own; all others are the change function's."""

@@ -3,8 +3,9 @@
     proposer -> acceptor   Prepare, Accept            (REGISTER)
     acceptor -> proposer   Promise, Accepted, Nack    (REGISTER_REPLY)
 
-`config` numbers the control set that a proposer believes in; acceptors answer only their own. On the wire each is a map
-with its kind under "kind"; the kinds never change meaning.
+`config` is the register's generation: a fence that is raised by hand, when a control set is lost for good and its
+register is begun anew; acceptors answer only their own. Changes of the control set have no number, they are in the
+value. On the wire each is a map with its kind under "kind"; the kinds never change meaning.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ class NackReason(IntEnum):
     CONFLICT = 1
     """It has promised a higher ballot, or accepted this one."""
     STALE_CONFIG = 2
-    """The proposer's control set is of the past."""
+    """The proposer's generation is of the past."""
     BEHIND = 3
     """The acceptor's own is: it will catch up."""
     INCOMPLETE = 4

@@ -16,6 +16,11 @@ A round:  1 prepare a new ballot at all acceptors, wait for promises of a majori
     - else the value may or may not contain the change: only a change function that can tell (`deduplicates`) may run
       again; for others the outcome is unknown.
   A ballot that every acceptor has provably refused left nothing anywhere and does not count.
+- **Whose votes count is in the value** (control_set.py has the rules and the proof). The control set a proposal begins
+  with only says whom to ask first. Promises bring values; the newest of them names the control set that counts, the
+  round prepares whoever of it was not asked yet, and goes on when its majority, of both sets while joint, has promised.
+- **A change of the control set takes two rounds**: the first has the current value chosen as it is, the second makes
+  the step if its base is still that round's. A step that is none of the two allowed is refused.
 - **Outcomes are honest**: Chosen, Refused (nothing changed), or Unknown once an accept left that may have been taken.
 - Silence is answered by saying the same again, under the same ballot; conflict by a new round after a pause, random and
   growing, so that duelling proposers part.
@@ -26,14 +31,16 @@ registers; metadata is not one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from enum import Enum
 from random import Random
 from typing import assert_never
 
 from leafdb.consensus.ballot import AcceptorId, Ballot, BallotSource
+from leafdb.consensus.control_set import ControlSet
 from leafdb.consensus.effects import (
     NO_QUORUM,
+    NO_STEP,
     STALE_CONFIG,
     Chosen,
     Decided,
@@ -50,6 +57,9 @@ from leafdb.types import NodeId
 
 Change = Callable[[bytes | None], bytes | Refusal | None]
 """Current value (None: never written) to new value, or a refusal. Pure and deterministic: it may run several times."""
+
+Names = Callable[[bytes], ControlSet]
+"""The control set that a value names."""
 
 AMBIGUOUS = "overtaken"
 """Reason of an Unknown: a competitor built on a value that may contain the change."""
@@ -70,21 +80,28 @@ class _Stage(Enum):
 
 
 class Proposer:
-    """Proposes changes of one register to one control set."""
+    """Proposes changes of one register.
+
+    `control` is the control set that some chosen value named (at the beginning: that of the founders). `names` reads it
+    from a value; None for a register whose control set never changes.
+    """
 
     def __init__(
         self,
         register: bytes,
-        acceptors: Iterable[AcceptorId],
+        control: ControlSet,
         *,
         config: int,
         ballots: BallotSource,
         rng: Random,
+        names: Names | None = None,
     ) -> None:
+        control.check()
         self._register = register
-        self._acceptors = tuple(sorted(set(acceptors)))
-        assert self._acceptors, "a register needs an acceptor"
-        self._quorum = len(self._acceptors) // 2 + 1
+        self._begun_with = control
+        self.control = control
+        """What counts in the round under way, as far as it is known."""
+        self._names = names
         self._config = config
         self._ballots = ballots
         self._rng = rng
@@ -110,19 +127,22 @@ class Proposer:
         self._attempts = 0
         self._may_hold: dict[Ballot, set[AcceptorId]] = {}
         """Ballots under which a changed value left, and who may have taken it."""
+        self._confirmed: Ballot | None = None
+        """Under it this proposal had a value chosen that it had found: ground for a step of the control set."""
+        self._asked: set[AcceptorId] = set()
         return self._begin_round(now)
 
     def on_message(self, sender: NodeId, message: Reply, now: float) -> tuple[ProposerEffect, ...]:
         """Take an acceptor's answer. What is late, doubled or from elsewhere changes nothing."""
         if message.register != self._register or self.idle:
             return ()
-        if message.acceptor not in self._acceptors or message.acceptor.node != sender:
+        if message.acceptor not in self._asked or message.acceptor.node != sender:
             return ()
         match message:
             case Promise():
                 return self._on_promise(message, now)
             case Accepted():
-                return self._on_accepted(message)
+                return self._on_accepted(message, now)
             case Nack():
                 return self._on_nack(message, now)
             case unreachable:
@@ -150,9 +170,10 @@ class Proposer:
         """What holds between the parts."""
         if self.idle:
             return
-        assert len(self._promises) <= len(self._acceptors)
-        assert self._stage is not _Stage.PREPARING or len(self._promises) < self._quorum
-        assert self._stage is not _Stage.ACCEPTING or len(self._accepted_by) < self._quorum
+        self.control.check()
+        assert self._promises.keys() <= self._asked
+        assert self._stage is not _Stage.PREPARING or not self.control.has_majority(self._promises.keys())
+        assert self._stage is not _Stage.ACCEPTING or not self.control.has_majority(self._accepted_by)
         assert all(holders for holders in self._may_hold.values())
 
     def describe(self) -> str:
@@ -161,14 +182,15 @@ class Proposer:
             return "proposer: idle"
         got = len(self._promises) if self._stage is _Stage.PREPARING else len(self._accepted_by)
         return (
-            f"proposer: {self._stage.name.lower()} {self._ballot.describe()}, {got} of {self._quorum}, "
-            f"attempt {self._attempts}"
+            f"proposer: {self._stage.name.lower()} {self._ballot.describe()}, {got} votes of "
+            f"{self.control.describe()}, attempt {self._attempts}"
         )
 
     # -- a round
 
     def _begin_round(self, now: float) -> tuple[ProposerEffect, ...]:
         self._stage = _Stage.PREPARING
+        self.control = self._begun_with
         self._ballot = self._ballots.next()
         self._promises: dict[AcceptorId, Promise] = {}
         self._accepted_by: set[AcceptorId] = set()
@@ -177,58 +199,90 @@ class Proposer:
         return self._send(now)
 
     def _send(self, now: float) -> tuple[ProposerEffect, ...]:
-        """This phase's message to everybody who has not answered it."""
+        """This phase's message to everybody who has not answered it.
+
+        A round is prepared by everybody that any value has named: the first promise may be that of an acceptor that has
+        been away for long, and the set it names gone.
+        """
         self._wake_at = now + REGISTER_RESEND_S
+        self._asked.update(self.control.everyone)
         message: Prepare | Accept
         if self._stage is _Stage.PREPARING:
             message = Prepare(self._register, self._config, self._ballot)
-            answered = self._promises.keys() | self._refused_by
+            left = self._asked - self._promises.keys() - self._refused_by
         else:
             message = Accept(self._register, self._config, self._ballot, self._value)
-            answered = self._accepted_by | self._refused_by
-        return tuple(Send(acceptor.node, message) for acceptor in self._acceptors if acceptor not in answered)
+            left = set(self.control.everyone) - self._accepted_by - self._refused_by
+        return tuple(Send(acceptor.node, message) for acceptor in sorted(left))
 
     def _on_promise(self, message: Promise, now: float) -> tuple[ProposerEffect, ...]:
         if self._stage is not _Stage.PREPARING or message.ballot != self._ballot:
             return ()
         self._promises[message.acceptor] = message
-        if len(self._promises) < self._quorum:
+        base, current = self._newest()
+        in_force = self._named(current)
+        if in_force != self.control:
+            self.control = in_force
+            if not in_force.has_majority(self._promises.keys()):
+                return self._send(now)
+        if not self.control.has_majority(self._promises.keys()):
             return ()
-        return self._accept(now)
+        return self._accept(base, current, now)
 
-    def _accept(self, now: float) -> tuple[ProposerEffect, ...]:
-        """Steps 2 to 4: a majority has promised."""
+    def _newest(self) -> tuple[Ballot | None, bytes | None]:
+        """Step 2, as far as promises have come in."""
         held = [(promise.accepted, promise.value) for promise in self._promises.values() if promise.accepted]
-        base, current = max(held, key=lambda pair: pair[0]) if held else (None, None)
+        return max(held, key=lambda pair: pair[0]) if held else (None, None)
+
+    def _named(self, value: bytes | None) -> ControlSet:
+        """A register never written names nobody, and nobody has changed its control set."""
+        return self._begun_with if value is None or self._names is None else self._names(value)
+
+    def _accept(self, base: Ballot | None, current: bytes | None, now: float) -> tuple[ProposerEffect, ...]:
+        """Steps 3 and 4: a majority has promised."""
         self._value = current
+        self._outcome: Outcome | None
         if base is not None and base in self._may_hold:
-            self._outcome: Outcome = Chosen(current, self._ballot)
-            self._may_hold[self._ballot] = set(self._acceptors)
+            self._outcome = Chosen(current, self._ballot)
+            self._may_hold[self._ballot] = set(self.control.everyone)
         elif self._may_contain_change(base) and not self._deduplicates:
             return self._decide(Unknown(AMBIGUOUS))
         else:
-            made = self._change(current)
-            if isinstance(made, Refusal):
-                self._outcome = Refused(made.reason, current)
-            else:
-                self._outcome = Chosen(made, self._ballot)
-                self._value = made
-                if made != current:
-                    self._may_hold[self._ballot] = set(self._acceptors)
+            self._outcome = self._make(base, current)
         self._stage = _Stage.ACCEPTING
         self._refused_by = set()
         return self._send(now)
 
-    def _may_contain_change(self, base: Ballot | None) -> bool:
-        return base is not None and bool(self._may_hold) and base > min(self._may_hold)
+    def _make(self, base: Ballot | None, current: bytes | None) -> Outcome | None:
+        """Run the change, and say what there is to tell once `_value` is chosen; None: then the next round follows."""
+        made = self._change(current)
+        if isinstance(made, Refusal):
+            return Refused(made.reason, current)
+        named = self._named(made)
+        if not named.follows(self.control):
+            return Refused(NO_STEP, current)
+        if named != self.control and (base is None or base != self._confirmed):
+            return None
+        self._value = made
+        if made != current:
+            self._may_hold[self._ballot] = set(self.control.everyone)
+        return Chosen(made, self._ballot)
 
-    def _on_accepted(self, message: Accepted) -> tuple[ProposerEffect, ...]:
+    def _may_contain_change(self, base: Ballot | None) -> bool:
+        if base is None or base == self._confirmed:
+            return False
+        return bool(self._may_hold) and base > min(self._may_hold)
+
+    def _on_accepted(self, message: Accepted, now: float) -> tuple[ProposerEffect, ...]:
         if self._stage is not _Stage.ACCEPTING or message.ballot != self._ballot:
             return ()
         self._accepted_by.add(message.acceptor)
-        if len(self._accepted_by) < self._quorum:
+        if not self.control.has_majority(self._accepted_by):
             return ()
-        return self._decide(self._outcome)
+        if self._outcome is not None:
+            return self._decide(self._outcome)
+        self._confirmed = self._ballot
+        return self._begin_round(now)
 
     # -- what goes wrong
 
@@ -245,7 +299,7 @@ class Proposer:
         if self._stage is _Stage.WAITING or message.ballot != self._ballot or message.phase is not phase:
             return ()
         self._refused_by.add(message.acceptor)
-        if len(self._refused_by) <= len(self._acceptors) - self._quorum:
+        if not self.control.is_lost(self._refused_by):
             return ()
         return self._pause(now)
 

@@ -25,6 +25,7 @@ from leafdb.consensus.acceptor_state import AcceptorState
 from leafdb.consensus.acceptor_state import decode as decode_state
 from leafdb.consensus.ballot import AcceptorId, Ballot, BallotSource
 from leafdb.consensus.effects import (
+    NO_STEP,
     AcceptorEffect,
     Chosen,
     Decided,
@@ -39,6 +40,7 @@ from leafdb.consensus.effects import (
 from leafdb.consensus.messages import Accept, Message, Prepare, from_wire, to_wire
 from leafdb.consensus.proposer import Proposer
 from leafdb.errors import LeafdbError, NotApplied, OutcomeUnknown, ProtocolError, Reason, StorageError
+from leafdb.node.control_seats import FORGOTTEN, acceptor_of, control_of, has_seat, named
 from leafdb.node.logs import Log
 from leafdb.node.timers import TimingWheel
 from leafdb.node.view import ClusterView
@@ -86,6 +88,8 @@ class Register:
         self._random_bytes = random_bytes
         self._send = send
         self._acceptor: Acceptor | None = None
+        self._forgot = False
+        """What this store remembered of its promises is gone, and its vote with them, also in control sets to come."""
         self._proposer: Proposer | None = None
         self._ballots: BallotSource | None = None
         self._decided: Callable[[Outcome], None] | None = None
@@ -107,6 +111,7 @@ class Register:
             self._begin(self_id, current, None if state is None else decode_state(state))
         except ValueError as error:
             log.error("the acceptor's state cannot be read", reason=str(error))
+            self._forgot = True
             self._begin(self_id, current, None)
         self._newest_epoch = int(current.epoch)
         self._view.install(self_id, current)
@@ -134,12 +139,29 @@ class Register:
     def _begin(self, self_id: NodeId, metadata: ClusterMetadata, state: AcceptorState | None) -> None:
         nonce = int.from_bytes(self._random_bytes(8), "big")
         self._ballots = BallotSource(self_id, nonce)
-        if self_id in metadata.control:
-            me = AcceptorId(self_id, metadata.members[self_id].incarnation)
-            complete = state is not None
+        seated = has_seat(self_id, metadata)
+        if state is not None and not seated:
+            # Of a former control set. It keeps its word, and shows those who never heard of the change what is new.
+            self._acceptor = Acceptor(REGISTER, state.acceptor, config=metadata.generation, state=state)
+        elif seated:
+            me = acceptor_of(self_id, metadata)
+            self._forgot = state is None or state.acceptor != me
+            complete = not self._forgot
             self._acceptor = Acceptor(REGISTER, me, config=metadata.generation, state=state, complete=complete)
             if not complete:
                 log.error("this node's promises are gone: it has no vote in the control set any more")
+            if state is None:
+                self._engine.write(((REGISTERS_TREE, REGISTER, FORGOTTEN),), Durability.ALWAYS, lambda _: None)
+
+    def _take_seat(self, self_id: NodeId, metadata: ClusterMetadata) -> Acceptor:
+        """Become an acceptor: of promises nobody was given yet, unless it forgot.
+
+        Metadata that name it are written along with the empty state. A request may come before, of a proposer that
+        found a change under way: it may not be chosen yet, and cannot be without the votes of those who come in.
+        """
+        me = acceptor_of(self_id, metadata)
+        self._acceptor = Acceptor(REGISTER, me, config=metadata.generation, complete=not self._forgot)
+        return self._acceptor
 
     def _installed(self, metadata: ClusterMetadata) -> None:
         self._newest_epoch = max(self._newest_epoch, int(metadata.epoch))
@@ -159,7 +181,13 @@ class Register:
                 self._when_believed(int(metadata.epoch), done)
             return
         self._newest_epoch = int(metadata.epoch)
-        writes = ((META_TREE, METADATA_KEY, metadata.encode()),)
+        writes: list[tuple[TreeId, bytes, bytes | None]] = [(META_TREE, METADATA_KEY, metadata.encode())]
+        me = self._view.self_id
+        if has_seat(me, metadata) and acceptor_of(me, metadata) not in control_of(current).everyone:
+            seat = self._acceptor
+            if seat is None or seat.state.acceptor != acceptor_of(me, metadata):
+                seat = self._take_seat(me, metadata)
+            writes.append((REGISTERS_TREE, REGISTER, FORGOTTEN if self._forgot else seat.state.encode()))
         self._engine.write(writes, Durability.ALWAYS, partial(self._kept, metadata, done))
 
     def _when_believed(self, epoch: int, done: Callable[[], None]) -> None:
@@ -202,9 +230,13 @@ class Register:
 
             refusals: list[LeafdbError] = []
             proposed = partial(_apply, change, self._random_bytes(16), refusals)
-            acceptors = [AcceptorId(node, incarnation) for node, incarnation in current.acceptors()]
             self._proposer = Proposer(
-                REGISTER, acceptors, config=current.generation, ballots=self._ballots, rng=self._rng
+                REGISTER,
+                control_of(current),
+                config=current.generation,
+                ballots=self._ballots,
+                rng=self._rng,
+                names=named,
             )
             self._decided = decided
             now = self._now()
@@ -228,6 +260,8 @@ class Register:
             case Refused(reason=reason):
                 if refusals and reason == str(_REFUSED):
                     raise refusals[-1]
+                if reason == NO_STEP:
+                    raise NotApplied("the control set changes one step at a time", reason=Reason.BAD_REQUEST)
                 raise NotApplied(
                     "the control set has no majority: buckets and topology cannot be changed until it is back",
                     reason=Reason.NO_QUORUM,
@@ -245,8 +279,11 @@ class Register:
         message = _message(body)
         if not isinstance(message, Prepare | Accept) or message.register != REGISTER:
             raise ProtocolError("no request to the metadata register")
-        if self._acceptor is not None:
-            self._perform_acceptor(self._acceptor.on_message(node, message))
+        acceptor, current, me = self._acceptor, self._view.metadata, self._view.self_id
+        if acceptor is None and current is not None and me in current.members:
+            acceptor = self._take_seat(me, current)
+        if acceptor is not None:
+            self._perform_acceptor(acceptor.on_message(node, message))
 
     def on_reply(self, node: NodeId, body: bytes) -> None:
         """A REGISTER_REPLY frame: an acceptor answers our proposer."""

@@ -1,8 +1,9 @@
 """The register tier: proposers and acceptors of the metadata register, history after history.
 
-Three or five acceptors, two to four clients, up to a dozen operations: reads, compare-and-sets, changes that recognise
-themselves and plain ones. Messages are lost, doubled and reordered, deadlines are short, and a nemesis crashes, stalls,
-wipes and cuts off. At the end, everything mended, one more operation has to succeed in bounded time (L). Judged are:
+One to five acceptors, two to four clients, up to a dozen operations: reads, compare-and-sets, changes that recognise
+themselves and plain ones; in most histories also changes of the control set, to any set of acceptors that are there.
+Messages are lost, doubled and reordered, deadlines are short, and a nemesis crashes, stalls, wipes and cuts off. At the
+end, everything mended, one more operation has to succeed in bounded time (L), and a change under way ends. Judged are:
 
     I24   no ballot has two values, and every value chosen is built on the one chosen before
     I26   no durable promise is gone back on
@@ -20,11 +21,28 @@ from functools import partial
 from random import Random
 from typing import Final
 
+from leafdb.consensus.ballot import AcceptorId
+from leafdb.consensus.control_set import ControlSet
 from leafdb.consensus.effects import NO_QUORUM, Chosen, Refused, Unknown
+from leafdb.consensus.effects import Outcome as Told
 from leafdb.consensus.proposer import AMBIGUOUS
 from leafdb.sim.heap import CALM, Heap, Host, Nemesis, Network, Weather, draw_some, outcome
 from leafdb.sim.outcome import NODES, OPERATIONS, Outcome, Tier
-from leafdb.sim.register_world import KINDS, SOUND, AcceptorNode, Asked, Ballots, Client, Rules
+from leafdb.sim.register_control import Ballots, Controls, half
+from leafdb.sim.register_world import (
+    CAUGHT_UP,
+    FOREVER,
+    KINDS,
+    LOST_NEXT,
+    MET_JOINT,
+    OLD_ANSWERED,
+    SOUND,
+    STEPS,
+    AcceptorNode,
+    Asked,
+    Client,
+    Rules,
+)
 from leafdb.testing.linearizability import Recording, Verdict, check
 from leafdb.testing.linearizability_models import IMPOSSIBLE, NOT_APPLIED, UNKNOWN, IsImpossible
 from leafdb.testing.violation import Invariant, require, violated
@@ -42,6 +60,13 @@ PROBES: Final = (
     VANISHED := "an unknown change never was",
     STOOD_STILL := "no majority answered in time",
     MANY := "three clients asked at once",
+    CHANGED := "the control set changed from one set to another",
+    WIPED_IN := "a node that had lost its store was put into a control set again",
+    FAR := "a change replaced more than one acceptor",
+    CAUGHT_UP,
+    MET_JOINT,
+    LOST_NEXT,
+    OLD_ANSWERED,
 )
 
 
@@ -76,26 +101,36 @@ class History:
         self.rules = rules
         self.started_at = heap.now
         self.network = Network(heap, Random(f"{name}/net"), Weather.draw(rng))
+        self.changing = nodes >= 3 and rng.random() < 0.7
+        self.eager = rng.choice((0.3, 0.6, 0.9))
         count = rng.choice((3, 3, 3, 5)) if nodes >= 5 else 3 if nodes >= 3 else 1
-        self.quorum = count // 2 + 1
-        self.ballots = Ballots(self.quorum)
+        count = rng.choice((1, count)) if self.changing else count
+        first = ControlSet.of(AcceptorId(NodeId(node), 1) for node in range(1, count + 1))
+        spare = rng.randint(1, 3) if self.changing else 0
+        self.controls = Controls(first)
+        self.ballots = Ballots(self.controls)
         self.asked: list[Asked] = []
         self.recording = Recording()
         self._calls: dict[int, int] = {}
-        self.left = rng.randint(4, 12)
+        self.left = rng.randint(6, 18) if self.changing else rng.randint(4, 12)
         disks, disk_s = Random(f"{name}/disks"), rng.choice((0.0, 0.002, 0.02))
+        thin = rng.choice((0.0, 0.0, 0.3, 0.7))
         self.clients: dict[NodeId, Client] = {}
         self.acceptors = {
             NodeId(node): AcceptorNode(
                 heap, self.network, self.clients, self.ballots, node, rng=disks, disk_s=disk_s, rules=rules
             )
-            for node in range(1, count + 1)
+            for node in range(1, count + spare + 1)
         }
         for node in range(1, rng.choice((2, 2, 3, 4)) + 1):
             proposing = Random(f"{name}/proposer {node}")
             self.clients[NodeId(node)] = Client(
-                heap, self.network, self.acceptors, node, rng=proposing, rules=rules, ask=self._ask, told=self._told
-            )
+                heap, self.network, self.acceptors, self.ballots, self.controls, node,
+                rng=proposing, rules=rules, ask=self._ask, told=self._told,
+            )  # fmt: skip
+            self.clients[NodeId(node)].thin = thin
+            if thin and rng.random() < 0.5:
+                self.clients[NodeId(node)].beyond = NodeId(rng.randint(1, count))
         self.evil = Random(f"{name}/nemesis")
         self.nemesis = Nemesis(heap, self.evil, self._deeds(), every_s=EVERY_S)
 
@@ -105,12 +140,13 @@ class History:
         while (self.left or any(client.asked for client in self.clients.values())) and self.heap.step():
             pass
         self.nemesis.stop()
-        self._heal()
+        stuck = self._heal()
         final = self._check_agreement()
         for asked in self.asked:
             self._check_outcome(asked, final)
         self._check_order(final)
         self._check_linearizable()
+        require(stuck is None, Invariant.LIVENESS, f"on a healed control set a change is {stuck}", KEY)
 
     # -- clients
 
@@ -118,17 +154,38 @@ class History:
         if not self.left:
             return None
         self.left -= 1
-        asked = Asked(len(self.asked) + 1, client.host.name, self.rng.choice(KINDS), client.known, self.heap.now)
-        self._record(asked)
+        kind = self.rng.choice(KINDS)
+        if self.changing and self.rng.random() < self.eager:
+            kind = self.rng.choice(STEPS)
+        asked = self._record(client, kind, client.known)
         self.heap.operations += 1
         self.heap.trace.probe(MANY, sum(1 for each in self.clients.values() if each.asked) >= 2)
         return asked
 
-    def _record(self, asked: Asked) -> None:
+    def _record(self, client: Client, kind: str, expected: int) -> Asked:
+        number, following = len(self.asked) + 1, self._draw_set(client) if kind == "begin" else ()
+        asked = Asked(number, client.host.name, kind, expected, self.heap.now, self.controls, following)
+        if kind == "begin":
+            self.controls.begins(number, following)
+        elif kind == "finish":
+            self.controls.finishes(number)
         self.asked.append(asked)
-        self._calls[asked.number] = self.recording.call(asked.client, KEY, asked)
-        text = f"asks {asked.number}: {asked.kind}" + (f" at {asked.expected}" if asked.kind == "cas" else "")
+        self._calls[number] = self.recording.call(asked.client, KEY, asked)
+        text = f"asks {number}: {kind}" + (f" at {expected}" if kind == "cas" else "")
+        text += f" {ControlSet(following).describe()}" if following else ""
         self.heap.trace.tell(asked.client, text, KEY)
+        return asked
+
+    def _draw_set(self, client: Client) -> tuple[AcceptorId, ...]:
+        """Another control set: often one acceptor replaced, as it should be, often anything."""
+        there = sorted(each.identity for each in self.acceptors.values() if each.votes)
+        now = set(client.control.old).intersection(there)
+        others = [each for each in there if each not in now]
+        if now and others and self.rng.random() < 0.5:
+            now.discard(self.rng.choice(sorted(now)))
+            now.add(self.rng.choice(others))
+            return tuple(sorted(now))
+        return tuple(sorted(self.rng.sample(there, self.rng.randint(1, min(5, len(there))))))
 
     def _told(self, asked: Asked) -> None:
         trace, call = self.heap.trace, self._calls[asked.number]
@@ -193,17 +250,22 @@ class History:
     def _take_vote(self, how: Callable[[AcceptorNode], None]) -> str | None:
         """Only while a majority with votes remains: what a minority cannot survive is not promised."""
         acceptor = self.evil.choice(list(self.acceptors.values()))
-        voting = sum(1 for each in self.acceptors.values() if each.votes)
-        if not acceptor.host.up or not acceptor.votes or voting <= self.quorum:
+        if not acceptor.host.up or not (self._spared(acceptor) if acceptor.votes else how is AcceptorNode.wipe):
             return None
         how(acceptor)
         self.heap.trace.probe(NO_VOTE)
         return acceptor.host.name
 
+    def _spared(self, acceptor: AcceptorNode) -> bool:
+        """Whether every control set that is or may come to be has a majority without it."""
+        voting = {each.identity for each in self.acceptors.values() if each.votes} - {acceptor.identity}
+        waiting = {each.following for each in self.asked if each.following and each.end == FOREVER}
+        return all(half(ids, voting) for ids in self.ballots.in_question() | waiting)
+
     # -- the judgement
 
-    def _heal(self) -> None:
-        """Mend everything; one more change gets through, on top of all before it."""
+    def _heal(self) -> Told | None:
+        """Mend everything; one more change gets through, on top of all before it. Returns what kept it from that."""
         self.network.heal()
         self.network.weather = CALM
         for acceptor in self.acceptors.values():
@@ -211,12 +273,15 @@ class History:
                 acceptor.start()
         self.heap.run()
         client = self.clients[NodeId(1)]
-        last = Asked(len(self.asked) + 1, client.host.name, "plain", 0, self.heap.now)
-        self._record(last)
-        client.ask_last(last, CALM_S)
-        self.heap.run()
-        if not isinstance(last.outcome, Chosen):
-            violated(Invariant.LIVENESS, f"on a healed control set a change is {last.outcome}", KEY)
+        for kind in ("plain", "finish"):
+            if kind == "finish" and not self.ballots.control.joint:
+                break
+            last = self._record(client, kind, 0)
+            client.ask_last(last, CALM_S)
+            self.heap.run()
+            if not isinstance(last.outcome, Chosen):
+                return last.outcome
+        return None
 
     def _check_agreement(self) -> bytes:
         chosen = self.ballots.chosen
@@ -227,9 +292,21 @@ class History:
                 built, Invariant.AGREEMENT, f"the value chosen at {ballot.describe()} is not built on the last", KEY
             )
             final = chosen[ballot]
+        self._count_changes(final)
         numbers = list(final)
         require(len(set(numbers)) == len(numbers), Invariant.HONEST_OUTCOMES, "a change was applied twice", KEY)
         return final
+
+    def _count_changes(self, final: bytes) -> None:
+        """What happened to the control set, for the probes."""
+        trace, before = self.heap.trace, self.controls.first
+        for end in range(1, len(final) + 1):
+            control = self.controls.named(final[:end])
+            if control.joint and not before.joint:
+                trace.probe(WIPED_IN, any(each.incarnation > 1 for each in control.next))
+                trace.probe(FAR, len(set(control.next) - set(control.old)) > 1)
+            trace.probe(CHANGED, before.joint and not control.joint)
+            before = control
 
     def _check_outcome(self, asked: Asked, final: bytes) -> None:
         """One client was told the truth."""

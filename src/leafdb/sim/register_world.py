@@ -2,7 +2,8 @@
 
 Disks take their time: states become durable in order, and what may not be said before is said then. Acceptors crash
 and come back with what was durable, find their state unreadable, or have their disk wiped and are another acceptor
-then, without a vote. Proposers crash and count ballots from one again, under another nonce.
+then, whose vote counts once a control set names it. Proposers crash and count ballots from one again, under another
+nonce; some hear of changes of the control set, some never do and go on asking those they began with.
 
 The value is the list of the numbers of all operations applied, so every answer shows the whole history it believes in.
 `Rules` switches off one rule of the driver's part each, so that a test can see that its breach is noticed.
@@ -35,12 +36,18 @@ from leafdb.consensus.effects import (
 from leafdb.consensus.messages import Accept, Accepted, Message, Nack, Prepare, Promise
 from leafdb.consensus.proposer import Proposer
 from leafdb.sim.heap import Heap, Host, Network
+from leafdb.sim.register_control import Ballots, Controls
 from leafdb.testing.violation import Invariant, require
 from leafdb.types import NodeId
 
 REGISTER: Final = b"model"
 FOREVER: Final = float("inf")
 KINDS: Final = ("read", "cas", "cas", "once", "plain")
+STEPS: Final = ("begin", "finish")
+CAUGHT_UP: Final = "a proposer learnt of a change of the control set from a promise"
+MET_JOINT: Final = "a proposer of the old control set met a change under way"
+LOST_NEXT: Final = "a joint round had its old majority and not the next"
+OLD_ANSWERED: Final = "an acceptor of a former control set answered"
 RESTART_S: Final = 0.2
 
 
@@ -72,6 +79,9 @@ class Asked:
     kind: str
     expected: int
     start: float
+    controls: Controls
+    following: tuple[AcceptorId, ...] = ()
+    """Of a `begin`: the control set to come."""
     end: float = FOREVER
     outcome: Outcome = field(default_factory=lambda: Unknown("crashed"))
 
@@ -84,31 +94,11 @@ class Asked:
             return Refusal("version")
         if self.kind == "once" and self.number in held:
             return current
+        if self.kind in STEPS:
+            control = self.controls.named(held)
+            if control.joint == (self.kind == "begin") or control.old == self.following:
+                return Refusal("no such step")
         return held + bytes([self.number])
-
-
-class Ballots:
-    """What became durable where: the votes of every ballot, and the values that a majority chose."""
-
-    def __init__(self, quorum: int) -> None:
-        self._quorum = quorum
-        self._votes: dict[Ballot, tuple[bytes | None, dict[AcceptorId, None]]] = {}
-        self.chosen: dict[Ballot, bytes] = {}
-
-    def voted(self, acceptor: AcceptorId, before: AcceptorState | None, state: AcceptorState) -> None:
-        """`state` is durable in place of `before`."""
-        if before is not None and before.promised is not None:
-            kept = state.promised is not None and state.promised >= before.promised
-            require(kept, Invariant.PROMISES_DURABLE, f"acceptor {acceptor.node} went back on a durable promise")
-        if state.accepted is None:
-            return
-        value, voters = self._votes.setdefault(state.accepted, (state.value, {}))
-        require(value == state.value, Invariant.AGREEMENT, f"two values under ballot {state.accepted.describe()}")
-        if acceptor.incarnation > 1:
-            return  # a wiped one may take the value; nobody counts on it
-        voters[acceptor] = None
-        if len(voters) == self._quorum:
-            self.chosen[state.accepted] = value or b""
 
 
 class AcceptorNode:
@@ -136,6 +126,8 @@ class AcceptorNode:
 
     def receive(self, sender: NodeId, message: Prepare | Accept) -> None:
         """A proposer asks."""
+        former = self.acceptor.state.accepted is not None and self.identity not in self.ballots.control.everyone
+        self.heap.trace.probe(OLD_ANSWERED, former)
         waiting = False
         for effect in self.acceptor.on_message(sender, message):
             if isinstance(effect, Persist):
@@ -163,8 +155,9 @@ class AcceptorNode:
         self.crash()
 
     def wipe(self) -> None:
-        """Another disk: another acceptor, of which the control set knows nothing."""
-        self.votes = False
+        """Another disk: another acceptor, of which no control set knows anything yet."""
+        self.votes = True
+        self.said = None
         self.identity = AcceptorId(self.identity.node, self.identity.incarnation + 1)
         self.durable = None
         self.crash()
@@ -173,10 +166,7 @@ class AcceptorNode:
         """Come up with what is durable."""
         self.host.start()
         self.synced_at = self.heap.now
-        of_old_disk = self.identity.incarnation > 1
-        self.acceptor = Acceptor(
-            REGISTER, self.identity, config=1, state=self.durable, complete=self.votes or of_old_disk
-        )
+        self.acceptor = Acceptor(REGISTER, self.identity, config=1, state=self.durable, complete=self.votes)
 
     def _again(self, life: int) -> None:
         if life == self.host.life and not self.host.up:
@@ -191,10 +181,10 @@ class AcceptorNode:
         client = self.clients[effect.to]
         message = effect.message
         assert isinstance(message, Promise | Accepted | Nack)
-        if isinstance(message, Promise) and self.identity.incarnation == 1:
+        if isinstance(message, Promise):
             self.said = max(self.said or message.ballot, message.ballot)
         if isinstance(message, Accepted) and self.said is not None:
-            kept = self.identity.incarnation > 1 or message.ballot >= self.said
+            kept = message.ballot >= self.said
             require(kept, Invariant.PROMISES_DURABLE, f"{self.host.name} went back on a promise it had given")
         mail = summary(message)
         self.network.send(self.host, client.host, mail, partial(client.receive, self.identity.node, message))
@@ -211,6 +201,8 @@ class Client:
         heap: Heap,
         network: Network,
         acceptors: dict[NodeId, AcceptorNode],
+        ballots: Ballots,
+        controls: Controls,
         node: int,
         *,
         rng: Random,
@@ -221,6 +213,10 @@ class Client:
         self.heap = heap
         self.network = network
         self.acceptors = acceptors
+        self.ballots = ballots
+        self.controls = controls
+        self.control = controls.first
+        """The control set it has heard of."""
         self.node = NodeId(node)
         self.rng = rng
         self.rules = rules
@@ -230,7 +226,14 @@ class Client:
         self.patience_s = (0.02, 1.5)
         self._ask = ask
         self._told = told
-        self._control_set = [acceptor.identity for acceptor in acceptors.values()]
+        self._deaf = rng.random() < 0.5
+        self.thin = 0.0
+        """How many of its rounds reach one acceptor only with their accepts, most of them since the proposer died
+        meanwhile: values that lie about and may be found."""
+        self.beyond: NodeId | None = None
+        """Its messages never arrive there: clients that see other majorities than one another."""
+        self._reached: NodeId | None = None
+        self._ballot: Ballot | None = None
         self._nonces = itertools.count(node * 1_000)
         self._woken_for = -1.0
         self._last: Asked | None = None
@@ -251,7 +254,9 @@ class Client:
         self.heap.at(self.heap.now + self.rng.random() * RESTART_S, lambda: self._again(life))
 
     def ask_last(self, asked: Asked, patience_s: float) -> None:
-        """Ask this now, with so much patience. Nothing else is under way."""
+        """Ask this now, with so much patience, knowing whom to ask. Nothing else is under way."""
+        self._deaf, self.control = False, self.ballots.control
+        self.thin, self.beyond = 0.0, None
         self.patience_s = (patience_s, patience_s)
         self._last = asked
         self._begin()
@@ -268,7 +273,11 @@ class Client:
         self._renew()
 
     def _renew(self) -> None:
-        self.proposer = Proposer(REGISTER, self._control_set, config=1, ballots=self._ballots, rng=self.rng)
+        if not self._deaf and self.rng.random() < 0.3:
+            self.control = self.ballots.control
+        self.proposer = Proposer(
+            REGISTER, self.control, config=1, ballots=self._ballots, rng=self.rng, names=self.controls.named
+        )
 
     def _soon(self, seconds: float) -> None:
         self.host.at(self.heap.now + self.rng.random() * seconds, self._begin)
@@ -280,6 +289,7 @@ class Client:
         self._last = None
         if asked is None:
             return
+        self._renew()
         careless = asked.kind == "plain" and not self.rules.ask_again_carefully
         self._perform(
             self.proposer.propose(
@@ -315,6 +325,21 @@ class Client:
     def _send(self, to: NodeId, message: Message) -> None:
         assert isinstance(message, Prepare | Accept)
         acceptor = self.acceptors[to]
+        if isinstance(message, Accept) and message.ballot != self._ballot:
+            self._ballot, counted = message.ballot, self.proposer.control
+            self.ballots.proposed(message.ballot, message.value, counted)
+            self.heap.trace.probe(CAUGHT_UP, counted != self.control)
+            self.heap.trace.probe(MET_JOINT, counted.joint and not self.control.joint)
+            thin = self.thin > 0.0 and self.rng.random() < self.thin
+            self._reached = self.rng.choice(counted.everyone).node if thin else None
+            if thin and self.rng.random() < 0.7:
+                self.host.at(self.heap.now, self.crash)
+        if isinstance(message, Accept) and self._reached not in (None, to):
+            self.heap.trace.faults["accept reached one acceptor only"] += 1
+            return
+        if to == self.beyond:
+            self.heap.trace.faults["acceptor out of a proposer's reach"] += 1
+            return
         self.network.send(self.host, acceptor.host, summary(message), partial(acceptor.receive, self.node, message))
 
     def _takes_shortcut(self, message: Message) -> bool:
@@ -330,9 +355,11 @@ class Client:
         asked, self.asked = self.asked, None
         assert asked is not None
         asked.end, asked.outcome = self.heap.now, outcome
+        self.heap.trace.probe(LOST_NEXT, self._ballot is not None and self.ballots.half_chosen(self._ballot))
         match outcome:
             case Chosen(value=seen) | Refused(current=seen):
                 self.known = len(seen or b"") if self.rng.random() < 0.9 else self.known
+                self.control = self.control if seen is None or self._deaf else self.controls.named(seen)
         self._told(asked)
         self._soon(0.05)
 

@@ -9,6 +9,7 @@ import pytest
 
 from leafdb.consensus.acceptor import Acceptor
 from leafdb.consensus.ballot import AcceptorId, Ballot, BallotSource
+from leafdb.consensus.control_set import ControlSet
 from leafdb.consensus.effects import Chosen, Decided, Outcome, Persist, ProposerEffect, Refusal, Refused, Send, Unknown
 from leafdb.consensus.messages import Accept, Accepted, Message, Nack, NackReason, Phase, Prepare, Promise
 from leafdb.consensus.proposer import AMBIGUOUS, Change, Proposer, read
@@ -46,7 +47,7 @@ class Harness:
 
     def new_proposer(self, node: int) -> Proposer:
         ballots = BallotSource(NodeId(node), 77)
-        return Proposer(REGISTER, self.identities, config=1, ballots=ballots, rng=Random(node))
+        return Proposer(REGISTER, ControlSet.of(self.identities), config=1, ballots=ballots, rng=Random(node))
 
     def propose(self, change: Change, drop: Drop = nobody, *, deduplicates: bool = False) -> Outcome | None:
         self.outcome = None
@@ -317,7 +318,7 @@ def test_messages_of_other_registers_and_rounds_are_ignored() -> None:
     assert not harness.proposer.on_message(NodeId(1), Promise(b"q", me, harness.sent[0].ballot, None, None), 0.0)
     assert not harness.proposer.on_message(NodeId(1), Accepted(REGISTER, me, harness.sent[0].ballot), 0.0)
     assert "preparing" in harness.proposer.describe()
-    assert "0 of 2" in harness.proposer.describe()
+    assert "0 votes of 1/1 2/1 3/1" in harness.proposer.describe()
 
 
 def test_a_past_control_set_ends_the_proposal() -> None:

@@ -9,7 +9,9 @@ from leafdb.sim.outcome import Tier
 from leafdb.testing.violation import Invariant
 
 ACCEPTOR: Final = "leafdb.consensus.acceptor"
+CONTROL_SET: Final = "leafdb.consensus.control_set"
 PROPOSER: Final = "leafdb.consensus.proposer"
+MAJORITY: Final = "        return _majority(self.old, votes) and (not self.next or _majority(self.next, votes))\n"
 
 SPLIT: Final = (
     Invariant.AGREEMENT, Invariant.LINEARIZABLE, Invariant.HONEST_OUTCOMES, Invariant.PROMISES_DURABLE,
@@ -71,10 +73,10 @@ MUTATIONS: Final = (
         "A read answers what it saw at one acceptor without having it chosen (CASSANDRA-12126).",
         (
             PROPOSER,
-            "                self._outcome = Chosen(made, self._ballot)\n                self._value = made\n",
-            "                self._outcome = Chosen(made, self._ballot)\n                self._value = made\n"
-            "                if made == current and base is not None:\n"
-            "                    return self._decide(Chosen(current, base))\n",
+            "            self._outcome = self._make(base, current)\n",
+            "            self._outcome = self._make(base, current)\n"
+            "            if isinstance(self._outcome, Chosen) and self._value == current and base is not None:\n"
+            "                return self._decide(Chosen(current, base))\n",
         ),
     ),
     _register(
@@ -82,8 +84,10 @@ MUTATIONS: Final = (
         "A compare-and-set that fails answers with a value that is not chosen yet.",
         (
             PROPOSER,
-            "                self._outcome = Refused(made.reason, current)\n",
-            "                return self._decide(Refused(made.reason, current))\n",
+            "            self._outcome = self._make(base, current)\n",
+            "            self._outcome = self._make(base, current)\n"
+            "            if isinstance(self._outcome, Refused):\n"
+            "                return self._decide(self._outcome)\n",
         ),
     ),
     _register(
@@ -123,9 +127,67 @@ MUTATIONS: Final = (
         "quorum-of-half",
         "A round is content with half of an even-sized majority less.",
         (
+            CONTROL_SET,
+            "    return 2 * sum(1 for who in ids if who in votes) > len(ids)\n",
+            "    return sum(1 for who in ids if who in votes) >= max(1, len(ids) // 2)\n",
+        ),
+    ),
+    _register(
+        "new-set-counts-before-rescan",
+        "While the control set changes the old majority is enough: the new set starts without having taken anything.",
+        (CONTROL_SET, MAJORITY, "        return _majority(self.old, votes)\n"),
+    ),
+    _register(
+        "old-majority-not-asked-while-joint",
+        "As soon as a change of the control set begins the new set counts alone.",
+        (CONTROL_SET, MAJORITY, "        return _majority(self.next or self.old, votes)\n"),
+    ),
+    _register(
+        "several-acceptors-changed-by-plain-majority",
+        "While the control set changes a majority of old and new together is enough: right only for one at a time.",
+        (CONTROL_SET, MAJORITY, "        return _majority(self.everyone, votes)\n"),
+    ),
+    _register(
+        "joint-round-prepared-by-old-majority",
+        "While the control set changes a round is accepted by both majorities, but prepared by the old one only.",
+        (
             PROPOSER,
-            "        self._quorum = len(self._acceptors) // 2 + 1\n",
-            "        self._quorum = max(1, len(self._acceptors) // 2)\n",
+            "            if not in_force.has_majority(self._promises.keys()):\n",
+            "            if not ControlSet(in_force.old).has_majority(self._promises.keys()):\n",
+        ),
+        (
+            PROPOSER,
+            "        if not self.control.has_majority(self._promises.keys()):\n            return ()\n",
+            "        if not ControlSet(self.control.old).has_majority(self._promises.keys()):\n            return ()\n",
+        ),
+    ),
+    _register(
+        "control-set-changed-on-unchosen-value",
+        "A change of the control set builds on a value that is perhaps not chosen (Raft's one-at-a-time change, 2015).",
+        (
+            PROPOSER,
+            "        if named != self.control and (base is None or base != self._confirmed):\n",
+            "        if False:\n",
+        ),
+    ),
+    _register(
+        "proposer-of-old-control-set-goes-on",
+        "A proposer counts the control set it began with, although the value it found names another.",
+        (PROPOSER, "        in_force = self._named(current)\n", "        in_force = self.control\n"),
+        (PROPOSER, "        named = self._named(made)\n", "        named = self.control\n"),
+    ),
+    _register(
+        "empty-store-votes-for-its-node",
+        "Votes are counted by node, not by store: acceptors replaced one by one by empty ones lose everything.",
+        (
+            PROPOSER,
+            "        if message.acceptor not in self._asked or message.acceptor.node != sender:\n",
+            "        named = [acceptor for acceptor in sorted(self._asked) if acceptor.node == sender]\n"
+            "        message = type(message)(*(  # type: ignore[arg-type]\n"
+            "            named[0] if name == 'acceptor' and named else getattr(message, name)\n"
+            "            for name in message.__dataclass_fields__\n"
+            "        ))\n"
+            "        if message.acceptor not in self._asked or message.acceptor.node != sender:\n",
         ),
     ),
 )
