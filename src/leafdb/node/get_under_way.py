@@ -34,7 +34,8 @@ def get_reply_body(coordinator: Coordinator, place: Place, record: bytes | None)
         (dot[0], dot[1], sibling.stamp, sibling.value or b"")
         for dot, sibling in live(decoded, coordinator.now_ms(), bucket.conflict)
     ]
-    coordinator.metrics.siblings.observe(len(shown))
+    if shown:
+        coordinator.metrics.siblings.observe(len(shown))
     if len(shown) >= SIBLINGS_WARN:
         coordinator.warn_of_siblings(bucket, len(shown))
     sealed = coordinator.sealer.seal(decoded.clock, bucket.id, place.key)
