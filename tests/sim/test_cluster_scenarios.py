@@ -6,7 +6,7 @@ import pytest
 import trio
 
 from leafdb.errors import NotApplied, NotEnoughReplicas, Reason
-from leafdb.limits import SIBLINGS_MAX
+from leafdb.limits import SIBLINGS_MAX, SIBLINGS_WARN
 from leafdb.model.bucket import BucketProperties
 from leafdb.testing.cluster import MemoryCluster, memory_cluster
 from leafdb.testing.raw_client import RawClient
@@ -108,8 +108,33 @@ async def test_a_hundred_blind_writes_of_one_key_are_accepted_up_to_the_limit_an
         assert {error.reason for error in refused} == {Reason.CONFLICT_LIMIT}
         shown = await clients[N1].get(bucket, "k", r=3)
         assert sorted(sibling.value for sibling in shown.siblings) == sorted(accepted)
+        found = cluster.nodes[N1].metrics.siblings
+        assert (found.count, found.total) == (1, len(accepted))
         await clients[N2].put(bucket, "k", b"resolved", shown.context)
         assert await clients[N3].values(bucket, "k", r=3) == [b"resolved"]
+
+
+@virtual
+async def test_a_key_with_many_siblings_is_told_of_in_the_log_at_most_once_a_minute(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def told() -> int:
+        return sum("a key has many siblings" in record.getMessage() for record in caplog.records)
+
+    async with memory_cluster(1) as cluster:
+        bucket = await cluster.create_bucket()
+        client = (await clients_of(cluster))[N1]
+        for number in range(SIBLINGS_WARN - 1):
+            await client.put(bucket, "k", b"%d" % number)
+        await client.get(bucket, "k")
+        assert told() == 0
+        await client.put(bucket, "k", b"one more")
+        for _ in range(5):
+            await client.get(bucket, "k")
+        assert told() == 1
+        await cluster.pass_time(61)
+        await client.get(bucket, "k")
+        assert told() == 2
 
 
 @virtual

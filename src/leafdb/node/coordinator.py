@@ -11,7 +11,7 @@ a sloppy put is coordinated here, as a fallback, under this node's own actor.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import Final, Protocol
 
 from leafdb.errors import (
     DeadlineExceeded,
@@ -23,13 +23,14 @@ from leafdb.errors import (
     ProtocolError,
     Reason,
 )
-from leafdb.limits import OPERATIONS_MAX, REQUEST_TIMEOUT_S_MAX
+from leafdb.limits import OPERATIONS_MAX, REQUEST_TIMEOUT_S_MAX, SIBLINGS_MAX
 from leafdb.model.context import ContextSealer
 from leafdb.model.key import partition_part
 from leafdb.node.catch_up import CatchUp
 from leafdb.node.completeness import Completeness
 from leafdb.node.hint_keeper import HintKeeper
 from leafdb.node.latency import PeerLatency
+from leafdb.node.logs import Log
 from leafdb.node.memory import MemoryLedger
 from leafdb.node.metrics import Metrics
 from leafdb.node.replica import Replica
@@ -43,6 +44,10 @@ from leafdb.wire.errors import encode_error
 from leafdb.wire.frame import encode_frame
 from leafdb.wire.registry import MessageType
 from leafdb.wire.requests import with_deadline
+
+SIBLINGS_WARNED_EVERY_S: Final = 60.0
+
+log = Log("coordinator")
 
 
 class Requester(Protocol):
@@ -124,6 +129,7 @@ class Coordinator:
         self.draining = False
         self.memory: MemoryLedger = memory
         self._last_id = 0
+        self._siblings_warned_at = -SIBLINGS_WARNED_EVERY_S
 
     # -- the table
 
@@ -178,6 +184,15 @@ class Coordinator:
             Reason.DRAINING: "this node is draining: ask another",
         }
         return NotApplied(texts.get(reason, str(reason)), reason=reason)
+
+    def warn_of_siblings(self, bucket: BucketView, count: int) -> None:
+        """Somebody should resolve a key with so many siblings before its writes are refused. At most once a minute."""
+        if self.now() - self._siblings_warned_at >= SIBLINGS_WARNED_EVERY_S:
+            self._siblings_warned_at = self.now()
+            log.warning(
+                "a key has many siblings: read it and write with its context, or blind writes will be refused",
+                bucket=bucket.properties.name, siblings=count, refused_from=SIBLINGS_MAX,
+            )  # fmt: skip
 
     def refuse(self, session: Requester, request_id: int, error: LeafdbError) -> None:
         """Answer a request with a typed error."""

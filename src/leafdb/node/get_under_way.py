@@ -8,6 +8,7 @@ replica is hedged within a budget: one more is asked when the answer takes longe
 from __future__ import annotations
 
 from leafdb.errors import DeadlineExceeded, LeafdbError, ProtocolError
+from leafdb.limits import SIBLINGS_WARN
 from leafdb.model.clock import EMPTY
 from leafdb.model.record import RecordError, decode, live
 from leafdb.node.coordinator import Coordinator, Place, Requester, not_enough
@@ -33,6 +34,10 @@ def get_reply_body(coordinator: Coordinator, place: Place, record: bytes | None)
         (dot[0], dot[1], sibling.stamp, sibling.value or b"")
         for dot, sibling in live(decoded, coordinator.now_ms(), bucket.conflict)
     ]
+    if shown:
+        coordinator.metrics.siblings.observe(len(shown))
+    if len(shown) >= SIBLINGS_WARN:
+        coordinator.warn_of_siblings(bucket, len(shown))
     sealed = coordinator.sealer.seal(decoded.clock, bucket.id, place.key)
     return encode_get_reply(coordinator.view.epoch, sealed, shown)
 

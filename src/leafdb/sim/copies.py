@@ -66,8 +66,7 @@ class Copies:
 
     def _check_refusals(self, node: NodeId, process: Process) -> None:
         """A node that has no room for a hint owes its range an exchange: it does now, or noted so in between."""
-        metrics = getattr(process.node, "metrics", None)  # not there before it is open
-        refused = 0 if metrics is None else int(metrics.hints_overflowed_total)
+        refused = int(process.node.metrics.hints_overflowed_total)
         before, count = self._overflowed.get(node, (process, 0))
         self._overflowed[node] = process, refused
         if refused > (count if before is process else 0) and node not in self._noted:

@@ -24,6 +24,8 @@ QUIET_CHANCE: Final = 0.04
 """Of a seed without any trouble."""
 CLONE_CHANCE: Final = 0.06
 """Of a seed in which disks are cloned, beside its other troubles."""
+CROWD_CHANCE: Final = 0.05
+"""Of a seed whose clients nearly all write to one key without looking, so that it meets the limit of siblings."""
 KINDS_MAX: Final = 7
 
 
@@ -118,6 +120,8 @@ class Plan:
     """Nothing is ever in the page cache."""
     skew_ms: int
     """Wall clocks are wrong by up to so much from the start."""
+    crowded: bool = False
+    """Clients write to one key without looking."""
     kinds: frozenset[Trouble] = field(default=frozenset(), repr=False)
 
     @classmethod
@@ -126,35 +130,45 @@ class Plan:
         rng = Random(f"{seed}/plan")
         bucket = _draw_bucket(rng, nodes)
         troubles = _draw_troubles(rng, bucket)
-        return cls(
-            seed=seed,
-            nodes=nodes,
-            troubles=troubles,
-            gap_s=_log_uniform(rng, 0.1, 2.0),
-            lasting_s=_log_uniform(rng, 0.2, 6.0),
-            calm_every_s=_log_uniform(rng, 5.0, 30.0),
-            calm_s=_log_uniform(rng, 0.5, 4.0),
-            bucket=bucket,
-            shape=rng.choice(tuple(Shape)),
-            latency_s=rng.choice(((0.0, 0.0), (0.0001, 0.001), (0.001, 0.005), (0.0005, 0.05))),
-            disk_latency_s=rng.choice((0.0002, 0.001, 0.002, 0.01)),
-            partitions=rng.choice((8, 16, 32)),
-            memtable_bytes=rng.choice((4 * KIB, 8 * KIB, 32 * KIB, 1 * MIB)),
-            block_cache_bytes=rng.choice((0, 16 * KIB, 1 * MIB)),
-            wal_sync_interval_s=rng.choice((0.01, 0.1, 0.5)),
-            hints_bytes_max=rng.choice((1 * KIB, 8 * KIB, 1 * MIB, 64 * MIB)),
-            hint_age_max_s=rng.choice((1.0, 5.0, 3_600.0, 3_600.0)),
-            cold=rng.random() < 0.3,
-            skew_ms=rng.choice((0, 0, 50, 1_000, 20_000)),
-            kinds=frozenset(kind for kind, _ in troubles),
-        ).with_clones(rng)
+        return (
+            cls(
+                seed=seed,
+                nodes=nodes,
+                troubles=troubles,
+                gap_s=_log_uniform(rng, 0.1, 2.0),
+                lasting_s=_log_uniform(rng, 0.2, 6.0),
+                calm_every_s=_log_uniform(rng, 5.0, 30.0),
+                calm_s=_log_uniform(rng, 0.5, 4.0),
+                bucket=bucket,
+                shape=rng.choice(tuple(Shape)),
+                latency_s=rng.choice(((0.0, 0.0), (0.0001, 0.001), (0.001, 0.005), (0.0005, 0.05))),
+                disk_latency_s=rng.choice((0.0002, 0.001, 0.002, 0.01)),
+                partitions=rng.choice((8, 16, 32)),
+                memtable_bytes=rng.choice((4 * KIB, 8 * KIB, 32 * KIB, 1 * MIB)),
+                block_cache_bytes=rng.choice((0, 16 * KIB, 1 * MIB)),
+                wal_sync_interval_s=rng.choice((0.01, 0.1, 0.5)),
+                hints_bytes_max=rng.choice((1 * KIB, 8 * KIB, 1 * MIB, 64 * MIB)),
+                hint_age_max_s=rng.choice((1.0, 5.0, 3_600.0, 3_600.0)),
+                cold=rng.random() < 0.3,
+                skew_ms=rng.choice((0, 0, 50, 1_000, 20_000)),
+                kinds=frozenset(kind for kind, _ in troubles),
+            )
+            .with_clones(rng)
+            .with_crowd(rng)
+        )
 
     def with_clones(self, rng: Random) -> Plan:
-        """Now and then: with disks that are cloned. Drawn last, and added to whatever there is."""
+        """Now and then: with disks that are cloned. Drawn late, and added to whatever there is."""
         if rng.random() >= CLONE_CHANCE or self.bucket.w < 2:
             return self
         troubles = (*self.troubles, (Trouble.CLONE, _log_uniform(rng, 0.3, 3.0)))
         return replace(self, troubles=troubles, kinds=self.kinds | {Trouble.CLONE})
+
+    def with_crowd(self, rng: Random) -> Plan:
+        """Now and then: with clients who write to one key and never look."""
+        siblings = self.bucket.conflict is Conflict.SIBLINGS
+        crowded = rng.random() < CROWD_CHANCE and siblings
+        return replace(self, crowded=True, shape=Shape.PROGRAM) if crowded else self
 
     def destroys(self, kind: Trouble) -> bool:
         """Whether this trouble may take acknowledged writes from the store it hits."""
@@ -177,7 +191,8 @@ class Plan:
         return (
             f"{self.nodes} nodes, {self.partitions} partitions; bucket n={bucket.n} r={bucket.r} w={bucket.w} "
             f"{'sloppy' if bucket.sloppy else 'strict'} {bucket.conflict.name.lower()} "
-            f"{bucket.durability.name.lower()} ttl {bucket.ttl_ms} ms; {self.shape} workload; "
+            f"{bucket.durability.name.lower()} ttl {bucket.ttl_ms} ms; "
+            f"{'crowded ' * self.crowded}{self.shape} workload; "
             f"memtable {self.memtable_bytes} bytes, hints {self.hints_bytes_max} bytes for {self.hint_age_max_s:g} s, "
             f"{'cold' if self.cold else 'warm'} cache, disk {self.disk_latency_s * 1000:g} ms, "
             f"link {self.latency_s[0] * 1000:g} to {self.latency_s[1] * 1000:g} ms, skew {self.skew_ms} ms; "

@@ -103,12 +103,22 @@ def _damage(disk: MemoryFileSystem, rng: Random, written: int) -> Damage:
         file.write_at(sector, data[second : second + size])
         file.write_at(second, data[sector : sector + size])
     else:
+        if path.startswith("wal/") and rng.random() < 0.5:
+            at = _edge(data, int(path[-14:-4]), at)
         file.truncate(at)
     file.close()
     proven = written
     if path.startswith("wal/"):
         proven = min(written, _proven(disk, path, data))
     return Damage(kind, path, at, proven)
+
+
+def _edge(data: bytes, number: int, at: int) -> int:
+    """The end of the last frame that ends by `at`: segment `number` looks whole when it is cut there."""
+    offset = min(at, HEADER_BYTES)
+    while (frame := decode_frame(data, offset, number)) is not None and frame.stop <= at:
+        offset = frame.stop
+    return offset
 
 
 def _proven(disk: MemoryFileSystem, path: str, before: bytes) -> int:

@@ -88,9 +88,13 @@ class Author:
         self._keys = ["common", "crowded", *keys]
         self._weights = [1.0 / (rank + 1) for rank in range(len(self._keys))]
         self._blindness = rng.choice((0.0, 0.1, 0.3))
+        changing = 3.0
+        if setting.plan.crowded:  # nobody looks, and nobody resolves
+            self._weights[self._keys.index("crowded")] = 3 * sum(self._weights)
+            self._blindness, changing = 0.97, 0.05
         self._operator = rng.random() < 0.4
         self._leaves: list[tuple[float, Callable[[], Statement]]] = [
-            (4.0, self._get), (5.0, self._set), (3.0, self._change), (0.6, self._get_many), (0.6, self._set_many),
+            (4.0, self._get), (5.0, self._set), (changing, self._change), (0.6, self._get_many), (0.6, self._set_many),
             (0.3, self._scan), (0.6, self._shelf), (0.5 if self._operator else 0.0, self._operate),
         ]  # fmt: skip
 

@@ -4,6 +4,9 @@ The worker reads the log instead of being sent the memtable: the bytes are on di
 the parent, whose interpreter serves requests, spends nothing on it. The memory needed is that of the segments' content,
 which is what a memtable may hold.
 
+The parent says which write is the last one. A sealed segment can lose its end at the edge of a frame and still look
+whole; what is missing would then be dropped with the memtable, unnoticed.
+
 Tombstones are kept: older data may lie in deeper levels.
 """
 
@@ -12,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Generator
 from typing import Final
 
+from leafdb.errors import CorruptionError
 from leafdb.storage.job_execution import run_slices, table_outputs
 from leafdb.storage.jobs import FlushJob
 from leafdb.storage.version import TableMeta
@@ -26,25 +30,16 @@ _Newest = dict[bytes, tuple[int, bytes | None]]
 
 
 def run_flush(fs: FileSystem, job: FlushJob) -> list[TableMeta]:
-    """Write the tables of `job`; they and their names are durable on return."""
+    """Write the tables of `job`; they and their names are durable on return.
+
+    Raises CorruptionError when the segments are damaged or do not hold every write up to `job.upto_lsn`.
+    """
     return run_slices(flush_slices(fs, job))
 
 
 def flush_slices(fs: FileSystem, job: FlushJob) -> Generator[None, None, list[TableMeta]]:
     """`run_flush` in steps of a few milliseconds."""
-    trees: dict[TreeId, _Newest] = {tree_id: {} for tree_id, _ in job.outputs}
-    for path in job.segments:
-        writes = 0
-        for lsn, entries in read_segment(fs, path):
-            writes += 1
-            if writes % _SLICE_WRITES == 0:
-                yield
-            if lsn <= job.after_lsn:
-                continue
-            for tree_id, key, value in entries:
-                newest = trees.get(tree_id)
-                if newest is not None:
-                    newest[key] = (lsn, value)
+    trees = yield from _newest(fs, job)
     with table_outputs(fs) as outputs:
         for tree_id, file_number in job.outputs:
             newest = trees.pop(tree_id)
@@ -60,3 +55,26 @@ def flush_slices(fs: FileSystem, job: FlushJob) -> Generator[None, None, list[Ta
             outputs.finish()
             yield
         return outputs.publish()
+
+
+def _newest(fs: FileSystem, job: FlushJob) -> Generator[None, None, dict[TreeId, _Newest]]:
+    """The newest write of each key of each tree."""
+    trees: dict[TreeId, _Newest] = {tree_id: {} for tree_id, _ in job.outputs}
+    last = job.after_lsn
+    for path in job.segments:
+        for lsn, entries in read_segment(fs, path):
+            if lsn % _SLICE_WRITES == 0:
+                yield
+            if lsn <= job.after_lsn:
+                continue
+            if lsn != last + 1:
+                raise CorruptionError(f"{path}: sequence {lsn}, where {last + 1} was due", path=path)
+            last = lsn
+            for tree_id, key, value in entries:
+                newest = trees.get(tree_id)
+                if newest is not None:
+                    newest[key] = (lsn, value)
+    if last != job.upto_lsn:
+        path = job.segments[-1] if job.segments else ""
+        raise CorruptionError(f"{path}: the log ends at sequence {last}, where {job.upto_lsn} was written", path=path)
+    return trees

@@ -29,14 +29,17 @@ class FlushJob:
     """Paths, oldest first."""
     outputs: tuple[tuple[TreeId, int], ...]
     """The file number allotted to each tree. A tree not named here (a dropped one) is skipped."""
+    upto_lsn: int
+    """The last write the segments hold: one that ends before it has lost something."""
     after_lsn: int = 0
-    """Records at or below are in tables already and are skipped."""
+    """Writes at or below are in tables already and are skipped."""
 
     def to_plain(self) -> dict[str, Any]:
         return {
             "kind": "flush",
             "segments": list(self.segments),
             "outputs": [list(output) for output in self.outputs],
+            "upto_lsn": self.upto_lsn,
             "after_lsn": self.after_lsn,
         }
 
@@ -46,6 +49,7 @@ class FlushJob:
             return cls(
                 segments=tuple(_text(path) for path in plain["segments"]),
                 outputs=tuple((TreeId(_number(tree)), _number(number)) for tree, number in plain["outputs"]),
+                upto_lsn=_number(plain["upto_lsn"]),
                 after_lsn=_number(plain["after_lsn"]),
             )
         except (KeyError, TypeError) as error:

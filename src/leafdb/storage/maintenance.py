@@ -127,6 +127,7 @@ class Maintenance:
         job = FlushJob(
             segments=tuple(segment_path(number) for number in memtable.segments),
             outputs=tuple(zip(trees, numbers, strict=True)),
+            upto_lsn=memtable.last_lsn,
             after_lsn=memtable.first_lsn - 1,
         )
         self._jobs.submit(job, partial(self._flushed, memtable, numbers))

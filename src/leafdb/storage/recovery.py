@@ -285,6 +285,7 @@ def _stay_within_memory(state: Recovered) -> None:
         job = FlushJob(
             segments=tuple(segment_path(number) for number in memtable.segments),
             outputs=tuple(zip(trees, range(first, state.next_number), strict=True)),
+            upto_lsn=memtable.last_lsn,
             after_lsn=memtable.first_lsn - 1,
         )
         metas = run_flush(state.fs, job)

@@ -46,7 +46,7 @@ def tables_of(outcome: Outcome) -> list[TableMeta]:
 
 def flush_job(fs: DiskFileSystem, number: int) -> FlushJob:
     path = write_segment(fs, number, 1, [(TREE, b"k%d" % n, b"v%d" % n) for n in range(100)])
-    return FlushJob(segments=(path,), outputs=((TREE, number),))
+    return FlushJob(segments=(path,), outputs=((TREE, number),), upto_lsn=100)
 
 
 def long_job(fs: DiskFileSystem, number: int) -> CompactionJob:
@@ -74,8 +74,8 @@ def test_inline_jobs_run_in_order_and_never_inside_submit() -> None:
     fs, outcomes = store(), list[Outcome]()
     path = write_segment(fs, 1, 1, [(TREE, b"a", b"1")])
     runner = InlineJobRunner(fs)
-    runner.submit(FlushJob(segments=(path,), outputs=((TREE, 1),)), outcomes.append)
-    runner.submit(FlushJob(segments=(path,), outputs=((TREE, 2),)), outcomes.append)
+    runner.submit(FlushJob(segments=(path,), outputs=((TREE, 1),), upto_lsn=1), outcomes.append)
+    runner.submit(FlushJob(segments=(path,), outputs=((TREE, 2),), upto_lsn=1), outcomes.append)
     assert not outcomes
     runner.run_pending()
     assert [tables_of(outcome)[0].file_number for outcome in outcomes] == [1, 2]
@@ -86,14 +86,14 @@ def test_inline_jobs_run_a_slice_a_turn_of_the_loop() -> None:
     fs, loop, outcomes = store(), Loop(), list[Outcome]()
     path = write_segment(fs, 1, 1, [(TREE, b"%d" % n, b"1") for n in range(5000)])
     runner = InlineJobRunner(fs, loop.soon)
-    runner.submit(FlushJob(segments=(path,), outputs=((TREE, 1),)), outcomes.append)
+    runner.submit(FlushJob(segments=(path,), outputs=((TREE, 1),), upto_lsn=5000), outcomes.append)
     turns = 0
     while not outcomes:
         loop.callbacks.get_nowait()()
         turns += 1
     assert turns >= 5
     assert loop.callbacks.empty()
-    runner.submit(FlushJob(segments=(path,), outputs=((TREE, 2),)), outcomes.append)
+    runner.submit(FlushJob(segments=(path,), outputs=((TREE, 2),), upto_lsn=5000), outcomes.append)
     loop.until(outcomes, 2)
     runner.close()
 
@@ -111,7 +111,7 @@ def test_faults_of_the_disk_are_typed_answers(fault: Fault, kind: type[Exception
     path = write_segment(fs, 1, 1, [(TREE, b"a", b"1")])
     fs.faults.append(fault)
     runner = InlineJobRunner(fs)
-    runner.submit(FlushJob(segments=(path,), outputs=((TREE, 1),)), outcomes.append)
+    runner.submit(FlushJob(segments=(path,), outputs=((TREE, 1),), upto_lsn=1), outcomes.append)
     runner.run_pending()
     assert isinstance(outcomes[0], kind)
 
@@ -121,7 +121,7 @@ def test_closing_inline_drops_jobs_and_closes_their_files() -> None:
     path = write_segment(fs, 1, 1, [(TREE, b"%d" % n, b"1") for n in range(5000)])
     runner = InlineJobRunner(fs)
     before = fs.open_files
-    runner.submit(FlushJob(segments=(path,), outputs=((TREE, 1),)), outcomes.append)
+    runner.submit(FlushJob(segments=(path,), outputs=((TREE, 1),), upto_lsn=5000), outcomes.append)
     for _ in range(4):
         runner.step()
     runner.close()
@@ -209,7 +209,7 @@ def test_errors_come_back_typed_and_the_worker_lives(
     file.write_at(3, b"\xff\xff")
     file.close()
     runner.submit(CompactionJob(tree_id=TREE, inputs=(meta,), output_level=1, outputs=(6,)), outcomes.append)
-    runner.submit(FlushJob(segments=("wal/none.log",), outputs=((TREE, 7),)), outcomes.append)
+    runner.submit(FlushJob(segments=("wal/none.log",), outputs=((TREE, 7),), upto_lsn=1), outcomes.append)
     runner.submit(flush_job(disk, 5), outcomes.append)  # its name is taken
     runner.submit(flush_job(disk, 8), outcomes.append)
     loop.until(outcomes, 4)
@@ -241,7 +241,7 @@ def test_a_worker_that_cannot_start_is_an_answer(loop: Loop, tmp_path: Path) -> 
     runner = ProcessJobRunner(str(tmp_path), loop.soon)
     runner._command = ["/nonexistent/python"]
     outcomes: list[Outcome] = []
-    runner.submit(FlushJob(segments=(), outputs=()), outcomes.append)
+    runner.submit(FlushJob(segments=(), outputs=(), upto_lsn=0), outcomes.append)
     loop.until(outcomes, 1)
     assert isinstance(outcomes[0], WorkerLost)
     runner.close()

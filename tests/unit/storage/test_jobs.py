@@ -11,7 +11,7 @@ from leafdb.storage.jobs import CompactionJob, CompactionResult, FlushJob, Job, 
 from leafdb.storage.version import VersionEdit
 from support.tables import TREE, meta_of
 
-FLUSH = FlushJob(segments=("wal/0000000001.log",), outputs=((TREE, 4),), after_lsn=3)
+FLUSH = FlushJob(segments=("wal/0000000001.log",), outputs=((TREE, 4),), upto_lsn=9, after_lsn=3)
 COMPACTION = CompactionJob(
     tree_id=TREE,
     inputs=(meta_of(1, b"a", b"c"),),

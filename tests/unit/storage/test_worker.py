@@ -75,7 +75,7 @@ def test_it_ends_in_the_middle_of_a_job_and_touches_only_what_it_was_allotted(
     path = write_segment(disk, 1, 1, [(TREE, b"a", b"1")])
     before = disk.list("tables") + disk.list("wal")
     send(worker, encode_request(2, CompactionJob(tree_id=TREE, inputs=(meta,) * 100, output_level=1, outputs=(2,))))
-    send(worker, encode_request(1, FlushJob(segments=(path,), outputs=((TREE, 3),))))
+    send(worker, encode_request(1, FlushJob(segments=(path,), outputs=((TREE, 3),), upto_lsn=1)))
     assert answers(worker, 1)[0][0] == 1
     assert os.getpriority(os.PRIO_PROCESS, worker.pid) - os.getpriority(os.PRIO_PROCESS, 0) == WORKER_NICE
     assert worker.stdin is not None

@@ -22,14 +22,14 @@ from leafdb.storage.worker_protocol import (
 from support.source_tree import ROOT
 from support.tables import TREE, meta_of
 
-JOB = FlushJob(segments=("wal/0000000001.log",), outputs=((TREE, 4),))
+JOB = FlushJob(segments=("wal/0000000001.log",), outputs=((TREE, 4),), upto_lsn=3)
 
 
 def test_the_request_drawn_in_the_format_page_is_true() -> None:
     page = (ROOT / "docs" / "formats" / "worker.md").read_text(encoding="utf-8")
     drawn = page.split("## Example")[1].split("```")[1]
     data = bytes.fromhex("".join(re.findall(r"^ *((?:[0-9a-f]{2} ?)+)", drawn, re.MULTILINE)))
-    assert data == encode_request(1, FlushJob(segments=JOB.segments, outputs=((TREE, 7),), after_lsn=9))
+    assert data == encode_request(1, FlushJob(segments=JOB.segments, outputs=((TREE, 7),), upto_lsn=20, after_lsn=9))
 
 
 @pytest.mark.parametrize("cut", [1, 2, 3, 7, 1000])

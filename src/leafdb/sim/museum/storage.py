@@ -216,6 +216,13 @@ MUTATIONS: Final = (
         ),
     ),
     _store(
+        "flush-believes-the-log",
+        "A flush takes the end of a segment for the end of what was written: a tail that is gone is dropped unnoticed.",
+        ("leafdb.storage.flush", "    if last != job.upto_lsn:\n", "    if last < 0:\n"),
+        ("leafdb.storage.flush", "            if lsn != last + 1:\n", "            if lsn < 0:\n"),
+        seeds_max=100,
+    ),
+    _store(
         "merge-keeps-older",
         "A compaction keeps the older of two entries of a key.",
         ("leafdb.storage.merge_iterator", "held[0] <= sequence", "held[0] >= sequence"),
