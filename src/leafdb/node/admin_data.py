@@ -19,8 +19,9 @@ from leafdb.node.logs import Log
 from leafdb.node.view import BucketView
 from leafdb.ring.metadata import ClusterMetadata
 from leafdb.ring.metadata import decode as decode_metadata
+from leafdb.ring.ring import Ring
 from leafdb.ring.token import token_of
-from leafdb.types import BucketId, Liveness, NodeId
+from leafdb.types import BucketId, Liveness, NodeId, PartitionId
 
 if TYPE_CHECKING:
     from leafdb.node.node import Node
@@ -139,18 +140,18 @@ async def kv_where(node: Node, args: Args) -> Answer:
     assert ring is not None
     token = token_of(bucket.id, partition_part(key))
     partition = ring.partition_of(token)
-    primaries = ring.primaries(partition, bucket.properties.n)
+    roles = roles_of(ring, partition, bucket.properties.n)
     asked = {"bucket_id": int(bucket.id), "key": token.to_bytes(8, "big") + key}
     answers, errors = await gather(node, "kv.version", kv_version, asked)
     replicas = []
-    for member in ring.walk(partition):
+    for member in dict.fromkeys((*roles, *ring.walk(partition))):
         name = node.view.name_of(member)
         found = answers.get(name)
-        if member not in primaries and (found is None or (found["version"] is None and not found["hinted"])):
+        if member not in roles and (found is None or (found["version"] is None and not found["hinted"])):
             continue
         entry: Answer = {
             "node": name,
-            "role": "primary" if member in primaries else "fallback",
+            "role": roles.get(member, "fallback"),
             "alive": found is not None,
             "version": None if found is None else found["version"],
             "siblings": 0 if found is None else found["siblings"],
@@ -167,6 +168,26 @@ async def kv_where(node: Node, args: Args) -> Answer:
         "epoch": node.view.epoch,
         "replicas": replicas,
         "errors": errors,
+    }
+
+
+def roles_of(ring: Ring, partition: PartitionId, n: int) -> dict[NodeId, str]:
+    """What each holder of the partition is to it, those that reads ask first. Without a plan all are primaries; in one
+    a holder is an owner of both sets, or an old or a new one, "pending" as long as its copy is being made."""
+    holders, sets = ring.holders(partition, n), ring.write_sets(partition, n)
+    if len(sets) == 1:
+        return dict.fromkeys(holders, "primary")
+    old, new = sets
+    copying = ring.copying(partition, n)
+    return {
+        node: "pending"
+        if node in copying
+        else "new owner"
+        if node not in old
+        else "both"
+        if node in new
+        else "old owner"
+        for node in holders
     }
 
 

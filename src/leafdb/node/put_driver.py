@@ -3,7 +3,8 @@
 The local replica goes first, in the same call: it mints the dot and merges. The merged record is encoded once; one
 frame goes to every other primary. Local commit and remote acknowledgements step the machine; at W the client is
 answered with a context that covers exactly its `after` and its own dot. The rest still arrives, and what never does
-becomes a hint.
+becomes a hint. A range in a plan has two sets of owners and another machine, chosen where the put begins; all that
+follows is the same.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ from leafdb.model.key import decode_key
 from leafdb.node.coordinator import Coordinator, Place, Requester, not_enough
 from leafdb.node.key_queue import ReplicaOverloaded
 from leafdb.node.outcomes import refusal_of
+from leafdb.node.put_targets import enough_without, one_set, two_sets
+from leafdb.quorum.joint_put_operation import JointPutOperation
 from leafdb.quorum.messages import FLAG_DURABLE, NOT_APPLIED_STATUSES, ReplicaStatus, encode_replica_put
-from leafdb.quorum.policy import WritePolicy
 from leafdb.quorum.put_operation import PutOperation, Step
 from leafdb.types import Conflict, Durability, NodeId
 from leafdb.wire.frame import encode_frame
@@ -199,7 +201,9 @@ class CoordinatedPut:
         machine = self.machine
         if self.sloppy and not machine.ended:
             self.sloppy = False
-            machine.spares = self._coordinator.hints.fallbacks(self.place.partition, self.bucket, machine.waiting)
+            # The ring may have changed since: who held the key when the put began stands in for nobody.
+            taken = (*machine.waiting, *self.place.holders)
+            machine.spares = self._coordinator.hints.fallbacks(self.place.partition, self.bucket, taken)
 
     def _owe(self, record: bytes) -> None:
         hints = self._coordinator.hints
@@ -224,16 +228,18 @@ class CoordinatedPut:
         machine = self.machine
         if self.record is None:
             if machine.waiting:
-                self._refuse(not_enough(machine.acks + len(machine.waiting), machine.w, "replicas"))
+                short = machine.short() if isinstance(machine, JointPutOperation) else None
+                self._refuse(not_enough(*short or (machine.acks + len(machine.waiting), machine.w, "replicas")))
             else:
                 self._refuse(NotApplied("the deadline passed before the write began", reason=Reason.EXPIRED))
             return
-        names = tuple(self._coordinator.view.name_of(node) for node in self.place.primaries)
+        names = tuple(self._coordinator.view.name_of(node) for node in self.place.holders)
+        got, needed = machine.progress
         self._refuse(
             OutcomeUnknown(
-                f"{machine.acks} of {machine.w} replicas have confirmed the write; it may live on and surface later",
-                acks=machine.acks,
-                required=machine.w,
+                f"{got} of {needed} replicas have confirmed the write; it may live on and surface later",
+                acks=got,
+                required=needed,
                 replicas=names,
                 op_id=self.op_id,
             )
@@ -278,33 +284,43 @@ def _begin(
 ) -> None:
     bucket = place.bucket
     context = _validated(coordinator, request, place, deadline)
-    policy = bucket.write_policy(request.w, request.pw, request.dw, request.flags)
+    joint = place.joint
+    if joint is None:
+        both = None
+        policy = bucket.write_policy(request.w, request.pw, request.dw, request.flags)
+    else:
+        sizes = (len(joint.old), len(joint.new))
+        both = bucket.joint_write_policy(request.w, request.pw, request.dw, request.flags, *sizes)
+        policy = both.old  # the sets agree in all but the counts, which are not asked for here
     own = coordinator.view.self_id
     usable = coordinator.view.usable
-    primaries = place.primaries
     targets: dict[NodeId, NodeId] = {}
     absent: list[NodeId] = []
-    for node in primaries:
+    for node in place.holders:
         if node == own or node in usable:
             targets[node] = node
         else:
             absent.append(node)
-    if own not in targets:
+    if own not in targets or (joint is not None and own in joint.copying):
         if message_type == MessageType.FORWARD_PUT:
             raise NotApplied("the nodes disagree about who holds the key", reason=Reason.STALE_EPOCH)
         if coordinator.forward(session, request_id, MessageType.FORWARD_PUT, body, place, deadline, request.op_id):
             return
         if not policy.sloppy:
             raise not_enough(0, policy.w, "primaries")
-        absent.remove(primaries[0])
-        targets[own] = primaries[0]
-    machine = _machine(coordinator, place, policy, targets, absent)
+        if joint is None:
+            absent.remove(place.primaries[0])
+            targets[own] = place.primaries[0]
+    if joint is None or both is None:
+        machine = one_set(coordinator, place, policy, targets, absent)
+    else:
+        machine = two_sets(coordinator, place, joint, both, targets, absent)
     try:
         coordinator.replica.admit()
     except DiskFull as error:
         # Any node takes any request: the others may do without the copy of one that has no room.
         forward = partial(coordinator.forward, session, request_id, MessageType.FORWARD_PUT, body, place, deadline)
-        if message_type == MessageType.PUT and _enough_without(own, targets, policy) and forward(request.op_id):
+        if message_type == MessageType.PUT and enough_without(own, machine) and forward(request.op_id):
             return
         raise refusal_of(error) from None
     except (ReplicaOverloaded, StorageError) as error:
@@ -319,37 +335,7 @@ def _begin(
         coordinator.replica.coordinate(operation)
     else:
         coordinator.metrics.fallback_writes_total += 1
-        coordinator.hints.coordinate(primaries[0], operation)
-
-
-def _enough_without(own: NodeId, targets: dict[NodeId, NodeId], policy: WritePolicy) -> bool:
-    """Whether the other targets can meet W and PW."""
-    others = [stands_for == node for node, stands_for in targets.items() if node != own]
-    return len(others) >= policy.w and sum(others) >= policy.pw
-
-
-def _machine(
-    coordinator: Coordinator, place: Place, policy: WritePolicy, targets: dict[NodeId, NodeId], absent: list[NodeId]
-) -> PutOperation:
-    """The operation, with a fallback for each absent primary as far as there are any; refuses what cannot succeed."""
-    spares: list[NodeId] = []
-    if absent and policy.sloppy:
-        spares = coordinator.hints.fallbacks(place.partition, place.bucket, targets)
-    owed = []
-    for node in absent:
-        if spares:
-            targets[spares.pop(0)] = node
-        else:
-            owed.append(node)
-    if len(targets) < policy.w:
-        raise not_enough(len(targets), policy.w, "replicas")
-    if policy.pw:
-        there = sum(1 for node in targets if node in place.primaries)
-        if there < policy.pw:
-            raise not_enough(there, policy.pw, "primaries")
-    machine = PutOperation(w=policy.w, pw=policy.pw, targets=targets, spares=spares)
-    machine.owed = owed
-    return machine
+        coordinator.hints.coordinate(targets[own], operation)
 
 
 def _validated(coordinator: Coordinator, request: PutRequest, place: Place, deadline: float) -> CausalClock | None:
