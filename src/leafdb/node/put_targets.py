@@ -13,6 +13,7 @@ from leafdb.quorum.owner_set import OwnerSet, appoint
 from leafdb.quorum.policy import JointWritePolicy, WritePolicy
 from leafdb.quorum.put_operation import PutOperation
 from leafdb.types import NodeId
+from leafdb.wire.requests import PutRequest
 
 
 def one_set(
@@ -24,7 +25,7 @@ def one_set(
     """
     spares: list[NodeId] = []
     if absent and policy.sloppy:
-        spares = coordinator.hints.fallbacks(place.partition, place.bucket, targets)
+        spares = coordinator.hints.fallbacks(place.partition, place.bucket, (*targets, coordinator.view.self_id))
     owed = []
     for node in absent:
         if spares:
@@ -49,12 +50,14 @@ def two_sets(
     policy: JointWritePolicy,
     targets: dict[NodeId, NodeId],
     absent: list[NodeId],
+    *,
+    stands_in: bool,
 ) -> JointPutOperation:
     """The operation of a range in a plan, with a fallback for each absent owner as far as there are any. Raises
     NotEnoughReplicas.
 
-    `targets` are the usable holders, each standing for itself. A coordinator that is none of them is the first
-    fallback: it stands for whom that helps most.
+    `targets` are the usable holders, each standing for itself. A coordinator that is none of them and `stands_in` is
+    the first fallback, and stands for whom that helps most.
     """
     old = OwnerSet(joint.old, w=policy.old.w, pw=policy.old.pw)
     new = OwnerSet(joint.new, w=policy.new.w, pw=policy.new.pw)
@@ -62,7 +65,7 @@ def two_sets(
     if absent and policy.old.sloppy:
         own = coordinator.view.self_id
         spares = coordinator.hints.fallbacks(place.partition, place.bucket, (*targets, own))
-        if own not in targets:
+        if stands_in:
             spares.insert(0, own)
     owed = appoint(targets, absent, spares, (old, new))
     machine = JointPutOperation(old=old, new=new, targets=targets, spares=spares)
@@ -71,6 +74,22 @@ def two_sets(
         raise not_enough(*short)
     machine.owed = owed
     return machine
+
+
+def anew(coordinator: Coordinator, place: Place, request: PutRequest) -> PutOperation:
+    """The operation of a put whose record exists, under another ring than the one it began under. Raises NotApplied or
+    NotEnoughReplicas, as at the beginning.
+
+    A coordinator that is no holder any more is not among the targets: its copy counts for nobody.
+    """
+    own, usable, joint = coordinator.view.self_id, coordinator.view.usable, place.joint
+    targets = {node: node for node in place.holders if node == own or node in usable}
+    absent = [node for node in place.holders if node not in targets]
+    counts = (request.w, request.pw, request.dw, request.flags)
+    if joint is None:
+        return one_set(coordinator, place, place.bucket.write_policy(*counts), targets, absent)
+    both = place.bucket.joint_write_policy(*counts, len(joint.old), len(joint.new))
+    return two_sets(coordinator, place, joint, both, targets, absent, stands_in=False)
 
 
 def enough_without(own: NodeId, machine: PutOperation) -> bool:

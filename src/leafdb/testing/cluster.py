@@ -8,7 +8,7 @@ disk that fails or fills (through `disks`, before or while a node runs), wall cl
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from typing import Any
@@ -22,6 +22,7 @@ from leafdb.node.node import Node
 from leafdb.node.world import World
 from leafdb.ring.member import ProposedMember
 from leafdb.ring.metadata import found
+from leafdb.ring.placement import claim
 from leafdb.storage.job_runner import InlineJobRunner
 from leafdb.testing.cluster_inside import Inside
 from leafdb.testing.cluster_process import OnWrite, Process, WatchedNode
@@ -53,10 +54,12 @@ class MemoryCluster(Inside):
         *,
         disk_latency_s: Latency | None = None,
         partitions: int = 64,
+        owners: Collection[NodeId] | None = None,
         storage: StorageConfig | None = None,
         network: MemoryNetwork | None = None,
     ) -> None:
         self._nursery = nursery
+        self._owners = owners
         self._rng = random.Random(seed)
         self._partitions = partitions
         self.network = network or MemoryNetwork(random.Random(f"{seed}/network"))
@@ -275,6 +278,11 @@ class MemoryCluster(Inside):
             for node in self.nodes
         ]
         metadata = found("test", CLUSTER_ID, members, partitions=self._partitions)
+        if self._owners is not None:
+            owning = [metadata.members[node] for node in self._owners]
+            metadata = replace(metadata, owners=claim(owning, self._partitions))
+            problems = metadata.check()
+            assert not problems, problems
         for number, node in self.nodes.items():
             synced = trio.Event()
             node.founded(metadata, number, lambda _, synced=synced: synced.set())  # type: ignore[misc]
@@ -340,10 +348,14 @@ async def memory_cluster(
     *,
     disk_latency_s: Latency | None = None,
     partitions: int = 64,
+    owners: Collection[NodeId] | None = None,
     storage: StorageConfig | None = None,
     network: MemoryNetwork | None = None,
 ) -> AsyncIterator[MemoryCluster]:
-    """A founded cluster whose members all reach each other. Leaving it checks every node and stops it."""
+    """A founded cluster whose members all reach each other. Leaving it checks every node and stops it.
+
+    With `owners` only these members own anything: the others are there for a plan to move things to.
+    """
     async with trio.open_nursery() as nursery:
         cluster = MemoryCluster(
             nursery,
@@ -351,6 +363,7 @@ async def memory_cluster(
             seed,
             disk_latency_s=disk_latency_s,
             partitions=partitions,
+            owners=owners,
             storage=storage,
             network=network,
         )
