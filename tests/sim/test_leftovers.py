@@ -268,18 +268,18 @@ async def test_a_range_that_comes_back_while_it_is_given_away_is_not_dropped(mon
         await plant(node, "b", key, record_of(1))
         mover = node.anti_entropy.mover
         entrust = mover.entrust
-        under_way = False
+        entrusted = 0
 
         async def entrust_and_wait(*args: object) -> None:
-            nonlocal under_way
+            nonlocal entrusted
             await entrust(*args)  # type: ignore[arg-type]
-            if not under_way:
-                under_way = True
+            entrusted += 1
+            if entrusted == 3:  # the last holder has it, and the next step would be to drop it
                 await begun(cluster, cluster.nodes[N2], Leave(leaver))
 
         monkeypatch.setattr(mover, "entrust", entrust_and_wait)
         await cluster.pass_time(700)
-        assert under_way
+        assert entrusted == 3
         assert N4 in holders_of(cluster, bucket, storage_key(bucket.id, encode(key)))
         assert not guard.drops
         assert await cluster.record(N4, bucket, key) == record_of(1)
@@ -350,6 +350,8 @@ async def test_hints_for_a_replaced_member_wait_under_the_name_of_a_holder_that_
         await ended_without_leftovers(cluster)
         await until(lambda: cluster.nodes[N3].estate.quiet, 100)
         assert await targets(cluster, N3) == {N5}
+        (hint,) = (await cluster.hints(N3)).values()
+        assert decode_hint(hint).kind is Kind.FALLBACK
         for node in (N1, N2):
             assert await cluster.record(node, bucket, key) == record_of(1)
         await cluster.start(N5)
