@@ -218,10 +218,11 @@ async def hints_list(node: Node, args: Args) -> Answer:
 async def hints_local(node: Node, args: Args) -> Answer:
     """Peer verb: what this node keeps for others."""
     now_ms = node.world.now_ms()
+    members = metadata_of(node).members
     return {
         "hints": [
             {
-                "target": node.view.name_of(summary.target),
+                "target": node.view.name_of(summary.target) + ("" if summary.target in members else " (gone)"),
                 "records": summary.records,
                 "bytes": summary.bytes,
                 "oldest_age_s": max(0.0, (now_ms - summary.oldest_ms) / 1000),

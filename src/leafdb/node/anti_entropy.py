@@ -33,7 +33,7 @@ from leafdb.node.logs import Log
 from leafdb.node.metrics import Metrics
 from leafdb.node.pace import Pace
 from leafdb.node.range_scanner import RangeScanner
-from leafdb.node.record_messages import Fetch, Mark, Offer, decode_request
+from leafdb.node.record_messages import Fetch, Hold, Mark, Offer, decode_request
 from leafdb.node.record_mover import Peer, PeerCalls, RecordMover
 from leafdb.node.record_store import RecordStore
 from leafdb.node.repair_tasks import RepairTasks
@@ -85,21 +85,21 @@ class AntiEntropy:
         self._serving = 0
         self._closed = False
         self._last_sequence = 0
-        pace = Pace(now)
+        pace = self.pace = Pace(now)
         self.debts = Debts(self._write)
         self.tasks = RepairTasks(now_ms)
         self._shared = SharedRanges(view)
-        scanner = RangeScanner(engine, pace)
-        self._mover = RecordMover(view=view, store=RecordStore(replica, pace), peers=peers, metrics=metrics,
-                                  marked=self._take_mark)  # fmt: skip
+        scanner = self.scanner = RangeScanner(engine, pace)
+        self.store = RecordStore(replica, pace)
+        self.mover = RecordMover(view=view, store=self.store, peers=peers, metrics=metrics, marked=self._take_mark)
         self.queue = ExchangeQueue(self.debts, self._shared, connected=self._connected, hints_for=hints_for, now=now)
         self.exchanges = Exchanges(
-            view=view, debts=self.debts, completeness=completeness, scanner=scanner, mover=self._mover,
+            view=view, debts=self.debts, completeness=completeness, scanner=scanner, mover=self.mover,
             pace=pace, peers=peers, now=now, admit=lambda peer: not self.queue.hints_first(peer), ended=self._ended,
         )  # fmt: skip
         self._workers = RepairWorkers(
             view=view, debts=self.debts, tasks=self.tasks, queue=self.queue, scanner=scanner,
-            exchanges=self.exchanges, mover=self._mover, connected=self._connected,
+            exchanges=self.exchanges, mover=self.mover, connected=self._connected,
         )  # fmt: skip
         view.on_install.append(self._installed)
 
@@ -147,10 +147,19 @@ class AntiEntropy:
     def mark(self, effect: MarkRange) -> None:
         """Hints were refused or given up: the range owes the target an exchange. In the log before this returns, so
         before whatever is dropped for it."""
-        masks = {
-            (effect.target, effect.bucket): 1 << effect.partition & self._shared.held(effect.target, effect.bucket)
-        }
+        masks = {(target, effect.bucket): 1 << effect.partition for target in self._concerned(effect)}
         self._owe(masks, f"hints for {self._view.name_of(effect.target)} were given up")
+
+    def _concerned(self, effect: MarkRange) -> list[NodeId]:
+        """The target of hints; where it holds their range no more, the others that do."""
+
+        def holds(node: NodeId) -> bool:
+            return bool(self._shared.held(node, effect.bucket) >> effect.partition & 1)
+
+        if holds(effect.target):
+            return [effect.target]
+        members = self._view.metadata.members if self._view.metadata is not None else ()
+        return [node for node in members if node != self._view.self_id and holds(node)]
 
     def distrust(self) -> None:
         """This store was not shut down cleanly: everything it shares with anybody is to be compared."""
@@ -211,9 +220,9 @@ class AntiEntropy:
         self._serving += 1
         nursery.start_soon(self._serve, session, request_id, request, name="records for a peer")
 
-    async def _serve(self, session: Peer, request_id: int, request: Fetch | Offer | Mark) -> None:
+    async def _serve(self, session: Peer, request_id: int, request: Fetch | Offer | Hold | Mark) -> None:
         try:
-            await self._mover.serve(session, request_id, request)
+            await self.mover.serve(session, request_id, request)
         finally:
             self._serving -= 1
 

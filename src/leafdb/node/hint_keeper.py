@@ -124,6 +124,14 @@ class HintKeeper:
         key = encode_key(target, bucket.id, storage_key)
         self.replica.queue.do(HINTS_TREE, key, _Keep(self, key, Kind.FALLBACK, record, bucket.conflict, done))
 
+    def take_over(
+        self, target: NodeId, bucket: BucketView, storage_key: bytes, kind: Kind, record: bytes, done: Merged
+    ) -> None:
+        """Keep for `target` what was kept for somebody who is gone; `done` as in `keep`."""
+        assert kind is not Kind.MINTED, "nothing was minted into this one"
+        key = encode_key(target, bucket.id, storage_key)
+        self.replica.queue.do(HINTS_TREE, key, _Keep(self, key, kind, record, bucket.conflict, done))
+
     def coordinate(self, target: NodeId, operation: Minting) -> None:
         """Coordinate a put here although this node is no primary: `target` is the primary it stands for."""
         key = encode_key(target, operation.bucket.id, operation.storage_key)

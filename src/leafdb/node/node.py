@@ -44,6 +44,7 @@ from leafdb.node.completeness import Completeness
 from leafdb.node.coordinator import Coordinator
 from leafdb.node.dispatch import ClientDispatch, PeerDispatch
 from leafdb.node.engine_clock import BatchEndExecutor, drive_engine
+from leafdb.node.estate import Estate
 from leafdb.node.gossiper import Gossiper
 from leafdb.node.hint_keeper import HintKeeper
 from leafdb.node.hinted_handoff import HintedHandoff
@@ -215,6 +216,10 @@ class Node:
             engine=engine, view=view, replica=self.replica, ledger=ledger, metrics=self.metrics,
             now_ms=world.now_ms, mark=self.anti_entropy.mark, kept=self.handoff.kept,
         )  # fmt: skip
+        self.estate = Estate(
+            engine=engine, view=view, replica=self.replica, repair=self.anti_entropy, keeper=self.hints,
+            handoff=self.handoff, metrics=self.metrics, peers=self.peers, now=world.now,
+        )  # fmt: skip
 
     def _build_request_path(self) -> None:
         view = self.view
@@ -273,6 +278,7 @@ class Node:
         nursery.start_soon(self.memory.run, name="memory ledger")
         nursery.start_soon(self.leases.run, name="leases")
         nursery.start_soon(self.anti_entropy.run, name="anti-entropy")
+        nursery.start_soon(self.estate.run, name="estate")
         nursery.start_soon(self.admin.run, name="admin verbs")
         nursery.start_soon(self.scans.run, name="scans")
         await nursery.start(self.peers.run)
@@ -332,6 +338,7 @@ class Node:
             case Lane.BULK:
                 self.handoff.on_session_up(node)
                 self.anti_entropy.on_session_up(node)
+                self.estate.wake()
 
     def _session_down(self, node: NodeId, lane: Lane) -> None:
         match lane:

@@ -27,7 +27,7 @@ def problems(node: Node) -> list[str]:
             f"writes may be lost in {node.anti_entropy.possible_losses} partitions: after a power cut no owner "
             "remembered everything"
         )
-    return found
+    return found + node.estate.problems()
 
 
 def peer_facts(node: Node) -> PeerFacts:

@@ -27,6 +27,8 @@ class Inside:
             owed = {
                 "hints": sum(summary.records for summary in node.hints.ledger.summaries()),
                 "exchanges": node.anti_entropy.pending,
+                "leftover ranges": node.estate.leftovers.ranges,
+                "looks for what is left over": not node.estate.quiet,
                 "incomplete": len(node.completeness.incomplete),
                 "operations": len(node.coordinator.operations),
                 "unreachable": len(self.nodes) - 1 - len(node.view.usable),
@@ -46,6 +48,7 @@ class Inside:
             node.leases.epochs.check()
             node.leases.clock.check()
             node.anti_entropy.check()
+            node.estate.leftovers.check()
             node.hints.ledger.check((await tree_of(node, HINTS_TREE)).items())
 
     def walk(self, bucket: BucketProperties, key: Key) -> tuple[NodeId, ...]:
