@@ -113,6 +113,14 @@ class NodeConfig:
         "", Kind.TEXT, "Which machine this is: replicas of a key avoid sharing one. Empty: the node's name."
     )
     zone: str = setting("default", Kind.TEXT, "Which rack, room or data centre this is: replicas avoid sharing one.")
+    weight: int = setting(
+        1,
+        Kind.COUNT,
+        "Its share of the data relative to the other nodes'. 0: it owns none and only passes requests on. Told when it "
+        "joins or is founded; a member's weight changes by replacing it.",
+        at_least=0,
+        at_most=10_000,
+    )
     shards: int = setting(
         1, Kind.COUNT, "Node processes on this machine. This version runs one per process.", at_least=1, at_most=1
     )
