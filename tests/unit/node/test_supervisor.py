@@ -101,7 +101,7 @@ def test_hup_reloads_and_usr1_writes_the_tasks(caplog: pytest.LogCaptureFixture)
         assert live(node, reload=reloaded.set) == 3
     (record,) = caplog.records
     assert "in node" in vars(record)["facts"]["tree"]
-    assert "Supervisor._listen" in vars(record)["facts"]["tree"]
+    assert "obey_signals" in vars(record)["facts"]["tree"]
 
 
 def test_the_node_s_failure_comes_out() -> None:
