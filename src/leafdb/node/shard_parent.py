@@ -116,7 +116,7 @@ class ShardParent:
         """The whole life; the exit code."""
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
-            await nursery.start(obey_signals, self)
+            await nursery.start(obey_signals, self, False)
             nursery.start_soon(self._notifier.feed_watchdog)
             nursery.start_soon(self._listen, self.hear)
             nursery.start_soon(self._watch)

@@ -25,7 +25,7 @@ class Process(Protocol):
         """It was asked to end at once, or has taken too long."""
 
     def drain(self, why: str) -> None:
-        """Finish what is under way, take nothing new, end."""
+        """Finish what is under way, take nothing new, end. Asked again, it changes nothing."""
 
     def stop(self, why: str) -> None:
         """End now."""
@@ -40,7 +40,9 @@ class Process(Protocol):
         """Write what every task is doing to the log."""
 
 
-async def obey_signals(process: Process, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+async def obey_signals(
+    process: Process, shard: bool, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+) -> None:
     """Ask the process for what signals ask us for, until cancelled. Started once signals are listened to."""
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1) as signals:
         task_status.started()
@@ -51,6 +53,8 @@ async def obey_signals(process: Process, *, task_status: trio.TaskStatus[None] =
                     process.reload()
                 case signal.SIGUSR1:
                     process.show_tasks()
+                case _ if shard:
+                    process.drain(why)
                 case _ if process.stopping:
                     process.give_up(why)
                 case _ if process.draining:

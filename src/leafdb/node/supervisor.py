@@ -5,7 +5,7 @@ then it becomes `stop`.
 
 A shard's process has a parent (`shard_parent`) that holds the other end of its stdin. What the parent wants comes there
 as single bytes (`Order`), not as signals: a drain that is asked for twice, by systemd of the whole group and by the
-parent, stays one. When the pipe ends the parent is gone, however it went, and the shard stops.
+parent, stays one, whichever comes first. When the pipe ends the parent is gone, however it went, and the shard stops.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class Supervisor:
         code = INTERRUPTED
         with self._scope:
             async with trio.open_nursery() as nursery:
-                await nursery.start(obey_signals, self)
+                await nursery.start(obey_signals, self, self._orders is not None)
                 if self._orders is not None:
                     nursery.start_soon(self._obey, self._orders)
                 nursery.start_soon(self._notifier.feed_watchdog)

@@ -137,6 +137,7 @@ def test_a_parent_s_orders_are_carried_out_and_a_drain_asked_for_twice_is_one(ca
         await drain.wait()
         parent.say(Order.DRAIN)
         parent.say(Order.DRAIN)
+        kill(signal.SIGTERM)
         await trio.sleep(1)
         seen.append(stop.is_set())
         parent.say(Order.STOP)
