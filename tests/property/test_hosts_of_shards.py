@@ -45,8 +45,6 @@ MACHINES = st.lists(
     st.builds(Machine, st.integers(0, 3), st.integers(1, 4), st.sampled_from((0, 1, 1, 1, 2, 4))),
     min_size=2,
     max_size=6,
-    min_size=2,
-    max_size=6,
 )
 
 
