@@ -70,11 +70,11 @@ def run_leafdbd(*arguments: str, **environment: str) -> subprocess.CompletedProc
 
 
 class Cluster:
-    """Nodes 0 to n-1 in one directory. Use it as `with`; nothing runs before `up`."""
+    """Nodes 0 to n-1 in one directory, each of several shards if wanted. Use it as `with`; nothing runs before `up`."""
 
-    def __init__(self, directory: Path, count: int = 3) -> None:
+    def __init__(self, directory: Path, count: int = 3, *, shards: int = 1) -> None:
         self.directory = directory
-        self.nodes = planned_nodes(directory, count, free_base_port(count, Random()))
+        self.nodes = planned_nodes(directory, count, free_base_port(count * shards, Random()), shards)
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
         self._lock = threading.Lock()
         self._stalled: set[int] = set()
@@ -91,7 +91,11 @@ class Cluster:
     @property
     def url(self) -> str:
         """All nodes."""
-        return "leafdb://" + ",".join(node.client for node in self.nodes)
+        return "leafdb://" + ",".join(member["client"] for member in self.members())
+
+    def members(self) -> list[dict[str, str]]:
+        """Every member: each shard of each node."""
+        return [member for node in self.nodes for member in node.members()]
 
     def connect(self, **options: Any) -> Client:
         """A client of the whole cluster."""
@@ -108,10 +112,9 @@ class Cluster:
         for node in self.nodes:
             self.spawn(node.index)
         for node in self.nodes:
-            self._await(node.index, "takes connections", lambda index: self.ask(index, "ping") is not None)
+            self._await(node.index, "takes connections", self._answers)
         with self.connect_to(0, timeout=30.0) as client:
-            members = [node.member() for node in self.nodes]
-            client.admin("cluster.init", {"name": CLUSTER_NAME, "members": members}, changes=True)
+            client.admin("cluster.init", {"name": CLUSTER_NAME, "members": self.members()}, changes=True)
         self.await_ready()
         return self
 
@@ -206,17 +209,21 @@ class Cluster:
 
     def ask(self, index: int, verb: str, args: Mapping[str, Any] | None = None) -> Mapping[str, Any] | None:
         """A node's answer to an admin verb; None when it has none."""
+        return self._ask_at(self.nodes[index].client, verb, args)
+
+    def _ask_at(self, client: str, verb: str, args: Mapping[str, Any] | None = None) -> Mapping[str, Any] | None:
         try:
-            with self.connect_to(index, timeout=5.0) as client:
-                return client.admin(verb, args or {})
+            with leafdb.connect(f"leafdb://{client}", routing="listed", timeout=5.0) as asking:
+                return asking.admin(verb, args or {})
         except LeafdbError:
             return None
 
     def await_ready(self) -> None:
         """Every living node sees every living node."""
-        living = [node.index for node in self.nodes if self.runs(node.index)]
-        for index in living:
-            self._await(index, f"sees {len(living)} nodes", lambda index: self._sees(index, len(living)))
+        living = [node for node in self.nodes if self.runs(node.index)]
+        count = sum(node.shards for node in living)
+        for node in living:
+            self._await(node.index, f"sees {count} nodes", lambda index: self._sees(index, count))
 
     def await_settled(self, timeout_s: float = WAIT_S) -> None:
         """No hints, no repairs owed, no problems: seen from every node."""
@@ -237,7 +244,7 @@ class Cluster:
         if hints is None or status is None:
             return "no answer"
         done = not hints["hints"] and not hints["errors"] and status["healthy"]
-        return None if done and status["nodes_up"] == len(self.nodes) else (status, hints)
+        return None if done and status["nodes_up"] == len(self.members()) else (status, hints)
 
     def cli(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """A `leafdb` command that asks node 0."""
@@ -264,9 +271,12 @@ class Cluster:
             parts += [f"--- {node.name}, {state}", *self.log_of(node.index).splitlines()[-lines:]]
         return "\n".join(parts)
 
+    def _answers(self, index: int) -> bool:
+        return all(self._ask_at(member["client"], "ping") is not None for member in self.nodes[index].members())
+
     def _sees(self, index: int, count: int) -> bool:
-        status = self.ask(index, "status")
-        return status is not None and int(status["nodes_up"]) >= count
+        replies = [self._ask_at(member["client"], "status") for member in self.nodes[index].members()]
+        return all(status is not None and int(status["nodes_up"]) >= count for status in replies)
 
     def _await(self, index: int, what: str, look: Callable[[int], bool]) -> None:
         def look_alive() -> bool:

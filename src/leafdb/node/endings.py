@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import errno
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple
 
 from leafdb.config import Config
@@ -33,6 +33,12 @@ CANNOT_RUN: Final = 1
 BUG: Final = 70
 DISK_FAILED: Final = 74
 INTERRUPTED: Final = 130
+MISUSED: Final = 2
+
+FINAL: Final = frozenset((STOPPED, CANNOT_RUN, MISUSED, DISK_FAILED))
+"""Codes after which starting again changes nothing, or is for a person to decide. After any other it may help."""
+
+_WORST_FIRST: Final = (DISK_FAILED, BUG, CANNOT_RUN, MISUSED, INTERRUPTED)
 
 
 class Ending(NamedTuple):
@@ -58,9 +64,18 @@ def leaves(error: BaseException) -> Iterator[BaseException]:
         yield error
 
 
+def worst(codes: Iterable[int]) -> int:
+    """The code of several processes together: the one that says most of what is wrong. STOPPED when none does.
+
+    A process that was killed counts as one with a bug: nobody else kills ours.
+    """
+    bad = [BUG if code < 0 or code not in _WORST_FIRST else code for code in codes if code != STOPPED]
+    return min(bad, key=_WORST_FIRST.index, default=STOPPED)
+
+
 def _rank(ending: Ending) -> int:
     # A failed disk makes everything else fail; a bug outranks a refusal that may follow from it.
-    return (DISK_FAILED, BUG, CANNOT_RUN, INTERRUPTED).index(ending.code)
+    return _WORST_FIRST.index(ending.code)
 
 
 def _ending(error: BaseException, config: Config) -> Ending:

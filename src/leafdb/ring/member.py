@@ -72,7 +72,7 @@ class Member:
     """What it shares the fate of a machine with; copies of one key avoid a shared host."""
     zone: str
     weight: int
-    """Its fair share of partitions relative to the others'."""
+    """Its fair share of partitions relative to the others'. One of weight 0 owns nothing and takes part in the rest."""
     client_address: str
     peer_address: str
     http_address: str
@@ -95,11 +95,13 @@ class Member:
     def check(self) -> list[str]:
         """What is wrong with it."""
         bounds = (
-            ("node number", self.id, NODE_ID_MAX),
-            ("weight", self.weight, WEIGHT_MAX),
-            ("incarnation", self.incarnation, INCARNATION_MAX),
+            ("node number", self.id, 1, NODE_ID_MAX),
+            ("weight", self.weight, 0, WEIGHT_MAX),
+            ("incarnation", self.incarnation, 1, INCARNATION_MAX),
         )
-        problems = [f"{what} {number} is not 1 to {high}" for what, number, high in bounds if not 1 <= number <= high]
+        problems = [
+            f"{what} {number} is not {low} to {high}" for what, number, low, high in bounds if not low <= number <= high
+        ]
         problems += _label_problems("name", self.name) + _label_problems("host", self.host)
         if self.zone:
             problems += _label_problems("zone", self.zone)

@@ -292,12 +292,15 @@ def found(
 ) -> ClusterMetadata:
     """The value of epoch 1: members numbered from 1 in the given order, owners by claim. Raises ConfigError.
 
-    The first three members are the control set, or the first alone when there are fewer than three: two acceptors
-    survive no more failures than one. Equal arguments found equal bytes.
+    Three members are the control set, or the first alone when there are fewer than three: two acceptors survive no more
+    failures than one. They are the first of the list that are in distinct zones and on distinct hosts, as far as it
+    goes. Equal arguments found equal bytes.
     """
     problems = [] if members else ["a cluster is founded by at least one member"]
     numbered = {NodeId(at): member.numbered(NodeId(at)) for at, member in enumerate(members, 1)}
     problems += [problem for member in numbered.values() for problem in member.check()]
+    if members and not any(member.weight for member in members):
+        problems.append("every member has the weight 0: nobody would own anything")
     try:
         partition_bits(partitions)
     except ValueError as error:
@@ -312,13 +315,26 @@ def found(
             members=numbered,
             owners=claim(numbered.values(), partitions),
             range_epochs=(FIRST_EPOCH,) * partitions,
-            control=tuple(numbered)[: 3 if len(numbered) >= 3 else 1],
+            control=_first_control(tuple(numbered.values())),
             next_node_id=NodeId(len(numbered) + 1),
         )
         problems = made.check()
         if not problems:
             return made
     raise ConfigError("this cluster cannot be founded: " + "; ".join(problems), problems=problems)
+
+
+def _first_control(members: Sequence[Member]) -> tuple[NodeId, ...]:
+    """The acceptors of a new register, by the rule of consensus/desired_control.py, but for weights: the list's order
+    decides instead."""
+    chosen: list[Member] = []
+    left = list(members)
+    while left and len(chosen) < (3 if len(members) >= 3 else 1):
+        zones, hosts = [member.zone for member in chosen], [member.host for member in chosen]
+        best = min(left, key=lambda each: (not each.weight, zones.count(each.zone), hosts.count(each.host), each.id))
+        chosen.append(best)
+        left.remove(best)
+    return tuple(sorted(member.id for member in chosen))
 
 
 def digest_of(encoded: bytes) -> bytes:

@@ -64,11 +64,12 @@ def claim(
     members: Iterable[Candidate], partitions: int, previous: Sequence[NodeId] | None = None
 ) -> tuple[NodeId, ...]:
     """The owner of every partition. `previous` is the table to move least from; owners no longer members lose all."""
-    ordered = sorted(members, key=lambda member: member.id)
+    everybody = sorted(members, key=lambda member: member.id)
+    if any(member.weight < 0 for member in everybody):
+        raise ValueError("weights are at least 0")
+    ordered = [member for member in everybody if member.weight]  # the others own nothing, like who is no member
     if not ordered:
-        raise ValueError("a ring needs at least one member")
-    if any(member.weight < 1 for member in ordered):
-        raise ValueError("weights are at least 1")
+        raise ValueError("a ring needs at least one member of a weight above 0")
     if previous is not None and len(previous) != partitions:
         raise ValueError(f"the previous table has {len(previous)} partitions, not {partitions}")
     weights = {member.id: member.weight for member in ordered}

@@ -177,9 +177,9 @@ class Ring:
             found.append(f"n = {n} means {self.effective_n(n)} copies: the ring has {len(self.loads)} owners")
         elif hosts < n:
             found.append(f"n = {n} but only {hosts} hosts: copies of one key share a host")
-        owning = {*self._old.loads, *self._new.loads}
-        if idle := sorted(set(self.metadata.members) - owning):
-            found.append("own nothing: " + ", ".join(self.metadata.members[node].name for node in idle))
+        owning, members = {*self._old.loads, *self._new.loads}, self.metadata.members
+        if idle := [node for node in sorted(members) if node not in owning and members[node].weight]:
+            found.append("own nothing: " + ", ".join(members[node].name for node in idle))
         return found
 
     def describe(self) -> str:
