@@ -28,7 +28,7 @@ from leafdb.node.timers import TimingWheel
 from leafdb.node.view import ClusterView
 from leafdb.storage.engine import Engine
 from leafdb.storage.lsm_tree import Page
-from leafdb.types import Durability, NodeId
+from leafdb.types import BucketId, Durability, NodeId
 from leafdb.wire.frame import encode_frame
 from leafdb.wire.registry import MessageType
 
@@ -52,7 +52,8 @@ class Removal(NamedTuple):
 
 
 class HintedHandoff:
-    """Both ends of handoff. `send` puts a frame on a peer's bulk lane; `mark` makes a range owe an exchange."""
+    """Both ends of handoff. `send` puts a frame on a peer's bulk lane; `mark` makes a range owe an exchange; `taken` is
+    told of each hint that was merged here, before its holder is."""
 
     def __init__(
         self,
@@ -68,6 +69,7 @@ class HintedHandoff:
         now_ms: Callable[[], int],
         send: Callable[[NodeId, bytes], bool],
         mark: Callable[[MarkRange], None],
+        taken: Callable[[BucketId, bytes], None],
     ) -> None:
         self._engine = engine
         self._view = view
@@ -80,6 +82,7 @@ class HintedHandoff:
         self._now_ms = now_ms
         self._send = send
         self._mark = mark
+        self.taken = taken
         self._next_expiry = now() + EXPIRE_INTERVAL_S
         self.slot = 0
 
@@ -237,7 +240,7 @@ class _Application:
         for place, hint in enumerate(self._batch.hints):
             bucket = self._view.buckets.get(hint.bucket)
             if bucket is not None:
-                done = partial(self._merged, place)
+                done = partial(self._taken, place)
                 self._replica.merge(
                     bucket.tree, hint.storage_key, hint.record, bucket.conflict, Durability.ALWAYS, done
                 )
@@ -245,6 +248,12 @@ class _Application:
             metadata = self._view.metadata
             dropped = metadata is not None and hint.bucket < metadata.next_bucket_id
             self._merged(place, None if dropped else LookupError("the bucket is not known here yet"))
+
+    def _taken(self, place: int, error: Exception | None) -> None:
+        if error is None:
+            hint = self._batch.hints[place]
+            self._handoff.taken(BucketId(hint.bucket), hint.storage_key)
+        self._merged(place, error)
 
     def _merged(self, place: int, error: Exception | None) -> None:
         if error is not None:

@@ -106,6 +106,7 @@ def watch(node: Node) -> None:
     metrics.watch("hint_bytes", lambda: node.hints.ledger.bytes)
     metrics.watch("hint_oldest_age", oldest)
     metrics.watch("repairs_pending", lambda: node.anti_entropy.pending)
+    metrics.watch("transfers_left", lambda: node.transfers.progress.copies.pending)
     metrics.watch("storage_bytes", lambda: {"tables": stats().table_bytes})
     metrics.watch("memtable_bytes", lambda: stats().memtable_bytes + stats().frozen_bytes)
     metrics.watch("tables", lambda: {"0": stats().level0_tables, "all": stats().tables})
