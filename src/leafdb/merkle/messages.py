@@ -47,6 +47,8 @@ class Refusal(IntEnum):
     NOT_OWNER = 2
     INCOMPLETE = 3
     NO_BUCKET = 4
+    OTHER_OWNERS = 5
+    """The two sides do not know the same last change of the range's owners."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """Anti-entropy: makes replicas of a range equal whatever happened, by comparing hash trees and merging what differs.
 
-    unclean start here, a peer back, hints given up, `repair run`  ->  debts  ->  exchanges  ->  records
+    unclean start here, a peer back, hints given up, a new ring, `repair run`  ->  debts  ->  exchanges  ->  records
 
 This object knows the reasons: each becomes debts (`debts`), durable before anything relies on them, with a task that
 people can watch (`repair_tasks`). Two workers take the next debt that can be worked off (`exchange_queue`), build the
@@ -12,6 +12,8 @@ debts of both. Equal ranges cost a scan on either side and two small messages.
 
 An incomplete range (`completeness`) is complete again when every debt in it is settled: then all other owners have been
 exchanged with since the store forgot. If none of them was complete either, writes may be lost, and that is said loudly.
+
+What a change of the ring asks for, and when it is done, `transfers` knows.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from leafdb.errors import CorruptionError, NotApplied, Overloaded, Reason, Stora
 from leafdb.hints.effects import MarkRange
 from leafdb.merkle.effects import Done, Failed
 from leafdb.node.boot import read_page
+from leafdb.node.changing_ranges import ChangingRanges
 from leafdb.node.completeness import Completeness
 from leafdb.node.debts import BOOT, OWED, Claim, Debts, Entry, Masks, boot_key
 from leafdb.node.exchange_queue import ExchangeQueue
@@ -33,17 +36,20 @@ from leafdb.node.logs import Log
 from leafdb.node.metrics import Metrics
 from leafdb.node.pace import Pace
 from leafdb.node.range_scanner import RangeScanner
-from leafdb.node.record_messages import Fetch, Hold, Mark, Offer, decode_request
+from leafdb.node.range_source import RangeSource
+from leafdb.node.record_messages import Mark, RecordsRequest, decode_request
 from leafdb.node.record_mover import Peer, PeerCalls, RecordMover
 from leafdb.node.record_store import RecordStore
 from leafdb.node.repair_tasks import RepairTasks
 from leafdb.node.repair_workers import WORKERS, RepairWorkers
 from leafdb.node.replica import Replica
 from leafdb.node.shared_ranges import SharedRanges
+from leafdb.node.transfer_progress import KINDS, TransferProgress
+from leafdb.node.transfers import Transfers
 from leafdb.node.view import ClusterView
 from leafdb.ring.metadata import ClusterMetadata
 from leafdb.storage.engine import Engine
-from leafdb.types import BucketId, Durability, NodeId, PartitionId, TreeId
+from leafdb.types import BucketId, Durability, Epoch, NodeId, PartitionId, TreeId
 from leafdb.wire.errors import encode_error
 from leafdb.wire.frame import encode_frame
 from leafdb.wire.hello import PeerFacts
@@ -67,12 +73,14 @@ class AntiEntropy:
         metrics: Metrics,
         peers: PeerCalls,
         hints_for: Callable[[NodeId], int],
+        behind: Callable[[NodeId], None],
         now: Callable[[], float],
         now_ms: Callable[[], int],
         tree: TreeId,
     ) -> None:
         self._engine = engine
         self._view = view
+        self._replica = replica
         self._completeness = completeness
         self._metrics = metrics
         self._peers = peers
@@ -85,21 +93,34 @@ class AntiEntropy:
         self._serving = 0
         self._closed = False
         self._last_sequence = 0
-        pace = self.pace = Pace(now)
+        self._range_epochs: tuple[Epoch, ...] = ()
+        self.pace = pace = Pace(now)
         self.debts = Debts(self._write)
         self.tasks = RepairTasks(now_ms)
         self._shared = SharedRanges(view)
         scanner = self.scanner = RangeScanner(engine, pace)
+        source = RangeSource(
+            engine=engine, view=view, metrics=metrics, complete=lambda *of: self.transfers.complete(*of),
+            older_waiting=lambda: replica.queue.older_waiting, behind=behind,
+        )  # fmt: skip
         self.store = RecordStore(replica, pace)
-        self.mover = RecordMover(view=view, store=self.store, peers=peers, metrics=metrics, marked=self._take_mark)
-        self.queue = ExchangeQueue(self.debts, self._shared, connected=self._connected, hints_for=hints_for, now=now)
+        self.mover = RecordMover(view=view, store=self.store, peers=peers, metrics=metrics,
+                                 marked=self._take_mark, pulled=source.page)  # fmt: skip
+        progress = TransferProgress(self._write, self._note)
+        self.transfers = Transfers(
+            view=view, ranges=ChangingRanges(view), shared=self._shared, progress=progress,
+            completeness=completeness, queue=replica.queue, mover=self.mover, metrics=metrics, now=now,
+            owe=self._owe, connected=self._connected,
+        )  # fmt: skip
+        self.queue = ExchangeQueue(self.debts, self._shared, connected=self._connected, hints_for=hints_for, now=now,
+                                   gate=self.transfers)  # fmt: skip
         self.exchanges = Exchanges(
-            view=view, debts=self.debts, completeness=completeness, scanner=scanner, mover=self.mover,
-            pace=pace, peers=peers, now=now, admit=lambda peer: not self.queue.hints_first(peer), ended=self._ended,
+            view=view, debts=self.debts, transfers=self.transfers, scanner=scanner, mover=self.mover, pace=pace,
+            peers=peers, now=now, admit=lambda peer: not self.queue.hints_first(peer), behind=behind, ended=self._ended,
         )  # fmt: skip
         self._workers = RepairWorkers(
             view=view, debts=self.debts, tasks=self.tasks, queue=self.queue, scanner=scanner,
-            exchanges=self.exchanges, mover=self.mover, connected=self._connected,
+            exchanges=self.exchanges, transfers=self.transfers, mover=self.mover, connected=self._connected,
         )  # fmt: skip
         view.on_install.append(self._installed)
 
@@ -115,6 +136,8 @@ class AntiEntropy:
             if page.next_key is None:
                 break
             start = page.next_key
+        self.transfers.progress.loaded()
+        self.debts.add(self.transfers.progress.copies.all())
         if self.debts.pending:
             self.tasks.begin("left from before the restart", self.debts.all())
 
@@ -124,6 +147,8 @@ class AntiEntropy:
                 self.debts.load(key, value)
             elif key[0] == BOOT:
                 self._boots[NodeId(int.from_bytes(key[1:], "big"))] = int.from_bytes(value, "big")
+            elif key[0] in KINDS:
+                self.transfers.progress.load(key, value)
         except ValueError as error:
             raise CorruptionError(f"the debts of this store cannot be read: {error}") from None
 
@@ -178,6 +203,7 @@ class AntiEntropy:
     def on_session_up(self, node: NodeId) -> None:
         """The bulk lane to a peer is up: what it is owed can begin. If it was started anew, it is owed everything."""
         self.queue.up(node)
+        self.transfers.on_session_up(node)
         session = self._peers.session(node, Lane.BULK)
         facts = session.facts if session is not None else None
         if isinstance(facts, PeerFacts) and self._boots.get(node) != facts.boot:
@@ -191,6 +217,7 @@ class AntiEntropy:
         """The bulk lane to a peer broke: from now on it may miss something, and we may."""
         self.debts.spoil(node)
         self.exchanges.lose(node)
+        self.transfers.on_session_down(node)
         if not self._closed:
             self._away(node)
 
@@ -218,11 +245,11 @@ class AntiEntropy:
             session.send(encode_frame(MessageType.ERROR, request_id, encode_error(busy)))
             return
         self._serving += 1
-        nursery.start_soon(self._serve, session, request_id, request, name="records for a peer")
+        nursery.start_soon(self._serve, session, node, request_id, request, name="records for a peer")
 
-    async def _serve(self, session: Peer, request_id: int, request: Fetch | Offer | Hold | Mark) -> None:
+    async def _serve(self, session: Peer, node: NodeId, request_id: int, request: RecordsRequest) -> None:
         try:
-            await self.mover.serve(session, request_id, request)
+            await self.mover.serve(session, node, request_id, request)
         finally:
             self._serving -= 1
 
@@ -260,12 +287,14 @@ class AntiEntropy:
         self.tasks.moved(claim, end.counts)
         if isinstance(end, Failed):
             if claim.bucket in self._view.buckets:
+                self.transfers.failed(claim, end.reason)
                 self.tasks.failed(claim, end.reason)
                 log.debug("exchange given up", member=self._view.name_of(claim.peer), reason=end.reason)
             return
         self._metrics.exchanges_total += 1
         self._metrics.exchange_keys_differing_total += end.counts.keys
         if self.debts.settle(claim):
+            self.transfers.made(claim)
             if peer_complete:
                 self._vouched.add(claim.partition)
             self.tasks.settled(claim)
@@ -312,12 +341,28 @@ class AntiEntropy:
 
     # -- what else changes
 
-    def _installed(self, _: ClusterMetadata) -> None:
-        self.debts.keep(self._shared.held)
-        self.tasks.keep(self._shared.held)
+    def _installed(self, metadata: ClusterMetadata) -> None:
+        self._turn(metadata.range_epochs)
+        lost = self.transfers.installed(metadata)
+
+        def kept(peer: NodeId, bucket: BucketId) -> int:
+            # What this node has and holds no more it offers to who does: comparing those with each other is no help.
+            return self._shared.held(peer, bucket) & ~lost.get(bucket, 0)
+
+        self.debts.keep(kept)
+        self.tasks.keep(kept)
         if self.exchanges.nursery is not None:
             self._prove(self._completeness.incomplete)
         self._workers.wake()
+
+    def _turn(self, epochs: tuple[Epoch, ...]) -> None:
+        """Where owners have changed, nothing that began before that counts, and what waits is older."""
+        before, self._range_epochs = self._range_epochs, epochs
+        if before and before != epochs:
+            pairs = enumerate(zip(before, epochs, strict=True))
+            changed = sum(1 << partition for partition, (old, new) in pairs if old != new)
+            self.debts.spoil_partitions(changed)
+            self._replica.queue.turn()
 
     def _connected(self, peer: NodeId) -> bool:
         return self._peers.session(peer, Lane.BULK) is not None
@@ -329,6 +374,13 @@ class AntiEntropy:
         except StorageError as error:
             # The store has failed for good and the node is ending; what it did not store it does not confirm either.
             log.error("debts cannot be stored", reason=str(error))
+
+    def _note(self, entries: Sequence[Entry]) -> None:
+        """As `_write`, for what may be lost with the last moment before a power cut."""
+        try:
+            self._engine.write([(self._tree, key, value) for key, value in entries], Durability.PERIODIC, None)
+        except StorageError as error:
+            log.error("the place of a copy cannot be stored", reason=str(error))
 
     # -- for people
 
@@ -346,3 +398,4 @@ class AntiEntropy:
         self.debts.check()
         self.tasks.check()
         self.exchanges.check()
+        self.transfers.check()

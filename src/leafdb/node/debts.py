@@ -6,8 +6,8 @@ here, and may hold some that are not any more: after a restart those cost a comp
 (docs/formats/checkpoints.md).
 
 A debt is settled by an exchange that began to read after the debt was made. Hence claims: whoever is about to build a
-tree takes one for each peer it is for; a debt made again, or a session lost, spoils it, and a spoilt claim settles
-nothing.
+tree takes one for each peer it is for; a debt made again, a session lost, or a change of the range's owners spoils it,
+and a spoilt claim settles nothing.
 """
 
 from __future__ import annotations
@@ -25,15 +25,17 @@ Entry = tuple[bytes, bytes | None]
 
 OWED: Final = 1
 BOOT: Final = 2
+COPY: Final = 4
+"""Of the debts those that a change of the ring waits for (`transfer_progress`)."""
 _KEY: Final = struct.Struct(">BHI")
 _BOOT_KEY: Final = struct.Struct(">BH")
 CLEARED_LAZILY_MAX: Final = 64
 """So many bits may be behind in the tree before it is written again."""
 
 
-def owed_key(peer: NodeId, bucket: BucketId) -> bytes:
+def owed_key(peer: NodeId, bucket: BucketId, kind: int = OWED) -> bytes:
     """Where the debts to a peer in one bucket are kept."""
-    return _KEY.pack(OWED, peer, bucket)
+    return _KEY.pack(kind, peer, bucket)
 
 
 def boot_key(peer: NodeId) -> bytes:
@@ -69,10 +71,12 @@ class Claim:
 
 
 class Debts:
-    """All debts of this node. `write` stores entries (None: remove) in order with everything else the node writes."""
+    """All debts of this node. `write` stores entries (None: remove) in order with everything else the node writes;
+    `kind` is the first byte of their keys."""
 
-    def __init__(self, write: Callable[[Sequence[Entry]], None]) -> None:
+    def __init__(self, write: Callable[[Sequence[Entry]], None], kind: int = OWED) -> None:
         self._write = write
+        self._kind = kind
         self._owed: dict[NodeId, dict[BucketId, int]] = {}
         self._stored: dict[tuple[NodeId, BucketId], int] = {}
         self._claims: set[Claim] = set()
@@ -80,7 +84,7 @@ class Debts:
         """Changes whenever there may be debts that were not there before."""
 
     def load(self, key: bytes, value: bytes) -> None:
-        """An OWED entry found in the tree at start. ValueError when it is malformed."""
+        """An entry of this kind found in the tree at start. ValueError when it is malformed."""
         try:
             _, node, bucket = _KEY.unpack(key)
         except struct.error as error:
@@ -136,7 +140,7 @@ class Debts:
             stored = self._stored.get((peer, bucket), 0)
             if mask & ~stored:
                 self._stored[peer, bucket] = owed[bucket]
-                entries.append((owed_key(peer, bucket), encode_mask(owed[bucket])))
+                entries.append((owed_key(peer, bucket, self._kind), encode_mask(owed[bucket])))
         for claim in self._claims:
             if masks.get((claim.peer, claim.bucket), 0) >> claim.partition & 1:
                 claim.spoilt = True
@@ -163,6 +167,12 @@ class Debts:
             if claim.peer == peer:
                 claim.spoilt = True
 
+    def spoil_partitions(self, partitions: int) -> None:
+        """These change their owners: what was read under the ring before counts for nothing under the next."""
+        for claim in self._claims:
+            if partitions >> claim.partition & 1:
+                claim.spoilt = True
+
     def release(self, claim: Claim) -> None:
         """The exchange is over, one way or the other."""
         self._claims.discard(claim)
@@ -172,10 +182,14 @@ class Debts:
         assert claim in self._claims
         if claim.spoilt:
             return False
-        mask = self.mask(claim.peer, claim.bucket)
-        if mask >> claim.partition & 1:
-            self._replace(claim.peer, claim.bucket, mask ^ 1 << claim.partition)
+        self.clear(claim)
         return True
+
+    def clear(self, claim: Claim) -> None:
+        """What was claimed is owed no more, if it was."""
+        if self.owes(claim):
+            mask = self.mask(claim.peer, claim.bucket)
+            self._replace(claim.peer, claim.bucket, mask ^ 1 << claim.partition)
 
     def keep(self, allowed: Callable[[NodeId, BucketId], int]) -> None:
         """Forget debts outside `allowed`: of dropped buckets, of peers that hold the range no more."""
@@ -192,13 +206,13 @@ class Debts:
             self._owed[peer][bucket] = mask
             if (stored ^ mask).bit_count() > CLEARED_LAZILY_MAX:
                 self._stored[slot] = mask
-                self._write([(owed_key(peer, bucket), encode_mask(mask))])
+                self._write([(owed_key(peer, bucket, self._kind), encode_mask(mask))])
             return
         del self._owed[peer][bucket]
         if not self._owed[peer]:
             del self._owed[peer]
         del self._stored[slot]
-        self._write([(owed_key(peer, bucket), None)])
+        self._write([(owed_key(peer, bucket, self._kind), None)])
 
     def check(self) -> None:
         """What is owed is stored; nothing empty is kept."""

@@ -8,7 +8,7 @@ under way at a time, so an inbox that overflows is a peer that does not keep the
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Final, assert_never
 
 import trio
@@ -22,7 +22,7 @@ from leafdb.node.pace import Pace
 from leafdb.node.range_scanner import Range, RangeScanner
 from leafdb.node.record_mover import ExchangeFault, RecordMover
 from leafdb.node.view import BucketView
-from leafdb.types import NodeId
+from leafdb.types import NodeId, PartitionId
 
 INBOX_MESSAGES_MAX: Final = 4
 
@@ -30,8 +30,9 @@ INBOX_MESSAGES_MAX: Final = 4
 class Inbox:
     """What the peer has said in one exchange and nobody has read yet."""
 
-    def __init__(self, peer: NodeId) -> None:
+    def __init__(self, peer: NodeId, partition: PartitionId) -> None:
         self.peer = peer
+        self.partition = partition
         self.peer_complete = False
         """Whether the peer has said that its store has forgotten nothing of the range."""
         self._messages: deque[AnyMessage] = deque()
@@ -66,7 +67,8 @@ class Inbox:
 
 
 class ExchangeDriver:
-    """One exchange under way. `post` puts a message on the peer's bulk lane; False when it cannot."""
+    """One exchange under way. `post` puts a message on the peer's bulk lane; False when it cannot. `moved` is told the
+    bytes of records, and returns when more may be moved."""
 
     def __init__(
         self,
@@ -79,6 +81,7 @@ class ExchangeDriver:
         mover: RecordMover,
         pace: Pace,
         post: Callable[[NodeId, AnyMessage], bool],
+        moved: Callable[[int], Awaitable[None]],
         now: Callable[[], float],
     ) -> None:
         self._machine = machine
@@ -89,6 +92,7 @@ class ExchangeDriver:
         self._mover = mover
         self._pace = pace
         self._post = post
+        self._moved = moved
         self._now = now
         self._todo: deque[Effect] = deque()
 
@@ -129,10 +133,12 @@ class ExchangeDriver:
                 case Fetch(keys=keys):
                     assert isinstance(machine, Initiator)
                     got = await self._mover.fetch(machine.peer, machine.bucket, keys)
+                    await self._moved(got.size)
                     self._take(machine.on_fetched(got.records, got.size, self._now(), settled=got.settled))
                 case Offer(keys=keys):
                     assert isinstance(machine, Initiator)
                     sent, size = await self._mover.offer(machine.peer, machine.bucket, keys)
+                    await self._moved(size)
                     self._take(machine.on_offered(sent, size, self._now()))
                 case Send():
                     raise AssertionError("messages leave at once")

@@ -3,7 +3,7 @@ them all.
 
 A peer is ready when its bulk session is up, it has not just failed us (backoff, doubled up to BACKOFF_S_MAX), and no
 hints for it are left here: what they bring need not be found by hashing. For a peer whose hints do not drain in
-HINTS_WAIT_S the wait ends.
+HINTS_WAIT_S the wait ends. While the ring changes, a `Gate` keeps ranges closed to some peers for a time.
 
 Partitions are taken in an order of this node's own. Two nodes that owe each other the same ranges then meet at one of
 them only by chance, and each exchange settles the debts of both.
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import inf
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 from leafdb.node.debts import Debts
 from leafdb.node.shared_ranges import SharedRanges
@@ -42,6 +42,16 @@ class Wait(NamedTuple):
     seconds: float
 
 
+class Gate(Protocol):
+    """What a change of the ring has to say about whose turn it is."""
+
+    def closed(self, peer: NodeId, bucket: BucketId) -> int:
+        """The partitions of which nothing may begin with `peer` now."""
+
+    def rank(self, bucket: BucketId) -> int:
+        """Buckets with a lower one come first."""
+
+
 class ExchangeQueue:
     """See the top of this file."""
 
@@ -53,9 +63,11 @@ class ExchangeQueue:
         connected: Callable[[NodeId], bool],
         hints_for: Callable[[NodeId], int],
         now: Callable[[], float],
+        gate: Gate,
     ) -> None:
         self._debts = debts
         self._shared = shared
+        self._gate = gate
         self._connected = connected
         self._hints_for = hints_for
         self._now = now
@@ -102,7 +114,8 @@ class ExchangeQueue:
         """The next range for this node, `node`."""
         waits = {peer: self._ready_in(peer) for peer in self._debts.peers()}
         ready = [peer for peer, wait_s in waits.items() if wait_s <= 0.0]
-        for bucket in sorted({bucket for peer in ready for bucket in self._debts.buckets(peer)}):
+        buckets = {bucket for peer in ready for bucket in self._debts.buckets(peer)}
+        for bucket in sorted(buckets, key=lambda bucket: (self._gate.rank(bucket), bucket)):
             masks = {peer: self._open(peer, bucket) for peer in ready}
             together = 0
             for mask in masks.values():
@@ -132,7 +145,9 @@ class ExchangeQueue:
     def _open(self, peer: NodeId, bucket: BucketId) -> int:
         """What is owed to a peer and nobody is at."""
         mask = self._debts.mask(peer, bucket)
-        return mask and mask & self._shared.shared(peer, bucket) & ~self._debts.claimed(peer, bucket)
+        if mask:
+            mask &= self._shared.shared(peer, bucket) & ~self._debts.claimed(peer, bucket)
+        return mask and mask & ~self._gate.closed(peer, bucket)
 
     def _pick(self, node: NodeId, mask: int) -> PartitionId:
         if mask.bit_count() <= FEW:

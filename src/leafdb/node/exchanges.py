@@ -1,7 +1,9 @@
 """All exchanges under way at this node: those it began and those it answers; which message belongs to which.
 
 A message of EXCHANGE or EXCHANGE_REPLY is the map of its machine's message; the two that open an exchange also carry
-`complete`: whether the sender's store has forgotten nothing of the range.
+`complete`: whether the sender's store lacks nothing of the range. `compare` carries `range_epoch` as well, the last
+change of the range's owners that the initiator knows: whoever knows another refuses, says which, and the one behind
+fetches the metadata.
 
 Bounds: an initiator runs in a worker of `anti_entropy`, so there are as many as workers. ANSWERED_MAX exchanges are
 answered at once, ANSWERS_MAX are kept waiting with them, and to more than that the answer is: busy.
@@ -16,7 +18,7 @@ from typing import Any, Final
 import trio
 
 from leafdb.codec import cbor
-from leafdb.codec.fields import as_map
+from leafdb.codec.fields import as_map, int_field
 from leafdb.errors import ProtocolError, StorageError
 from leafdb.limits import EXCHANGE_KEYS_MAX
 from leafdb.merkle.effects import Counts, Done, ExchangeConfig, Failed
@@ -36,15 +38,16 @@ from leafdb.merkle.messages import (
 )
 from leafdb.merkle.responder import Responder
 from leafdb.merkle.tree import Tree
-from leafdb.node.completeness import Completeness
 from leafdb.node.debts import Claim, Debts
 from leafdb.node.exchange_driver import ExchangeDriver, Inbox
 from leafdb.node.pace import Pace
 from leafdb.node.range_scanner import Range, RangeScanner
 from leafdb.node.record_mover import PeerCalls, RecordMover
+from leafdb.node.shared_ranges import holders_by_right
+from leafdb.node.transfers import Transfers
 from leafdb.node.view import BucketView, ClusterView
 from leafdb.ring.token import partition_range
-from leafdb.types import NodeId, PartitionId
+from leafdb.types import BucketId, NodeId, PartitionId
 from leafdb.wire.frame import encode_frame
 from leafdb.wire.registry import Lane, MessageType
 
@@ -60,20 +63,22 @@ Ended = Callable[[Claim, Done | Failed, bool], None]
 
 
 class Exchanges:
-    """See the top of this file. `admit` says whether an exchange with a peer is welcome now."""
+    """See the top of this file. `admit` says whether an exchange with a peer is welcome now; `behind` is told of peers
+    that know newer metadata."""
 
     def __init__(
         self,
         *,
         view: ClusterView,
         debts: Debts,
-        completeness: Completeness,
+        transfers: Transfers,
         scanner: RangeScanner,
         mover: RecordMover,
         pace: Pace,
         peers: PeerCalls,
         now: Callable[[], float],
         admit: Callable[[NodeId], bool],
+        behind: Callable[[NodeId], None],
         ended: Ended,
     ) -> None:
         self.config = ExchangeConfig(
@@ -83,13 +88,14 @@ class Exchanges:
         """Where answers run; none are given while it is None."""
         self._view = view
         self._debts = debts
-        self._completeness = completeness
+        self._transfers = transfers
         self._scanner = scanner
         self._mover = mover
         self._pace = pace
         self._peers = peers
         self._now = now
         self._admit = admit
+        self._behind = behind
         self._ended = ended
         self._number = 0
         self._initiated: dict[tuple[NodeId, int], Inbox] = {}
@@ -114,7 +120,7 @@ class Exchanges:
         """Compare a range of ours, of which `tree` was built since it was claimed, with the peer's."""
         self._number += 1
         slot = (claim.peer, self._number)
-        inbox = self._initiated[slot] = Inbox(claim.peer)
+        inbox = self._initiated[slot] = Inbox(claim.peer, claim.partition)
         machine = Initiator(
             self.config,
             peer=claim.peer,
@@ -124,7 +130,7 @@ class Exchanges:
             tree=tree,
         )
         try:
-            driver = self._driver(machine, inbox, bucket, claim.partition)
+            driver = self._driver(machine, inbox, bucket, claim)
             end = await driver.run(machine.start(self._now()))
         finally:
             del self._initiated[slot]
@@ -138,32 +144,37 @@ class Exchanges:
         try:
             fields = as_map(cbor.loads(body), "message")
             message = from_wire(fields)
+            epoch = int_field(fields, "range_epoch") if "range_epoch" in fields else 0
         except ValueError as error:
             raise ProtocolError(f"a malformed exchange message: {error}") from None
         slot = (node, message.exchange)
         inbox = self._initiated.get(slot) if isinstance(message, Reply) else self._answered.get(slot)
         if isinstance(message, Compare):
             if inbox is None:
-                self._compare(node, message, complete=fields.get("complete") is True)
+                self._compare(node, message, epoch, complete=fields.get("complete") is True)
         elif inbox is not None:
+            if isinstance(message, Refuse) and epoch > self._range_epoch(inbox.partition):
+                self._behind(node)
             if isinstance(message, Equal | Branches):
                 inbox.peer_complete = fields.get("complete") is True
             inbox.put(message)
         elif isinstance(message, Leaves | Want):
             self._refuse(node, message.exchange, Refusal.BUSY)
 
-    def _compare(self, node: NodeId, message: Compare, *, complete: bool) -> None:
-        refusal = self._refusal(node, message)
+    def _compare(self, node: NodeId, message: Compare, epoch: int, *, complete: bool) -> None:
+        refusal = self._refusal(node, message, epoch)
         if refusal is not None:
-            self._refuse(node, message.exchange, refusal)
+            self._refuse(node, message.exchange, refusal, self._range_epoch(message.partition))
+            if refusal is Refusal.OTHER_OWNERS and epoch > self._range_epoch(message.partition):
+                self._behind(node)
             return
         assert self.nursery is not None
-        inbox = self._answered[node, message.exchange] = Inbox(node)
+        inbox = self._answered[node, message.exchange] = Inbox(node, message.partition)
         inbox.peer_complete = complete
         claim = self._debts.claim(node, message.bucket, message.partition)
         self.nursery.start_soon(self._answer, inbox, claim, message, name="answered exchange")
 
-    def _refusal(self, node: NodeId, message: Compare) -> Refusal | None:
+    def _refusal(self, node: NodeId, message: Compare, epoch: int) -> Refusal | None:
         view = self._view
         ring = view.ring
         bucket = view.buckets.get(message.bucket)
@@ -171,8 +182,12 @@ class Exchanges:
             return Refusal.NO_BUCKET
         if message.partition >= ring.partitions:
             return Refusal.NOT_OWNER
-        if not {node, view.self_id} <= set(ring.primaries(message.partition, bucket.properties.n)):
+        if epoch != ring.range_epoch(message.partition):
+            return Refusal.OTHER_OWNERS
+        if not {node, view.self_id} <= set(holders_by_right(ring, message.partition, bucket.properties.n)):
             return Refusal.NOT_OWNER
+        if not self._transfers.may_answer(bucket.id, message.partition):
+            return Refusal.BUSY
         if self.nursery is None or len(self._answered) >= ANSWERS_MAX or not self._admit(node):
             return Refusal.BUSY
         return None
@@ -200,37 +215,45 @@ class Exchanges:
             return Failed(str(error), Counts())
         machine = Responder(self.config, peer=inbox.peer, exchange=compare.exchange, tree=tree, now=self._now())
         effects = machine.on_message(inbox.peer, compare, self._now())
-        return await self._driver(machine, inbox, bucket, claim.partition).run(effects)
+        return await self._driver(machine, inbox, bucket, claim).run(effects)
 
-    def _refuse(self, node: NodeId, exchange: int, refusal: Refusal) -> None:
-        self._send(node, MessageType.EXCHANGE_REPLY, Refuse(exchange, refusal).to_wire())
+    def _refuse(self, node: NodeId, exchange: int, refusal: Refusal, epoch: int = 0) -> None:
+        fields = Refuse(exchange, refusal).to_wire()
+        if refusal is Refusal.OTHER_OWNERS:
+            fields["range_epoch"] = epoch
+        self._send(node, MessageType.EXCHANGE_REPLY, fields)
 
     # -- both
 
-    def _driver(
-        self, machine: Initiator | Responder, inbox: Inbox, bucket: BucketView, partition: PartitionId
-    ) -> ExchangeDriver:
+    def _driver(self, machine: Initiator | Responder, inbox: Inbox, bucket: BucketView, claim: Claim) -> ExchangeDriver:
         return ExchangeDriver(
             machine,
             inbox=inbox,
             bucket=bucket,
-            span=self.span(partition),
+            span=self.span(claim.partition),
             scanner=self._scanner,
             mover=self._mover,
             pace=self._pace,
-            post=partial(self._post, partition),
+            post=partial(self._post, claim.bucket, claim.partition),
+            moved=partial(self._transfers.moved, claim),
             now=self._now,
         )
 
-    def _post(self, partition: PartitionId, to: NodeId, message: AnyMessage) -> bool:
+    def _post(self, bucket: BucketId, partition: PartitionId, to: NodeId, message: AnyMessage) -> bool:
         fields = message.to_wire()
         if isinstance(message, Compare | Equal | Branches):
-            fields["complete"] = self._completeness.complete(partition)
+            fields["complete"] = self._transfers.complete(bucket, partition)
+        if isinstance(message, Compare):
+            fields["range_epoch"] = self._range_epoch(partition)
         number = MessageType.EXCHANGE if isinstance(message, Request) else MessageType.EXCHANGE_REPLY
         return self._send(to, number, fields)
 
     def _send(self, to: NodeId, number: MessageType, fields: dict[str, Any]) -> bool:
         return self._peers.send(to, Lane.BULK, encode_frame(number, 0, cbor.dumps(fields)))
+
+    def _range_epoch(self, partition: PartitionId) -> int:
+        ring = self._view.ring
+        return 0 if ring is None or partition >= ring.partitions else int(ring.range_epoch(partition))
 
     def check(self) -> None:
         """The bounds hold."""

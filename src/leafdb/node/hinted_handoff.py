@@ -29,7 +29,7 @@ from leafdb.node.view import BucketView, ClusterView
 from leafdb.ring.token import split_storage_key
 from leafdb.storage.engine import Engine
 from leafdb.storage.lsm_tree import Page
-from leafdb.types import Durability, NodeId
+from leafdb.types import BucketId, Durability, NodeId
 from leafdb.wire.frame import encode_frame
 from leafdb.wire.registry import MessageType
 
@@ -53,7 +53,8 @@ class Removal(NamedTuple):
 
 
 class HintedHandoff:
-    """Both ends of handoff. `send` puts a frame on a peer's bulk lane; `mark` makes a range owe an exchange."""
+    """Both ends of handoff. `send` puts a frame on a peer's bulk lane; `mark` makes a range owe an exchange; `taken` is
+    told of each hint that was merged here, before its holder is."""
 
     def __init__(
         self,
@@ -69,6 +70,7 @@ class HintedHandoff:
         now_ms: Callable[[], int],
         send: Callable[[NodeId, bytes], bool],
         mark: Callable[[MarkRange], None],
+        taken: Callable[[BucketId, bytes], None],
     ) -> None:
         self._engine = engine
         self._view = view
@@ -81,6 +83,7 @@ class HintedHandoff:
         self._now_ms = now_ms
         self._send = send
         self._mark = mark
+        self.taken = taken
         self._next_expiry = now() + EXPIRE_INTERVAL_S
         self.slot = 0
 
@@ -250,7 +253,7 @@ class _Application:
                 self._merged(place, LookupError("this node does not hold the key"))
                 continue
             if bucket is not None:
-                done = partial(self._merged, place)
+                done = partial(self._taken, place)
                 self._replica.merge(
                     bucket.tree, hint.storage_key, hint.record, bucket.conflict, Durability.ALWAYS, done
                 )
@@ -266,6 +269,12 @@ class _Application:
         assert ring is not None, "buckets come with a ring"
         partition = ring.partition_of(split_storage_key(storage_key)[0])
         return ring.is_primary(self._view.self_id, partition, bucket.properties.n)
+
+    def _taken(self, place: int, error: Exception | None) -> None:
+        if error is None:
+            hint = self._batch.hints[place]
+            self._handoff.taken(BucketId(hint.bucket), hint.storage_key)
+        self._merged(place, error)
 
     def _merged(self, place: int, error: Exception | None) -> None:
         if error is not None:

@@ -3,6 +3,9 @@
 When a key's current value is in memory or in the page cache, a mutation runs to its end in one call and nothing can
 come between. When the disk must be asked, the key enters a bounded table, its value is fetched once, and everything
 that wants the key meanwhile queues behind in order and runs in one go when the value is there.
+
+What waits was admitted under the ring of its arrival. Whoever copies a range that changes its owners must not read past
+it: `turn` marks all that waits at the moment of a change, `older_waiting` says whether any of that is left.
 """
 
 from __future__ import annotations
@@ -45,9 +48,20 @@ class KeyQueue:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._pending: dict[tuple[TreeId, bytes], deque[Work]] = {}
+        self._older: set[tuple[TreeId, bytes]] = set()
+        """Keys that were pending at the last turn and have been ever since."""
 
     def __len__(self) -> int:
         return len(self._pending)
+
+    def turn(self) -> None:
+        """Owners of ranges have changed: what waits was admitted before that."""
+        self._older = set(self._pending)
+
+    @property
+    def older_waiting(self) -> bool:
+        """Whether anything admitted before the last turn is still to be done."""
+        return bool(self._older)
 
     def now(self, tree: TreeId, key: bytes) -> Current | None:
         """The value without waiting; None when the disk must be read or others already wait for this key."""
@@ -105,8 +119,10 @@ class KeyQueue:
             if newer is not None and newer[1]:
                 current = newer
         del self._pending[slot]
+        self._older.discard(slot)
 
     def check(self) -> None:
         """The pending table is within its bounds."""
         assert len(self._pending) <= PENDING_KEYS_MAX
         assert all(0 < len(queue) <= PENDING_PER_KEY_MAX for queue in self._pending.values())
+        assert self._older <= self._pending.keys()

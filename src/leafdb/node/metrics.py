@@ -31,6 +31,7 @@ class Counted(NamedTuple):
 REQUESTS: Final = "Requests of clients answered without error, by operation."
 HINTS: Final = "Hints, by what became of them."
 SENT: Final = "Records that anti-entropy gave to peers or took from them."
+COPIED: Final = "Bytes of records copied for changes of the ring: taken by receivers, and shown to those who pull."
 
 COUNTERS: Final = (
     Counted("puts_total", "leafdb_requests_total", REQUESTS, (("op", "put"),)),
@@ -57,6 +58,8 @@ COUNTERS: Final = (
     Counted("exchange_keys_differing_total", "leafdb_anti_entropy_keys_differing_total", "Keys found to differ."),
     Counted("exchange_keys_sent_total", "leafdb_anti_entropy_keys_total", SENT, (("direction", "sent"),)),
     Counted("exchange_keys_received_total", "leafdb_anti_entropy_keys_total", SENT, (("direction", "received"),)),
+    Counted("transfer_bytes_received_total", "leafdb_transfer_bytes_total", COPIED, (("direction", "received"),)),
+    Counted("transfer_bytes_sent_total", "leafdb_transfer_bytes_total", COPIED, (("direction", "sent"),)),
     Counted("sessions_opened_total", "leafdb_sessions_opened_total", "Sessions accepted or dialled."),
     Counted("sessions_refused_total", "leafdb_sessions_refused_total", "Connections refused for want of room."),
     Counted("handshakes_failed_total", "leafdb_handshakes_failed_total", "Sessions that ended before a welcome."),
@@ -91,6 +94,7 @@ GAUGES: Final = {
     "hint_oldest_age": Gauge("leafdb_hint_oldest_age_seconds", "Age of the oldest hint held."),
     "repairs_pending": Gauge("leafdb_repairs_pending", "Partitions that wait for an exchange."),
     "leftover_ranges": Gauge("leafdb_leftover_ranges", "Partitions of a bucket held here that are others' to hold."),
+    "transfers_left": Gauge("leafdb_transfer_exchanges_left", "Copies that the plan in progress waits for here."),
     "storage_bytes": Gauge("leafdb_storage_bytes", "Bytes on disk, by kind of file.", "kind"),
     "memtable_bytes": Gauge("leafdb_memtable_bytes", "Bytes in memtables, frozen ones included."),
     "tables": Gauge("leafdb_tables", "Tables in the store, by level.", "level"),
@@ -179,6 +183,8 @@ class Metrics:
         self.exchange_keys_differing_total = 0
         self.exchange_keys_sent_total = 0
         self.exchange_keys_received_total = 0
+        self.transfer_bytes_received_total = 0
+        self.transfer_bytes_sent_total = 0
         self.sessions_opened_total = 0
         self.sessions_refused_total = 0
         self.handshakes_failed_total = 0

@@ -203,14 +203,16 @@ class Node:
         self.anti_entropy = AntiEntropy(
             engine=engine, view=view, replica=self.replica, completeness=self.completeness,
             hints_for=ledger.records, metrics=self.metrics, now=world.now, now_ms=world.now_ms, peers=self.peers,
-            tree=CHECKPOINTS_TREE,
+            tree=CHECKPOINTS_TREE, behind=self.news.behind,
         )  # fmt: skip
         await self.anti_entropy.load()
+        self.transfers = self.anti_entropy.transfers
         hints_config = HintsConfig(age_s_max=self.config.repair.hint_age_max_s)
         self.handoff = HintedHandoff(
             engine=engine, view=view, replica=self.replica, metrics=self.metrics, wheel=self.wheel,
             schedule=Schedule(hints_config, ledger, rng=world.rng), grantor=CreditGrantor(hints_config),
             now=world.now, now_ms=world.now_ms, send=self._on_lane(Lane.BULK), mark=self.anti_entropy.mark,
+            taken=self.transfers.hint_taken,
         )  # fmt: skip
         self.hints = HintKeeper(
             engine=engine, view=view, replica=self.replica, ledger=ledger, metrics=self.metrics,

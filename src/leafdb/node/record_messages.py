@@ -1,10 +1,12 @@
-"""What travels in RECORDS and RECORDS_REPLY: records asked for, records given, and a debt passed on to those it
-concerns. One map each (docs/formats/repair.md).
+"""What travels in RECORDS and RECORDS_REPLY: records asked for, records given, a debt passed on to those it concerns,
+and pages of a range for a new owner of it. One map each (docs/formats/repair.md).
 
     fetch   bucket, keys                  -> records: one for each of the first keys, as many as fit; empty: none here
     offer   bucket, keys, records         -> results: a ReplicaStatus for each
     hold    bucket, epoch, keys, digests  -> results: for each APPLIED if exactly that record is here, else UNKNOWN
     mark    bucket, partition, target     -> results: one
+    pull    bucket, partition, start, bytes_max, range_epoch
+                                          -> complete, keys, records, next: storage key to go on from; empty: the end
 
 A hold, and an offer with an `epoch`, come from one who is about to drop its own copies: their keys are of one
 partition, and APPLIED says that the record is on the disk of a holder whose range epoch was still that one afterwards.
@@ -18,11 +20,14 @@ from collections.abc import Mapping
 from hashlib import blake2b
 from typing import Any, Final, NamedTuple
 
-from leafdb.codec.fields import as_bytes, as_int, int_field, list_field
+from leafdb.codec.fields import as_bool, as_bytes, as_int, bytes_field, int_field, list_field, map_field
 from leafdb.limits import EXCHANGE_KEYS_MAX, FRAME_BYTES_MAX, NODE_ID_MAX, PARTITIONS_MAX
 from leafdb.ring.packing import EPOCH_MAX
 from leafdb.wire.body import decode_map, encode_map, refusing
-from leafdb.wire.control import ENCODED_KEY_BYTES_MAX, U32
+from leafdb.wire.control import ENCODED_KEY_BYTES_MAX, STORAGE_KEY_BYTES_MAX, U32
+
+PLACE_BYTES_MAX: Final = STORAGE_KEY_BYTES_MAX + 1
+"""A storage key, or with one more zero byte the place after it."""
 
 DIGEST_BYTES: Final = 16
 
@@ -79,6 +84,39 @@ class Mark(NamedTuple):
         return encode_map({"bucket": self.bucket, "partition": self.partition, "target": self.target})
 
 
+class Pull(NamedTuple):
+    """Show me your records of this range in order, from the storage key `start` on, which may be empty."""
+
+    bucket: int
+    partition: int
+    start: bytes
+    bytes_max: int
+    range_epoch: int
+    """Of the range where I am: you and I must mean the same owners."""
+
+    def encode(self) -> bytes:
+        """The body."""
+        return encode_map(self._asdict())
+
+
+class Page(NamedTuple):
+    """Answers a Pull."""
+
+    complete: bool
+    """False: my store may have forgotten something of the range, or does not have it yet; nothing is shown."""
+    keys: tuple[bytes, ...]
+    records: tuple[bytes, ...]
+    next: bytes
+
+    def encode(self) -> bytes:
+        """The body."""
+        fields = {"complete": self.complete, "keys": list(self.keys), "records": list(self.records), "next": self.next}
+        return encode_map(fields)
+
+
+RecordsRequest = Fetch | Offer | Hold | Mark | Pull
+
+
 class Records(NamedTuple):
     """Answers a Fetch."""
 
@@ -100,13 +138,21 @@ class Results(NamedTuple):
 
 
 @refusing("a request about records")
-def decode_request(body: bytes) -> Fetch | Offer | Hold | Mark:
+def decode_request(body: bytes) -> RecordsRequest:
     """The request in a RECORDS body."""
     fields = decode_map(body, "a request about records")
     bucket = int_field(fields, "bucket", high=U32)
     if "target" in fields:
         partition = int_field(fields, "partition", high=PARTITIONS_MAX - 1)
         return Mark(bucket, partition, int_field(fields, "target", low=1, high=NODE_ID_MAX))
+    if "start" in fields:
+        return Pull(
+            bucket,
+            int_field(fields, "partition", high=PARTITIONS_MAX - 1),
+            bytes_field(fields, "start", high=PLACE_BYTES_MAX),
+            int_field(fields, "bytes_max", low=1),
+            int_field(fields, "range_epoch"),
+        )
     keys = _bytes_list(fields, "keys", low=1, high=ENCODED_KEY_BYTES_MAX)
     if not keys:
         raise ValueError("no keys")
@@ -137,6 +183,18 @@ def decode_records(body: bytes, keys: int) -> Records:
     if not 0 < len(records) <= keys:
         raise ValueError(f"{len(records)} records for {keys} keys")
     return Records(records)
+
+
+@refusing("a page of records")
+def decode_page(body: bytes) -> Page:
+    """The answer to a Pull."""
+    fields = decode_map(body, "a page of records")
+    keys = _bytes_list(fields, "keys", low=1, high=ENCODED_KEY_BYTES_MAX)
+    records = _bytes_list(fields, "records", low=1, high=FRAME_BYTES_MAX)
+    if len(records) != len(keys):
+        raise ValueError(f"{len(keys)} keys with {len(records)} records")
+    complete = as_bool(map_field(fields, "complete"), "complete")
+    return Page(complete, keys, records, bytes_field(fields, "next", high=PLACE_BYTES_MAX))
 
 
 @refusing("results of records")

@@ -8,7 +8,7 @@ promises, before it is answered for.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol, assert_never
 
 import trio
 
@@ -21,8 +21,12 @@ from leafdb.node.record_messages import (
     Hold,
     Mark,
     Offer,
+    Page,
+    Pull,
     Records,
+    RecordsRequest,
     Results,
+    decode_page,
     decode_records,
     decode_results,
     digest_of,
@@ -97,8 +101,11 @@ class RecordMover:
         peers: PeerCalls,
         metrics: Metrics,
         marked: Callable[[Mark], Awaitable[None]],
+        pulled: Callable[[NodeId, Pull], Awaitable[Page]],
     ) -> None:
-        """`marked`: a debt that another node passes on to this one."""
+        """`marked`: a debt that another node passes on to this one; `pulled` answers a node that pages through a
+        range."""
+        self._pulled = pulled
         self._view = view
         self._store = store
         self._peers = peers
@@ -124,20 +131,22 @@ class RecordMover:
             records += len(items)
             size += sum(len(record) for _, record in items)
             left = left[len(answer) :]
-        self._metrics.exchange_keys_received_total += records
         return Fetched(records, size, settled)
 
     async def _take(self, bucket: BucketId, items: list[Item]) -> list[bytes]:
         """Merge the peer's records; answers the keys for which that gave exactly the peer's record."""
-        view = self._bucket(bucket)
-        for error in await self._store.merge(view, items):
-            if error is not None:
-                raise ExchangeFault(f"a record could not be merged here: {error}")
+        await self._merge(bucket, items)
         try:
-            merged = await self._store.read(view, [key for key, _ in items])
+            merged = await self._store.read(self._bucket(bucket), [key for key, _ in items])
         except StorageError as error:
             raise ExchangeFault(str(error)) from None
         return [key for (key, theirs), ours in zip(items, merged, strict=True) if ours == theirs]
+
+    async def _merge(self, bucket: BucketId, items: list[Item]) -> None:
+        for error in await self._store.merge(self._bucket(bucket), items):
+            if error is not None:
+                raise ExchangeFault(f"a record could not be merged here: {error}")
+        self._metrics.exchange_keys_received_total += len(items)
 
     async def offer(self, peer: NodeId, bucket: BucketId, keys: Iterable[bytes]) -> tuple[int, int]:
         """Give the peer our records of these storage keys; answers how many it merged, and their bytes."""
@@ -200,6 +209,32 @@ class RecordMover:
         except ProtocolError as error:
             raise ExchangeFault(str(error)) from None
 
+    async def pull(self, source: NodeId, request: Pull) -> Page:
+        """The next page of the source's copy of a range."""
+        try:
+            return decode_page(await self._call(source, request.encode()))
+        except ProtocolError as error:
+            raise ExchangeFault(str(error)) from None
+
+    def require_room(self) -> None:
+        """To be asked before anything is moved here: what could not be kept need not travel."""
+        try:
+            self._store.require_room()
+        except StorageError as error:
+            raise ExchangeFault(f"nothing can be merged here: {error}") from None
+
+    async def take_page(self, bucket: BucketId, items: list[Item]) -> None:
+        """Merge the records of a page; returns when they are as durable as the bucket promises."""
+        await self._merge(bucket, items)
+
+    async def same(self, bucket: BucketId, items: list[Item]) -> int:
+        """How many of these records this node holds just so."""
+        try:
+            held = await self._store.read(self._bucket(bucket), [key for key, _ in items])
+        except StorageError as error:
+            raise ExchangeFault(str(error)) from None
+        return sum(ours == theirs for (_, theirs), ours in zip(items, held, strict=True))
+
     async def _call(self, peer: NodeId, body: bytes) -> bytes:
         for _ in range(BUSY_TRIES):
             try:
@@ -239,18 +274,23 @@ class RecordMover:
 
     # -- the side that is asked
 
-    async def serve(self, session: Peer, request_id: int, request: Fetch | Offer | Hold | Mark) -> None:
-        """Answer a RECORDS frame."""
+    async def serve(self, session: Peer, node: NodeId, request_id: int, request: RecordsRequest) -> None:
+        """Answer a RECORDS frame of `node`."""
         try:
-            if isinstance(request, Fetch):
-                body = (await self._serve_fetch(request)).encode()
-            elif isinstance(request, Offer):
-                body = (await self._serve_offer(request)).encode()
-            elif isinstance(request, Hold):
-                body = (await self._serve_hold(request)).encode()
-            else:
-                await self._marked(request)
-                body = Results((ReplicaStatus.APPLIED,)).encode()
+            match request:
+                case Fetch():
+                    body = (await self._serve_fetch(request)).encode()
+                case Offer():
+                    body = (await self._serve_offer(request)).encode()
+                case Hold():
+                    body = (await self._serve_hold(request)).encode()
+                case Pull():
+                    body = (await self._pulled(node, request)).encode()
+                case Mark():
+                    await self._marked(request)
+                    body = Results((ReplicaStatus.APPLIED,)).encode()
+                case _:
+                    assert_never(request)
         except (StorageError, LeafdbError, ExchangeFault) as error:
             if isinstance(error, ExchangeFault):
                 refusal: LeafdbError = NotApplied(str(error), reason=Reason.FAILED)

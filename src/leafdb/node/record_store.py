@@ -7,6 +7,7 @@ background work. What is refused because the node has too much to do is tried ag
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Final
 
@@ -37,6 +38,11 @@ class RecordStore:
     def __init__(self, replica: Replica, pace: Pace) -> None:
         self._replica = replica
         self._pace = pace
+
+    def require_room(self) -> None:
+        """Raises DiskFull, or another StorageError, when nothing could be merged now, however long one waits."""
+        with suppress(ReplicaOverloaded):
+            self._replica.admit()
 
     async def read(
         self, bucket: BucketView, keys: Sequence[bytes], durability: Durability | None = None

@@ -1,4 +1,5 @@
-"""The workers of anti-entropy: take the next debt that can be worked off, and work it off.
+"""The workers of anti-entropy: take the next debt that can be worked off, and work it off. A range that has to be
+copied from its beginning is pulled first (`transfers`); then it comes up again.
 
 One tree of a range serves all the peers that are owed it. A peer that fails us is left alone for a while; the debt
 stays until an exchange with it has come to its end.
@@ -21,6 +22,8 @@ from leafdb.node.range_scanner import RangeScanner
 from leafdb.node.record_messages import Mark
 from leafdb.node.record_mover import ExchangeFault, RecordMover
 from leafdb.node.repair_tasks import RepairTasks
+from leafdb.node.shared_ranges import holders_by_right
+from leafdb.node.transfers import Transfers
 from leafdb.node.view import BucketView, ClusterView
 from leafdb.types import NodeId
 
@@ -43,6 +46,7 @@ class RepairWorkers:
         queue: ExchangeQueue,
         scanner: RangeScanner,
         exchanges: Exchanges,
+        transfers: Transfers,
         mover: RecordMover,
         connected: Callable[[NodeId], bool],
     ) -> None:
@@ -52,6 +56,7 @@ class RepairWorkers:
         self._queue = queue
         self._scanner = scanner
         self._exchanges = exchanges
+        self._transfers = transfers
         self._mover = mover
         self._connected = connected
         self._changed = trio.Event()
@@ -72,6 +77,8 @@ class RepairWorkers:
                         await self._changed.wait()
                 elif stray:
                     await self._pass_on(work)
+                elif (source := self._transfers.source((work.bucket, work.partition), work.peers)) is not None:
+                    await self._pull(source, work)
                 else:
                     await self._exchange(work)
             except StorageError as error:
@@ -102,6 +109,21 @@ class RepairWorkers:
                 judge(claim.peer)
             self._debts.release(claim)
 
+    async def _pull(self, source: NodeId, work: Work) -> None:
+        """The records of one range from one of the peers that are owed it. Settles nothing."""
+        claim = self._debts.claim(source, work.bucket, work.partition)
+        try:
+            await self._transfers.pull(source, (work.bucket, work.partition))
+            self._queue.succeeded(source)
+        except (ExchangeFault, StorageError) as error:
+            self._tasks.failed(claim, str(error))
+            self._transfers.failed(claim, str(error))
+            self._queue.failed(source)
+            log.debug("pull broken off", member=self._view.name_of(source), reason=str(error))
+        finally:
+            self._debts.release(claim)
+            self.wake()
+
     async def _pass_on(self, work: Work) -> None:
         """Give a debt in a range that is not ours to a node that holds it."""
         ring, bucket = self._view.ring, self._view.buckets.get(work.bucket)
@@ -110,7 +132,7 @@ class RepairWorkers:
         try:
             if ring is None or bucket is None:
                 raise ExchangeFault("nothing is known of the bucket yet")
-            holders = ring.primaries(work.partition, bucket.properties.n)
+            holders = holders_by_right(ring, work.partition, bucket.properties.n)
             owner = next((node for node in holders if node != target and self._connected(node)), target)
             await self._mover.pass_on(owner, Mark(work.bucket, work.partition, target))
             if self._debts.settle(claim):

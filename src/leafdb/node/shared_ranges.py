@@ -1,8 +1,13 @@
-"""Which partitions two nodes hold copies of, as bits of one number, for one ring."""
+"""Which partitions two nodes hold copies of, as bits of one number, for one ring.
+
+While a plan is on its way old and new owners hold copies: both take every write. In a retreat only the old ones do:
+nobody will ask the others any more, so there is nothing to mend at them.
+"""
 
 from __future__ import annotations
 
 from leafdb.node.view import ClusterView
+from leafdb.ring.plan import Phase
 from leafdb.ring.ring import Ring
 from leafdb.types import BucketId, NodeId, PartitionId
 
@@ -29,7 +34,7 @@ class SharedRanges:
         if ring is not self._ring:
             self._ring = ring
             self._held.clear()
-        n = found.effective_n
+        n = found.properties.n
         by_node = self._held.get(n)
         if by_node is None:
             by_node = self._held[n] = _held(ring, n)
@@ -55,9 +60,20 @@ class SharedRanges:
         return {slot: mask for slot, mask in masks.items() if mask}
 
 
+def holders_by_right(ring: Ring, partition: PartitionId, n: int) -> tuple[NodeId, ...]:
+    """Whose copies of a partition are to be the same."""
+    plan = ring.metadata.plan
+    retreats = plan is not None and plan.phase is Phase.RETREAT
+    return ring.primaries(partition, n) if retreats else ring.holders(partition, n)
+
+
 def _held(ring: Ring, n: int) -> dict[NodeId, int]:
-    masks = {node: bytearray((ring.partitions + 7) // 8) for node in ring.loads}
+    masks: dict[NodeId, bytearray] = {}
+    size = (ring.partitions + 7) // 8
     for partition in range(ring.partitions):
-        for node in ring.primaries(PartitionId(partition), n):
-            masks[node][partition >> 3] |= 1 << (partition & 7)
+        for node in holders_by_right(ring, PartitionId(partition), n):
+            mask = masks.get(node)
+            if mask is None:
+                mask = masks[node] = bytearray(size)
+            mask[partition >> 3] |= 1 << (partition & 7)
     return {node: int.from_bytes(mask, "little") for node, mask in masks.items()}

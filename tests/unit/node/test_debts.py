@@ -150,6 +150,7 @@ class Turn:
     def __init__(self) -> None:
         self.now = 1_000.0
         self.hints = 0
+        self.shut = 0
         self.connected = {TWO, THREE}
         self.debts = Debts(Kept().write)
         view = ClusterView()
@@ -160,7 +161,14 @@ class Turn:
             connected=lambda peer: peer in self.connected,
             hints_for=lambda _: self.hints,
             now=lambda: self.now,
+            gate=self,
         )
+
+    def closed(self, peer: NodeId, bucket: BucketId) -> int:
+        return self.shut
+
+    def rank(self, bucket: BucketId) -> int:
+        return 0
 
     def owe(self, masks: Masks) -> None:
         self.debts.add(masks)

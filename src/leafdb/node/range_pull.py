@@ -1,0 +1,106 @@
+"""Pages through one old owner's copy of a range that this node is to hold and does not hold yet.
+
+An exchange of an empty range would list every key with its digest before a record moves. So the records come first, in
+order, a page at a time; each is merged through the one door, and the place is kept on the disk. It may go on from
+another source than it began with: what that one had before the place, the exchanges find, which follow with every old
+owner in any case. If the first page holds mostly what is here already, the range is not empty, and exchanges alone move
+less.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from leafdb.limits import EXCHANGE_BYTES_MAX
+from leafdb.node.rate_limit import RateLimit
+from leafdb.node.record_messages import Page, Pull
+from leafdb.node.record_mover import ExchangeFault, RecordMover
+from leafdb.node.record_store import Item
+from leafdb.node.transfer_progress import Slot, TransferProgress
+from leafdb.node.transfer_sizes import TransferSizes
+from leafdb.node.view import BucketView, ClusterView
+from leafdb.ring.token import partition_range, storage_key
+from leafdb.types import Epoch, NodeId
+
+KNOWN_SHARE: Final = 0.5
+"""If more of the first page than this is here already, exchanges take over."""
+
+
+class RangePull:
+    """Pulls one range at a time for `transfers`."""
+
+    def __init__(
+        self,
+        *,
+        view: ClusterView,
+        mover: RecordMover,
+        progress: TransferProgress,
+        sizes: TransferSizes,
+        limit: RateLimit,
+    ) -> None:
+        self._view = view
+        self._mover = mover
+        self._progress = progress
+        self._sizes = sizes
+        self._limit = limit
+
+    async def run(self, source: NodeId, slot: Slot) -> bool:
+        """Go on to the end of the range; False when the source has no copy worth reading. Raises ExchangeFault; what
+        was merged by then is not asked for again."""
+        ring, bucket = self._view.ring, self._view.buckets.get(slot[0])
+        if ring is None or bucket is None:
+            raise ExchangeFault("the bucket is gone")
+        epoch = ring.range_epoch(slot[1])
+        first, stop = partition_range(slot[1], ring.partitions)
+        known = self._progress.cursor(slot)
+        start = first if known is None else known
+        self._sizes.begin(slot, start, (first, stop))
+        while True:
+            self._mover.require_room()
+            request = Pull(slot[0], slot[1], start, EXCHANGE_BYTES_MAX, epoch)
+            page = await self._mover.pull(source, request)
+            if not page.complete:
+                return False
+            items = _items(bucket, page, start, stop)
+            if known is None and start == first and await self._mostly_here(bucket, items):
+                break
+            await self._mover.take_page(bucket.id, items)
+            self._still(slot, epoch)
+            size = sum(len(key) + len(record) for key, record in items)
+            self._progress.moved(size)
+            self._sizes.moved(size, page.next or stop)
+            if not page.next:
+                break
+            start = page.next
+            self._progress.advance(slot, start)
+            await self._limit.spent(size)
+            self._still(slot, epoch)
+        self._progress.finish(slot)
+        self._sizes.finish()
+        return True
+
+    async def _mostly_here(self, bucket: BucketView, items: list[Item]) -> bool:
+        return bool(items) and await self._mover.same(bucket.id, items) > KNOWN_SHARE * len(items)
+
+    def _still(self, slot: Slot, epoch: Epoch) -> None:
+        """What is written down must be of the plan that asked for it."""
+        ring = self._view.ring
+        if ring is None or ring.range_epoch(slot[1]) != epoch or slot[0] not in self._view.buckets:
+            raise ExchangeFault("the ring has changed")
+
+
+def _items(bucket: BucketView, page: Page, start: bytes, stop: bytes) -> list[Item]:
+    """The records of a page by storage keys. ExchangeFault unless they ascend within the range, and so does what
+    follows."""
+    try:
+        items = [(storage_key(bucket.id, key), record) for key, record in zip(page.keys, page.records, strict=True)]
+    except ValueError as error:
+        raise ExchangeFault(f"a malformed key in a page: {error}") from None
+    place = start
+    for key, _ in items:
+        if not place <= key < stop:
+            raise ExchangeFault("a page that is out of order")
+        place = key + b"\0"
+    if page.next and not (place <= page.next <= stop and page.next > start):
+        raise ExchangeFault("a page that leads nowhere")
+    return items

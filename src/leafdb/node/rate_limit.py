@@ -1,0 +1,46 @@
+"""So many bytes a second and no more, for who moves records: what was moved is paid for afterwards, by waiting.
+
+A limit that is changed holds for the next wait at the latest LOOK_S later. Time nobody used is not saved up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import inf
+from typing import Final
+
+import trio
+
+LOOK_S: Final = 1.0
+
+
+class RateLimit:
+    """One limit, shared by all who ask. 0 bytes a second: none."""
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self._now = now
+        self._owed = 0.0
+        """Bytes that were moved and not waited for."""
+        self._at = now()
+        self.bytes_per_s = 0
+
+    def set(self, bytes_per_s: int) -> None:
+        """Another limit, from now on."""
+        self._pass_time()
+        self.bytes_per_s = bytes_per_s
+
+    async def spent(self, size: int, longest_s: float = inf) -> None:
+        """So many bytes were moved: return when they are paid for, or after `longest_s`; what is left then the next
+        one waits for. Always a checkpoint."""
+        self._pass_time()
+        self._owed += size
+        until = self._now() + longest_s
+        await trio.lowlevel.checkpoint()
+        while self.bytes_per_s and self._owed > 0.0 and (left_s := until - self._now()) > 0.0:
+            await trio.sleep(min(LOOK_S, left_s, self._owed / self.bytes_per_s))
+            self._pass_time()
+
+    def _pass_time(self) -> None:
+        now = self._now()
+        self._owed = max(0.0, self._owed - (now - self._at) * self.bytes_per_s) if self.bytes_per_s else 0.0
+        self._at = now
