@@ -9,6 +9,7 @@ transitions      how a plan becomes the next epoch: stage, commit, advance, fini
 control_set      how the register's acceptors change
 plan_report      what a plan would move and cost; plan_safety, what it could lose
 difference       what changed between two epochs, small enough to travel alone
+history          what changed between two epochs, in words
 preference_list  the clockwise walk over owners that skips hosts, then zones
 owner_table      the preference lists that one owner table means
 ring             the lookup built from one epoch's metadata; the request path asks it
