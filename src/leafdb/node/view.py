@@ -98,7 +98,7 @@ class ClusterView:
 
     def install(self, self_id: NodeId, metadata: ClusterMetadata) -> None:
         """Take a newer version of the metadata; an older one is a bug of the caller."""
-        assert self.metadata is None or metadata.epoch > self.metadata.epoch
+        assert self.metadata is None or metadata.version > self.metadata.version
         ring = Ring(metadata)
         self.self_id = self_id
         self.buckets = {
