@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import pytest
 import trio
 
+from leafdb.errors import NotApplied, Reason
+from leafdb.node.register import Change
+from leafdb.ring.metadata import ClusterMetadata
 from leafdb.testing.cluster import MemoryCluster, memory_cluster
 from leafdb.testing.virtual_time import virtual
-from leafdb.types import NodeId
+from leafdb.types import Epoch, NodeId
 from support.ring_operators import blank, committed, copying, metadata_of, operator, until_phase
 
 N1, N2, N3, N4, N5, N6, N7 = map(NodeId, range(1, 8))
@@ -81,3 +87,23 @@ async def test_the_set_grows_with_the_cluster_and_shrinks_with_it() -> None:
         await cluster.kill(N2, N7)
         await control(cluster, (N1, N3, N4), 60)
         assert metadata_of(cluster, N5).bans == (N2, N7)
+
+
+@virtual
+async def test_an_acceptor_does_not_become_another_one_behind_the_registers_back() -> None:
+    """A store put in under another incarnation takes a seat by a change of the control set, or has none."""
+    async with memory_cluster(4) as cluster:
+
+        def reborn(node: NodeId) -> Change:
+            def change(current: ClusterMetadata, change_id: bytes) -> ClusterMetadata:
+                member = replace(current.members[node], incarnation=current.members[node].incarnation + 1)
+                return replace(current, epoch=Epoch(current.epoch + 1), members={**current.members, node: member})
+
+            return change
+
+        register = cluster.nodes[N1].register
+        with pytest.raises(NotApplied, match="one step at a time") as refused:
+            await register.change(reborn(N2), 4.0)
+        assert refused.value.reason is Reason.BAD_REQUEST
+        await register.change(reborn(N4), 4.0)
+        await cluster.create_bucket(via=N3)
