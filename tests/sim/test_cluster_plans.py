@@ -234,6 +234,22 @@ async def test_what_could_lose_writes_is_refused_with_the_ranges_unless_it_is_fo
 
 
 @virtual
+async def test_nothing_is_committed_unlooked_at_by_a_node_that_knows_of_another_plan() -> None:
+    """What is refused for its danger is what this very plan would do."""
+    async with memory_cluster(5) as cluster:
+        copying(cluster)
+        await cluster.create_bucket(n=3)
+        await operator(cluster, N1, "cluster.stage", change="leave", node=5)
+        with pytest.raises(NotApplied) as refused:
+            await operator(cluster, N1, "cluster.commit", plan_id=bytes(16), force=False)
+        assert refused.value.reason is Reason.PLAN_STALE
+        await operator(cluster, N1, "cluster.clear")
+        with pytest.raises(NotApplied) as refused:
+            await operator(cluster, N1, "cluster.commit", plan_id=bytes(16), force=True)
+        assert refused.value.reason is Reason.PLAN_STALE
+
+
+@virtual
 async def test_without_a_majority_of_the_control_set_data_is_served_and_changes_are_refused_with_the_reason() -> None:
     async with memory_cluster(5) as cluster:
         copying(cluster)
