@@ -69,6 +69,7 @@ BY_REASON: Final[Mapping[Reason, int]] = {
     Reason.PLAN_IN_PROGRESS: FAILED,
     Reason.WRONG_PHASE: FAILED,
     Reason.CONTROL_SET: FAILED,
+    Reason.UNSAFE: FAILED,
 }
 """Every reason has a code: a new one fails a test until somebody has decided."""
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
+from leafdb.config import parse_address
 from leafdb.errors import LeafdbError, NotApplied, Overloaded, Reason
 from leafdb.node.logs import Log
 from leafdb.transport.session import Session
@@ -99,6 +100,17 @@ async def ask_member(node: Node, member: NodeId, verb: str, args: Mapping[str, A
     """Run a peer verb on one other member. Raises LeafdbError."""
     body = AdminRequest(verb, args).encode()
     frame = await node.peers.call(member, Lane.CONTROL, MessageType.PEER_ADMIN, body, PEER_TIMEOUT_S)
+    return decode_map(frame.body, f"the answer to {verb}")
+
+
+async def ask_stranger(
+    node: Node, address: str, verb: str, args: Mapping[str, Any], timeout_s: float
+) -> Mapping[str, Any]:
+    """Run a peer verb on whoever listens at a peer address, member or not. Raises LeafdbError, and ValueError for what
+    is no address."""
+    host, port = parse_address(address)
+    body = AdminRequest(verb, args).encode()
+    frame = await node.peers.call_stranger((host, port), MessageType.PEER_ADMIN, body, timeout_s)
     return decode_map(frame.body, f"the answer to {verb}")
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from leafdb.errors import NotApplied, Reason
 from leafdb.node.admin import Verb, gather
 from leafdb.node.self_report import problems
+from leafdb.ring.history import comings_and_goings, phase_text
 from leafdb.ring.metadata import ClusterMetadata
 from leafdb.types import Liveness, NodeId
 
@@ -87,6 +88,7 @@ async def facts(node: Node, args: Args) -> Answer:
         "repair_pending": node.anti_entropy.pending,
         "incomplete": len(node.completeness.incomplete),
         "problems": problems(node),
+        "waiting": node.ring_changes.waiting(),
         "counters": {name: float(value) for name, value in metrics.items()},
     }
 
@@ -131,6 +133,9 @@ async def status(node: Node, args: Args) -> Answer:
         if known["epoch"] != metadata.epoch:
             problems.append(f"{name} is at epoch {known['epoch']}, this node at {metadata.epoch}")
         problems += [f"{name}: {problem}" for problem in known["problems"]]
+    if metadata.plan is not None:
+        problems.append(f"the ring is changing: {phase_text(metadata.plan.phase)}")
+    problems += waiting_of(answers)
     if hints:
         problems.append(f"{hints} hints wait for delivery")
     if repairs:
@@ -146,6 +151,11 @@ async def status(node: Node, args: Args) -> Answer:
         "problems": problems,
         "errors": errors,
     }
+
+
+def waiting_of(answers: Mapping[str, Args]) -> list[str]:
+    """For whom a change of the ring waits, in the words of the node that drives it."""
+    return [f"the change waits: {said}" for known in answers.values() for said in known.get("waiting", [])]
 
 
 def severed_pairs(metadata: ClusterMetadata, answers: Mapping[str, Args]) -> list[tuple[str, str]]:
@@ -174,6 +184,11 @@ async def cluster_status(node: Node, args: Args) -> Answer:
         "feature_level": metadata.feature_level,
         "partitions": metadata.partitions,
         "control": [node.view.name_of(member) for member in metadata.control],
+        "control_next": [node.view.name_of(member) for member in metadata.control_next],
+        "plan": "" if metadata.plan is None else comings_and_goings(metadata.plan, metadata),
+        "phase": "" if metadata.plan is None else phase_text(metadata.plan.phase),
+        "staged": len(metadata.staged),
+        "waiting": waiting_of(answers),
         "members": listed["nodes"],
         "agree": not errors and set(epochs.values()) == {int(metadata.epoch)},
         "epochs": epochs,

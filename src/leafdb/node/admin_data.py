@@ -19,6 +19,7 @@ from leafdb.node.logs import Log
 from leafdb.node.view import BucketView
 from leafdb.ring.metadata import ClusterMetadata
 from leafdb.ring.metadata import decode as decode_metadata
+from leafdb.ring.plan import Phase
 from leafdb.ring.ring import Ring
 from leafdb.ring.token import token_of
 from leafdb.types import BucketId, Liveness, NodeId, PartitionId
@@ -99,7 +100,8 @@ async def bucket_drop(node: Node, args: Args) -> Answer:
 async def offer(node: Node, metadata: ClusterMetadata) -> None:
     """Hand new metadata to every live member, and wait until it is in force there.
 
-    The change is made whatever comes of this: a member that is away learns of it by gossip when it is back.
+    The change is made whatever comes of this: a member that is away learns of it by gossip when it is back. Newcomers
+    of a plan that has just begun are not there yet, and are called by its driver.
     """
     args = {"metadata": metadata.encode()}
     give_up_at = node.world.now() + OFFER_TIMEOUT_S
@@ -118,9 +120,11 @@ async def offer(node: Node, metadata: ClusterMetadata) -> None:
                     return
             await trio.sleep(OFFER_RETRY_S)
 
+    plan = metadata.plan
+    coming = plan.joining if plan is not None and plan.phase is Phase.WRITE_BOTH_READ_OLD else ()
     async with trio.open_nursery() as nursery:
         for member in metadata.members:
-            if member != node.view.self_id:
+            if member != node.view.self_id and (member not in coming or member in node.view.usable):
                 nursery.start_soon(tell, member)
 
 

@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
-from leafdb.config import parse_address
 from leafdb.errors import ConnectFailed, LeafdbError, NotApplied, OutcomeUnknown, Reason, StorageError
-from leafdb.node.admin import Verb
+from leafdb.node.admin import Verb, ask_stranger
 from leafdb.node.boot import read_value
 from leafdb.node.founding import (
     FOUNDING_KEY,
@@ -33,9 +32,6 @@ from leafdb.node.register import META_TREE, METADATA_KEY
 from leafdb.ring.member import ProposedMember
 from leafdb.ring.metadata import ClusterMetadata, decode
 from leafdb.types import Durability, NodeId
-from leafdb.wire.body import decode_map
-from leafdb.wire.control import AdminRequest
-from leafdb.wire.registry import MessageType
 
 if TYPE_CHECKING:
     from leafdb.node.node import Node
@@ -75,7 +71,7 @@ async def _look_at_all(node: Node, plan: Plan) -> dict[str, Standing]:
             if member.name == node.config.node.name:
                 answer: Mapping[str, Any] = await prepare(node, args)
             else:
-                answer = await _ask(node, member, "cluster.prepare", args, PREPARE_TIMEOUT_S)
+                answer = await ask_stranger(node, member.peer_address, "cluster.prepare", args, PREPARE_TIMEOUT_S)
             standings[member.name] = Standing.from_wire(answer)
         except ConnectFailed as error:
             problems[member.name] = f"it cannot be reached ({'; '.join(error.attempts.values()) or error})"
@@ -107,7 +103,7 @@ async def _spread(node: Node, plan: Plan, metadata: ClusterMetadata, standings: 
             if member.name == node.config.node.name:
                 await adopt(node, args)
             else:
-                await _ask(node, member, "cluster.adopt", args, ADOPT_TIMEOUT_S)
+                await ask_stranger(node, member.peer_address, "cluster.adopt", args, ADOPT_TIMEOUT_S)
         except LeafdbError as error:
             if not confirmed and isinstance(error, NotApplied):
                 raise refused(f"{member.name}: {error}. Nothing was changed; look, and run this again") from None
@@ -124,13 +120,6 @@ async def _spread(node: Node, plan: Plan, metadata: ClusterMetadata, standings: 
             required=len(plan.members),
             replicas=sorted(missing),
         )  # fmt: skip
-
-
-async def _ask(node: Node, member: ProposedMember, verb: str, args: Args, timeout_s: float) -> Mapping[str, Any]:
-    address = parse_address(member.peer_address)
-    body = AdminRequest(verb, args).encode()
-    frame = await node.peers.call_stranger((address.host, address.port), MessageType.PEER_ADMIN, body, timeout_s)
-    return decode_map(frame.body, f"the answer to {verb}")
 
 
 # -- what each member does

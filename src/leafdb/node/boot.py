@@ -22,10 +22,11 @@ from leafdb.hints.ledger import Ledger
 from leafdb.limits import SCAN_PAGE_BYTES_MAX, SCAN_PAGE_ITEMS_MAX
 from leafdb.node.completeness import KEY as COMPLETENESS_KEY
 from leafdb.node.completeness import encode_partitions
+from leafdb.node.control_seats import REGISTER
 from leafdb.node.hint_keeper import HINTS_TREE
 from leafdb.node.leases import EPOCH_KEY, STAMP_KEY, Leases
 from leafdb.node.logs import Log
-from leafdb.node.register import META_TREE, METADATA_KEY, REGISTER, REGISTERS_TREE
+from leafdb.node.register import META_TREE, METADATA_KEY, REGISTERS_TREE
 from leafdb.ring.metadata import ClusterMetadata, MetadataError, decode
 from leafdb.storage.engine import Engine
 from leafdb.storage.identity import Identity

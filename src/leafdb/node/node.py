@@ -24,8 +24,8 @@ from leafdb.hints.schedule import Schedule
 from leafdb.limits import PARTITIONS_DEFAULT
 from leafdb.model.actor import ActorIdentity
 from leafdb.model.context import ContextSealer
-from leafdb.node import admin_cluster, admin_data, admin_founding
 from leafdb.node.admin import Admin
+from leafdb.node.admin_tables import PEER_VERBS, VERBS
 from leafdb.node.admission import PEERS_KEY, Admission
 from leafdb.node.anti_entropy import AntiEntropy
 from leafdb.node.boot import (
@@ -54,9 +54,11 @@ from leafdb.node.logs import Log
 from leafdb.node.memory import MemoryLedger
 from leafdb.node.metrics import TRANSPORT_COUNTERS, Metrics
 from leafdb.node.news import News
+from leafdb.node.plan_progress import Transfers, WithoutCopies
 from leafdb.node.register import META_TREE, Register
 from leafdb.node.replica import Replica
 from leafdb.node.replica_service import ReplicaService
+from leafdb.node.ring_changes import open_ring_changes
 from leafdb.node.scan_driver import ScanDriver
 from leafdb.node.self_report import peer_facts, server_facts
 from leafdb.node.timers import TimingWheel
@@ -189,6 +191,8 @@ class Node:
         )  # fmt: skip
         await self._build_repair(remembered)
         self._build_request_path()
+        self.transfers: Transfers = WithoutCopies(view)
+        self.ring_changes = await open_ring_changes(self)
         view.on_install.append(self._installed)
         self._remember(remembered)
 
@@ -242,11 +246,7 @@ class Node:
             now=self.world.now,
         )  # fmt: skip
         self.scans = ScanDriver(self.coordinator, self.engine, self.peers)
-        self.admin = Admin(
-            self,
-            {**admin_cluster.VERBS, **admin_data.VERBS, **admin_founding.VERBS},
-            {**admin_cluster.PEER_VERBS, **admin_data.PEER_VERBS, **admin_founding.PEER_VERBS},
-        )
+        self.admin = Admin(self, VERBS, PEER_VERBS)
         self._client_dispatch.bind(
             self.coordinator, {MessageType.SCAN: self.scans.on_scan, MessageType.ADMIN: self.admin.on_request}
         )
@@ -283,6 +283,7 @@ class Node:
         nursery.start_soon(self.estate.run, name="estate")
         nursery.start_soon(self.admin.run, name="admin verbs")
         nursery.start_soon(self.scans.run, name="scans")
+        nursery.start_soon(self.ring_changes.run, name="ring changes")
         await nursery.start(self.peers.run)
         # Each acceptor owns its listener from the moment there is one: a start that fails leaves no port taken.
         peer_port = Acceptor(

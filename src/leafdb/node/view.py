@@ -135,11 +135,12 @@ class ClusterView:
         self.first = True
         """While `on_install` runs: whether this is the first metadata the node has ever had in this life."""
         self.on_install: list[Callable[[ClusterMetadata], None]] = []
+        self.on_judged: list[Callable[[NodeId, Liveness], None]] = []
         self._connected: set[NodeId] = set()
 
     def install(self, self_id: NodeId, metadata: ClusterMetadata) -> None:
         """Take a newer version of the metadata; an older one is a bug of the caller."""
-        assert self.metadata is None or metadata.epoch > self.metadata.epoch
+        assert self.metadata is None or metadata.version > self.metadata.version
         ring = Ring(metadata)
         self.self_id = self_id
         self.buckets = {
@@ -178,6 +179,13 @@ class ClusterView:
         """The failure detector changed its mind about `node`."""
         self.liveness[node] = liveness
         self._refresh(node)
+        for callback in self.on_judged:
+            callback(node, liveness)
+
+    def not_dead(self) -> frozenset[NodeId]:
+        """The members that are not believed dead, this one included."""
+        members = self.metadata.members if self.metadata else {}
+        return frozenset(node for node in members if self.liveness.get(node) is not Liveness.DEAD)
 
     def _refresh(self, node: NodeId) -> None:
         if node in self._connected and self.liveness.get(node) is not Liveness.DEAD:

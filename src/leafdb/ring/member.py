@@ -77,7 +77,8 @@ class Member:
     peer_address: str
     http_address: str
     incarnation: int = 1
-    """The store it was admitted with. A store that forgot is another one and has no vote: acceptor id = both."""
+    """The store it was admitted with: acceptor id = both. A store that forgot has no vote under the same one, and the
+    number stays what it is while the member is of the control set."""
 
     def proposal(self) -> ProposedMember:
         """Everything but the number."""

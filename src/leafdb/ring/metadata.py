@@ -98,6 +98,11 @@ class ClusterMetadata:
         changing = self.staged or self.plan is not None or self.control_next or self.control_epoch != FIRST_EPOCH
         return FORMAT_CHANGING if changing else FORMAT_STILL
 
+    @property
+    def version(self) -> tuple[int, int]:
+        """(generation, epoch): which of two values is the later one."""
+        return self.generation, int(self.epoch)
+
     def bucket_named(self, name: str) -> BucketProperties | None:
         """The bucket of that name."""
         return next((bucket for bucket in self.buckets.values() if bucket.name == name), None)
@@ -184,6 +189,10 @@ class ClusterMetadata:
         made = replace(self, epoch=epoch, recent=recent, **changed)
         problems = made.check()
         assert not problems, problems
+        acceptors = made.members.keys() & {*self.control, *self.control_next}
+        assert all(made.members[node].incarnation == self.members[node].incarnation for node in acceptors), (
+            "an acceptor becomes another one by a change of the control set, and not otherwise"
+        )
         return made
 
     # -- bytes

@@ -91,6 +91,25 @@ def goer_of(change: StagedChange) -> NodeId | None:
     return None if isinstance(change, Join) else change.node
 
 
+def describe(change: StagedChange, members: Mapping[NodeId, Member]) -> str:
+    """A few words for people."""
+
+    def name(node: NodeId) -> str:
+        return members[node].name if node in members else f"node-{node}"
+
+    match change:
+        case Join():
+            return f"{change.member.name} joins from {change.member.peer_address}"
+        case Leave():
+            return f"{name(change.node)} leaves"
+        case ForceRemove():
+            return f"{name(change.node)} is removed as dead"
+        case Replace():
+            return f"{change.by.name} replaces {name(change.node)} from {change.by.peer_address}"
+        case unreachable:
+            assert_never(unreachable)
+
+
 def refusal_of(
     change: StagedChange,
     staged: Sequence[StagedChange],
