@@ -124,7 +124,7 @@ def status(ctx: typer.Context) -> None:
 
 def _show(session: Session) -> None:
     reply = session.ask("cluster.status")
-    item = {key: value for key, value in reply.items() if key != "errors"} | change_item(reply)
+    item = {key: value for key, value in reply.items() if key not in ("errors", "change")} | change_item(reply)
     item["cluster_id"] = bytes(reply["cluster_id"]).hex()
     changing = [Column("control_next", "next control set", joined)] if reply.get("control_next") else []
     session.output.items("ClusterStatusList", [item], [*STATUS_COLUMNS, *changing], errors=reply.get("errors") or {})

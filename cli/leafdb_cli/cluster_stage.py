@@ -100,7 +100,7 @@ def replace(ctx: typer.Context, node: NODE, address: ADDRESS) -> None:
 def simulated(session: Session, *changes: Mapping[str, Any]) -> PlanView:
     """The plan that those changes alone would make. Raises NotApplied when they could not be staged."""
     reply = session.ask("ring.simulate", {"changes": [dict(change) for change in changes]}, timeout_s=STAGE_TIMEOUT_S)
-    return PlanView.from_wire(reply)
+    return PlanView.from_wire(reply, simulated=True)
 
 
 def losses(plan: PlanView, name: str) -> list[str]:

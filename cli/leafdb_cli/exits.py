@@ -69,6 +69,7 @@ BY_REASON: Final[Mapping[Reason, int]] = {
     Reason.PLAN_IN_PROGRESS: FAILED,
     Reason.WRONG_PHASE: FAILED,
     Reason.CONTROL_SET: FAILED,
+    Reason.UNSAFE: FAILED,
 }
 """Every reason has a code: a new one fails a test until somebody has decided."""
 
@@ -80,6 +81,7 @@ ADVICE: Final[Mapping[Reason, str]] = {
     Reason.NO_PLAN: "leafdb ring history shows how the last one ended",
     Reason.PLAN_STALE: "look at what is staged now and commit that: leafdb cluster plan",
     Reason.PLAN_IN_PROGRESS: "follow it with leafdb transfer list --watch, or give it up with leafdb cluster abort",
+    Reason.UNSAFE: "bring the owners of those ranges back first; or --force, and what they alone hold is lost",
     Reason.NO_QUORUM: "leafdb cluster status names the control set: bring a majority of it back. Keys are served "
     "meanwhile. If it is lost for good: leafdb cluster recover",
 }

@@ -15,7 +15,7 @@ Reply = Mapping[str, Any]
 def coming_and_going(reply: Reply) -> list[str]:
     """The plan in progress with who comes and goes, what is staged, who is banned; nothing when nothing is on."""
     lines = []
-    if plan := reply.get("plan"):
+    if plan := reply.get("change"):
         lines.append(f"{plan_line(plan)}: leafdb transfer list --watch follows it")
     if staged := int(reply.get("staged") or 0):
         changes = "1 change is" if staged == 1 else f"{staged} changes are"
@@ -39,7 +39,7 @@ def plan_line(plan: Reply) -> str:
 
 def change_item(reply: Reply) -> dict[str, Any]:
     """The same in JSON: `plan` null when none is in progress."""
-    plan = reply.get("plan")
+    plan = reply.get("change")
     return {
         "plan": {**plan, "id": bytes(plan["id"]).hex()} if plan else None,
         "staged": int(reply.get("staged") or 0),

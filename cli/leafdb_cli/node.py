@@ -30,7 +30,9 @@ WAIT_S: Final = 300.0
 POLL_S: Final = 0.5
 DRAIN_TIMEOUT_S: Final = 15.0
 DRAINING: Final = "draining"
-STATE_STYLES: Final = {"alive": "green", "suspect": "yellow", DRAINING: "yellow"}
+STATE_STYLES: Final = {
+    "alive": "green", "serving": "green", "suspect": "yellow", DRAINING: "yellow", "drained": "yellow",
+}  # fmt: skip
 
 
 def state_style(state: object) -> str:

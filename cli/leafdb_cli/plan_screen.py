@@ -133,7 +133,8 @@ def _strip(plan: PlanView) -> list[Line]:
 
 
 def _moves(plan: PlanView) -> list[Line]:
-    took = f", about {human_seconds(plan.seconds)}" if plan.seconds is not None else ""
+    rate = "the rate seen" if plan.rate_measured else "an assumed rate"
+    took = f", about {human_seconds(plan.seconds)} at {rate}" if plan.seconds and plan.bytes_total else ""
     left = "left to copy" if plan.in_progress else "to copy"
     lines: list[Line] = [
         _title("what moves"),

@@ -85,6 +85,8 @@ class PlanView:
     """(receiver, bytes)."""
     bytes_total: int
     seconds: float | None
+    rate_measured: bool
+    """Whether the time is estimated from a rate that was seen; otherwise from one that is assumed."""
     steps: tuple[StepView, ...]
     spread_before: SpreadView
     spread_after: SpreadView
@@ -107,10 +109,13 @@ class PlanView:
         return next((share.name for share in self.shares if share.node == node), f"node-{node}")
 
     @classmethod
-    def from_wire(cls, reply: Mapping[str, Any]) -> PlanView:
-        """The plan in an answer to `cluster.plan` or `ring.simulate`. Raises ServerBug when it is none."""
+    def from_wire(cls, reply: Mapping[str, Any], *, simulated: bool = False) -> PlanView:
+        """The plan in an answer to `cluster.plan` or `ring.simulate`. Raises ServerBug when it is none.
+
+        A simulated one keeps no id: there is nothing to commit.
+        """
         try:
-            return _read(reply)
+            return _read({**reply, "plan_id": b""} if simulated else reply)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ServerBug(f"a plan that cannot be read: {error!r}") from None
 
@@ -132,6 +137,7 @@ class PlanView:
             "bytes_to": [{"name": name, "bytes": size} for name, size in self.bytes_to],
             "bytes_total": self.bytes_total,
             "seconds_estimated": self.seconds,
+            "rate_measured": self.rate_measured,
             "steps": [
                 {"name": step.name, "n": step.n, "least_live": step.least_live, "replicas": step.replicas,
                  "ranges": step.ranges}
@@ -185,7 +191,7 @@ def _read(reply: Mapping[str, Any]) -> PlanView:
         plan_id=bytes(reply["plan_id"]).hex(),
         in_progress=bool(reply["in_progress"]),
         phase=phase_text(reply.get("phase")),
-        staged=_texts(reply["staged"]),
+        staged=_texts(reply["staged"] or [what for what in (reply.get("what"),) if what]),
         shares=tuple(_share(row, counted[0], counted[1]) for row in rows),
         n=n,
         copies=int(reply["copies"]),
@@ -195,6 +201,7 @@ def _read(reply: Mapping[str, Any]) -> PlanView:
         bytes_to=tuple((str(row["name"]), int(row["bytes"])) for row in reply["bytes_to"]),
         bytes_total=int(reply["bytes_total"]),
         seconds=_finite(reply.get("seconds_estimated")),
+        rate_measured=bool(reply.get("rate_measured", False)),
         steps=steps,
         spread_before=_spread(reply["spread_before"]),
         spread_after=_spread(reply["spread_after"]),

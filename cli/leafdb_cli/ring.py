@@ -41,7 +41,7 @@ def print_ring(session: Session, reply: Mapping[str, Any]) -> None:
     session.output.items(
         "RingMemberList",
         reply["members"],
-        [*COLUMNS, *CHANGING] if reply.get("plan") else COLUMNS,
+        [*COLUMNS, *CHANGING] if reply.get("change") else COLUMNS,
         extra={
             "epoch": reply["epoch"],
             "partitions": reply["partitions"],
@@ -69,7 +69,7 @@ def pretty_ring(reply: Mapping[str, Any]) -> RenderableType:
     members = reply["members"]
     mark = marks(members)
     largest = max((member["share"] for member in members), default=0) or 1
-    changing = bool(reply.get("plan"))
+    changing = bool(reply.get("change"))
     table = Table.grid(padding=(0, 2))
     for member in members:
         letter, color = mark[member["id"]]

@@ -94,6 +94,10 @@ def history(ctx: typer.Context) -> None:
     session.watching(lambda: _print(session, session.ask("ring.history")))
 
 
+def _order(item: Mapping[str, Any]) -> tuple[int, int]:
+    return int(item.get("generation", 1)), int(item["epoch"])
+
+
 def _print(session: Session, reply: Mapping[str, Any]) -> None:
-    items = sorted((dict(item) for item in reply["items"]), key=lambda item: int(item["epoch"]))
+    items = sorted((dict(item) for item in reply["items"]), key=_order)
     session.output.items("RingHistoryList", items, HISTORY_COLUMNS, empty="no history")

@@ -55,6 +55,11 @@ def waiting_for(reply: Reply) -> list[str]:
     return sorted({str(name) for item in reply["items"] for name in item.get("waiting_for") or ()})
 
 
+def reasons_of(reply: Reply) -> list[str]:
+    """What the next step waits for, in the words of the node that drives the plan."""
+    return [str(said) for said in reply.get("waiting") or ()]
+
+
 def line_of(reply: Reply) -> str:
     """The whole of it on one line, for logs."""
     if not plan_of(reply):
@@ -71,7 +76,7 @@ def line_of(reply: Reply) -> str:
         parts.append(f"{human_seconds(max(etas))} left")
     if names := waiting_for(reply):
         parts.append(f"waits for {joined(names)}")
-    return ", ".join(parts)
+    return "; ".join([", ".join(parts), *reasons_of(reply)])
 
 
 def _left_bytes(item: Mapping[str, Any]) -> int:
@@ -104,6 +109,7 @@ def view_of(reply: Reply) -> RenderableType:
             Text(f"{human_seconds(float(eta))} left" if eta is not None and item["left"] else ""),
         )
     lines = [Text(f"! waits for {name}, which cannot be reached", style="yellow") for name in waiting_for(reply)]
+    lines += [Text(f"! {said}", style="yellow") for said in reasons_of(reply)]
     return Group(head, table, *lines)
 
 
@@ -127,7 +133,7 @@ def wait_for_end(session: Session, plan: PlanView, epoch: int) -> bool:
 
 
 def _plan_id_of(ring: Reply) -> str:
-    plan = ring.get("plan") or {}
+    plan = ring.get("change") or {}
     return bytes(plan.get("id") or b"").hex()
 
 

@@ -56,17 +56,17 @@ def plan_map(
     *changes: StagedChange,
     dead: Collection[int] = (),
     in_progress: bool = False,
-    simulated: bool = False,
 ) -> dict[str, Any]:
     """The answer to `cluster.plan` when those changes are staged, or committed."""
     ready = committed(metadata, *changes) if in_progress else staged(metadata, *changes)
     live = {node for node in ready.members if node not in dead}
     made = report(ready, live=live, bytes_of=lambda partition, bucket: PARTITION_BYTES)
     return {
-        "plan_id": b"" if simulated else made.plan.id,
+        "plan_id": made.plan.id,
         "in_progress": in_progress,
         "phase": "write both, read old" if in_progress else "",
-        "staged": [f"{type(change).__name__} of somebody" for change in changes],
+        "staged": [] if in_progress else [f"{type(change).__name__} of somebody" for change in changes],
+        "what": "somebody comes or goes",
         **_figures(made),
         "owners_before": pack_owners(ready.owners),
         "owners_after": pack_owners(made.plan.owners),

@@ -20,10 +20,10 @@ _PHASES: Final[Mapping[Phase, str]] = {
 
 
 def change_summary(metadata: ClusterMetadata) -> dict[str, Any]:
-    """`plan` (empty when none is in progress), how many changes are `staged`, `bans` by number. For an answer."""
+    """`change`: the plan in progress, empty without one; how many are `staged`; `bans` by number. For an answer."""
     plan = metadata.plan
     return {
-        "plan": {} if plan is None else _plan(metadata, plan),
+        "change": {} if plan is None else _plan(metadata, plan),
         "staged": len(metadata.staged),
         "bans": [int(node) for node in metadata.bans],
     }

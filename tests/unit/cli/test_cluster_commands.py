@@ -26,7 +26,7 @@ UNDERSTOOD = ("--yes", "--i-understand-data-loss")
 def ring(epoch: int, *members: int, plan_id: bytes = b"") -> dict[str, Any]:
     """What `ring.show` says of who is there."""
     plan = {"id": plan_id, "phase": "x"} if plan_id else {}
-    return {"epoch": epoch, "members": [{"id": number} for number in members], "plan": plan}
+    return {"epoch": epoch, "members": [{"id": number} for number in members], "change": plan}
 
 
 def transfers(plan_id: bytes, left: int = 5) -> dict[str, Any]:
@@ -88,7 +88,7 @@ def test_giving_a_member_up_says_what_is_lost_and_wants_its_name(run: Run, node:
 
 @pytest.mark.parametrize("what", ["leave", "force-remove"])
 def test_a_dry_run_of_staging_is_simulated_by_the_server_and_stages_nothing(run: Run, node: StandIn, what: str) -> None:
-    node.verbs["ring.simulate"] = plan_map(cluster_of("a", "b", "c", partitions=16), leave(2), simulated=True)
+    node.verbs["ring.simulate"] = plan_map(cluster_of("a", "b", "c", partitions=16), leave(2))
     shown = run("cluster", "stage", what, "b", "--dry-run")
     assert shown.code == 0
     assert "simulated: nothing is staged" in shown.out

@@ -17,10 +17,12 @@ from leafdb_cli.plan_view import PlanView
 from support.plan_maps import cluster_of, force_remove, join, leave, plan_map
 
 
-def view(*changes: Any, **how: Any) -> PlanView:
+def view(*changes: Any, simulated: bool = False, **how: Any) -> PlanView:
     """A plan for a cluster of a, b and c with a bucket of n=3."""
     bucket = BucketProperties(id=BucketId(256), name="carts", generation=0)
-    return PlanView.from_wire(plan_map(cluster_of("a", "b", "c").create_bucket(bucket), *changes, **how))
+    return PlanView.from_wire(
+        plan_map(cluster_of("a", "b", "c").create_bucket(bucket), *changes, **how), simulated=simulated
+    )
 
 
 def test_everything_that_decides_is_on_the_screen_in_80_columns() -> None:
@@ -34,7 +36,7 @@ def test_everything_that_decides_is_on_the_screen_in_80_columns() -> None:
     assert rows["d"][-4:] == ["0", "->", "256", "rack-1"], "copies for n=3 are on every member"
     assert "85 partitions change their owner (least possible 85, ratio 1.00)" in text
     assert re.search(r"to d +2\.5 GiB", text)
-    assert "about 2m 50s" in text
+    assert "about 2m 50s at an assumed rate" in text
     for step in ("before", "write both, read old", "write both, read new", "done"):
         assert re.search(rf"{step} +3 of 3", text)
     assert re.search(r"zones of one key's copies, at least \(n=3\) +2 -> +2", text)
@@ -67,7 +69,9 @@ def test_what_could_lose_writes_is_said_last_and_loudest_with_its_ranges() -> No
 
 
 def test_a_plan_in_progress_and_a_simulated_one_say_that_they_are() -> None:
-    assert "in progress: write both, read old" in plain(plan_lines(view(leave(2), in_progress=True)))
+    moving = plain(plan_lines(view(leave(2), in_progress=True)))
+    assert "in progress: write both, read old\n  somebody comes or goes" in moving
+    assert "left to copy" in moving
     assert "simulated: nothing is staged" in plain(plan_lines(view(leave(2), simulated=True)))
 
 

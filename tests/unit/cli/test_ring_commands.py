@@ -14,14 +14,14 @@ from support.stand_in import Run, StandIn
 
 PLAN_ID = bytes(range(16))
 CHANGE = {
-    "plan": {
+    "change": {
         "id": PLAN_ID, "phase": "write both, read old", "joining": ["d"], "leaving": ["b"], "removed": ["c"],
         "replaced": [["e", "f"]],
     },
     "staged": 0,
     "bans": [7, 9],
 }  # fmt: skip
-STILL = {"plan": {}, "staged": 2, "bans": []}
+STILL = {"change": {}, "staged": 2, "bans": []}
 TOLD = "plan 000102030405 (write both, read old): d joins, b leaves, c is removed, f replaces e"
 
 
@@ -40,7 +40,7 @@ def ring_row(name: str, owned: int, then: int, change: str) -> dict[str, Any]:
 
 
 def test_a_simulation_sends_every_change_and_shows_the_plan(run: Run, node: StandIn) -> None:
-    node.verbs["ring.simulate"] = plan_map(cluster_of("a", "b", "c", partitions=16), leave(2), simulated=True)
+    node.verbs["ring.simulate"] = plan_map(cluster_of("a", "b", "c", partitions=16), leave(2))
     shown = run(
         "ring", "simulate", "--join", "d,zone=rack-2,weight=2", "--join", "e", "--leave", "b", "--force-remove", "3",
         "--replace", "a=f,host=h9",
@@ -101,12 +101,12 @@ def test_node_list_has_a_column_for_changes_only_while_there_are_some(run: Run, 
     shown = run("node", "list")
     assert shown.out.splitlines()[0].split()[-1] == "change"
     assert TOLD in shown.err
-    node.verbs["node.list"] = {"nodes": [node_row("a", "")], "plan": {}, "staged": 0, "bans": [], "errors": {}}
+    node.verbs["node.list"] = {"nodes": [node_row("a", "")], "change": {}, "staged": 0, "bans": [], "errors": {}}
     assert "change" not in run("node", "list").out
     assert run("node", "list", "-o", "json").err == ""
 
 
-def test_status_tells_of_the_change_and_is_healthy_all_the_same(run: Run, node: StandIn) -> None:
+def test_status_tells_of_the_change_beside_what_is_wrong(run: Run, node: StandIn) -> None:
     node.verbs["status"] = {
         "cluster": "prod", "epoch": 3, "healthy": True, "nodes_up": 3, "nodes_total": 3, "hints_pending": 0,
         "repair_pending": 0, "problems": [], "errors": {}, **CHANGE,

@@ -55,6 +55,13 @@ def test_a_table_fits_80_columns_and_says_for_whom_is_waited(run: Run, node: Sta
     assert "left" not in done
 
 
+def test_what_the_next_step_waits_for_is_said_in_the_drivers_words(run: Run, node: StandIn) -> None:
+    node.verbs["transfer.list"] = [{**moving(receiver("d", 0)), "waiting": ["b has not heard of epoch 9"]}, IDLE]
+    assert run("transfer", "list", "--watch").out.endswith("; b has not heard of epoch 9\n")
+    node.verbs["transfer.list"] = {**moving(receiver("d", 0)), "waiting": ["b has not heard of epoch 9"]}
+    assert "! b has not heard of epoch 9" in run("transfer", "list", "--no-color", terminal=True).out
+
+
 def test_nothing_to_copy_is_said(run: Run, node: StandIn) -> None:
     node.verbs["transfer.list"] = IDLE
     told = run("transfer", "list")

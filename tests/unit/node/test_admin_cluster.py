@@ -39,15 +39,15 @@ async def test_every_answer_about_members_tells_who_comes_and_who_goes(monkeypat
         node = cluster.nodes[N1]
         assert node.view.metadata is not None
         still = [await verb(node, {}) for verb in (ring_show, node_list, status, cluster_status)]
-        assert all(answer["plan"] == {} and answer["staged"] == 0 and answer["bans"] == [] for answer in still)
+        assert all(answer["change"] == {} and answer["staged"] == 0 and answer["bans"] == [] for answer in still)
         name = node.view.name_of(N3)
 
         moving = committed(node.view.metadata, Leave(N3))
         monkeypatch.setattr(node.view, "metadata", moving)
         for verb, members in ((ring_show, "members"), (node_list, "nodes"), (status, ""), (cluster_status, "members")):
             answer = await verb(node, {})
-            assert answer["plan"]["leaving"] == [name]
-            assert answer["plan"]["id"] == plan_of(moving).id
+            assert answer["change"]["leaving"] == [name]
+            assert answer["change"]["id"] == plan_of(moving).id
             if members:
                 assert [row["change"] for row in answer[members]] == ["", "", "leaving"]
         shown = (await ring_show(node, {}))["members"]
