@@ -47,7 +47,9 @@ def plan_of(reply: Reply) -> str:
 def share_done(item: Mapping[str, Any]) -> float:
     """How much of a receiver's copies is there, 0 to 1: by exchanges, for bytes are an estimate."""
     total = int(item["total"])
-    return 1.0 if total == 0 else max(0.0, min(1.0, 1 - int(item["left"]) / total))
+    if total == 0:
+        return 1.0 if item.get("settled", True) else 0.0
+    return max(0.0, min(1.0, 1 - int(item["left"]) / total))
 
 
 def waiting_for(reply: Reply) -> list[str]:
@@ -56,8 +58,9 @@ def waiting_for(reply: Reply) -> list[str]:
 
 
 def reasons_of(reply: Reply) -> list[str]:
-    """What the next step waits for, in the words of the node that drives the plan."""
-    return [str(said) for said in reply.get("waiting") or ()]
+    """What the next step waits for besides copies, in the words of the node that drives the plan."""
+    copying = any(int(item["left"]) for item in reply["items"])
+    return [] if copying else [str(said) for said in reply.get("waiting") or ()]
 
 
 def line_of(reply: Reply) -> str:

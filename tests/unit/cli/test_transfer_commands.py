@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from leafdb_cli.transfer import parse_rate
+from leafdb_cli.transfer_progress import share_done
 from support.stand_in import Run, StandIn
 
 PLAN = b"p" * 16
@@ -58,8 +59,17 @@ def test_a_table_fits_80_columns_and_says_for_whom_is_waited(run: Run, node: Sta
 def test_what_the_next_step_waits_for_is_said_in_the_drivers_words(run: Run, node: StandIn) -> None:
     node.verbs["transfer.list"] = [{**moving(receiver("d", 0)), "waiting": ["b has not heard of epoch 9"]}, IDLE]
     assert run("transfer", "list", "--watch").out.endswith("; b has not heard of epoch 9\n")
+    node.verbs["transfer.list"] = {**moving(receiver("d", 5)), "waiting": ["d has 5 exchanges to do"]}
+    told = run("transfer", "list", "--no-color", terminal=True).out
+    assert "exchanges to do" not in told, "that is what the bars say"
     node.verbs["transfer.list"] = {**moving(receiver("d", 0)), "waiting": ["b has not heard of epoch 9"]}
     assert "! b has not heard of epoch 9" in run("transfer", "list", "--no-color", terminal=True).out
+
+
+def test_a_receiver_that_has_not_counted_yet_is_not_done() -> None:
+    assert share_done(receiver("d", 0, total=0, settled=False)) == 0.0
+    assert share_done(receiver("d", 0, total=0, settled=True)) == 1.0
+    assert share_done(receiver("d", 64)) == 0.75
 
 
 def test_nothing_to_copy_is_said(run: Run, node: StandIn) -> None:
