@@ -1,4 +1,7 @@
-"""`leafdb cluster`: founding, and whether the members agree."""
+"""`leafdb cluster`: founding, whether the members agree, and the noun of every change of the ring.
+
+The changes have files of their own: `cluster_stage`, `cluster_plan`, `cluster_recover`.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +13,15 @@ from typing import Annotated, Any, Final
 import typer
 
 from leafdb.config import SHARDS_MAX, parse_address, shard_address, shard_name
-from leafdb_cli.node import COLUMNS as NODE_COLUMNS
+from leafdb_cli import cluster_plan, cluster_recover, cluster_stage
+from leafdb_cli.members import change_item, tell_changes
+from leafdb_cli.node import node_columns
 from leafdb_cli.render import Column, joined
 from leafdb_cli.session import Session, session_of
 
-app = typer.Typer(help="Found a cluster, see whether it agrees.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(
+    help="Found a cluster, see whether it agrees, change its ring.", no_args_is_help=True, rich_markup_mode=None
+)
 
 INIT_TIMEOUT_S: Final = 30.0
 MEMBER_FIELDS: Final = ("name", "host", "zone", "weight", "client", "peer", "http")
@@ -140,8 +147,18 @@ def status(ctx: typer.Context) -> None:
 
 def _show(session: Session) -> None:
     reply = session.ask("cluster.status")
-    item = {key: value for key, value in reply.items() if key != "errors"}
+    item = {key: value for key, value in reply.items() if key not in ("errors", "change")} | change_item(reply)
     item["cluster_id"] = bytes(reply["cluster_id"]).hex()
-    session.output.items("ClusterStatusList", [item], STATUS_COLUMNS, errors=reply.get("errors") or {})
+    changing = [Column("control_next", "next control set", joined)] if reply.get("control_next") else []
+    session.output.items("ClusterStatusList", [item], [*STATUS_COLUMNS, *changing], errors=reply.get("errors") or {})
     if session.output.pretty:
-        session.output.items("NodeList", reply["members"], NODE_COLUMNS)
+        session.output.items("NodeList", reply["members"], node_columns(reply["members"]))
+    tell_changes(session, reply)
+
+
+app.add_typer(cluster_stage.app, name="stage")
+app.command()(cluster_plan.plan)
+app.command()(cluster_plan.commit)
+app.command()(cluster_plan.clear)
+app.command()(cluster_plan.abort)
+app.command()(cluster_recover.recover)

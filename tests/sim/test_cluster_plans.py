@@ -46,7 +46,7 @@ async def test_a_newcomer_is_called_in_and_owns_its_share_when_the_plan_is_done(
         status = await operator(cluster, N3, "status")
         assert "the change waits: n4 has 0 of 0 exchanges to do" in status["problems"]
 
-        cluster.nodes[N4].transfers = Copies()
+        cluster.nodes[N4].transfers = Copies().transfers
         await until_phase(cluster, None)
         metadata = metadata_of(cluster, N4)
         assert metadata.owners.count(N4) == 16
@@ -151,7 +151,7 @@ async def test_a_driver_that_dies_is_followed_by_the_next_one(phase: Phase) -> N
         assert set(phases(cluster).values()) == {phase}, "n1 is an owner, and not given up"
         assert cluster.nodes[N2].ring_changes.waiting()[0].startswith("n1 is down")
         await cluster.start(N1)
-        cluster.nodes[N1].transfers = Copies()
+        cluster.nodes[N1].transfers = Copies().transfers
         await until_phase(cluster, None)
         metadata = metadata_of(cluster, N2)
         assert (N5 in metadata.members) == (phase is BACK)
@@ -178,7 +178,7 @@ async def test_an_aborted_plan_leaves_the_ring_as_it_was_and_may_be_tried_again(
         copying(cluster, done=phase is NEW)
         before = metadata_of(cluster, N1)
         if phase is NEW:
-            cluster.nodes[N2].transfers = Copies()
+            cluster.nodes[N2].transfers = Copies().transfers
             cluster.cut(N4, [N1, N2, N3], silently=True)
         plan_id = await committed(cluster, N2, {"change": "leave", "node": 4})
         if phase is NEW:

@@ -133,7 +133,7 @@ async def test_an_old_acceptor_that_comes_into_the_new_control_set_brings_nothin
         await cluster.create_bucket("by-two-and-three", via=N3)
         assert metadata_of(cluster, N2).generation == made["generation"]
         await cluster.start(N1)
-        cluster.nodes[N1].transfers = Copies()
+        cluster.nodes[N1].transfers = Copies().transfers
         await agreed(cluster, int(made["generation"]))
 
 

@@ -7,14 +7,15 @@ cluster answer those who would have it join, as far as drivers and verbs see it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, cast
 
 import trio
 
 from leafdb.errors import NotApplied, Reason
 from leafdb.node.node import Node
-from leafdb.node.plan_progress import NoFigures, TransferReport
+from leafdb.node.transfer_report import TransferReport
+from leafdb.node.transfers import Transfers
 from leafdb.node.view import ClusterView
 from leafdb.ring.member import ProposedMember
 from leafdb.ring.metadata import FEATURE_LEVEL, ClusterMetadata, decode
@@ -23,6 +24,19 @@ from leafdb.testing.cluster import MemoryCluster, host_of
 from leafdb.types import NodeId
 from leafdb.vfs.memory import MemoryFileSystem
 
+NOTHING = TransferReport(
+    plan_id=b"",
+    epoch=0,
+    total=0,
+    left=0,
+    bytes_done=0,
+    bytes_left=0,
+    bytes_per_s=0,
+    waiting=(),
+    buckets=(),
+    last_error="",
+)
+
 
 @dataclass
 class Copies:
@@ -30,8 +44,13 @@ class Copies:
 
     done: bool = True
     stuck: tuple[Phase, ClusterView] | None = None
-    figures: NoFigures = field(default_factory=NoFigures)
+    figures: TransferReport = NOTHING
     limit: int = 0
+
+    @property
+    def transfers(self) -> Transfers:
+        """As a node's."""
+        return cast(Transfers, self)
 
     def report(self) -> TransferReport:
         return self.figures
@@ -51,7 +70,7 @@ def copying(cluster: MemoryCluster, *, done: bool = True) -> dict[NodeId, Copies
     """Give every running node copies that are made, or are not."""
     made = {number: Copies(done) for number in cluster.nodes}
     for number, node in cluster.nodes.items():
-        node.transfers = made[number]
+        node.transfers = made[number].transfers
     return made
 
 
@@ -63,7 +82,7 @@ async def blank(cluster: MemoryCluster, number: int, *, done: bool = True) -> No
     cluster._latencies[node] = None
     cluster._boots[node] = 0
     lend_a_hand(await cluster.start(node), node)
-    cluster.nodes[node].transfers = Copies(done)
+    cluster.nodes[node].transfers = Copies(done).transfers
     return node
 
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from leafdb.errors import NotApplied, Reason
 from leafdb.node.admin import Verb, gather
 from leafdb.node.self_report import problems
-from leafdb.ring.history import comings_and_goings, phase_text
+from leafdb.ring.change_summary import change_of, change_summary
+from leafdb.ring.history import phase_text
 from leafdb.ring.metadata import ClusterMetadata
 from leafdb.types import Liveness, NodeId
 
@@ -37,8 +38,9 @@ async def ring(node: Node, args: Args) -> Answer:
 
 
 async def ring_show(node: Node, args: Args) -> Answer:
-    """Who owns what."""
+    """Who owns what, and will when the plan in progress is done."""
     metadata = metadata_of(node)
+    following = metadata.owners if metadata.plan is None else metadata.plan.owners
     owned = {member: metadata.owners.count(member) for member in metadata.members}
     return {
         "epoch": int(metadata.epoch),
@@ -52,11 +54,14 @@ async def ring_show(node: Node, args: Args) -> Answer:
                 "state": state_of(node, member.id).value,
                 "owned": owned[member.id],
                 "share": owned[member.id] / metadata.partitions,
+                "owned_next": following.count(member.id),
+                "change": change_of(metadata, member.id),
             }
             for member in metadata.members.values()
         ],
         "owners": [int(owner) for owner in metadata.owners],
         "warnings": [] if node.view.ring is None else node.view.ring.warnings(),
+        **change_summary(metadata),
     }
 
 
@@ -110,11 +115,12 @@ async def node_list(node: Node, args: Args) -> Answer:
             "client": member.client_address,
             "peer": member.peer_address,
             "http": member.http_address,
+            "change": change_of(metadata, member.id),
         }
         for name in ("boot", "version", "uptime_s", "pid", "worker_pid", "memory_bytes", "epoch"):
             entry[name] = None if known is None else known[name]
         nodes.append(entry)
-    return {"nodes": nodes, "errors": errors}
+    return {"nodes": nodes, **change_summary(metadata), "errors": errors}
 
 
 async def status(node: Node, args: Args) -> Answer:
@@ -149,6 +155,7 @@ async def status(node: Node, args: Args) -> Answer:
         "hints_pending": hints,
         "repair_pending": repairs,
         "problems": problems,
+        **change_summary(metadata),
         "errors": errors,
     }
 
@@ -185,9 +192,7 @@ async def cluster_status(node: Node, args: Args) -> Answer:
         "partitions": metadata.partitions,
         "control": [node.view.name_of(member) for member in metadata.control],
         "control_next": [node.view.name_of(member) for member in metadata.control_next],
-        "plan": "" if metadata.plan is None else comings_and_goings(metadata.plan, metadata),
-        "phase": "" if metadata.plan is None else phase_text(metadata.plan.phase),
-        "staged": len(metadata.staged),
+        **change_summary(metadata),
         "waiting": waiting_of(answers),
         "members": listed["nodes"],
         "agree": not errors and set(epochs.values()) == {int(metadata.epoch)},

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from leafdb.codec.checksum import xxh3_64
+from leafdb.codec.fields import as_map
 from leafdb.errors import LeafdbError, NotApplied, OutcomeUnknown, Reason
 from leafdb.model.bucket import BucketProperties
 from leafdb.model.key import partition_part
@@ -84,6 +85,22 @@ async def bucket_create(node: Node, args: Args) -> Answer:
         # It was made: "not applied" would be a lie, and there is nothing left to show.
         raise OutcomeUnknown(f"bucket {properties.name!r} was made and dropped again at once", acks=1, required=1)
     return created.to_wire()
+
+
+async def bucket_set(node: Node, args: Args) -> Answer:
+    """Change some of a bucket's properties; answers once every member that can be reached goes by them."""
+    bucket = await bucket_view(node, text(args, "name"))
+    changed = as_map(args["properties"], "properties")
+
+    def change(current: ClusterMetadata, change_id: bytes) -> ClusterMetadata:
+        return current.set_bucket(BucketId(bucket.id), changed, change_id=change_id)
+
+    chosen = await node.register.change(change, CHANGE_TIMEOUT_S)
+    await offer(node, chosen)
+    made = chosen.buckets.get(BucketId(bucket.id))
+    if made is None:
+        raise OutcomeUnknown(f"bucket {bucket.properties.name!r} was changed and dropped at once", acks=1, required=1)
+    return {"epoch": int(chosen.epoch), "bucket": made.to_wire()}
 
 
 async def bucket_drop(node: Node, args: Args) -> Answer:
@@ -272,6 +289,7 @@ VERBS: Mapping[str, Verb] = {
     "bucket.get": bucket_get,
     "bucket.list": bucket_list,
     "bucket.create": bucket_create,
+    "bucket.set": bucket_set,
     "bucket.drop": bucket_drop,
     "kv.where": kv_where,
     "hints.list": hints_list,

@@ -27,9 +27,7 @@ Answer = dict[str, Any]
 
 async def progress(node: Node, args: Args) -> Answer:
     """Peer verb: how far this node's part of the plan is, and, from whoever drives it, for whom it waits."""
-    found = own_progress(node)
-    rate = node.ring_changes.rate.seen(node.world.now(), found.bytes_done)
-    return {**found.to_wire(), "bytes_per_s": rate, "waiting": node.ring_changes.waiting()}
+    return {**own_progress(node).to_wire(), "waiting": node.ring_changes.waiting()}
 
 
 async def transfer_list(node: Node, args: Args) -> Answer:
@@ -54,7 +52,7 @@ async def transfer_list(node: Node, args: Args) -> Answer:
 
 
 def _item(node: Node, name: str, number: int, answer: Args) -> Answer:
-    rate, left = float(answer.get("bytes_per_s", 0.0)), int(answer["bytes_left"])
+    rate, left = int(answer["bytes_per_s"]), answer["bytes_left"]
     return {
         "node": number,
         "name": name,
@@ -64,15 +62,15 @@ def _item(node: Node, name: str, number: int, answer: Args) -> Answer:
         "bytes_done": answer["bytes_done"],
         "bytes_left": left,
         "bytes_per_s": rate,
-        "eta_s": left / rate if rate > 0 else None,
+        "eta_s": left / rate if rate and left is not None else None,
         "waiting_for": [node.view.name_of(other) for other in answer["waiting_for"]],
     }
 
 
-async def rate_seen(node: Node) -> float:
+async def rate_seen(node: Node) -> int:
     """The fastest that a member was seen to take copies in, in bytes a second; 0 when none was."""
     answers, _ = await gather(node, "plan.progress", progress, {})
-    return max((float(answer.get("bytes_per_s", 0.0)) for answer in answers.values()), default=0.0)
+    return max((int(answer["bytes_per_s"]) for answer in answers.values()), default=0)
 
 
 async def transfer_limit(node: Node, args: Args) -> Answer:

@@ -54,7 +54,6 @@ from leafdb.node.logs import Log
 from leafdb.node.memory import MemoryLedger
 from leafdb.node.metrics import TRANSPORT_COUNTERS, Metrics
 from leafdb.node.news import News
-from leafdb.node.plan_progress import Transfers, WithoutCopies
 from leafdb.node.register import META_TREE, Register
 from leafdb.node.replica import Replica
 from leafdb.node.replica_service import ReplicaService
@@ -191,7 +190,6 @@ class Node:
         )  # fmt: skip
         await self._build_repair(remembered)
         self._build_request_path()
-        self.transfers: Transfers = WithoutCopies(view)
         self.ring_changes = await open_ring_changes(self)
         view.on_install.append(self._installed)
         self._remember(remembered)

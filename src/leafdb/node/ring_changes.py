@@ -11,7 +11,6 @@ import trio
 from leafdb.node.boot import read_value
 from leafdb.node.control_driver import ControlDriver
 from leafdb.node.plan_driver import PlanDriver
-from leafdb.node.plan_progress import Rate
 from leafdb.node.register import META_TREE
 from leafdb.node.ring_history import HISTORY_KEY, RingHistory
 
@@ -26,8 +25,6 @@ class RingChanges:
         self.history = history
         self.plans = PlanDriver(node)
         self.control = ControlDriver(node)
-        self.rate = Rate()
-        """Of what this node copies."""
 
     async def run(self) -> None:
         """Drive until cancelled."""

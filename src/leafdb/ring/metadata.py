@@ -172,7 +172,8 @@ class ClusterMetadata:
         if bucket_id not in self.buckets:
             raise NotApplied(f"no bucket has the id {bucket_id}", reason=Reason.NO_SUCH_BUCKET)
         if fixed := sorted(changed.keys() - bucket_model.CHANGEABLE):
-            raise NotApplied(f"of a bucket that exists, {', '.join(fixed)} cannot change", reason=Reason.BAD_REQUEST)
+            why = "; ".join(f"{name}: {bucket_model.WHY_FIXED.get(name, 'no such property')}" for name in fixed)
+            raise NotApplied(f"of a bucket that exists this cannot change: {why}", reason=Reason.BAD_REQUEST)
         try:
             made = BucketProperties.from_wire({**self.buckets[bucket_id].to_wire(), **changed})
         except ValueError as error:

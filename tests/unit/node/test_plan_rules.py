@@ -8,7 +8,7 @@ from itertools import product
 
 import pytest
 
-from leafdb.node.plan_progress import Progress, Rate
+from leafdb.node.plan_progress import Progress
 from leafdb.node.plan_rules import Action, asked, decide, driver_of
 from leafdb.ring.metadata import ClusterMetadata
 from leafdb.ring.plan import Phase
@@ -183,13 +183,3 @@ def test_an_answer_survives_its_travel_and_nonsense_is_refused() -> None:
     for wrong in ({"settled": 1}, {"epoch": -1}, {"waiting_for": [0]}, {"plan_id": b"p" * 17}):
         with pytest.raises(ValueError):
             Progress.from_wire({**made.to_wire(), **wrong})
-
-
-def test_a_rate_is_that_of_the_last_half_minute_and_begins_anew_with_another_plan() -> None:
-    rate = Rate()
-    assert rate.seen(0.0, 0) == 0.0
-    assert rate.seen(10.0, 1_000) == 100.0
-    assert rate.seen(45.0, 1_000) == 0.0
-    assert rate.seen(46.0, 3_000) == 2_000.0
-    assert rate.seen(47.0, 10) == 0.0
-    assert rate.seen(48.0, 20) == 10.0
