@@ -70,6 +70,20 @@ def test_one_shard_that_goes_has_only_its_own_copies_made_again(count: int, shar
     assert plan.copies_ratio <= 1.05
 
 
+def test_what_the_search_cannot_see_is_counted_in_the_end() -> None:
+    """An exchange that is good for the partitions near by and worse for many far away."""
+    one, other, b, c = map(NodeId, (1, 2, 3, 4))
+    places = {one: Place("a", ""), other: Place("a", ""), b: Place("b", ""), c: Place("c", "")}
+    previous = [b] * 40 + [one] + [b] * 8 + [other, c, c]
+    owners = [b] * 40 + [b] + [b] * 8 + [one, c, other]
+    before = list(owners)
+    exchanged = [b] * 49 + [other, c, one]
+    assert new_copies(exchanged[41:], previous[41:], places) < new_copies(before[41:], previous[41:], places)
+    assert new_copies(exchanged, previous, places) > new_copies(before, previous, places)
+    save_copies(owners, previous, {49, 51}, places)
+    assert owners == before
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_loads_and_moves_stay_and_copies_never_grow(seed: int) -> None:
     rng = Random(seed)
