@@ -10,7 +10,7 @@ a sloppy put is coordinated here, as a fallback, under this node's own actor.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final, Protocol
 
 from leafdb.errors import (
@@ -252,7 +252,10 @@ class Coordinator:
         are some and none has room: that is no reason to stand in for them."""
         usable = self.view.usable
         reachable = False
-        for node in place.primaries:
+        primaries: Iterable[NodeId] = place.primaries
+        if self.view.draining:
+            primaries = sorted(primaries, key=self.view.draining.__contains__)
+        for node in primaries:
             if node not in usable:
                 continue
             reachable = True

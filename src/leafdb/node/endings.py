@@ -5,6 +5,7 @@
 2   called wrongly
 70  a bug in leafdb; the traceback is in the log
 74  the disk failed while running; the store refused to go on
+77  the cluster does not have this node, or not this store: it was removed, or its disk is an old copy or a second one
 130 interrupted
 """
 
@@ -27,11 +28,13 @@ from leafdb.errors import (
     StoreLocked,
     UnknownFormat,
 )
+from leafdb.node.expulsion import Expelled
 
 STOPPED: Final = 0
 CANNOT_RUN: Final = 1
 BUG: Final = 70
 DISK_FAILED: Final = 74
+EXPELLED: Final = 77
 INTERRUPTED: Final = 130
 
 
@@ -60,7 +63,7 @@ def leaves(error: BaseException) -> Iterator[BaseException]:
 
 def _rank(ending: Ending) -> int:
     # A failed disk makes everything else fail; a bug outranks a refusal that may follow from it.
-    return (DISK_FAILED, BUG, CANNOT_RUN, INTERRUPTED).index(ending.code)
+    return (DISK_FAILED, BUG, EXPELLED, CANNOT_RUN, INTERRUPTED).index(ending.code)
 
 
 def _ending(error: BaseException, config: Config) -> Ending:
@@ -87,6 +90,8 @@ def _ending(error: BaseException, config: Config) -> Ending:
             return Ending(DISK_FAILED, f"the store in {data_dir}: {error}")
         case ServerBug():
             return _bug(error)
+        case Expelled():
+            return Ending(EXPELLED, f"data directory {data_dir}: {error}")
         case LeafdbError():
             return Ending(CANNOT_RUN, str(error))
         case OSError(errno=errno.EADDRINUSE | errno.EADDRNOTAVAIL | errno.EACCES | errno.ENOSPC):

@@ -23,7 +23,7 @@ from leafdb.codec import cbor
 from leafdb.consensus.acceptor import Acceptor
 from leafdb.consensus.acceptor_state import AcceptorState
 from leafdb.consensus.acceptor_state import decode as decode_state
-from leafdb.consensus.ballot import AcceptorId, Ballot, BallotSource
+from leafdb.consensus.ballot import Ballot, BallotSource
 from leafdb.consensus.effects import (
     NO_STEP,
     AcceptorEffect,
@@ -45,7 +45,7 @@ from leafdb.node.logs import Log
 from leafdb.node.timers import TimingWheel
 from leafdb.node.view import ClusterView
 from leafdb.ring.difference import apply, difference
-from leafdb.ring.metadata import ClusterMetadata, decode
+from leafdb.ring.metadata import FIRST_EPOCH, ClusterMetadata, decode
 from leafdb.storage.engine import Engine
 from leafdb.types import Durability, NodeId, TreeId
 from leafdb.wire.control import MetadataFetch, MetadataReply
@@ -79,6 +79,7 @@ class Register:
         rng: random.Random,
         random_bytes: Callable[[int], bytes],
         send: Callable[[NodeId, bytes], bool],
+        expelled: Callable[[ClusterMetadata], None],
     ) -> None:
         self._engine = engine
         self._view = view
@@ -87,6 +88,7 @@ class Register:
         self._rng = rng
         self._random_bytes = random_bytes
         self._send = send
+        self._expelled = expelled
         self._acceptor: Acceptor | None = None
         self._forgot = False
         """What this store remembered of its promises is gone, and its vote with them, also in control sets to come."""
@@ -117,14 +119,18 @@ class Register:
         self._view.install(self_id, current)
 
     def found(self, self_id: NodeId, metadata: ClusterMetadata, done: Callable[[StorageError | None], None]) -> None:
-        """Take epoch 1, as every founding member does; acceptors begin with it accepted. `done` once it is synced."""
+        """Take the first metadata of all: epoch 1, as every founding member does, with which acceptors begin as
+        accepted; or a later one, as a member that joins: a seat it has by then is empty. `done` once it is synced."""
         assert self._view.metadata is None
         writes: list[tuple[TreeId, bytes, bytes | None]] = [(META_TREE, METADATA_KEY, metadata.encode())]
         state: AcceptorState | None = None
-        if self_id in metadata.control:
-            first = Ballot(1, metadata.control[0], 0)
-            me = AcceptorId(self_id, metadata.members[self_id].incarnation)
-            state = AcceptorState(REGISTER, me, first, first, metadata.encode())
+        if has_seat(self_id, metadata):
+            me = acceptor_of(self_id, metadata)
+            if metadata.epoch == FIRST_EPOCH:
+                first = Ballot(1, metadata.control[0], 0)
+                state = AcceptorState(REGISTER, me, first, first, metadata.encode())
+            else:
+                state = Acceptor(REGISTER, me, config=metadata.generation).state
             writes.append((REGISTERS_TREE, REGISTER, state.encode()))
 
         def written(error: StorageError | None) -> None:
@@ -171,7 +177,8 @@ class Register:
 
     def learn(self, metadata: ClusterMetadata, done: Callable[[], None] | None = None) -> None:
         """Take a copy that some member believes in: sync it, then believe it. `done` once this or a newer one is
-        believed here, also when it is old news."""
+        believed here, also when it is old news. One of which this node is no member is not taken: what it knew as one
+        decides what becomes of it (`expulsion`)."""
         current = self._view.metadata
         assert current is not None
         if metadata.cluster_id != current.cluster_id:
@@ -180,9 +187,14 @@ class Register:
             if done is not None:
                 self._when_believed(int(metadata.epoch), done)
             return
+        me = self._view.self_id
+        if me not in metadata.members:
+            self._expelled(metadata)
+            if done is not None:
+                done()
+            return
         self._newest_epoch = int(metadata.epoch)
         writes: list[tuple[TreeId, bytes, bytes | None]] = [(META_TREE, METADATA_KEY, metadata.encode())]
-        me = self._view.self_id
         if has_seat(me, metadata) and acceptor_of(me, metadata) not in control_of(current).everyone:
             seat = self._acceptor
             if seat is None or seat.state.acceptor != acceptor_of(me, metadata):
