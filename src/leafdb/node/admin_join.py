@@ -64,7 +64,10 @@ async def admit(node: Node, args: Args) -> Answer:
 
 async def meet(node: Node, args: Args) -> Answer:
     """Who this node is, and what it says of who asks."""
-    return answer_to(introduced(args), peer_facts(node), node.config.node.name, node.admission.judge).to_wire()
+    metadata = node.view.metadata
+    generation = 0 if metadata is None else metadata.generation
+    asker, own = introduced(args), peer_facts(node)
+    return answer_to(asker, own, node.config.node.name, generation, node.admission.judge).to_wire()
 
 
 async def resume(node: Node, invitation: Invitation) -> None:

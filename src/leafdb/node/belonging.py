@@ -43,7 +43,7 @@ class Belonging:
             view=node.view,
             peers=node.peers,
             own=partial(peer_facts, node),
-            met=node.admission.met,
+            known=node.admission.met,
             outcast=partial(expel, node),
         )
 

@@ -21,7 +21,10 @@ FORGOTTEN: Final = cbor.dumps({"format": 0})
 
 def control_of(metadata: ClusterMetadata) -> ControlSet:
     """Whose votes count in rounds that build on this value."""
-    return ControlSet.of(AcceptorId(node, incarnation) for node, incarnation in metadata.acceptors())
+    return ControlSet.of(
+        (AcceptorId(node, incarnation) for node, incarnation in metadata.acceptors()),
+        (AcceptorId(node, incarnation) for node, incarnation in metadata.next_acceptors()),
+    )
 
 
 def named(value: bytes) -> ControlSet:

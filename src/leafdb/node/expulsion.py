@@ -2,9 +2,10 @@
 
 **Proof.** Bans only grow, a start that was seen was seen, and a number keeps its store: each of these, once true,
 stays true. So one member that says so is enough, however old its metadata are; one that is behind says less, never
-more. But it must be a member that says it: a refusal during a handshake may come from anybody who has taken an
-address, and is no more than a reason to ask (`recognition`), over a session in which both sides have proved that they
-know the secret. Newer metadata that do not name this node are proof as well.
+more; only of what was before `cluster recover` it may say too much, and is not believed. But it must be a member that
+says it: a refusal during a handshake may come from anybody who has taken an address, and is no more than a reason to
+ask (`recognition`), over a session in which both sides have proved that they know the secret. Newer metadata that do
+not name this node are proof as well.
 
 **What is left.** The node stops at once and ends with the reason; its data stay where they are. Except one whose join
 was given up: by the last metadata it installed it was joining while the old owners were read, so nothing that anybody

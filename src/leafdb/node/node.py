@@ -324,6 +324,7 @@ class Node:
                 self.view.connected(node)
             case Lane.CONTROL:
                 self.drain.met(node)
+                self.belonging.recognition.met(node)
                 self.gossiper.on_session_up(node)
             case Lane.BULK:
                 self.handoff.on_session_up(node)

@@ -76,6 +76,8 @@ class Encounter(NamedTuple):
     node: NodeId
     name: str
     store: bytes
+    generation: int
+    """Of its metadata; 0 while it has none."""
     refusal: str
 
     def to_wire(self) -> dict[str, Any]:
@@ -90,6 +92,7 @@ class Encounter(NamedTuple):
             NodeId(int_field(answer, "node", high=NODE_ID_MAX)),
             text_field(answer, "name", chars_max=NAME_CHARS_MAX),
             bytes_field(answer, "store", high=STORE_ID_BYTES),
+            int_field(answer, "generation"),
             text_field(answer, "refusal", chars_max=64),
         )
 
@@ -117,7 +120,9 @@ def introduced(args: Mapping[str, Any]) -> PeerFacts:
     )
 
 
-def answer_to(asker: PeerFacts, own: PeerFacts, name: str, judge: Callable[[PeerFacts], Refusal | None]) -> Encounter:
+def answer_to(
+    asker: PeerFacts, own: PeerFacts, name: str, generation: int, judge: Callable[[PeerFacts], Refusal | None]
+) -> Encounter:
     """What this node, of the facts `own`, says to who asks."""
     refusal: Refusal | None
     if not own.cluster_id:
@@ -129,12 +134,12 @@ def answer_to(asker: PeerFacts, own: PeerFacts, name: str, judge: Callable[[Peer
         refusal = None if asker.boot_nonce == own.boot_nonce else Refusal.CLONE
     else:
         refusal = judge(asker)
-    return Encounter(own.cluster_id, own.node, name, own.store, str(refusal or ""))
+    return Encounter(own.cluster_id, own.node, name, own.store, generation, str(refusal or ""))
 
 
 class Recognition:
-    """See the module. `met` answers whom this node has ever had a session with; `outcast` is told, with the name of who
-    says so, what there is proof of."""
+    """See the module. `known` answers whom this node has ever had a session with; `outcast` is told, with the name of
+    who says so, what there is proof of."""
 
     def __init__(
         self,
@@ -142,13 +147,13 @@ class Recognition:
         view: ClusterView,
         peers: Peers,
         own: Callable[[], PeerFacts],
-        met: Callable[[], frozenset[int]],
+        known: Callable[[], frozenset[int]],
         outcast: Callable[[Refusal, str], None],
     ) -> None:
         self._view = view
         self._peers = peers
         self._own = own
-        self._met = met
+        self._known = known
         self._outcast = outcast
         self._doubted: dict[NodeId, None] = {}
         self._woken = trio.Event()
@@ -160,6 +165,10 @@ class Recognition:
         """A member, or who sits at its address, would not have us: ask it soon."""
         self._doubted[node] = None
         self._woken.set()
+
+    def met(self, node: NodeId) -> None:
+        """There is a session with the member itself."""
+        self.findings.pop(node, None)
 
     async def run(self) -> None:
         """Look now and then until cancelled."""
@@ -179,7 +188,7 @@ class Recognition:
     def _next(self, metadata: ClusterMetadata) -> list[NodeId]:
         """Whom to ask this time: those who refused us first, then the others in turn."""
         there = set(self._peers.connected(Lane.CONTROL))
-        for node in [node for node in self.findings if node in there or node not in metadata.members]:
+        for node in self.findings.keys() - metadata.members.keys():
             del self.findings[node]
         there.difference_update(self._doubted)
         absent = sorted(node for node in metadata.members if node != self._view.self_id and node not in there)
@@ -202,7 +211,8 @@ class Recognition:
             # Nobody there, or of a version that does not know the question: what was found before may still hold.
             log.debug("a member could not be asked", member=member.name, reason=str(error))
             return
-        if met.node and met.cluster_id == own.cluster_id and met.refusal in FINAL:
+        is_peer = met.node and met.cluster_id == own.cluster_id and met.generation >= metadata.generation
+        if is_peer and met.refusal in FINAL:
             self._outcast(Refusal(met.refusal), met.name)
         self._find(member, metadata, met)
 
@@ -224,7 +234,7 @@ class Recognition:
             return Finding(State.STRANGER, f"a node of another cluster answers at its address {member.peer_address}")
         if met.name != member.name:
             return Finding(State.STRANGER, f"a blank node called {met.name!r} answers at {member.peer_address}")
-        if member.id in self._met():
+        if member.id in self._known():
             return Finding(
                 State.WIPED,
                 "its disk was wiped: a blank store runs under its name. Start it on its own data directory; if that is "
