@@ -147,7 +147,7 @@ class Peers:
         """A session has closed: for the peer port's `Acceptor`, and for sessions dialled here."""
         assert isinstance(session.facts, PeerFacts)
         node, lane = session.facts.node, session.facts.lane
-        if isinstance(error, HandshakeRefused) and node in self._book:
+        if isinstance(error, HandshakeRefused) and error.refusal in LASTING and node in self._book:
             self._on_refused(node)
         self._calls.lost(session, session.remote)
         if self._lanes[lane].get(node) is session:
