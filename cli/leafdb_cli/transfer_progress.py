@@ -73,7 +73,7 @@ def line_of(reply: Reply) -> str:
     left_bytes = [_left_bytes(item) for item in items]
     parts = [f"{phase_text(reply.get('phase'))}: {total - left} of {total} exchanges"]
     known = [size for size in left_bytes if size is not None]
-    parts.append(_of_about(done_bytes, sum(known) if len(known) == len(left_bytes) else None))
+    parts.append(_share(done_bytes, "of about", sum(known) if len(known) == len(left_bytes) else None))
     if rate := sum(float(item.get("bytes_per_s") or 0) for item in items):
         parts.append(f"{human_bytes(rate)}/s")
     etas = [float(item["eta_s"]) for item in items if item.get("eta_s") is not None and int(item["left"])]
@@ -89,8 +89,8 @@ def _left_bytes(item: Mapping[str, Any]) -> int | None:
     return None if item["bytes_left"] is None else int(item["bytes_left"])
 
 
-def _of_about(done: int, left: int | None) -> str:
-    return human_bytes(done) if left is None else f"{human_bytes(done)} of about {human_bytes(done + left)}"
+def _share(done: int, of: str, left: int | None) -> str:
+    return human_bytes(done) if left is None else f"{human_bytes(done)} {of} {human_bytes(done + left)}"
 
 
 def view_of(reply: Reply) -> RenderableType:
@@ -114,7 +114,7 @@ def view_of(reply: Reply) -> RenderableType:
             Text(str(item["name"]), style="bold"),
             Text.assemble(("█" * filled, "green"), ("·" * (BAR_CELLS - filled), "dim")),
             Text(f"{100 * share:.0f} %", justify="right"),
-            Text(_of_about(done, left), justify="right"),
+            Text(_share(done, "of", left), justify="right"),
             Text(f"{human_bytes(rate)}/s" if rate else "", justify="right"),
             Text(f"{human_seconds(float(eta))} left" if eta is not None and item["left"] else ""),
         )

@@ -10,6 +10,7 @@ import trio
 
 from leafdb.errors import LeafdbError, NotApplied, OutcomeUnknown, Reason
 from leafdb.model.bucket import BucketProperties
+from leafdb.node.expulsion import Expelled
 from leafdb.node.register import Change
 from leafdb.ring.metadata import ClusterMetadata
 from leafdb.testing.cluster import MemoryCluster, memory_cluster
@@ -309,9 +310,12 @@ async def test_a_copy_of_a_disk_that_runs_beside_the_original_is_refused() -> No
         cluster.disks[N3] = clone
         await cluster.start(N3)
         await trio.sleep(8)
+        failure = cluster.processes[N3].failure
+        assert isinstance(failure, Expelled)
+        assert "from a copy" in str(failure), "it says why, and has stopped"
+        assert any(cluster.nodes[node].admission.refusals.get(N3) for node in (N1, N2))
         for node in (N1, N2):
             assert N3 not in cluster.nodes[node].view.usable
-            assert cluster.nodes[node].admission.refusals[N3]
 
 
 @virtual

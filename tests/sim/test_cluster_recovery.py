@@ -6,6 +6,8 @@ import pytest
 import trio
 
 from leafdb.errors import LeafdbError, NotApplied, Reason
+from leafdb.node.admin_recovery import adopt
+from leafdb.ring.recovery import recovered
 from leafdb.testing.cluster import MemoryCluster, memory_cluster
 from leafdb.testing.virtual_time import virtual
 from leafdb.types import NodeId
@@ -175,6 +177,25 @@ async def test_of_two_recoveries_at_once_one_generation_comes() -> None:
         assert "done" in outcomes
         await agreed(cluster, 4)
         await cluster.create_bucket("after", via=N5)
+
+
+@virtual
+async def test_one_who_knows_more_than_a_recovery_was_made_from_does_not_begin_it() -> None:
+    async with memory_cluster(3) as cluster:
+        old = metadata_of(cluster, N1)
+        await cluster.create_bucket()
+        args = {"metadata": recovered(old, (N1,), 2).encode(), "base": list(old.version)}
+        with pytest.raises(NotApplied, match="knows more"):
+            await adopt(cluster.nodes[N1], args)
+        assert metadata_of(cluster, N1).generation == 1
+        newest = metadata_of(cluster, N1)
+        made = recovered(newest, (N1,), 2)
+        for _ in range(2):
+            await adopt(cluster.nodes[N1], {"metadata": made.encode(), "base": list(newest.version)})
+        assert metadata_of(cluster, N1) == made
+        other = recovered(newest, (N2,), 2)
+        with pytest.raises(NotApplied, match="at the same time"):
+            await adopt(cluster.nodes[N1], {"metadata": other.encode(), "base": list(newest.version)})
 
 
 @virtual

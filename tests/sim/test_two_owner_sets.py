@@ -27,7 +27,7 @@ from support.ring_steps import RingSteps
 
 N1, N2, N3, N4, N5, N6 = map(NodeId, range(1, 7))
 QUORUM, ALL = 254, 255
-LANES = 6
+LANES = 4
 VALUES = 6
 """Of each key."""
 
@@ -116,7 +116,7 @@ class Load:
             await self.write(key)
             await self.look(key)
             await self.look(f"{lane} {number // VALUES // 2}")
-            await trio.sleep(0.02)
+            await trio.sleep(0.03)
 
     async def check(self) -> None:
         """At the end everything is there, whoever is asked and however."""
@@ -139,13 +139,13 @@ async def loaded(
         async with trio.open_nursery() as nursery:
             for lane in range(LANES):
                 nursery.start_soon(load.lane, lane)
-            await trio.sleep(0.5)
+            await trio.sleep(0.3)
             yield load, RingSteps(cluster)
-            await trio.sleep(0.5)
+            await trio.sleep(0.3)
             load.over = True
         await load.check()
-        assert load.written > 100
-        assert load.read > 200
+        assert load.written > 50
+        assert load.read > 80
 
 
 async def copied(load: Load, steps: RingSteps) -> None:
@@ -175,9 +175,15 @@ async def test_a_plan_that_goes_through_loses_nothing_and_leaves_no_write_in_dou
         assert all(isinstance(error, LeafdbError) and error.retryable for error in load.failures), load.failures
 
 
-@pytest.mark.parametrize("sloppy", [False, True])
-@pytest.mark.parametrize("counts", COUNTS)
-@pytest.mark.parametrize("dead", [N4, N5])
+@pytest.mark.parametrize(
+    ("dead", "counts", "sloppy"),
+    [
+        (N4, Counts(QUORUM, QUORUM), True),
+        (N4, Counts(1, ALL), False),
+        (N5, Counts(QUORUM, QUORUM), False),
+        (N5, Counts(ALL, 1), True),
+    ],
+)
 @virtual
 async def test_an_owner_that_is_away_in_the_first_phase_costs_nothing_acknowledged(
     dead: NodeId, counts: Counts, sloppy: bool

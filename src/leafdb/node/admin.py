@@ -131,7 +131,7 @@ async def gather(
             else:
                 answers[member] = await ask_member(node, member, verb, args)
         except LeafdbError as error:
-            errors[member] = node.admission.refusals.get(member) or str(error)
+            errors[member] = node.belonging.why_absent(member) or str(error)
 
     async with trio.open_nursery() as nursery:
         for member in metadata.members:

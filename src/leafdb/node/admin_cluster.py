@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from leafdb.errors import NotApplied, Reason
 from leafdb.node.admin import Verb, gather
+from leafdb.node.recognition import State
 from leafdb.node.self_report import problems
 from leafdb.ring.change_summary import change_of, change_summary
 from leafdb.ring.history import phase_text
@@ -75,6 +76,14 @@ def state_of(node: Node, member: NodeId) -> Liveness:
     return believed
 
 
+def absent_state(node: Node, member: NodeId, believed: str) -> str:
+    """The state of a member that does not answer."""
+    finding = node.belonging.recognition.findings.get(member)
+    if finding is not None and finding.state is not State.STRANGER:
+        return str(finding.state.value)
+    return "unreachable" if believed == Liveness.ALIVE.value else believed
+
+
 async def facts(node: Node, args: Args) -> Answer:
     """Peer verb: one node's facts about itself."""
     metrics = node.metrics.snapshot()
@@ -111,7 +120,7 @@ async def node_list(node: Node, args: Args) -> Answer:
             "id": int(member.id),
             "host": member.host,
             "zone": member.zone,
-            "state": state if known is not None or state != "alive" else "unreachable",
+            "state": state if known is not None else absent_state(node, member.id, state),
             "client": member.client_address,
             "peer": member.peer_address,
             "http": member.http_address,

@@ -8,7 +8,9 @@ from typing import Final
 from leafdb.node import (
     admin_cluster,
     admin_data,
+    admin_drain,
     admin_founding,
+    admin_join,
     admin_plan,
     admin_recovery,
     admin_ring,
@@ -19,6 +21,7 @@ from leafdb.node.admin import Verb
 VERBS: Final[Mapping[str, Verb]] = {
     **admin_cluster.VERBS,
     **admin_data.VERBS,
+    **admin_drain.VERBS,
     **admin_founding.VERBS,
     **admin_plan.VERBS,
     **admin_recovery.VERBS,
@@ -28,7 +31,9 @@ VERBS: Final[Mapping[str, Verb]] = {
 PEER_VERBS: Final[Mapping[str, Verb]] = {
     **admin_cluster.PEER_VERBS,
     **admin_data.PEER_VERBS,
+    **admin_drain.PEER_VERBS,
     **admin_founding.PEER_VERBS,
+    **admin_join.PEER_VERBS,
     **admin_recovery.PEER_VERBS,
     **admin_ring.PEER_VERBS,
     **admin_transfers.PEER_VERBS,

@@ -56,6 +56,11 @@ def first_state(node: NodeId, metadata: ClusterMetadata) -> AcceptorState:
     return AcceptorState(REGISTER, acceptor_of(node, metadata), first, first, metadata.encode())
 
 
+def empty_state(node: NodeId, metadata: ClusterMetadata) -> AcceptorState:
+    """What an acceptor begins with that has promised nothing and accepted nothing: one that comes later."""
+    return Acceptor(REGISTER, acceptor_of(node, metadata), config=metadata.generation).state
+
+
 class Seat:
     """This node's acceptor, if it has one, through all that may become of it."""
 

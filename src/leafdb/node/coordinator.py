@@ -296,7 +296,10 @@ class Coordinator:
         some can and none has room: that is no reason to stand in for them."""
         usable = self.view.usable
         reachable = False
-        for node in place.coordinators(message_type):
+        nodes: Iterable[NodeId] = place.coordinators(message_type)
+        if self.view.draining:
+            nodes = sorted(nodes, key=self.view.draining.__contains__)
+        for node in nodes:
             if node not in usable:
                 continue
             reachable = True

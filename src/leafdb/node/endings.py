@@ -5,6 +5,7 @@
 2   called wrongly
 70  a bug in leafdb; the traceback is in the log
 74  the disk failed while running; the store refused to go on
+77  the cluster does not have this node, or not this store: it was removed, or its disk is an old copy or a second one
 130 interrupted
 """
 
@@ -27,18 +28,20 @@ from leafdb.errors import (
     StoreLocked,
     UnknownFormat,
 )
+from leafdb.node.expulsion import Expelled
 
 STOPPED: Final = 0
 CANNOT_RUN: Final = 1
 BUG: Final = 70
 DISK_FAILED: Final = 74
+EXPELLED: Final = 77
 INTERRUPTED: Final = 130
 MISUSED: Final = 2
 
-FINAL: Final = frozenset((STOPPED, CANNOT_RUN, MISUSED, DISK_FAILED))
+FINAL: Final = frozenset((STOPPED, CANNOT_RUN, MISUSED, DISK_FAILED, EXPELLED))
 """Codes after which starting again changes nothing, or is for a person to decide. After any other it may help."""
 
-_WORST_FIRST: Final = (DISK_FAILED, BUG, CANNOT_RUN, MISUSED, INTERRUPTED)
+_WORST_FIRST: Final = (DISK_FAILED, BUG, EXPELLED, CANNOT_RUN, MISUSED, INTERRUPTED)
 
 
 class Ending(NamedTuple):
@@ -102,6 +105,8 @@ def _ending(error: BaseException, config: Config) -> Ending:
             return Ending(DISK_FAILED, f"the store in {data_dir}: {error}")
         case ServerBug():
             return _bug(error)
+        case Expelled():
+            return Ending(EXPELLED, f"data directory {data_dir}: {error}")
         case LeafdbError():
             return Ending(CANNOT_RUN, str(error))
         case OSError(errno=errno.EADDRINUSE | errno.EADDRNOTAVAIL | errno.EACCES | errno.ENOSPC):

@@ -39,12 +39,21 @@ from leafdb.consensus.effects import (
 from leafdb.consensus.messages import Accept, Message, Prepare, from_wire, to_wire
 from leafdb.consensus.proposer import Proposer
 from leafdb.errors import LeafdbError, NotApplied, OutcomeUnknown, ProtocolError, Reason, StorageError
-from leafdb.node.control_seats import REGISTER, Seat, acceptor_of, control_of, first_state, has_seat, named
+from leafdb.node.control_seats import (
+    REGISTER,
+    Seat,
+    acceptor_of,
+    control_of,
+    empty_state,
+    first_state,
+    has_seat,
+    named,
+)
 from leafdb.node.logs import Log
 from leafdb.node.timers import TimingWheel
 from leafdb.node.view import ClusterView
 from leafdb.ring.difference import apply, difference
-from leafdb.ring.metadata import ClusterMetadata, decode
+from leafdb.ring.metadata import FIRST_EPOCH, ClusterMetadata, decode
 from leafdb.storage.engine import Engine
 from leafdb.types import Durability, NodeId, TreeId
 from leafdb.wire.control import MetadataFetch, MetadataReply
@@ -89,6 +98,7 @@ class Register:
         rng: random.Random,
         random_bytes: Callable[[int], bytes],
         send: Callable[[NodeId, bytes], bool],
+        expelled: Callable[[ClusterMetadata], None],
     ) -> None:
         self._engine = engine
         self._view = view
@@ -98,6 +108,7 @@ class Register:
         self._random_bytes = random_bytes
         self._send = send
         self._seat = Seat()
+        self._expelled = expelled
         self._proposer: Proposer | None = None
         self._ballots: BallotSource | None = None
         self._decided: Callable[[Outcome], None] | None = None
@@ -124,12 +135,14 @@ class Register:
         self._view.install(self_id, current)
 
     def found(self, self_id: NodeId, metadata: ClusterMetadata, done: Callable[[StorageError | None], None]) -> None:
-        """Take epoch 1, as every founding member does; acceptors begin with it accepted. `done` once it is synced."""
+        """Take the first metadata of all: epoch 1, as every founding member does, with which acceptors begin as
+        accepted; or a later one, as a member that joins: a seat it has by then is empty. `done` once it is synced."""
         assert self._view.metadata is None
         writes: list[tuple[TreeId, bytes, bytes | None]] = [(META_TREE, METADATA_KEY, metadata.encode())]
         state: AcceptorState | None = None
-        if self_id in metadata.control:
-            state = first_state(self_id, metadata)
+        if has_seat(self_id, metadata):
+            first = metadata.epoch == FIRST_EPOCH
+            state = first_state(self_id, metadata) if first else empty_state(self_id, metadata)
             writes.append((REGISTERS_TREE, REGISTER, state.encode()))
 
         def written(error: StorageError | None) -> None:
@@ -153,7 +166,8 @@ class Register:
 
     def learn(self, metadata: ClusterMetadata, done: Callable[[], None] | None = None) -> None:
         """Take a copy that some member believes in: sync it, then believe it. `done` once this or a newer one is
-        believed here, also when it is old news."""
+        believed here, also when it is old news. One of which this node is no member is not taken: what it knew as one
+        decides what becomes of it (`expulsion`)."""
         current = self._view.metadata
         assert current is not None
         if metadata.cluster_id != current.cluster_id:
@@ -162,10 +176,15 @@ class Register:
             if done is not None:
                 self._when_believed(metadata.version, done)
             return
+        me = self._view.self_id
+        if me not in metadata.members:
+            self._expelled(metadata)
+            if done is not None:
+                done()
+            return
         begun = metadata.generation > self._newest[0]
         self._newest = metadata.version
         writes: list[tuple[TreeId, bytes, bytes | None]] = [(META_TREE, METADATA_KEY, metadata.encode())]
-        me = self._view.self_id
         if begun:
             writes.append((REGISTERS_TREE, REGISTER, self._seat.begin_generation(me, metadata)))
         elif has_seat(me, metadata) and acceptor_of(me, metadata) not in control_of(current).everyone:

@@ -38,9 +38,12 @@ def peer_facts(node: Node) -> PeerFacts:
         node=node.view.self_id,
         incarnation=identity.incarnation,
         boot=node.engine.recovery.boot,
-        boot_nonce=node.boot_nonce,
+        boot_nonce=node.belonging.boot_nonce,
         epoch=Epoch(node.view.epoch),
         lane=Lane.CONTROL,
+        store=identity.store_id,
+        past=node.belonging.past,
+        draining=node.draining,
     )
 
 

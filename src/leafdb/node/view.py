@@ -131,6 +131,8 @@ class ClusterView:
         self.buckets: dict[int, BucketView] = {}
         self.usable: set[NodeId] = set()
         """Peers whose requests lane is up and whom the failure detector has not given up."""
+        self.draining: set[NodeId] = set()
+        """Peers that take no work of clients, nor such as is forwarded to them; as replicas they are what they were."""
         self.liveness: dict[NodeId, Liveness] = {}
         self.first = True
         """While `on_install` runs: whether this is the first metadata the node has ever had in this life."""

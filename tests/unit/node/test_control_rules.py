@@ -47,6 +47,7 @@ def test_while_a_plan_runs_only_who_goes_is_exchanged() -> None:
 
 
 def test_growth_follows_the_plan() -> None:
+    assert settled(committed(cluster(8), Leave(NodeId(8)))).control == (ONE, TWO, THREE)
     made = advanced(cluster(6), Join(proposed(7)))
     done = finish(made, plan_of(made).id)
     assert settled(done).control == (ONE, TWO, THREE, FOUR, FIVE)

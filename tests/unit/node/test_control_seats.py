@@ -65,6 +65,7 @@ class Member:
         self.register = Register(
             engine=cast(Engine, self.store), view=ClusterView(), wheel=TimingWheel(lambda: 0.0), now=lambda: 0.0,
             rng=Random(1), random_bytes=lambda count: b"n" * count, send=self._send,
+            expelled=lambda _: None,
         )  # fmt: skip
         metadata = self.store.durable[META_TREE, METADATA_KEY]
         assert metadata is not None

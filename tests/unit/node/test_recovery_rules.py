@@ -77,6 +77,9 @@ def test_values_accepted_in_a_former_generation_do_not_count() -> None:
     again = recovered(SECOND, (ONE,), 2)
     standings = {ONE: Standing(again), FOUR: Standing(FOUNDED, ballot(99), THIRD)}
     assert recovery_of(standings, {TWO, THREE, FIVE}).base == again
+    later = again.create_bucket(bucket("later"))
+    standings[ONE] = Standing(again, ballot(3), later)
+    assert recovery_of(standings, {TWO, THREE, FIVE}).base == later, "whatever ballots the former one came to"
 
 
 def test_everybody_is_either_reachable_or_named_as_lost() -> None:
