@@ -41,8 +41,8 @@ class Copies:
         """By storage key: for whom each member has kept a fallback's copy."""
         self._records: dict[tuple[NodeId, bytes], Said] = {}
         """What the record of a key may be, by the machine of the store."""
-        self.let_go: set[tuple[NodeId, bytes]] = set()
-        """Machines that have given a record away, with its storage key."""
+        self._let_go: set[tuple[NodeId, bytes]] = set()
+        """Members that have given a record away, with its storage key."""
         self.drops = 0
         """Records given away."""
         self._hints: dict[tuple[NodeId, bytes], Said] = {}
@@ -103,19 +103,24 @@ class Copies:
             self._noted.add(machine)
             self._debts[machine, key] = int.from_bytes(value or b"", "little")
 
-    def _member(self, machine: NodeId) -> NodeId:
+    def has_let_go(self, member: NodeId, storage_key: bytes) -> bool:
+        """Whether a member has ever given its record of a key away."""
+        return (member, storage_key) in self._let_go
+
+    def member_on(self, machine: NodeId) -> NodeId:
+        """The number of the member that lives on a machine; that of the machine while none does."""
         return self._processes[machine].node.view.self_id or machine
 
     def _record(self, machine: NodeId, key: bytes, value: bytes | None) -> None:
         said = self._records.setdefault((machine, key), Said())
-        member = self._member(machine)
+        member = self.member_on(machine)
         if value is not None:
             clock = clock_of(value)
             said.write(self._processes[machine], clock)
             self._gives(member, key, clock)
             return
         self.drops += 1
-        self.let_go.add((machine, key))
+        self._let_go.add((member, key))
         self._known.get(key, {}).pop(member, None)
         holders = self._holders(machine, key)
         if member in holders:
@@ -157,7 +162,7 @@ class Copies:
             clock = clock_of(hint.record)
             said.write(self._processes[machine], clock)
             if hint.kind is not Kind.COORDINATOR:
-                member = self._member(machine)
+                member = self.member_on(machine)
                 self._gives(member, of.storage_key, clock)
                 self._stands.setdefault(of.storage_key, {}).setdefault(member, set()).add(of.target)
             return
@@ -167,7 +172,7 @@ class Copies:
         if any(map(has.descends, says)) or owed >> of.partition(self._partitions) & 1:
             return
         holders = self._holders(machine, of.storage_key)
-        kept_for = self._stands.get(of.storage_key, {}).get(self._member(machine), set())
+        kept_for = self._stands.get(of.storage_key, {}).get(self.member_on(machine), set())
         elsewhere = tuple(holder for holder in holders if holder not in kept_for)
         if of.target not in holders and self._missing(of.storage_key, says, elsewhere) is None:
             return

@@ -280,4 +280,3 @@ def _possible(bucket: BucketPlan) -> Iterable[Trouble]:
         if kind is Trouble.CLONE or (kind in DESTROYERS and bucket.w < 2):
             continue
         yield kind
-

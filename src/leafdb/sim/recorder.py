@@ -197,17 +197,15 @@ class Recorder:
             setting.sessions.append(Event(self.name, Kind.READ, key, clock, reads.began, setting.tick()))
         return Reading(sealed_of(answer.context), values)
 
-    def check_local(self, node: NodeId, key: str, before: CausalClock, reading: Reading) -> None:
+    def check_local(self, member: NodeId, key: str, before: CausalClock, reading: Reading) -> None:
         """A store never knows less than it had shown `before`, unless it may have lost something, or gave it away."""
         setting = self.setting
         clock = clock_of(reading.context)
-        stored = storage_key(setting.bucket.id, encoded(key))
-        if (node, stored) in setting.copies.let_go:
-            return
-        if not setting.history.stores_lost and not clock.descends(before):
-            text = f"n{node} shows less of its own store than it did before: {clock!r} after {before!r}"
-            violated(Invariant.READS_MONOTONIC, text, key)
-        setting.local[node, key] = clock.merge(setting.local.get((node, key), EMPTY))
+        if not setting.copies.has_let_go(member, storage_key(setting.bucket.id, encoded(key))):
+            if not setting.history.stores_lost and not clock.descends(before):
+                text = f"n{member} shows less of its own store than it did before: {clock!r} after {before!r}"
+                violated(Invariant.READS_MONOTONIC, text, key)
+            setting.local[member, key] = clock.merge(setting.local.get((member, key), EMPTY))
 
     # -- words
 

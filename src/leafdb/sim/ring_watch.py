@@ -99,6 +99,10 @@ class RingWatch:
         """Its ring."""
         return self._rings[self._newest]
 
+    def ring_of(self, metadata: ClusterMetadata) -> Ring:
+        """The ring of a version that somebody believes in."""
+        return self._rings[metadata.generation, metadata.epoch]
+
     def epoch_of(self, machine: NodeId) -> int:
         """What the last run on a machine wrote last."""
         believed = self._believed.get(machine)
@@ -114,7 +118,7 @@ class RingWatch:
         epochs = [node.view.epoch for node in self._cluster.nodes.values() if node.view.metadata is not None]
         return min(epochs, default=0)
 
-    def plan_at(self, epoch: int) -> Iterator[bytes]:
+    def plans_until(self, epoch: int) -> Iterator[bytes]:
         """The ids of all plans that were in progress in that epoch or before."""
         for version, metadata in self._versions.items():
             if version[1] <= epoch and metadata.plan is not None:
@@ -242,4 +246,3 @@ def machine_at(peer_address: str) -> NodeId:
 
 def _names(nodes: list[NodeId] | tuple[NodeId, ...]) -> str:
     return " ".join(f"n{node}" for node in nodes) or "nobody"
-

@@ -88,6 +88,10 @@ class Setting:
             return sorted(self.cluster.disks)
         return sorted({self.ring.machines[member] for member in metadata.members})
 
+    def machine(self, member: NodeId) -> NodeId:
+        """Where a member lives."""
+        return member if self.ring is None else self.ring.machines[member]
+
     def stored_keys(self) -> Iterator[tuple[str, bytes]]:
         """Every key of the history, with the key it is stored under."""
         for key in self.history.keys:

@@ -89,12 +89,16 @@ class SimulatedCluster(MemoryCluster):
     def unsettled(self) -> list[str]:
         """As the cluster's own; and whose ring is changing, or not yet what it is for others."""
         metadata = self.watch.newest
+        if starting := [f"n{machine} is starting" for machine, node in self.nodes.items() if not node.ready]:
+            return starting
         left = super().unsettled()
         if metadata is None:
             return left
         if metadata.plan is not None:
             left.append(f"a plan is in progress: {metadata.plan.describe()}")
-        left += [f"n{machine} runs, and is banned" for machine, node in self.nodes.items() if _is_banned(node, metadata)]
+        left += [
+            f"n{machine} runs, and is banned" for machine, node in self.nodes.items() if _is_banned(node, metadata)
+        ]
         late = [machine for machine, node in self.nodes.items() if _is_late(node, metadata)]
         return left + [f"n{machine} has not heard of epoch {metadata.epoch}" for machine in late]
 
