@@ -47,6 +47,8 @@ class Copies:
         """Records given away."""
         self._hints: dict[tuple[NodeId, bytes], Said] = {}
         """What each hint says, by the node that keeps it and its key."""
+        self._targets: dict[tuple[NodeId, bytes], set[NodeId]] = {}
+        """For whom each machine keeps a hint, by storage key."""
         self._debts: dict[tuple[NodeId, bytes], int] = {}
         """The partitions each node owes, by the key under which it notes that."""
         self._overflowed: dict[NodeId, tuple[Process, int]] = {}
@@ -157,6 +159,8 @@ class Copies:
         if of.bucket != self._bucket:
             return
         said = self._hints.setdefault((machine, key), Said())
+        targets = self._targets.setdefault((machine, of.storage_key), set())
+        (targets.discard if value is None else targets.add)(of.target)
         if value is not None:
             hint = decode_hint(value)
             clock = clock_of(hint.record)
@@ -172,11 +176,11 @@ class Copies:
         if any(map(has.descends, says)) or owed >> of.partition(self._partitions) & 1:
             return
         holders = self._holders(machine, of.storage_key)
-        kept_for = self._stands.get(of.storage_key, {}).get(self.member_on(machine), set())
-        elsewhere = tuple(holder for holder in holders if holder not in kept_for)
-        if of.target not in holders and self._missing(of.storage_key, says, elsewhere) is None:
+        elsewhere = tuple(holder for holder in holders if holder not in targets)
+        missing = of.target if of.target in holders else self._missing(of.storage_key, says, elsewhere)
+        if missing is None:
             return
-        text = f"n{machine} removed a hint for n{of.target}, which has {has!r} and not {says!r}; holders are {holders}"
+        text = f"n{machine} removed a hint for n{of.target}, which has {has!r} and not {says!r}, and so has n{missing} not"
         self._lose(Invariant.HINTS_CONSERVED, text)
 
 

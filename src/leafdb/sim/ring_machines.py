@@ -44,6 +44,17 @@ class Machines:
 
     # -- who goes
 
+    def may_lose(self) -> list[NodeId]:
+        """Machines of members without which the control set still has a majority of those that are not lost."""
+        metadata, machines = self.metadata, self.stage.cluster.watch.machines
+        lost = set(self.lost())
+        found = []
+        for member in metadata.members:
+            left = [len(set(seats) - lost - {member}) for seats in (metadata.control, metadata.control_next)]
+            if left[0] > len(metadata.control) // 2 and (left[1] > len(metadata.control_next) // 2 or not metadata.control_next):
+                found.append(machines[member])
+        return found
+
     def may_leave(self) -> list[NodeId]:
         """Members that may be asked to leave, as things are."""
         staying = self._staying()
@@ -82,8 +93,9 @@ class Machines:
                 found.append(machine)
         return found
 
-    async def fetch(self, rng: Random) -> NodeId | None:
-        """A machine with a blank node: one that waits, a new one, or an old one that was emptied; None: there is none."""
+    async def fetch(self, rng: Random, *, must: bool = False) -> NodeId | None:
+        """A machine with a blank node: one that waits, a new one, or an old one that was emptied. None: there is none,
+        which cannot be when there `must`."""
         stage, rings = self.stage, self.stage.plan.rings
         assert rings is not None
         waiting = self.blank()
@@ -100,4 +112,4 @@ class Machines:
                 stage.cluster.wipe(machine)
                 await stage.start(machine)
             return machine if machine in stage.cluster.nodes else None
-        return rng.choice(waiting) if waiting else None
+        return rng.choice(waiting) if waiting else await stage.add() if must else None

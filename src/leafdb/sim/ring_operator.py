@@ -89,9 +89,10 @@ class Operator(DirectClient):
     # -- machines
 
     async def lose_a_machine(self) -> None:
-        """One with a member on it is gone for good, as far as the promises go."""
-        members = self.setting.nodes
-        candidates = [machine for machine in self._stage.may_destroy() if machine in members]
+        """One with a member on it is gone for good, as far as the promises go: not with the last copy of anything, nor
+        with the majority of the control set."""
+        losable = self._machines.may_lose()
+        candidates = [machine for machine in self._stage.may_destroy() if machine in losable]
         if candidates and len(self._stage.cluster.nodes) > 2 and not self._stage.alone:
             victim = self._rng.choice(candidates)
             self.setting.trace.fault("lost_machine", f"n{victim}")
@@ -109,7 +110,7 @@ class Operator(DirectClient):
             self._machines.going(member)
             await self._staged({"change": "force-remove", "node": int(member)})
         else:
-            machine = await self._machines.fetch(self._rng)
+            machine = await self._machines.fetch(self._rng, must=True)
             if machine is not None:
                 await self._staged({"change": "replace", "node": int(member), "address": address_of(machine)})
 

@@ -103,11 +103,6 @@ class RingWatch:
         """The ring of a version that somebody believes in."""
         return self._rings[metadata.generation, metadata.epoch]
 
-    def epoch_of(self, machine: NodeId) -> int:
-        """What the last run on a machine wrote last."""
-        believed = self._believed.get(machine)
-        return 0 if believed is None else believed[1][1]
-
     def last_belief(self, machine: NodeId) -> ClusterMetadata | None:
         """The metadata in the store of a machine, as they were written last; None when there are none."""
         believed = self._believed.get(machine)
@@ -178,10 +173,17 @@ class RingWatch:
 
     def _check_heard(self, before: ClusterMetadata) -> None:
         """Nobody moves on before those who are awaited have come as far."""
-        late = [node for node in sorted(awaited(before)) if self.epoch_of(self.machines[node]) < before.epoch]
+        late = [node for node in sorted(awaited(before)) if not self._has_heard(self.machines[node], before)]
         if late:
-            what = f"epoch {before.epoch + 1} came before {_names(late)} had heard of epoch {before.epoch}"
+            what = f"epoch {before.epoch + 1} came before {_names(late)} had heard of the one before"
             self._found(Invariant.QUORUMS_MEET, what)
+
+    def _has_heard(self, machine: NodeId, metadata: ClusterMetadata) -> bool:
+        """Whether a machine was told of the phase that the plan is in, be it in an earlier epoch of the same phase."""
+        belief = self.last_belief(machine)
+        if belief is None or belief.epoch >= metadata.epoch:
+            return belief is not None
+        return belief.plan == metadata.plan
 
     def _check_there(self, before: ClusterMetadata, after: ClusterMetadata) -> None:
         """Those who are read from now on have what readers were promised."""
