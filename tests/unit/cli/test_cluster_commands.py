@@ -229,6 +229,20 @@ def test_waiting_ends_with_how_the_plan_ended(
     assert len(node.asked("ring.show")) == 3
 
 
+def test_waiting_on_a_terminal_draws_on_stderr_and_leaves_stdout_alone(run: Run, node: StandIn) -> None:
+    plan_id = SAFE["plan_id"]
+    node.verbs |= {
+        "cluster.plan": SAFE,
+        "cluster.commit": {"epoch": 8, "plan_id": plan_id},
+        "transfer.list": [transfers(plan_id), transfers(b"")],
+        "ring.show": ring(10, 1, 3, 4),
+    }
+    waited = run("cluster", "commit", SAFE_ID, "--wait", terminal=True)
+    assert (waited.code, waited.out) == (0, "")
+    assert "1.0 MiB of 6.0 MiB" in waited.err
+    assert "waits for b, which cannot be reached" in waited.err
+
+
 def test_waiting_outlives_a_node_that_does_not_answer_for_a_while(run: Run, node: StandIn) -> None:
     plan_id = SAFE["plan_id"]
     node.verbs |= {
