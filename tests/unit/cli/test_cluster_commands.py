@@ -316,14 +316,27 @@ def test_an_abort_that_comes_too_late_says_that_it_was_done(run: Run, node: Stan
 def test_recover_says_what_may_be_lost_and_wants_the_clusters_name(run: Run, node: StandIn) -> None:
     node.verbs |= {
         "cluster.status": {"name": "prod"},
-        "cluster.recover": lambda args: {"generation": 2, "control": ["c"], "lost": ["buckets made after epoch 40"]},
-    }
+        "cluster.recover": {
+            "generation": 2, "control": ["c"], "without": ["a", "b"], "lost": ["buckets made after epoch 40"],
+            "errors": {"a": "gone"},
+        },
+    }  # fmt: skip
     dry = run("cluster", "recover", "--lost", "a", "--lost", "b", "--dry-run", "-o", "json")
     assert dry.code == 0
-    assert dry.item == {"generation": 2, "control": ["c"], "lost": ["buckets made after epoch 40"]}
+    assert dry.item["lost"] == ["buckets made after epoch 40"]
+    assert dry.document["errors"] == {"a": "gone"}
     assert run("cluster", "recover", typed="other\n", terminal=True).code == 1
     assert all(args["dry_run"] for args in node.asked("cluster.recover"))
     done = run("cluster", "recover", "--lost", "a", typed="prod\n", terminal=True)
     assert done.code == 0
     assert "buckets made after epoch 40" in done.err
     assert node.asked("cluster.recover")[-1] == {"dry_run": False, "cluster": "prod", "lost": ["a"]}
+
+
+def test_recover_without_names_does_what_it_showed(run: Run, node: StandIn) -> None:
+    node.verbs |= {
+        "cluster.status": {"name": "prod"},
+        "cluster.recover": {"generation": 2, "control": ["c"], "without": ["a", "b"], "lost": []},
+    }
+    assert run("cluster", "recover", *UNDERSTOOD).code == 0
+    assert [args["lost"] for args in node.asked("cluster.recover")] == [[], ["a", "b"]]
