@@ -18,8 +18,8 @@ from leafdb_cli.session import Session, session_of
 RECOVER_TIMEOUT_S: Final = 30.0
 
 COLUMNS: Final = [
-    Column("generation"), Column("control", "control set", joined), Column("without", show=lambda names: joined(names or ())),
-    Column("lost", "may be lost", joined),
+    Column("generation"), Column("control", "control set", joined),
+    Column("without", show=lambda names: joined(names or ())), Column("lost", "may be lost", joined),
 ]  # fmt: skip
 
 
