@@ -142,7 +142,7 @@ class Servers:
         self.await_ready()
 
     def add_node(self) -> int:
-        """Start a blank node beside the others; its number is the next. It waits to be staged, by its `peer_address`."""
+        """Start a blank node beside the others; its number is the next. It waits to be staged by its `peer_address`."""
         node = max(self.nodes) + 1
         self._ports[node] = free_ports(PORTS_PER_NODE)
         self._give_directory(node)
@@ -203,7 +203,7 @@ class Servers:
             self._await(node, f"sees {len(running)} nodes", lambda client: client.status().nodes_up >= len(running))
 
     def settle(self) -> None:
-        """Wait until nobody owes anybody anything: no hints, no repairs, no problems, as every running member sees it."""
+        """Wait until nobody owes anybody anything, no hints, repairs or problems, as every running member sees it."""
         for node in filter(self.runs, self.nodes):
             if self._is_member(node):
                 self._await(node, "has settled", _is_settled)
