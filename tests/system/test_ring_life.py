@@ -1,5 +1,5 @@
-"""The life of a ring, with real processes and an operator who types commands: it grows, loses machines and shrinks under
-load, and nothing acknowledged is lost.
+"""The life of a ring, with real processes and an operator who types commands: it grows, loses machines and shrinks
+under load, and nothing acknowledged is lost.
 """
 
 from __future__ import annotations
