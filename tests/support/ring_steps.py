@@ -45,7 +45,7 @@ class RingSteps:
                 done()
 
         self.deaf.add(node)
-        self.cluster.nodes[node].register.learn = learn  # type: ignore[method-assign]
+        self.cluster.nodes[node].register.learn = learn  # type: ignore[method-assign, assignment]
 
     async def commit(self, *changes: StagedChange) -> None:
         """Write both, read old."""
