@@ -27,6 +27,8 @@ class RingSteps:
     def __init__(self, cluster: MemoryCluster, via: NodeId = FIRST) -> None:
         self.cluster = cluster
         self.via = via
+        self.deaf: set[NodeId] = set()
+        """Nodes that learn of nothing."""
 
     @property
     def ring(self) -> Ring:
@@ -34,6 +36,16 @@ class RingSteps:
         ring = self.cluster.nodes[self.via].view.ring
         assert ring is not None
         return ring
+
+    def deafen(self, node: NodeId) -> None:
+        """From now on the node stays with the ring it has, whatever it is told."""
+
+        def learn(_: ClusterMetadata, done: Callable[[], None] | None = None) -> None:
+            if done is not None:
+                done()
+
+        self.deaf.add(node)
+        self.cluster.nodes[node].register.learn = learn  # type: ignore[method-assign, assignment]
 
     async def commit(self, *changes: StagedChange) -> None:
         """Write both, read old."""
@@ -60,7 +72,9 @@ class RingSteps:
         await offer(node, await node.register.change(lambda current, _: change(current), 10.0))
         epoch = node.view.epoch
         with trio.fail_after(60):
-            while any(each.view.epoch < epoch for each in self.cluster.nodes.values()):  # noqa: ASYNC110
+            while any(  # noqa: ASYNC110  # nothing tells when everybody has it
+                each.view.epoch < epoch for number, each in self.cluster.nodes.items() if number not in self.deaf
+            ):
                 await trio.sleep(0.05)
 
     async def copy(self, bucket: BucketProperties) -> int:
