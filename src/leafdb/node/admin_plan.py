@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 import trio
 
 from leafdb.codec.fields import as_bool, bytes_field
-from leafdb.errors import NotApplied, Reason
+from leafdb.errors import ConnectFailed, NotApplied, Reason
 from leafdb.node.admin import Verb, ask_stranger
 from leafdb.node.admin_cluster import metadata_of, state_of
 from leafdb.node.admin_data import CHANGE_TIMEOUT_S, offer
@@ -34,6 +34,7 @@ from leafdb.ring.history import phase_text
 from leafdb.ring.metadata import ClusterMetadata
 from leafdb.ring.plan import PLAN_ID_BYTES
 from leafdb.ring.plan_report import report
+from leafdb.transport.calls import PeerLost
 from leafdb.types import Liveness, NodeId
 
 if TYPE_CHECKING:
@@ -54,7 +55,10 @@ async def stage(node: Node, args: Args) -> Answer:
     member, store = None, b""
     if kind.comes:
         address = text(args, "address")
-        answer = await ask_stranger(node, address, "join.describe", {}, DESCRIBE_TIMEOUT_S)
+        try:
+            answer = await ask_stranger(node, address, "join.describe", {}, DESCRIBE_TIMEOUT_S)
+        except PeerLost as error:
+            raise ConnectFailed(f"{address} hung up when it was asked who it is", attempts={address: str(error)}) from None
         newcomer = Newcomer.from_wire(answer)
         newcomer.check(metadata, address)
         member, store = newcomer.member, newcomer.store

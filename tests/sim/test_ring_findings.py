@@ -1,0 +1,51 @@
+"""What the simulation of ring changes has found, each as small as it can be told."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+import trio
+
+from leafdb.errors import ConnectFailed, NotApplied
+from leafdb.node.node import Node
+from leafdb.ring import transitions
+from leafdb.ring.staging import Leave
+from leafdb.testing.cluster import address_of, memory_cluster
+from leafdb.testing.virtual_time import virtual
+from leafdb.types import NodeId
+from support import plans
+from support.ring_operators import metadata_of, operator
+
+N1, N2 = NodeId(1), NodeId(2)
+
+
+@virtual
+async def test_a_refusal_shows_what_it_is_about_although_its_proposer_died_before_anybody_heard() -> None:
+    async with memory_cluster(3) as cluster:
+        cluster.nodes[N1].register.learn = lambda *_: None  # type: ignore[method-assign]
+        with trio.move_on_after(2):
+            await plans.change(cluster.nodes[N1], transitions.stage, Leave(NodeId(3)))
+        assert not any(metadata_of(cluster, node).staged for node in cluster.nodes)
+        with pytest.raises(NotApplied):
+            await operator(cluster, N2, "cluster.stage", change="leave", node=3)
+        assert metadata_of(cluster, N2).staged == (Leave(NodeId(3)),), "or nobody can see what is staged, or commit it"
+        await cluster.kill(N1)
+
+
+@virtual
+async def test_a_newcomer_that_dies_while_it_is_asked_who_it_is_was_not_staged_and_that_is_what_is_said() -> None:
+    async with memory_cluster(1) as cluster:
+        machine = await cluster.add_node()
+
+        async def dies(node: Node, args: Mapping[str, Any]) -> dict[str, Any]:
+            nursery.start_soon(cluster.kill, machine)
+            await trio.sleep_forever()
+            return {}
+
+        cluster.nodes[machine].admin._peer_verbs["join.describe"] = dies
+        async with trio.open_nursery() as nursery:
+            with pytest.raises(ConnectFailed) as refused:
+                await operator(cluster, N1, "cluster.stage", change="join", address=address_of(machine))
+        assert refused.value.outcome == "not_applied"
