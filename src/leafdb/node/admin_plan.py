@@ -58,7 +58,9 @@ async def stage(node: Node, args: Args) -> Answer:
         try:
             answer = await ask_stranger(node, address, "join.describe", {}, DESCRIBE_TIMEOUT_S)
         except PeerLost as error:
-            raise ConnectFailed(f"{address} hung up when it was asked who it is", attempts={address: str(error)}) from None
+            raise ConnectFailed(
+                f"{address} hung up when it was asked who it is", attempts={address: str(error)}
+            ) from None
         newcomer = Newcomer.from_wire(answer)
         newcomer.check(metadata, address)
         member, store = newcomer.member, newcomer.store

@@ -180,7 +180,9 @@ class Copies:
         missing = of.target if of.target in holders else self._missing(of.storage_key, says, elsewhere)
         if missing is None:
             return
-        text = f"n{machine} removed a hint for n{of.target}, which has {has!r} and not {says!r}, and so has n{missing} not"
+        text = (
+            f"n{machine} removed a hint for n{of.target}, which has {has!r} and not {says!r}, and so has n{missing} not"
+        )
         self._lose(Invariant.HINTS_CONSERVED, text)
 
 

@@ -13,7 +13,9 @@ from typing import Final
 import trio
 
 from leafdb.ring.metadata import ClusterMetadata
+from leafdb.ring.plan import Phase
 from leafdb.ring.staging import goer_of, newcomer_of
+from leafdb.ring.transitions import awaited
 from leafdb.sim.stage import Stage
 from leafdb.testing.cluster import address_of, host_of
 from leafdb.types import NodeId
@@ -42,6 +44,18 @@ class Machines:
         machines = self.stage.cluster.watch.machines
         return [member for member in self.metadata.members if machines[member] in self.stage.lost]
 
+    def found(self) -> list[NodeId]:
+        """Lost machines that run all the same (`Stage.find_again`)."""
+        return [machine for machine in self.stage.lost if machine in self.stage.cluster.nodes]
+
+    def awaited_lost(self) -> list[NodeId]:
+        """Lost machines that do not run, and without which a plan on its way back cannot end."""
+        metadata, watch = self.metadata, self.stage.cluster.watch
+        retreats = metadata.plan is not None and metadata.plan.phase is Phase.RETREAT
+        waits = awaited(metadata) if retreats else ()
+        lost = [machine for machine in self.stage.lost if machine not in self.stage.cluster.nodes]
+        return [machine for machine in lost if any(watch.machines[member] == machine for member in waits)]
+
     # -- who goes
 
     def may_lose(self) -> list[NodeId]:
@@ -50,8 +64,8 @@ class Machines:
         lost = set(self.lost())
         found = []
         for member in metadata.members:
-            left = [len(set(seats) - lost - {member}) for seats in (metadata.control, metadata.control_next)]
-            if left[0] > len(metadata.control) // 2 and (left[1] > len(metadata.control_next) // 2 or not metadata.control_next):
+            sets = [set(seats) for seats in (metadata.control, metadata.control_next) if seats]
+            if all(2 * len(seats - lost - {member}) > len(seats) for seats in sets):
                 found.append(machines[member])
         return found
 

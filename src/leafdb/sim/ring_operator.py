@@ -1,4 +1,4 @@
-"""People who change the ring while clients work and things break: each stages, looks, commits, gives up, by admin verbs.
+"""People who change the ring while clients work and things break: each stages, looks, commits, gives up.
 
 They ask whatever node they come by, on whatever side of a partition, and do not talk to each other; what they see when
 they decide may be wrong by the time they ask. They ask again with the same plan id when nobody told them what came of
@@ -66,6 +66,7 @@ class Operator(DirectClient):
         assert plan is not None
         stuck = set(self._machines.lost()) - plan.given_up
         return [
+            (3.0 if self._machines.awaited_lost() else 0.0, self.find_again),
             (1.0, self.look),
             (3.0 if stuck else self._rings.aborts, self.abort),
             (0.15, self.commit_an_old_one),
@@ -75,6 +76,7 @@ class Operator(DirectClient):
     def _without_a_plan(self) -> list[tuple[float, Act]]:
         staged = bool(self._machines.metadata.staged)
         return [
+            (99.0 if self._machines.found() else 0.0, self.lose_again),
             (4.0 if self._machines.lost() else 0.0, self.make_up),
             (5.0 if staged else 0.0, self.commit),
             (0.5 if staged else 0.0, self.commit_two),
@@ -98,6 +100,16 @@ class Operator(DirectClient):
             self.setting.trace.fault("lost_machine", f"n{victim}")
             with self._stage.claimed(victim):
                 await self._stage.lose(victim)
+
+    async def find_again(self) -> None:
+        """Start a lost machine that a plan waits for: there is no other way out of a retreat."""
+        for machine in self._machines.awaited_lost():
+            await self._stage.find_again(machine)
+
+    async def lose_again(self) -> None:
+        """The plan is over: stop them."""
+        for machine in self._machines.found():
+            await self._stage.lose_again(machine)
 
     async def make_up(self) -> None:
         """For a member that is lost: another takes its place, or none."""
@@ -237,6 +249,9 @@ class Operator(DirectClient):
                 if (gives_up or stuck) and plan.phase is not Phase.RETREAT:
                     await self.abort()
                 gives_up = False
+                await self.find_again()
+            elif self._machines.found():
+                await self.lose_again()
             elif self._machines.lost():
                 await (self.commit if metadata.staged else self.make_up)()
             elif metadata.staged:

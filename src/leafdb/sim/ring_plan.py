@@ -10,7 +10,7 @@ from random import Random
 from typing import Final
 
 RING_N: Final = 3
-"""Copies of everything. There are never fewer members than that: what fewer copies promise is for other tests to say."""
+"""Copies of everything. There are never fewer members than that: what fewer copies promise is for others to test."""
 FOUNDERS: Final = (3, 3, 4, 4, 5)
 
 

@@ -1,8 +1,8 @@
 """What befalls a plan, seen from outside: who was killed in the middle of what, and reads at the moments that matter.
 
-`RingTroubles` runs operators beside the nemesis. Right after every step of a plan keys of the ranges that move are read,
-at every R, by nodes that have heard of the step and nodes that have not: whatever the history knows by then must be
-found (I19). At the end those who were lost come back on the disks they had, and nobody may have them (I22).
+`RingTroubles` runs operators beside the nemesis. Right after every step of a plan keys of the ranges that move are
+read, at every R, by nodes that have heard of the step and nodes that have not: whatever the history knows by then must
+be found (I19). At the end those who were lost come back on the disks they had, and nobody may have them (I22).
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ from leafdb.types import NodeId
 from leafdb.wire.registry import Lane
 
 LOOK_S: Final = 0.1
+CUT_OFF_S: Final = 1.5
+"""Who is out of reach for so long is not just being met."""
 READS: Final = 5
 """Of keys that move, after every step."""
 ENDING_S: Final = 900.0
@@ -119,8 +121,9 @@ class RingTroubles:
             return
         running = self._stage.cluster.nodes
         for node in running.values():
-            waiting = node.transfers.report().waiting_for if node.ready and not node.transfers.settled() else ()
-            if any(self._watch.machines[member] in running for member in waiting):
+            waiting = node.transfers.report().waiting if node.ready and not node.transfers.settled() else ()
+            long = [self._watch.machines[each.node] for each in waiting if each.seconds > CUT_OFF_S]
+            if any(machine in running for machine in long):
                 self._held_up = plan.id
                 self._setting.trace.probe("source_cut_off")
 

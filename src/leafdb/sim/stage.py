@@ -6,8 +6,8 @@ Their faults overlap freely otherwise.
 I7 promises a write to whoever loses fewer than W of its stores. So stores may be destroyed up to W - 1 of them between
 two moments at which nobody owed anybody anything (`settled`): `may_destroy` says which are left.
 
-Where the ring changes, machines come and go: one may be lost for good (`lose`), with the member that lived on it, and one
-whose member is not of the cluster any more ends by itself and is retired.
+Where the ring changes, machines come and go: one may be lost for good (`lose`), with the member that lived on it, and
+one whose member is not of the cluster any more ends by itself and is retired.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from leafdb.sim.replacement import replace_store
 from leafdb.sim.simulated_cluster import SimulatedCluster, plan_link
 from leafdb.sim.trace import Trace
 from leafdb.storage.identity import Identity
+from leafdb.testing.cluster import CLIENT_HOST, host_of
 from leafdb.testing.network import Link
 from leafdb.testing.violation import Invariant, Violation, require
 from leafdb.types import NodeId
@@ -160,6 +161,21 @@ class Stage:
         self.destroyed(node)
         self.lost[node] = None
         await self.kill(node)
+
+    async def find_again(self, node: NodeId) -> None:
+        """A lost machine runs for a while, since a plan would wait for its member for ever. Clients stay away: nobody
+        waits for it to hear of anything once it is given up."""
+        if node in self._claims:
+            return  # somebody else does already
+        self.cluster.network.cut(CLIENT_HOST, host_of(node))
+        self.trace.probe("lost_machine_needed")
+        with self.claimed(node):
+            await self.start_all([node])
+
+    async def lose_again(self, node: NodeId) -> None:
+        """It is gone once more, and this time nobody waits for it."""
+        await self.kill(node)
+        self.cluster.network.heal(CLIENT_HOST, host_of(node))
 
     def expelled(self, node: NodeId, error: Expelled) -> None:
         """A node has ended since the cluster does not have it any more, it says. Raises Violation when it does."""
