@@ -42,7 +42,6 @@ async def test_a_newcomer_that_dies_while_it_is_asked_who_it_is_was_not_staged_a
         async def dies(node: Node, args: Mapping[str, Any]) -> dict[str, Any]:
             nursery.start_soon(cluster.kill, machine)
             await trio.sleep_forever()
-            return {}
 
         cluster.nodes[machine].admin._peer_verbs["join.describe"] = dies
         async with trio.open_nursery() as nursery:
