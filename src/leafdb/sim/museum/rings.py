@@ -47,6 +47,11 @@ MUTATIONS: Final = (
             "self._new if plan is not None and plan.reads_new else self._old",
             "self._old if plan is None else self._new",
         ),
+        (
+            "leafdb.node.completeness",
+            "        return ring is None or not ring.in_plan or view.self_id not in",
+            "        return ring is None or ring is not None or view.self_id not in",
+        ),
         caught_by=(*BEHIND, Invariant.SELF_CHECK),
     ),
     _ring(
@@ -84,7 +89,8 @@ MUTATIONS: Final = (
         (
             RULES,
             '            yield f"{name} is down{why}"\n',
-            '            if plan.phase is not Phase.WRITE_BOTH_READ_NEW:\n                yield f"{name} is down{why}"\n',
+            "            if plan.phase is not Phase.WRITE_BOTH_READ_NEW:\n"
+            '                yield f"{name} is down{why}"\n',
         ),
         seeds_max=40,
     ),
