@@ -85,12 +85,12 @@ MUTATIONS: Final = (
     ),
     _ring(
         "finish-without-an-old-owner",
-        "A plan ends although an old owner that is down has not heard that reads have moved.",
+        "A plan ends although an old owner that does not answer may not have heard that reads have moved.",
         (
             RULES,
-            '            yield f"{name} is down{why}"\n',
-            "            if plan.phase is not Phase.WRITE_BOTH_READ_NEW:\n"
-            '                yield f"{name} is down{why}"\n',
+            "    if answer is None:\n        if node in plan.joining",
+            "    if answer is None and plan.phase is Phase.WRITE_BOTH_READ_NEW:\n        return\n"
+            "    if answer is None:\n        if node in plan.joining",
         ),
         seeds_max=40,
     ),
