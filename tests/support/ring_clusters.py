@@ -1,4 +1,4 @@
-"""Whole clusters in memory whose ring changes: nodes that wait blank, plans staged, committed and moved on by tests."""
+"""Whole clusters in memory whose ring changes: nodes that wait blank, plans that the test commits and moves on."""
 
 from __future__ import annotations
 
@@ -167,7 +167,7 @@ async def put(cluster: MemoryCluster, key: str, record: bytes, *, at: Collection
 
 
 async def assert_copied(cluster: MemoryCluster, *, n: int = 3, name: str = BUCKET) -> None:
-    """Every new owner of every changing range holds all that its old owners hold, and what the other new ones hold."""
+    """Every new owner of every changing range holds all that its old owners hold, the same as the other new ones."""
     ring = ring_of(cluster)
     stores = {number: await contents(node, name) for number, node in cluster.nodes.items()}
     for key in sorted(set().union(*stores.values())):

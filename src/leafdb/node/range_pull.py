@@ -66,14 +66,15 @@ class RangePull:
             if not page.complete:
                 return False
             items = _items(bucket, page, start, stop)
+            size = sum(len(key) + len(record) for key, record in items)
+            self._still(slot, epoch)
+            self._received(source, size)
             if known is None and start == first and await self._mostly_here(bucket, items):
                 self._still(slot, epoch)
                 self._finish(slot)
                 return True
             await self._mover.take_page(bucket.id, items)
             self._still(slot, epoch)
-            size = sum(len(key) + len(record) for key, record in items)
-            self._received(source, size)
             self._sizes.moved(size, page.next or stop)
             if not page.next:
                 self._finish(slot)
