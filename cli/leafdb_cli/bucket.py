@@ -15,6 +15,8 @@ from leafdb_cli.session import Session, session_of
 app = typer.Typer(help="Buckets and their properties.", no_args_is_help=True, rich_markup_mode=None)
 
 COUNTED_MAX: Final = 1_000
+COUNTS: Final = ("r", "w", "pr", "pw", "dw")
+SET_TIMEOUT_S: Final = 15.0
 
 COLUMNS: Final = [
     Column("name"), Column("conflict"), Column("durability"), Column("n"), Column("r"), Column("w"), Column("pr"),
@@ -90,10 +92,7 @@ def create(
 ) -> None:
     """Create a bucket; returns once every live member holds it."""
     session = session_of(ctx)
-    counts = {
-        name: parse_quorum(name, text)
-        for name, text in zip(["r", "w", "pr", "pw", "dw"], (r, w, pr, pw, dw), strict=True)
-    }
+    counts = {name: parse_quorum(name, text) for name, text in zip(COUNTS, (r, w, pr, pw, dw), strict=True)}
     try:
         ttl_s = parse_duration_s(ttl) if ttl else None
     except ValueError as error:
@@ -115,6 +114,50 @@ def create(
             exist_ok=exist_ok,
         )
         _print(session, [item_of(client.admin("bucket.get", {"name": bucket}))])
+
+
+@app.command("set")
+def set_(
+    ctx: typer.Context,
+    bucket: NAME,
+    changes: Annotated[
+        list[str], typer.Argument(metavar="KEY=VALUE...", help="r, w, pr, pw, dw, ttl or sloppy, each with =VALUE.")
+    ],
+) -> None:
+    """Change properties of a bucket; returns once every live member goes by them.
+
+    They are for requests to come: nothing that is there is written again, and a ttl is given to new writes only. n,
+    conflict and durability are fixed at creation.
+
+    Examples: leafdb bucket set carts w=all dw=1, leafdb bucket set carts ttl=7d, leafdb bucket set carts ttl=none
+    """
+    session = session_of(ctx)
+    properties: dict[str, Any] = {}
+    for change in changes:
+        name, equals, value = change.partition("=")
+        if not equals:
+            raise typer.BadParameter(f"{change!r} is not KEY=VALUE", param_hint="KEY=VALUE")
+        properties.update([property_of(name, value)])
+    reply = session.ask("bucket.set", {"name": bucket, "properties": properties}, changes=True, timeout_s=SET_TIMEOUT_S)
+    _print(session, [item_of(reply["bucket"])])
+
+
+def property_of(name: str, value: str) -> tuple[str, Any]:
+    """A property as it crosses the wire. What cannot be changed is sent as it stands: the node says why it cannot."""
+    from leafdb.model.bucket import count_from_name
+
+    try:
+        if name in COUNTS:
+            return name, count_from_name(parse_quorum(name, value))
+        if name == "ttl":
+            return "ttl_ms", 0 if value == "none" else round(1000 * parse_duration_s(value))
+    except ValueError as error:
+        raise typer.BadParameter(f"{error}{', nor none' if name == 'ttl' else ''}", param_hint=name) from None
+    if name == "sloppy":
+        if value not in ("true", "false"):
+            raise typer.BadParameter(f"{value!r} is neither true nor false", param_hint="sloppy")
+        return name, value == "true"
+    return name, value
 
 
 @app.command()

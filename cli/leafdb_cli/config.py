@@ -42,6 +42,9 @@ def check(ctx: typer.Context, file: Annotated[Path, typer.Argument(metavar="FILE
     if finished.returncode != 0:
         count = sum(item["level"] == "error" for item in items)
         raise Quit(exits.FAILED, f"{file}: {count} problem{'' if count == 1 else 's'}")
+    for line in finished.stdout.splitlines():
+        if line.startswith("shard "):
+            session.note(line)
     session.note(f"{file} is fine")
 
 

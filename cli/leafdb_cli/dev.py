@@ -49,15 +49,19 @@ def up(
     base_port: Annotated[
         int | None, typer.Option("--base-port", metavar="P", help="First port, 7411 unless said; 0: a free block.")
     ] = None,
+    shards: Annotated[
+        int | None, typer.Option("--shards", metavar="K", help="Members on each node, 1 unless said: node.shards.")
+    ] = None,
 ) -> None:
     """Start a cluster, or start again what is in the directory; returns when every node is ready."""
-    from leafdb_cli.dev_layout import holder, node_item
+    from leafdb_cli.dev_layout import node_items
 
     session = session_of(ctx)
     started = time.monotonic()
-    nodes = _cluster(session, directory).up(n, base_port)
-    _print(session, [node_item(node, holder(node)) for node in nodes])
-    session.note(f"{len(nodes)} nodes ready after {time.monotonic() - started:.1f} s")
+    nodes = _cluster(session, directory).up(n, base_port, shards)
+    items = [item for node in nodes for item in node_items(node)]
+    _print(session, items)
+    session.note(f"{len(items)} nodes ready after {time.monotonic() - started:.1f} s")
     if session.output.pretty:
         session.note(f"try: leafdb --node {nodes[0].client} bucket create demo")
 

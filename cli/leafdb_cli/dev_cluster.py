@@ -31,7 +31,8 @@ from leafdb_cli.dev_layout import (
     existing_nodes,
     free_base_port,
     holder,
-    node_item,
+    lock_holder,
+    node_items,
     planned_nodes,
     taken_ports,
     write_layout,
@@ -74,14 +75,14 @@ class DevCluster:
 
     def items(self) -> list[dict[str, Any]]:
         """Every node and whether it lives."""
-        return [node_item(node, holder(node)) for node in self.nodes()]
+        return [item for node in self.nodes() for item in node_items(node)]
 
     # -- up
 
-    def up(self, count: int | None = None, base_port: int | None = None) -> list[DevNode]:
+    def up(self, count: int | None = None, base_port: int | None = None, shards: int | None = None) -> list[DevNode]:
         """Start what does not run; found the cluster the first time; return when all are ready. Whatever keeps it from
         being ready stops again what this call started."""
-        nodes = self._plan(count, base_port)
+        nodes = self._plan(count, base_port, shards)
         stopped = [node for node in nodes if holder(node) is None]
         self._refuse_taken_ports(stopped)
         write_layout(self.directory, nodes)
@@ -102,17 +103,20 @@ class DevCluster:
             raise
         return nodes
 
-    def _plan(self, count: int | None, base_port: int | None) -> list[DevNode]:
+    def _plan(self, count: int | None, base_port: int | None, shards: int | None) -> list[DevNode]:
         nodes = existing_nodes(self.directory)
         if not nodes:
             count = NODES_DEFAULT if count is None else count
+            shards = 1 if shards is None else shards
             base = BASE_PORT if base_port is None else base_port
             if base == 0:
-                base = free_base_port(count, Random())
-            return planned_nodes(self.directory, count, base)
+                base = free_base_port(count * shards, Random())
+            return planned_nodes(self.directory, count, base, shards)
+        if shards is not None and any(node.shards != shards for node in nodes):
+            raise Quit(exits.USAGE, f"{self.directory} has not {shards} shards for each node: dev down --purge first")
         if count is not None and count != len(nodes):
             raise Quit(exits.USAGE, f"{self.directory} has {len(nodes)} nodes, not {count}: dev down --purge first")
-        if base_port and base_port != nodes[0].client_port - 10 * nodes[0].index:
+        if base_port and base_port != nodes[0].client_port - 10 * nodes[0].index * nodes[0].shards:
             raise Quit(exits.USAGE, f"{self.directory} begins at port {nodes[0].client_port}: dev down --purge first")
         return nodes
 
@@ -163,7 +167,8 @@ class DevCluster:
         # replicas; but not for ever, for one of those that live may hang.
         living = [node for node in self.nodes() if node in nodes or holder(node) is not None]
         until = min(deadline, time.monotonic() + SETTLED_S)
-        while not all(_sees(node, len(living)) for node in living) and time.monotonic() < until:
+        count = sum(node.shards for node in living)
+        while not all(_sees(node, count) for node in living) and time.monotonic() < until:
             time.sleep(POLL_S)
 
     def _await(self, node: DevNode, deadline: float, done: Callable[[DevNode], bool], what: str) -> None:
@@ -213,8 +218,11 @@ class DevCluster:
         return True
 
     def kill_node(self, node: DevNode) -> None:
-        """SIGKILL, and wait until it holds nothing any more."""
+        """SIGKILL, and wait until it holds nothing any more. Shards get their own, after the parent that would start
+        them again."""
         self._signal(node, signal.SIGKILL)
+        for lock in node.locks[1:]:
+            self._signal_holder(node, lock, signal.SIGKILL)
         deadline = time.monotonic() + KILLED_S
         while self._lives(node):
             if time.monotonic() >= deadline:
@@ -232,8 +240,11 @@ class DevCluster:
         child = self._children.get(node.index)
         if child is not None and child.poll() is None:
             child.send_signal(number)
-            return
-        pid = holder(node)
+        else:
+            self._signal_holder(node, node.lock, number)
+
+    def _signal_holder(self, node: DevNode, lock: Path, number: signal.Signals) -> None:
+        pid = lock_holder(lock)
         if pid and _is_leafdbd(pid, node):
             with suppress(ProcessLookupError):
                 os.kill(pid, number)
@@ -264,39 +275,46 @@ def _is_leafdbd(pid: int, node: DevNode) -> bool:
 
 def _answers(node: DevNode) -> bool:
     """It takes requests, whether or not it is in a cluster."""
-    return _ask(node, "ping", 1.0) is not None
+    return None not in _ask(node, "ping", 1.0)
 
 
 def _founded(nodes: Sequence[DevNode]) -> bool:
-    return all((_ask(node, "ping", 5.0) or {}).get("epoch", 0) for node in nodes)
+    return all((reply or {}).get("epoch", 0) for node in nodes for reply in _ask(node, "ping", 5.0))
 
 
 def _found(nodes: Sequence[DevNode]) -> None:
     from leafdb.client.connect import connect
 
-    args = {"name": CLUSTER_NAME, "members": [node.member() for node in nodes]}
+    args = {"name": CLUSTER_NAME, "members": [member for node in nodes for member in node.members()]}
     with connect(f"leafdb://{nodes[0].client}", timeout=INIT_S, routing="listed") as client:
         client.admin("cluster.init", args, changes=True)
 
 
 def _sees(node: DevNode, count: int) -> bool:
-    reply = _ask(node, "status", 2.0)
-    return reply is not None and int(reply["nodes_up"]) >= count
+    return all(reply is not None and int(reply["nodes_up"]) >= count for reply in _ask(node, "status", 2.0))
 
 
-def _ask(node: DevNode, verb: str, timeout_s: float) -> dict[str, Any] | None:
+def _ask(node: DevNode, verb: str, timeout_s: float) -> list[dict[str, Any] | None]:
+    """What each shard answers; None when it has no answer."""
     from leafdb.client.connect import connect
 
-    try:
-        with connect(f"leafdb://{node.client}", timeout=timeout_s, routing="listed") as client:
-            return dict(client.admin(verb))
-    except (LeafdbError, ConfigError):
-        return None
+    replies: list[dict[str, Any] | None] = []
+    for member in node.members():
+        try:
+            with connect(f"leafdb://{member['client']}", timeout=timeout_s, routing="listed") as client:
+                replies.append(dict(client.admin(verb)))
+        except (LeafdbError, ConfigError):
+            replies.append(None)
+    return replies
 
 
 def _ready(node: DevNode) -> bool:
-    """Its own page says so."""
-    connection = http.client.HTTPConnection("127.0.0.1", node.http_port, timeout=2.0)
+    """The pages of all its shards say so."""
+    return all(_page_says_ready(port + 2) for port in node.client_ports)
+
+
+def _page_says_ready(port: int) -> bool:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2.0)
     try:
         connection.request("GET", "/readyz")
         return connection.getresponse().status == 200

@@ -1,5 +1,8 @@
 """The files of a local cluster and how they are written: everything about `dev` that needs no process.
 
+With shards node I is K members dev-I-0, dev-I-1, ... of one leafdbd; the first of them has the ports below with I * K
+for I, the others the next ten each, and keeps its data in data/shard-J.
+
     DIR/secret               the cluster secret, for the owner's eyes
     DIR/node-I/leafdb.toml   node I: client port P+10*I, peer port one above, HTTP two above, host label dev-I
     DIR/node-I/data          its data directory; whoever holds the lock on data/LOCK is the living node
@@ -34,6 +37,8 @@ FREE_PORTS: Final = range(20_001, 32_001, 10)
 """Where --base-port 0 looks: below the ports that Linux gives to outgoing connections."""
 FREE_TRIES: Final = 200
 SECRET_BYTES: Final = 32
+SHARD_MEMORY_MIB: Final = 192
+"""What each shard may take; a node without shards takes the default."""
 
 CONFIG: Final = """\
 # Written by leafdb dev up. Only this node reads it; a change takes effect when the node is started again.
@@ -41,8 +46,9 @@ CONFIG: Final = """\
 name = "{name}"
 data_dir = "data"
 host = "{name}"
+shards = {shards}
 drain_timeout = "{drain_timeout_s}s"
-
+{memory}
 [cluster]
 name = "{cluster}"
 secret_file = "../secret"
@@ -57,11 +63,13 @@ http = "127.0.0.1:{http}"
 
 @dataclass(frozen=True, slots=True)
 class DevNode:
-    """One node of a local cluster."""
+    """One leafdbd of a local cluster: a node, or several that share its machine (`shards`)."""
 
     index: int
     directory: Path
     client_port: int
+    """Of its first shard."""
+    shards: int = 1
 
     @property
     def name(self) -> str:
@@ -79,9 +87,14 @@ class DevNode:
         return self.client_port + 2
 
     @property
-    def ports(self) -> tuple[int, int, int]:
-        """All three."""
-        return self.client_port, self.peer_port, self.http_port
+    def ports(self) -> tuple[int, ...]:
+        """All three, of each shard."""
+        return tuple(port + offset for port in self.client_ports for offset in range(3))
+
+    @property
+    def client_ports(self) -> tuple[int, ...]:
+        """One for each shard."""
+        return tuple(self.client_port + PORTS_PER_NODE * shard for shard in range(self.shards))
 
     @property
     def client(self) -> str:
@@ -103,27 +116,40 @@ class DevNode:
         """What it holds while it lives."""
         return self.directory / "data" / "LOCK"
 
-    def member(self) -> dict[str, str]:
-        """As a founding member."""
+    @property
+    def locks(self) -> tuple[Path, ...]:
+        """What each of its processes holds while it lives, the one that has the others first."""
+        return (self.lock, *sorted(self.lock.parent.glob("shard-*/LOCK")))
+
+    def member(self, shard: int = 0) -> dict[str, str]:
+        """One of `members`; the only one unless there are shards."""
+        port = self.client_ports[shard]
         return {
-            "name": self.name,
+            "name": self.name if self.shards == 1 else f"{self.name}-{shard}",
             "host": self.name,
             "zone": "default",
-            "client": self.client,
-            "peer": f"127.0.0.1:{self.peer_port}",
-            "http": f"127.0.0.1:{self.http_port}",
+            "client": f"127.0.0.1:{port}",
+            "peer": f"127.0.0.1:{port + 1}",
+            "http": f"127.0.0.1:{port + 2}",
         }
 
+    def members(self) -> list[dict[str, str]]:
+        """As founding members."""
+        return [self.member(shard) for shard in range(self.shards)]
 
-def planned_nodes(directory: Path, count: int, base_port: int) -> list[DevNode]:
+
+def planned_nodes(directory: Path, count: int, base_port: int, shards: int = 1) -> list[DevNode]:
     """The nodes of a cluster that begins at this port. ConfigError when the ports run out."""
-    if not 1 <= count <= NODES_MAX:
-        raise ConfigError(f"a local cluster has 1 to {NODES_MAX} nodes, not {count}")
-    last = base_port + PORTS_PER_NODE * (count - 1) + 2
+    if count < 1 or shards < 1 or count * shards > NODES_MAX:
+        raise ConfigError(f"a local cluster has 1 to {NODES_MAX} nodes, shards counted, not {count * shards}")
+    last = base_port + PORTS_PER_NODE * (count * shards - 1) + 2
     if base_port < 1 or last > 65_535:
-        raise ConfigError(f"{count} nodes from port {base_port} on would need ports up to {last}")
+        raise ConfigError(f"{count * shards} nodes from port {base_port} on would need ports up to {last}")
     root = Path(os.path.abspath(directory))
-    return [DevNode(index, root / f"node-{index}", base_port + PORTS_PER_NODE * index) for index in range(count)]
+    return [
+        DevNode(index, root / f"node-{index}", base_port + PORTS_PER_NODE * shards * index, shards)
+        for index in range(count)
+    ]
 
 
 def existing_nodes(directory: Path) -> list[DevNode]:
@@ -135,11 +161,12 @@ def existing_nodes(directory: Path) -> list[DevNode]:
         if not index.isdigit():
             continue
         try:
-            listen = tomllib.loads(path.read_text(encoding="utf-8"))["listen"]
-            port = int(str(listen["client"]).rpartition(":")[2])
+            written = tomllib.loads(path.read_text(encoding="utf-8"))
+            port = int(str(written["listen"]["client"]).rpartition(":")[2])
+            shards = int(written.get("node", {}).get("shards", 1))
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ConfigError(f"{path} cannot be read: {error}") from None
-        nodes.append(DevNode(int(index), path.parent, port))
+        nodes.append(DevNode(int(index), path.parent, port, shards))
     return sorted(nodes, key=lambda node: node.index)
 
 
@@ -163,21 +190,30 @@ def config_text(node: DevNode, nodes: Iterable[DevNode]) -> str:
     return CONFIG.format(
         name=node.name,
         cluster=CLUSTER_NAME,
+        shards=node.shards,
+        memory=f'\n[limits]\nmemory_bytes_max = "{SHARD_MEMORY_MIB * node.shards}MiB"\n' if node.shards > 1 else "",
         drain_timeout_s=DRAIN_TIMEOUT_S,
         client=node.client_port,
         peer=node.peer_port,
         http=node.http_port,
-        seeds=", ".join(f'"127.0.0.1:{other.peer_port}"' for other in nodes if other.index != node.index),
+        seeds=", ".join(
+            f'"{each["peer"]}"' for other in nodes if other.index != node.index for each in other.members()
+        ),
     )
 
 
 def holder(node: DevNode) -> int | None:
     """The process that holds the node's data directory; None when nobody does. A zombie holds nothing.
 
-    0 for a holder that has not written its number yet.
+    0 for a holder that has not written its number yet. Shards hold it together with their parent, whose number it is.
     """
+    return lock_holder(node.lock)
+
+
+def lock_holder(lock: Path) -> int | None:
+    """The process that holds a lock, as `holder`."""
     try:
-        descriptor = os.open(node.lock, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.open(lock, os.O_RDONLY | os.O_CLOEXEC)
     except (FileNotFoundError, NotADirectoryError):
         return None
     try:
@@ -223,15 +259,21 @@ def free_base_port(count: int, rng: Random, bind: Callable[[int], None] | None =
     raise ConfigError(f"no free block of ports for {count} nodes between {FREE_PORTS.start} and {FREE_PORTS.stop}")
 
 
-def node_item(node: DevNode, pid: int | None) -> dict[str, Any]:
-    """The JSON item of a node."""
-    return {
-        "index": node.index,
-        "name": node.name,
-        "state": "stopped" if pid is None else "running",
-        "pid": pid or None,
-        "client": node.client,
-        "peer": f"127.0.0.1:{node.peer_port}",
-        "http": f"127.0.0.1:{node.http_port}",
-        "dir": str(node.directory),
-    }
+def node_items(node: DevNode) -> list[dict[str, Any]]:
+    """The JSON items of a node: one for each of its members."""
+    items = []
+    for shard, member in enumerate(node.members()):
+        pid = holder(node) if node.shards == 1 else lock_holder(node.lock.parent / f"shard-{shard}" / "LOCK")
+        items.append(
+            {
+                "index": node.index,
+                "name": member["name"],
+                "state": "stopped" if pid is None else "running",
+                "pid": pid or None,
+                "client": member["client"],
+                "peer": member["peer"],
+                "http": member["http"],
+                "dir": str(node.directory),
+            }
+        )
+    return items

@@ -69,8 +69,23 @@ BY_REASON: Final[Mapping[Reason, int]] = {
     Reason.PLAN_IN_PROGRESS: FAILED,
     Reason.WRONG_PHASE: FAILED,
     Reason.CONTROL_SET: FAILED,
+    Reason.UNSAFE: FAILED,
 }
 """Every reason has a code: a new one fails a test until somebody has decided."""
+
+
+ADVICE: Final[Mapping[Reason, str]] = {
+    Reason.NO_SUCH_MEMBER: "leafdb node list names the members",
+    Reason.BANNED: "who was removed never comes back as it was: start it with an empty directory and let it join",
+    Reason.NOTHING_STAGED: "stage a change first: leafdb cluster stage --help",
+    Reason.NO_PLAN: "leafdb ring history shows how the last one ended",
+    Reason.PLAN_STALE: "look at what is staged now and commit that: leafdb cluster plan",
+    Reason.PLAN_IN_PROGRESS: "follow it with leafdb transfer list --watch, or give it up with leafdb cluster abort",
+    Reason.UNSAFE: "bring the owners of those ranges back first; or --force, and what they alone hold is lost",
+    Reason.NO_QUORUM: "leafdb cluster status names the control set: bring a majority of it back. Keys are served "
+    "meanwhile. If it is lost for good: leafdb cluster recover",
+}
+"""What to do about a refusal, where that is not what its message says."""
 
 
 class Quit(Exception):
@@ -112,6 +127,9 @@ def explanation(error: LeafdbError) -> str:
         lines.append(f"  the write may or may not live{held}; {error.acks} of {error.required} acknowledged it")
         if error.op_id:
             lines.append(f"  operation id {error.op_id.hex()}")
-    elif isinstance(error, NotApplied) and error.retryable:
-        lines.append("  nothing was applied; trying again may help")
+    elif isinstance(error, NotApplied):
+        if error.retryable:
+            lines.append("  nothing was applied; trying again may help")
+        if (advice := ADVICE.get(error.reason)) is not None:
+            lines.append(f"  {advice}")
     return "\n".join(lines)

@@ -1,17 +1,38 @@
-"""`leafdb node`: the members, each with what it says of itself."""
+"""`leafdb node`: the members, each with what it says of itself; and what a rolling restart asks of them.
+
+`drain`, `undrain` and `safe-to-stop` are about one node. Without a name that is the one --node says, alone: of several
+addresses nobody could tell which would answer. With a name the command finds its address in the cluster, and makes sure
+that who answers there has that name.
+"""
 
 from __future__ import annotations
 
-from typing import Final
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from leafdb_cli import exits
+from leafdb_cli.exits import Quit
+from leafdb_cli.members import tell_changes
+from leafdb_cli.options import url_of
 from leafdb_cli.render import Column, human_bytes, human_seconds
 from leafdb_cli.session import Session, session_of
 
+if TYPE_CHECKING:
+    from leafdb.client.sync_client import Client
+
 app = typer.Typer(help="The members of the cluster.", no_args_is_help=True, rich_markup_mode=None)
 
-STATE_STYLES: Final = {"alive": "green", "suspect": "yellow", "draining": "yellow"}
+WAIT_S: Final = 300.0
+POLL_S: Final = 0.5
+DRAIN_TIMEOUT_S: Final = 15.0
+DRAINING: Final = "draining"
+STATE_STYLES: Final = {
+    "alive": "green", "serving": "green", "suspect": "yellow", DRAINING: "yellow", "drained": "yellow",
+}  # fmt: skip
 
 
 def state_style(state: object) -> str:
@@ -24,15 +45,136 @@ COLUMNS: Final = [
     Column("client"), Column("version"), Column("uptime_s", "uptime", human_seconds),
     Column("memory_bytes", "memory", human_bytes), Column("pid", right=True),
 ]  # fmt: skip
+CHANGE: Final = Column("change", style=lambda _: "yellow")
+STATE_COLUMNS: Final = [Column("name"), Column("state", style=state_style)]
+SAFE_COLUMNS: Final = [
+    Column("name"),
+    Column("safe"),
+    Column("reasons", show=lambda reasons: "; ".join(reasons) or "-"),
+]
+
+NAME = Annotated[str, typer.Argument(metavar="NAME", help="A member's name; otherwise the node that --node says.")]
 
 
 @app.command("list")
 def list_(ctx: typer.Context) -> None:
-    """List every member: its state, its addresses, its process."""
+    """List every member: its state, its addresses, its process, whether it comes or goes."""
     session = session_of(ctx, watch=True)
     session.watching(lambda: _show(session))
 
 
 def _show(session: Session) -> None:
     reply = session.ask("node.list")
-    session.output.items("NodeList", reply["nodes"], COLUMNS, errors=reply.get("errors") or {})
+    session.output.items("NodeList", reply["nodes"], node_columns(reply["nodes"]), errors=reply.get("errors") or {})
+    tell_changes(session, reply)
+
+
+def node_columns(nodes: list[Mapping[str, Any]]) -> list[Column]:
+    """What a table of nodes shows; changes only where there are some."""
+    return [*COLUMNS, CHANGE] if any(node.get("change") for node in nodes) else COLUMNS
+
+
+@app.command()
+def drain(ctx: typer.Context, name: NAME = "") -> None:
+    """Prepare a node for its stop.
+
+    It takes no new requests and hands its hints over, and stays there. With --wait, return when that is done.
+
+    Example: leafdb node drain dev-2 --wait
+    """
+    session = session_of(ctx)
+    with _node(session, name) as (client, who):
+        reply = client.admin("node.drain", changes=True)
+        if session.options.wait:
+            reply = _until_drained(session, client, reply)
+    session.output.items("NodeStateList", [{"name": who, "state": str(reply["state"])}], STATE_COLUMNS)
+
+
+@app.command()
+def undrain(ctx: typer.Context, name: NAME = "") -> None:
+    """Have a drained node serve again.
+
+    Example: leafdb node undrain dev-2
+    """
+    session = session_of(ctx)
+    with _node(session, name) as (client, who):
+        reply = client.admin("node.undrain", changes=True)
+    session.output.items("NodeStateList", [{"name": who, "state": str(reply["state"])}], STATE_COLUMNS)
+
+
+@app.command("safe-to-stop")
+def safe_to_stop(ctx: typer.Context, name: NAME = "") -> None:
+    """Ask whether a node can be stopped now.
+
+    0 when every range keeps a quorum without it, 7 and the reasons if not. With --wait, until it can.
+
+    Example: leafdb node safe-to-stop dev-2 && systemctl stop leafdb
+    """
+    session = session_of(ctx, watch=True)
+    with _about(session, name) as (client, who):
+        item = session.watching(lambda: _print_safe(session, client, who))
+    if not item["safe"]:
+        raise Quit(exits.UNHEALTHY, f"{who} is not safe to stop: {'; '.join(item['reasons'])}")
+
+
+def _print_safe(session: Session, client: Client, who: str) -> dict[str, Any]:
+    deadline = time.monotonic() + (session.timeout_s(WAIT_S) if session.options.wait else 0.0)
+    while True:
+        reply = client.admin("node.safe_to_stop", {"node": who}, timeout=DRAIN_TIMEOUT_S)
+        if reply["safe"] or time.monotonic() >= deadline:
+            break
+        time.sleep(POLL_S)
+    item = {"name": who, "safe": bool(reply["safe"]), "reasons": [str(reason) for reason in reply["reasons"]]}
+    session.output.items("NodeSafetyList", [item], SAFE_COLUMNS)
+    return item
+
+
+def _until_drained(session: Session, client: Client, reply: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Ask again until the node has nothing left to do. Draining a node that drains changes nothing."""
+    deadline = time.monotonic() + session.timeout_s(WAIT_S)
+    while reply["state"] == DRAINING:
+        if time.monotonic() >= deadline:
+            raise Quit(exits.UNAVAILABLE, "the node is still draining; it goes on without anybody watching")
+        time.sleep(POLL_S)
+        reply = client.admin("node.drain", timeout=DRAIN_TIMEOUT_S)
+    return reply
+
+
+@contextmanager
+def _node(session: Session, name: str) -> Iterator[tuple[Client, str]]:
+    """A client of that very node, and the node's name."""
+    from leafdb.client.connect import connect
+
+    url = f"leafdb://{_address_of(session, name)}" if name else _only_url(session)
+    with connect(url, timeout=session.timeout_s(DRAIN_TIMEOUT_S), routing="listed") as client:
+        found = client.ping().name
+        if name and found != name:
+            raise Quit(exits.FAILED, f"{found} answers at the address of {name}: nothing was done")
+        yield client, found
+
+
+@contextmanager
+def _about(session: Session, name: str) -> Iterator[tuple[Client, str]]:
+    """A client of any node, and the name of the one that is meant."""
+    if not name:
+        with _node(session, "") as found:
+            yield found
+        return
+    with session.client(routing="listed", timeout_s=DRAIN_TIMEOUT_S) as client:
+        yield client, name
+
+
+def _address_of(session: Session, name: str) -> str:
+    nodes = session.ask("node.list")["nodes"]
+    for node in nodes:
+        if node["name"] == name:
+            return str(node["client"])
+    known = ", ".join(str(node["name"]) for node in nodes)
+    raise Quit(exits.NOT_FOUND, f"there is no node {name!r}; there are {known}")
+
+
+def _only_url(session: Session) -> str:
+    url = url_of(session.options)
+    if "," in url:
+        raise typer.BadParameter("several addresses are given, and one node is meant: say its NAME")
+    return url

@@ -170,9 +170,13 @@ class Output:
         errors: Mapping[str, str] | None = None,
         extra: Item | None = None,
         pretty: Callable[[], RenderableType] | None = None,
+        plain: Callable[[], str] | None = None,
         empty: str = "",
     ) -> None:
-        """Print a command's answer. `pretty` is for terminals, instead of the table; `empty` is said for no items."""
+        """Print a command's answer.
+
+        `pretty` is for terminals and `plain` for elsewhere, instead of the table; `empty` is said for no items.
+        """
         errors = errors or {}
         match self.form:
             case Format.JSON:
@@ -185,7 +189,7 @@ class Output:
                 if self.out.isatty() and (items or pretty):
                     self.console(self.out).print(pretty() if pretty else rich_table(columns, items))
                 elif items:
-                    self.out.write(plain_table(columns, items))
+                    self.out.write(plain() if plain else plain_table(columns, items))
         self.out.flush()
         if self.form is not Format.JSON:
             for node, reason in errors.items():

@@ -1,4 +1,4 @@
-"""`leafdb ring`: who owns what."""
+"""`leafdb ring`: who owns what, and who will. What changes would come to is in `ring_simulate`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import typer
 
-from leafdb_cli.node import state_style
+from leafdb_cli import ring_simulate
+from leafdb_cli.members import change_item, tell_changes
+from leafdb_cli.node import CHANGE, state_style
+from leafdb_cli.plan_screen import CELLS_PER_LINE, mark_of, percent
 from leafdb_cli.render import Column
 from leafdb_cli.session import Session, session_of
 
@@ -16,21 +19,14 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="The ring: who owns which partitions.", no_args_is_help=True, rich_markup_mode=None)
 
-CELLS_PER_LINE: Final = 64
 BAR_CELLS: Final = 24
-PALETTE: Final = ("cyan", "magenta", "yellow", "green", "blue", "red", "bright_cyan", "bright_magenta", "bright_yellow")
-LETTERS: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
-
-
-def percent(share: Any) -> str:
-    """`33.6 %`."""
-    return f"{100 * float(share):.1f} %"
-
 
 COLUMNS: Final = [
     Column("name"), Column("id", right=True), Column("state", style=state_style), Column("host"), Column("zone"),
     Column("owned", right=True), Column("share", show=percent, right=True),
 ]  # fmt: skip
+CHANGING: Final = [Column("owned_next", "then", right=True), CHANGE]
+"""What there is to see of the members while a plan is in progress."""
 
 
 @app.command()
@@ -45,20 +41,23 @@ def print_ring(session: Session, reply: Mapping[str, Any]) -> None:
     session.output.items(
         "RingMemberList",
         reply["members"],
-        COLUMNS,
-        extra={"epoch": reply["epoch"], "partitions": reply["partitions"], "owners": reply["owners"]},
+        [*COLUMNS, *CHANGING] if reply.get("change") else COLUMNS,
+        extra={
+            "epoch": reply["epoch"],
+            "partitions": reply["partitions"],
+            "owners": reply["owners"],
+            **change_item(reply),
+        },
         pretty=lambda: pretty_ring(reply),
     )
+    tell_changes(session, reply)
     for warning in reply.get("warnings", ()):
         session.note(f"! {warning}")
 
 
 def marks(members: Sequence[Mapping[str, Any]]) -> dict[int, tuple[str, str]]:
     """A letter and a colour for each member number."""
-    return {
-        member["id"]: (LETTERS[index % len(LETTERS)], PALETTE[index % len(PALETTE)])
-        for index, member in enumerate(members)
-    }
+    return {member["id"]: mark_of(index) for index, member in enumerate(members)}
 
 
 def pretty_ring(reply: Mapping[str, Any]) -> RenderableType:
@@ -70,9 +69,11 @@ def pretty_ring(reply: Mapping[str, Any]) -> RenderableType:
     members = reply["members"]
     mark = marks(members)
     largest = max((member["share"] for member in members), default=0) or 1
+    changing = bool(reply.get("change"))
     table = Table.grid(padding=(0, 2))
     for member in members:
         letter, color = mark[member["id"]]
+        then = [Text(f"-> {member['owned_next']:>4}"), Text(str(member["change"]), style="yellow")] if changing else []
         bar = "█" * max(1, round(BAR_CELLS * member["share"] / largest)) if member["owned"] else ""
         state = str(member.get("state", ""))
         table.add_row(
@@ -82,7 +83,7 @@ def pretty_ring(reply: Mapping[str, Any]) -> RenderableType:
             Text(f"host {member['host']}  zone {member['zone']}", style="dim"),
             Text(f"{member['owned']:>4}", justify="right"),
             Text(percent(member["share"]), justify="right"),
-            Text(bar, style=color),
+            *(then or [Text(bar, style=color)]),
         )
     strip = Text()
     owners = reply["owners"]
@@ -94,3 +95,7 @@ def pretty_ring(reply: Mapping[str, Any]) -> RenderableType:
         strip.append("\n")
     head = Text(f"epoch {reply['epoch']}, {reply['partitions']} partitions, {len(members)} members\n", style="bold")
     return Group(head, table, Text(""), strip)
+
+
+app.command()(ring_simulate.simulate)
+app.command()(ring_simulate.history)

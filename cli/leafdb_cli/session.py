@@ -56,20 +56,29 @@ class Session:
         with connect(url_of(self.options), timeout=self.timeout_s(timeout_s), routing=routing) as client:
             yield client
 
-    def ask(self, verb: str, args: Mapping[str, Any] | None = None, *, changes: bool = False) -> Mapping[str, Any]:
+    def ask(
+        self,
+        verb: str,
+        args: Mapping[str, Any] | None = None,
+        *,
+        changes: bool = False,
+        timeout_s: float = TIMEOUT_S,
+    ) -> Mapping[str, Any]:
         """One administrative verb, one answer."""
-        with self.client(routing="listed") as client:
+        with self.client(routing="listed", timeout_s=timeout_s) as client:
             return client.admin(verb, args, changes=changes)
 
-    def watching(self, show: Callable[[], T]) -> T:
-        """Show once, or with --watch again and again until interrupted."""
+    def watching(self, show: Callable[[], T], *, over: Callable[[T], bool] | None = None) -> T:
+        """Show once, or with --watch again and again, until interrupted or what was shown is `over`."""
         if not self.options.watch:
             return show()
         while True:
             if self.output.pretty:
                 self.output.out.write("\x1b[H\x1b[2J")
             try:
-                show()
+                shown = show()
+                if over is not None and over(shown):
+                    return shown
             except LeafdbError as error:
                 self.note(f"leafdb: {exits.explanation(error)}")
             time.sleep(WATCH_S)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
 from leafdb_cli import exits
 from leafdb_cli.exits import Quit
+from leafdb_cli.members import change_item, coming_and_going, tell_changes
 from leafdb_cli.render import Column, joined
 from leafdb_cli.session import Session, session_of
 
@@ -39,7 +40,17 @@ def status(
 def _show(session: Session) -> bool:
     reply = _settled(session) if session.options.wait else session.ask("status")
     item = {name: reply[name] for name in FIELDS}
-    session.output.items("StatusList", [item], COLUMNS, errors=reply.get("errors") or {}, pretty=lambda: _pretty(item))
+    changes = coming_and_going(reply)
+    session.output.items(
+        "StatusList",
+        [item],
+        COLUMNS,
+        errors=reply.get("errors") or {},
+        extra=change_item(reply),
+        pretty=lambda: _pretty(item, changes),
+    )
+    if not session.output.pretty:
+        tell_changes(session, reply)
     return bool(reply["healthy"])
 
 
@@ -54,7 +65,7 @@ def _settled(session: Session) -> Mapping[str, Any]:
             time.sleep(POLL_S)
 
 
-def _pretty(item: Mapping[str, Any]) -> RenderableType:
+def _pretty(item: Mapping[str, Any], changes: Sequence[str]) -> RenderableType:
     from rich.console import Group
     from rich.text import Text
 
@@ -71,4 +82,5 @@ def _pretty(item: Mapping[str, Any]) -> RenderableType:
         (f"{up} of {total} up", "" if up == total else "red"),
         f"   hints pending {item['hints_pending']}   repairs pending {item['repair_pending']}",
     )
-    return Group(head, body, *(Text(f"  ! {problem}", style="yellow") for problem in item["problems"]))
+    troubles = (Text(f"  ! {problem}", style="yellow") for problem in item["problems"])
+    return Group(head, body, *troubles, *(Text(f"  {change}", style="cyan") for change in changes))

@@ -65,6 +65,6 @@ def _pretty(head: str, item: Mapping[str, Any]) -> RenderableType:
         lines.append(Text.assemble("  ", dot, name, f"{replica['role']:<10}", (what, style)))
     if len(ranked) > 1:
         lines.append(Text(f"  {len(ranked)} versions: reads and repair will bring them together", style="yellow"))
-    elif held and len(held) == sum(replica["role"] == "primary" for replica in item["replicas"]):
-        lines.append(Text("  every primary holds the same", style="green"))
+    elif held and len(held) == sum(replica["role"] != "fallback" for replica in item["replicas"]):
+        lines.append(Text("  every owner holds the same", style="green"))
     return Group(*lines)

@@ -83,6 +83,25 @@ PEER_ADDRESS: Final = Address("127.0.0.1", 7412)
 HTTP_ADDRESS: Final = Address("127.0.0.1", 7413)
 
 
+SHARDS_MAX: Final = 32
+PORTS_PER_SHARD: Final = 10
+
+
+def shard_name(name: str, shard: int) -> str:
+    """The member that shard number `shard` of the node `name` is. A node of one shard is itself."""
+    return f"{name}-{shard}"
+
+
+def shard_address(address: Address, shard: int) -> Address:
+    """Where that shard listens when the node's configuration says `address`. ValueError when ports run out."""
+    if not address.port:
+        return address
+    port = address.port + PORTS_PER_SHARD * shard
+    if port > 65_535:
+        raise ValueError(f"shard {shard} would listen at port {port}: ports end at 65535")
+    return address._replace(port=port)
+
+
 @dataclass(frozen=True, slots=True)
 class Setting:
     """What is known of one setting besides its value."""
@@ -113,8 +132,21 @@ class NodeConfig:
         "", Kind.TEXT, "Which machine this is: replicas of a key avoid sharing one. Empty: the node's name."
     )
     zone: str = setting("default", Kind.TEXT, "Which rack, room or data centre this is: replicas avoid sharing one.")
+    weight: int = setting(
+        1,
+        Kind.COUNT,
+        "Its share of the data relative to the other nodes'. 0: it owns none and only passes requests on. Told when it "
+        "joins or is founded; a member's weight changes by replacing it.",
+        at_least=0,
+        at_most=10_000,
+    )
     shards: int = setting(
-        1, Kind.COUNT, "Node processes on this machine. This version runs one per process.", at_least=1, at_most=1
+        1,
+        Kind.COUNT,
+        "Node processes on this machine, one for each core it shall use. Each is a member of its own: NAME-0, NAME-1, "
+        "... Ports count up by 10 from one to the next, and every size below is shared out among them.",
+        at_least=1,
+        at_most=SHARDS_MAX,
     )
     drain_timeout_s: float = setting(
         30.0,

@@ -59,6 +59,7 @@ class Reason(StrEnum):
     PLAN_IN_PROGRESS = "plan_in_progress"
     WRONG_PHASE = "wrong_phase"
     CONTROL_SET = "control_set"
+    UNSAFE = "unsafe"
 
 
 RETRYABLE_REASONS = frozenset(

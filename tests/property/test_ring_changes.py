@@ -235,10 +235,10 @@ def test_one_that_joins_or_leaves_moves_the_least(labels: list[Label], label: La
 @given(labels=st.lists(LABELS, min_size=4, max_size=8), label=LABELS)
 def test_a_replacement_moves_what_the_replaced_one_had(labels: list[Label], label: Label) -> None:
     before = founded(labels, 64)
-    goer = NodeId(len(labels))
+    goer = max(before.members.keys() - {*before.control})
     same_weight = (label[0], label[1], before.members[goer].weight)
     after = finished(before, Replace(goer, newcomer(100, same_weight).member))
-    heir = NodeId(goer + 1)
+    heir = before.next_node_id
     assert after.owners == tuple(heir if owner == goer else owner for owner in before.owners)
 
 

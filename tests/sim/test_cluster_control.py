@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from random import Random
 
 import pytest
@@ -9,6 +10,7 @@ import trio
 
 from leafdb.errors import LeafdbError, NotApplied, OutcomeUnknown, Reason
 from leafdb.model.bucket import BucketProperties
+from leafdb.node.expulsion import Expelled
 from leafdb.node.register import Change
 from leafdb.ring.metadata import ClusterMetadata
 from leafdb.testing.cluster import MemoryCluster, memory_cluster
@@ -53,6 +55,51 @@ async def test_a_bucket_is_known_everywhere_when_its_maker_hears_of_it_and_gone_
         assert again.id != bucket.id
         assert await client.values(again, "k") == []
         await agree(cluster)
+
+
+@virtual
+async def test_properties_that_may_change_are_in_force_everywhere_when_their_setter_hears_of_it() -> None:
+    async with memory_cluster(3) as cluster:
+        bucket = await cluster.create_bucket("b")
+        client = await cluster.client(N2)
+        answer = await client.admin("bucket.set", name="b", properties={"w": 1, "r": 3, "ttl_ms": 60_000})
+        changed = BucketProperties.from_wire(answer["bucket"])
+        assert changed == replace(bucket, w=1, r=3, ttl_ms=60_000), "number and generation stay: requests go on"
+        for node in cluster.nodes.values():
+            view = node.view.bucket_named("b")
+            assert view is not None
+            assert view.properties == changed
+        await cluster.kill(N2, N3)
+        client = await cluster.client(N1)
+        assert await client.put(bucket, "k", b"v"), "W is 1 now, for who still knows the old properties too"
+        with pytest.raises(NotApplied):
+            await client.values(bucket, "k")
+        await cluster.restart(N2, N3)
+        await cluster.meet()
+        await agree(cluster)
+
+
+@virtual
+async def test_what_decides_where_values_lie_and_what_they_mean_cannot_be_set() -> None:
+    async with memory_cluster(3) as cluster:
+        before = await cluster.create_bucket("b")
+        client = await cluster.client(N1)
+        for name, value in (("n", 5), ("conflict", 2), ("durability", 2), ("name", "c"), ("nonsense", 1)):
+            with pytest.raises(NotApplied, match=f"{name}: ") as refused:
+                await client.admin("bucket.set", name="b", properties={name: value})
+            assert refused.value.reason is Reason.BAD_REQUEST
+        with pytest.raises(NotApplied, match="w=4 is above n=3"):
+            await client.admin("bucket.set", name="b", properties={"w": 4})
+        with pytest.raises(NotApplied) as missing:
+            await client.admin("bucket.set", name="c", properties={"w": 1})
+        assert missing.value.reason is Reason.NO_SUCH_BUCKET
+        for properties in (None, [1], "w=1"):
+            with pytest.raises(NotApplied):
+                await client.admin("bucket.set", name="b", properties=properties)
+        view = cluster.nodes[N1].view
+        epoch = view.epoch
+        await client.admin("bucket.set", name="b", properties={"w": before.w})
+        assert view.epoch == epoch, "no change is no epoch"
 
 
 @virtual
@@ -263,9 +310,12 @@ async def test_a_copy_of_a_disk_that_runs_beside_the_original_is_refused() -> No
         cluster.disks[N3] = clone
         await cluster.start(N3)
         await trio.sleep(8)
+        failure = cluster.processes[N3].failure
+        assert isinstance(failure, Expelled)
+        assert "from a copy" in str(failure), "it says why, and has stopped"
+        assert any(cluster.nodes[node].admission.refusals.get(N3) for node in (N1, N2))
         for node in (N1, N2):
             assert N3 not in cluster.nodes[node].view.usable
-            assert cluster.nodes[node].admission.refusals[N3]
 
 
 @virtual

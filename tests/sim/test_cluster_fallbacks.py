@@ -229,7 +229,7 @@ async def test_primaries_lost_under_way_are_replaced_by_fallbacks() -> None:
         async with trio.open_nursery() as nursery:
 
             async def put() -> None:
-                written = await client.put(bucket, key, b"v")
+                written = await client.put(bucket, key, b"v", timeout_s=10.0)
                 assert written.acks >= 2
 
             nursery.start_soon(put)

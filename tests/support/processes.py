@@ -22,6 +22,7 @@ from random import Random
 from typing import Any, Final, Literal, TypeVar
 
 import leafdb
+from leafdb.client.options import Quorum
 from leafdb.client.sync_client import Client
 from leafdb.errors import LeafdbError
 from leafdb_cli.dev_layout import CLUSTER_NAME, free_base_port, planned_nodes, write_layout
@@ -70,11 +71,16 @@ def run_leafdbd(*arguments: str, **environment: str) -> subprocess.CompletedProc
 
 
 class Cluster:
-    """Nodes 0 to n-1 in one directory. Use it as `with`; nothing runs before `up`."""
+    """Nodes 0 to n-1 in one directory, each of several shards if wanted. Use it as `with`; nothing runs before `up`.
 
-    def __init__(self, directory: Path, count: int = 3) -> None:
+    The first `founders` found it, all unless said; the others are there to be started blank (`spawn_blank`). `indexes`
+    are the nodes that are members, or are about to be: a test that changes the ring keeps it up to date.
+    """
+
+    def __init__(self, directory: Path, count: int = 3, *, shards: int = 1, founders: int | None = None) -> None:
         self.directory = directory
-        self.nodes = planned_nodes(directory, count, free_base_port(count, Random()))
+        self.nodes = planned_nodes(directory, count, free_base_port(count * shards, Random()), shards)
+        self.indexes = list(range(count if founders is None else founders))
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
         self._lock = threading.Lock()
         self._stalled: set[int] = set()
@@ -91,7 +97,11 @@ class Cluster:
     @property
     def url(self) -> str:
         """All nodes."""
-        return "leafdb://" + ",".join(node.client for node in self.nodes)
+        return "leafdb://" + ",".join(member["client"] for member in self.members())
+
+    def members(self) -> list[dict[str, str]]:
+        """Every member: each shard of each node."""
+        return [member for index in self.indexes for member in self.nodes[index].members()]
 
     def connect(self, **options: Any) -> Client:
         """A client of the whole cluster."""
@@ -105,13 +115,12 @@ class Cluster:
 
     def up(self) -> Cluster:
         """Start every node, found the cluster, wait until all know of each other."""
-        for node in self.nodes:
-            self.spawn(node.index)
-        for node in self.nodes:
-            self._await(node.index, "takes connections", lambda index: self.ask(index, "ping") is not None)
+        for index in self.indexes:
+            self.spawn(index)
+        for index in self.indexes:
+            self._await(index, "takes connections", self._answers)
         with self.connect_to(0, timeout=30.0) as client:
-            members = [node.member() for node in self.nodes]
-            client.admin("cluster.init", {"name": CLUSTER_NAME, "members": members}, changes=True)
+            client.admin("cluster.init", {"name": CLUSTER_NAME, "members": self.members()}, changes=True)
         self.await_ready()
         return self
 
@@ -132,6 +141,12 @@ class Cluster:
         with self._lock:
             self._processes[index] = process
         return process
+
+    def spawn_blank(self, index: int) -> str:
+        """Start a node that belongs to no cluster yet; the address by which it is staged, once it answers there."""
+        self.spawn(index)
+        self._await(index, "takes connections", self._answers)
+        return self.nodes[index].members()[0]["peer"]
 
     def start(self, *indexes: int) -> None:
         """Start nodes and wait until they are ready and everybody alive knows of them."""
@@ -198,7 +213,7 @@ class Cluster:
         """For the next test: everybody runs, and nobody owes anything."""
         for index in tuple(self._stalled):
             self.resume(index)
-        stopped = [node.index for node in self.nodes if not self.runs(node.index)]
+        stopped = [index for index in self.indexes if not self.runs(index)]
         self.start(*stopped)
         self.await_settled()
 
@@ -206,23 +221,27 @@ class Cluster:
 
     def ask(self, index: int, verb: str, args: Mapping[str, Any] | None = None) -> Mapping[str, Any] | None:
         """A node's answer to an admin verb; None when it has none."""
+        return self._ask_at(self.nodes[index].client, verb, args)
+
+    def _ask_at(self, client: str, verb: str, args: Mapping[str, Any] | None = None) -> Mapping[str, Any] | None:
         try:
-            with self.connect_to(index, timeout=5.0) as client:
-                return client.admin(verb, args or {})
+            with leafdb.connect(f"leafdb://{client}", routing="listed", timeout=5.0) as asking:
+                return asking.admin(verb, args or {})
         except LeafdbError:
             return None
 
     def await_ready(self) -> None:
         """Every living node sees every living node."""
-        living = [node.index for node in self.nodes if self.runs(node.index)]
-        for index in living:
-            self._await(index, f"sees {len(living)} nodes", lambda index: self._sees(index, len(living)))
+        living = [self.nodes[index] for index in self.indexes if self.runs(index)]
+        count = sum(node.shards for node in living)
+        for node in living:
+            self._await(node.index, f"sees {count} nodes", lambda index: self._sees(index, count))
 
     def await_settled(self, timeout_s: float = WAIT_S) -> None:
         """No hints, no repairs owed, no problems: seen from every node."""
         started = time.monotonic()
         said = False
-        for node in self.nodes:
+        for node in [self.nodes[index] for index in self.indexes]:
             while (unsettled := self._unsettled(node.index)) is not None:
                 waited_s = time.monotonic() - started
                 assert waited_s < timeout_s, f"{node.name} never settled: {unsettled}"
@@ -237,12 +256,12 @@ class Cluster:
         if hints is None or status is None:
             return "no answer"
         done = not hints["hints"] and not hints["errors"] and status["healthy"]
-        return None if done and status["nodes_up"] == len(self.nodes) else (status, hints)
+        return None if done and status["nodes_up"] == len(self.members()) else (status, hints)
 
     def cli(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """A `leafdb` command that asks node 0."""
+        """A `leafdb` command that asks the first member."""
         return subprocess.run(
-            [sys.executable, "-m", "leafdb_cli.main", "--node", self.nodes[0].client, *arguments],
+            [sys.executable, "-m", "leafdb_cli.main", "--node", self.nodes[self.indexes[0]].client, *arguments],
             capture_output=True,
             text=True,
             timeout=WAIT_S,
@@ -264,9 +283,12 @@ class Cluster:
             parts += [f"--- {node.name}, {state}", *self.log_of(node.index).splitlines()[-lines:]]
         return "\n".join(parts)
 
+    def _answers(self, index: int) -> bool:
+        return all(self._ask_at(member["client"], "ping") is not None for member in self.nodes[index].members())
+
     def _sees(self, index: int, count: int) -> bool:
-        status = self.ask(index, "status")
-        return status is not None and int(status["nodes_up"]) >= count
+        replies = [self._ask_at(member["client"], "status") for member in self.nodes[index].members()]
+        return all(status is not None and int(status["nodes_up"]) >= count for status in replies)
 
     def _await(self, index: int, what: str, look: Callable[[int], bool]) -> None:
         def look_alive() -> bool:
@@ -295,6 +317,7 @@ class Load:
         prefix: str = "key-",
         threads: int = 8,
         timeout_s: float = 5.0,
+        w: Quorum = 2,
     ) -> None:
         self.acknowledged: dict[tuple[str, str], bytes] = {}
         self.unknown: dict[tuple[str, str], LeafdbError] = {}
@@ -302,6 +325,7 @@ class Load:
         self.wrong: list[BaseException] = []
         self.keys = keys
         self.threads = threads
+        self._w = w
         self._buckets = list(buckets)
         self._prefix = prefix
         self._client = cluster.connect(timeout=timeout_s)
@@ -374,7 +398,7 @@ class Load:
         bucket = self._buckets[number % len(self._buckets)]
         key, value = f"{self._prefix}{number:06}", b"value of %d, " % number * 4
         try:
-            self._client.bucket(bucket).put(key, value, after=leafdb.BLIND, w=2)
+            self._client.bucket(bucket).put(key, value, after=leafdb.BLIND, w=self._w)
         except LeafdbError as error:
             # A DeadlineExceeded of a write says that nothing was sent.
             kind = self.unknown if error.outcome == "unknown" else self.refused

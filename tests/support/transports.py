@@ -183,6 +183,8 @@ async def start_member(
         member.got.append((session.facts.node, Frame(message_type, request_id, body)))
         if message_type == MessageType.METADATA_FETCH:
             session.send(encode_frame(MessageType.METADATA_REPLY, request_id, body))
+        elif message_type == MessageType.PEER_ADMIN and session.facts.node == 0:
+            session.send(encode_frame(MessageType.PEER_ADMIN_REPLY, request_id, body))
 
     peers = Peers(
         network,

@@ -45,7 +45,7 @@ BESIDE = {"sim": "testing"}  # the simulation runs testing's clusters (docs/deci
 FACE = "leafdb"  # leafdb/__init__.py re-exports the client and the embedded node
 
 CLI_ALLOWED = (*ROW_0, "client")
-CLI_LAZY = ("testing", "sim", "storage", "model", "vfs", "codec", "node.settings")
+CLI_LAZY = ("testing", "sim", "storage", "ring", "model", "vfs", "codec", "node.settings")
 
 PURE = ("codec", "model", "ring", "membership", "quorum", "merkle", "hints", "consensus", "wire", *ROW_0)
 PURE_MODULES = ("leafdb.client.routing", "leafdb.client.retry")

@@ -28,6 +28,7 @@ from leafdb.errors import (
     OutcomeUnknown,
     Overloaded,
     ProtocolError,
+    Reason,
     ServerBug,
 )
 from leafdb.wire.errors import decode_error
@@ -116,6 +117,7 @@ def call(core: Core, request: Request, deadline: float, begun: Begun | None = No
     unreached: dict[NodeState, str] = {}
     retries = 0
     refused: LeafdbError | None = None
+    leaving: LeafdbError | None = None
     while True:
         error: LeafdbError
         node: NodeState | None
@@ -137,7 +139,7 @@ def call(core: Core, request: Request, deadline: float, begun: Begun | None = No
                 except ExchangeFailed as failure:
                     outcome = failure
         if node is None:
-            error = _none_reached(unreached)
+            error = leaving or _none_reached(unreached)
         elif isinstance(outcome, Unsent) or (isinstance(outcome, Severed) and request.op_id is None):
             # A read that lost its connection goes on to the next node as if it had not been sent: many are lost at once
             # when a node dies, and they are no sign of overload, so they do not draw on the retry budget.
@@ -153,6 +155,12 @@ def call(core: Core, request: Request, deadline: float, begun: Begun | None = No
                 node.answered()
                 return outcome
             error = _refusal(request, node, outcome)
+            if isinstance(error, NotApplied) and error.reason is Reason.DRAINING and not request.once:
+                # It has begun nothing and will not: as good as never sent, and no sign of overload.
+                node.failed(core.clock())
+                unreached[node] = str(error)
+                leaving = error
+                continue
             if isinstance(error, NotApplied) and error.retryable and not request.once:
                 # It is busy, leaving, just starting or cut off from its peers: let others be asked for a moment.
                 node.failed(core.clock())
@@ -164,7 +172,7 @@ def call(core: Core, request: Request, deadline: float, begun: Begun | None = No
         retries += 1
         refused = error
         shunned = [] if node is None else [node]
-        unreached = {}
+        unreached, leaving = {}, None
         yield Sleep(pause)
 
 

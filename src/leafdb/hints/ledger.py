@@ -78,6 +78,10 @@ class Ledger:
         self._replace(key, old, new)
         return None
 
+    def has_room(self, size: int) -> bool:
+        """Whether hints of so many bytes, keys included, would be admitted."""
+        return self.bytes + size <= self.bytes_max
+
     def removed(self, key: bytes, value: bytes) -> None:
         """The hint `value` under `key` is gone from the tree."""
         self._replace(key, value, None)

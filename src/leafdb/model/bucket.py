@@ -28,6 +28,13 @@ TTL_MS_MAX: Final = TTL_S_MAX * 1000
 CHANGEABLE: Final = frozenset(("r", "w", "pr", "pw", "dw", "ttl_ms", "sloppy"))
 """What may change while a bucket lives: habits of requests to come. n and the conflict policy decide what lies where
 and what it means; durability, what an unclean start may have forgotten of what was written before."""
+WHY_FIXED: Final[Mapping[str, str]] = {
+    "n": "copies of what is there would have to be made or given up, and no plan of this version does that",
+    "conflict": "it says what the values that are there mean",
+    "durability": "it says what a node may have forgotten of what is there after a power cut",
+    "name": "programs know the bucket by it",
+}
+"""Why those people ask for cannot."""
 
 
 def count_from_name(count: int | Literal["quorum", "all"]) -> QuorumCount:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
+from leafdb.config import parse_address
 from leafdb.errors import LeafdbError, NotApplied, Overloaded, Reason
 from leafdb.node.logs import Log
 from leafdb.transport.session import Session
@@ -102,6 +103,17 @@ async def ask_member(node: Node, member: NodeId, verb: str, args: Mapping[str, A
     return decode_map(frame.body, f"the answer to {verb}")
 
 
+async def ask_stranger(
+    node: Node, address: str, verb: str, args: Mapping[str, Any], timeout_s: float
+) -> Mapping[str, Any]:
+    """Run a peer verb on whoever listens at a peer address, member or not. Raises LeafdbError, and ValueError for what
+    is no address."""
+    host, port = parse_address(address)
+    body = AdminRequest(verb, args).encode()
+    frame = await node.peers.call_stranger((host, port), MessageType.PEER_ADMIN, body, timeout_s)
+    return decode_map(frame.body, f"the answer to {verb}")
+
+
 async def gather(
     node: Node, verb: str, local: Verb, args: Mapping[str, Any]
 ) -> tuple[dict[str, Mapping[str, Any]], dict[str, str]]:
@@ -119,7 +131,7 @@ async def gather(
             else:
                 answers[member] = await ask_member(node, member, verb, args)
         except LeafdbError as error:
-            errors[member] = node.admission.refusals.get(member) or str(error)
+            errors[member] = node.belonging.why_absent(member) or str(error)
 
     async with trio.open_nursery() as nursery:
         for member in metadata.members:

@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from leafdb.errors import NotApplied, Reason
 from leafdb.node.admin import Verb, gather
+from leafdb.node.recognition import State
 from leafdb.node.self_report import problems
+from leafdb.ring.change_summary import change_of, change_summary
+from leafdb.ring.history import phase_text
 from leafdb.ring.metadata import ClusterMetadata
 from leafdb.types import Liveness, NodeId
 
@@ -36,8 +39,9 @@ async def ring(node: Node, args: Args) -> Answer:
 
 
 async def ring_show(node: Node, args: Args) -> Answer:
-    """Who owns what."""
+    """Who owns what, and will when the plan in progress is done."""
     metadata = metadata_of(node)
+    following = metadata.owners if metadata.plan is None else metadata.plan.owners
     owned = {member: metadata.owners.count(member) for member in metadata.members}
     return {
         "epoch": int(metadata.epoch),
@@ -51,11 +55,14 @@ async def ring_show(node: Node, args: Args) -> Answer:
                 "state": state_of(node, member.id).value,
                 "owned": owned[member.id],
                 "share": owned[member.id] / metadata.partitions,
+                "owned_next": following.count(member.id),
+                "change": change_of(metadata, member.id),
             }
             for member in metadata.members.values()
         ],
         "owners": [int(owner) for owner in metadata.owners],
         "warnings": [] if node.view.ring is None else node.view.ring.warnings(),
+        **change_summary(metadata),
     }
 
 
@@ -67,6 +74,14 @@ def state_of(node: Node, member: NodeId) -> Liveness:
     if believed is None:
         return Liveness.ALIVE if member in node.view.usable else Liveness.DEAD
     return believed
+
+
+def absent_state(node: Node, member: NodeId, believed: str) -> str:
+    """The state of a member that does not answer."""
+    finding = node.belonging.recognition.findings.get(member)
+    if finding is not None and finding.state is not State.STRANGER:
+        return str(finding.state.value)
+    return "unreachable" if believed == Liveness.ALIVE.value else believed
 
 
 async def facts(node: Node, args: Args) -> Answer:
@@ -87,6 +102,7 @@ async def facts(node: Node, args: Args) -> Answer:
         "repair_pending": node.anti_entropy.pending,
         "incomplete": len(node.completeness.incomplete),
         "problems": problems(node),
+        "waiting": node.ring_changes.waiting(),
         "counters": {name: float(value) for name, value in metrics.items()},
     }
 
@@ -104,15 +120,16 @@ async def node_list(node: Node, args: Args) -> Answer:
             "id": int(member.id),
             "host": member.host,
             "zone": member.zone,
-            "state": state if known is not None or state != "alive" else "unreachable",
+            "state": state if known is not None else absent_state(node, member.id, state),
             "client": member.client_address,
             "peer": member.peer_address,
             "http": member.http_address,
+            "change": change_of(metadata, member.id),
         }
         for name in ("boot", "version", "uptime_s", "pid", "worker_pid", "memory_bytes", "epoch"):
             entry[name] = None if known is None else known[name]
         nodes.append(entry)
-    return {"nodes": nodes, "errors": errors}
+    return {"nodes": nodes, **change_summary(metadata), "errors": errors}
 
 
 async def status(node: Node, args: Args) -> Answer:
@@ -131,6 +148,9 @@ async def status(node: Node, args: Args) -> Answer:
         if known["epoch"] != metadata.epoch:
             problems.append(f"{name} is at epoch {known['epoch']}, this node at {metadata.epoch}")
         problems += [f"{name}: {problem}" for problem in known["problems"]]
+    if metadata.plan is not None:
+        problems.append(f"the ring is changing: {phase_text(metadata.plan.phase)}")
+    problems += waiting_of(answers)
     if hints:
         problems.append(f"{hints} hints wait for delivery")
     if repairs:
@@ -144,8 +164,14 @@ async def status(node: Node, args: Args) -> Answer:
         "hints_pending": hints,
         "repair_pending": repairs,
         "problems": problems,
+        **change_summary(metadata),
         "errors": errors,
     }
+
+
+def waiting_of(answers: Mapping[str, Args]) -> list[str]:
+    """For whom a change of the ring waits, in the words of the node that drives it."""
+    return [f"the change waits: {said}" for known in answers.values() for said in known.get("waiting", [])]
 
 
 def severed_pairs(metadata: ClusterMetadata, answers: Mapping[str, Args]) -> list[tuple[str, str]]:
@@ -174,6 +200,9 @@ async def cluster_status(node: Node, args: Args) -> Answer:
         "feature_level": metadata.feature_level,
         "partitions": metadata.partitions,
         "control": [node.view.name_of(member) for member in metadata.control],
+        "control_next": [node.view.name_of(member) for member in metadata.control_next],
+        **change_summary(metadata),
+        "waiting": waiting_of(answers),
         "members": listed["nodes"],
         "agree": not errors and set(epochs.values()) == {int(metadata.epoch)},
         "epochs": epochs,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from leafdb.codec.checksum import xxh3_64
+from leafdb.codec.fields import as_map
 from leafdb.errors import LeafdbError, NotApplied, OutcomeUnknown, Reason
 from leafdb.model.bucket import BucketProperties
 from leafdb.model.key import partition_part
@@ -19,8 +20,10 @@ from leafdb.node.logs import Log
 from leafdb.node.view import BucketView
 from leafdb.ring.metadata import ClusterMetadata
 from leafdb.ring.metadata import decode as decode_metadata
+from leafdb.ring.plan import Phase
+from leafdb.ring.ring import Ring
 from leafdb.ring.token import token_of
-from leafdb.types import BucketId, Liveness, NodeId
+from leafdb.types import BucketId, Liveness, NodeId, PartitionId
 
 if TYPE_CHECKING:
     from leafdb.node.node import Node
@@ -84,6 +87,22 @@ async def bucket_create(node: Node, args: Args) -> Answer:
     return created.to_wire()
 
 
+async def bucket_set(node: Node, args: Args) -> Answer:
+    """Change some of a bucket's properties; answers once every member that can be reached goes by them."""
+    bucket = await bucket_view(node, text(args, "name"))
+    changed = as_map(args["properties"], "properties")
+
+    def change(current: ClusterMetadata, change_id: bytes) -> ClusterMetadata:
+        return current.set_bucket(BucketId(bucket.id), changed, change_id=change_id)
+
+    chosen = await node.register.change(change, CHANGE_TIMEOUT_S)
+    await offer(node, chosen)
+    made = chosen.buckets.get(BucketId(bucket.id))
+    if made is None:
+        raise OutcomeUnknown(f"bucket {bucket.properties.name!r} was changed and dropped at once", acks=1, required=1)
+    return {"epoch": int(chosen.epoch), "bucket": made.to_wire()}
+
+
 async def bucket_drop(node: Node, args: Args) -> Answer:
     """Drop a bucket with everything in it; answers once every member that can be reached has done so."""
     bucket = await bucket_view(node, text(args, "name"))
@@ -98,7 +117,8 @@ async def bucket_drop(node: Node, args: Args) -> Answer:
 async def offer(node: Node, metadata: ClusterMetadata) -> None:
     """Hand new metadata to every live member, and wait until it is in force there.
 
-    The change is made whatever comes of this: a member that is away learns of it by gossip when it is back.
+    The change is made whatever comes of this: a member that is away learns of it by gossip when it is back. Newcomers
+    of a plan that has just begun are not there yet, and are called by its driver.
     """
     args = {"metadata": metadata.encode()}
     give_up_at = node.world.now() + OFFER_TIMEOUT_S
@@ -117,9 +137,11 @@ async def offer(node: Node, metadata: ClusterMetadata) -> None:
                     return
             await trio.sleep(OFFER_RETRY_S)
 
+    plan = metadata.plan
+    coming = plan.joining if plan is not None and plan.phase is Phase.WRITE_BOTH_READ_OLD else ()
     async with trio.open_nursery() as nursery:
         for member in metadata.members:
-            if member != node.view.self_id:
+            if member != node.view.self_id and (member not in coming or member in node.view.usable):
                 nursery.start_soon(tell, member)
 
 
@@ -139,18 +161,18 @@ async def kv_where(node: Node, args: Args) -> Answer:
     assert ring is not None
     token = token_of(bucket.id, partition_part(key))
     partition = ring.partition_of(token)
-    primaries = ring.primaries(partition, bucket.properties.n)
+    roles = roles_of(ring, partition, bucket.properties.n)
     asked = {"bucket_id": int(bucket.id), "key": token.to_bytes(8, "big") + key}
     answers, errors = await gather(node, "kv.version", kv_version, asked)
     replicas = []
-    for member in ring.walk(partition):
+    for member in dict.fromkeys((*roles, *ring.walk(partition))):
         name = node.view.name_of(member)
         found = answers.get(name)
-        if member not in primaries and (found is None or (found["version"] is None and not found["hinted"])):
+        if member not in roles and (found is None or (found["version"] is None and not found["hinted"])):
             continue
         entry: Answer = {
             "node": name,
-            "role": "primary" if member in primaries else "fallback",
+            "role": roles.get(member, "fallback"),
             "alive": found is not None,
             "version": None if found is None else found["version"],
             "siblings": 0 if found is None else found["siblings"],
@@ -167,6 +189,26 @@ async def kv_where(node: Node, args: Args) -> Answer:
         "epoch": node.view.epoch,
         "replicas": replicas,
         "errors": errors,
+    }
+
+
+def roles_of(ring: Ring, partition: PartitionId, n: int) -> dict[NodeId, str]:
+    """What each holder of the partition is to it, those that reads ask first. Without a plan all are primaries; in one
+    a holder is an owner of both sets, or an old or a new one, "pending" as long as its copy is being made."""
+    holders, sets = ring.holders(partition, n), ring.write_sets(partition, n)
+    if len(sets) == 1:
+        return dict.fromkeys(holders, "primary")
+    old, new = sets
+    copying = ring.copying(partition, n)
+    return {
+        node: "pending"
+        if node in copying
+        else "new owner"
+        if node not in old
+        else "both"
+        if node in new
+        else "old owner"
+        for node in holders
     }
 
 
@@ -197,10 +239,11 @@ async def hints_list(node: Node, args: Args) -> Answer:
 async def hints_local(node: Node, args: Args) -> Answer:
     """Peer verb: what this node keeps for others."""
     now_ms = node.world.now_ms()
+    members = metadata_of(node).members
     return {
         "hints": [
             {
-                "target": node.view.name_of(summary.target),
+                "target": node.view.name_of(summary.target) + ("" if summary.target in members else " (gone)"),
                 "records": summary.records,
                 "bytes": summary.bytes,
                 "oldest_age_s": max(0.0, (now_ms - summary.oldest_ms) / 1000),
@@ -246,6 +289,7 @@ VERBS: Mapping[str, Verb] = {
     "bucket.get": bucket_get,
     "bucket.list": bucket_list,
     "bucket.create": bucket_create,
+    "bucket.set": bucket_set,
     "bucket.drop": bucket_drop,
     "kv.where": kv_where,
     "hints.list": hints_list,

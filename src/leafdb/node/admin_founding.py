@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
-from leafdb.config import parse_address
-from leafdb.errors import ConnectFailed, LeafdbError, NotApplied, OutcomeUnknown, Reason, StorageError
-from leafdb.node.admin import Verb
+from leafdb.errors import ConnectFailed, LeafdbError, NotApplied, OutcomeUnknown
+from leafdb.node.admin import Verb, ask_stranger
+from leafdb.node.becoming import become
 from leafdb.node.boot import read_value
 from leafdb.node.founding import (
     FOUNDING_KEY,
@@ -29,13 +29,10 @@ from leafdb.node.founding import (
     refused,
 )
 from leafdb.node.logs import Log
-from leafdb.node.register import META_TREE, METADATA_KEY
+from leafdb.node.register import META_TREE
 from leafdb.ring.member import ProposedMember
 from leafdb.ring.metadata import ClusterMetadata, decode
-from leafdb.types import Durability, NodeId
-from leafdb.wire.body import decode_map
-from leafdb.wire.control import AdminRequest
-from leafdb.wire.registry import MessageType
+from leafdb.types import NodeId
 
 if TYPE_CHECKING:
     from leafdb.node.node import Node
@@ -75,7 +72,7 @@ async def _look_at_all(node: Node, plan: Plan) -> dict[str, Standing]:
             if member.name == node.config.node.name:
                 answer: Mapping[str, Any] = await prepare(node, args)
             else:
-                answer = await _ask(node, member, "cluster.prepare", args, PREPARE_TIMEOUT_S)
+                answer = await ask_stranger(node, member.peer_address, "cluster.prepare", args, PREPARE_TIMEOUT_S)
             standings[member.name] = Standing.from_wire(answer)
         except ConnectFailed as error:
             problems[member.name] = f"it cannot be reached ({'; '.join(error.attempts.values()) or error})"
@@ -107,7 +104,7 @@ async def _spread(node: Node, plan: Plan, metadata: ClusterMetadata, standings: 
             if member.name == node.config.node.name:
                 await adopt(node, args)
             else:
-                await _ask(node, member, "cluster.adopt", args, ADOPT_TIMEOUT_S)
+                await ask_stranger(node, member.peer_address, "cluster.adopt", args, ADOPT_TIMEOUT_S)
         except LeafdbError as error:
             if not confirmed and isinstance(error, NotApplied):
                 raise refused(f"{member.name}: {error}. Nothing was changed; look, and run this again") from None
@@ -124,13 +121,6 @@ async def _spread(node: Node, plan: Plan, metadata: ClusterMetadata, standings: 
             required=len(plan.members),
             replicas=sorted(missing),
         )  # fmt: skip
-
-
-async def _ask(node: Node, member: ProposedMember, verb: str, args: Args, timeout_s: float) -> Mapping[str, Any]:
-    address = parse_address(member.peer_address)
-    body = AdminRequest(verb, args).encode()
-    frame = await node.peers.call_stranger((address.host, address.port), MessageType.PEER_ADMIN, body, timeout_s)
-    return decode_map(frame.body, f"the answer to {verb}")
 
 
 # -- what each member does
@@ -160,53 +150,16 @@ async def adopt(node: Node, args: Args) -> Answer:
     check_adoption(metadata, args["node"], node.config.node.name)
     if node.config.cluster.name not in ("", metadata.cluster_name):
         raise refused(f"its configuration says cluster.name = {node.config.cluster.name!r}")
-    stamped = node.engine.identity.cluster_id
-    if stamped not in (b"", metadata.cluster_id):
-        raise refused(f"it belongs to another cluster already ({stamped.hex()})")
-    if node.view.metadata is None:
-        await _written(node, FOUNDING_KEY + metadata.cluster_id, encoded)
-        await _become(node, metadata, NodeId(args["node"]))
+    async with node.belonging.becoming:
+        stamped = node.engine.identity.cluster_id
+        if stamped not in (b"", metadata.cluster_id):
+            raise refused(f"it belongs to another cluster already ({stamped.hex()})")
+        if node.view.metadata is None:
+            await become(node, FOUNDING_KEY + metadata.cluster_id, encoded, metadata, NodeId(args["node"]))
     assert node.view.metadata is not None
     if node.view.metadata.cluster_id != metadata.cluster_id:
         raise refused("it has become part of another cluster meanwhile")
     return {"epoch": node.view.epoch}
-
-
-async def _become(node: Node, metadata: ClusterMetadata, number: NodeId) -> None:
-    """Have epoch 1 in force here. Of two calls at a time the first decides, and both return when it is done."""
-    done = trio.Event()
-    errors: list[StorageError] = []
-
-    def ended(error: StorageError | None) -> None:
-        if error is not None:
-            errors.append(error)
-        done.set()
-
-    # The write of an adoption under way is in memory, so this look at it needs no disk.
-    under_way = node.engine.get_now(META_TREE, METADATA_KEY)
-    if under_way is not None and under_way[0] is not None:
-        node.engine.when_safe(under_way[1], Durability.ALWAYS, ended)
-    else:
-        node.founded(metadata, number, ended)
-    await done.wait()
-    if errors:
-        raise NotApplied(f"the store failed: {errors[0]}", reason=Reason.FAILED)
-
-
-async def _written(node: Node, key: bytes, value: bytes) -> None:
-    """Keep something in the META tree, synced."""
-    done = trio.Event()
-    errors: list[StorageError] = []
-
-    def written(error: StorageError | None) -> None:
-        if error is not None:
-            errors.append(error)
-        done.set()
-
-    node.engine.write(((META_TREE, key, value),), Durability.ALWAYS, written)
-    await done.wait()
-    if errors:
-        raise NotApplied(f"the store failed: {errors[0]}", reason=Reason.FAILED)
 
 
 VERBS: Final[Mapping[str, Verb]] = {"cluster.init": cluster_init}

@@ -98,28 +98,29 @@ class AntiEntropy:
         self.debts = Debts(self._write)
         self.tasks = RepairTasks(now_ms)
         self._shared = SharedRanges(view)
-        scanner = RangeScanner(engine, pace)
+        scanner = self.scanner = RangeScanner(engine, pace)
         source = RangeSource(
             engine=engine, view=view, metrics=metrics, complete=lambda *of: self.transfers.complete(*of),
             older_waiting=lambda: replica.queue.older_waiting, behind=behind,
         )  # fmt: skip
-        self._mover = RecordMover(view=view, store=RecordStore(replica, pace), peers=peers, metrics=metrics,
-                                  marked=self._take_mark, pulled=source.page)  # fmt: skip
+        self.store = RecordStore(replica, pace)
+        self.mover = RecordMover(view=view, store=self.store, peers=peers, metrics=metrics,
+                                 marked=self._take_mark, pulled=source.page)  # fmt: skip
         progress = TransferProgress(self._write, self._note)
         self.transfers = Transfers(
             view=view, ranges=ChangingRanges(view), shared=self._shared, progress=progress,
-            completeness=completeness, queue=replica.queue, mover=self._mover, metrics=metrics, now=now,
+            completeness=completeness, queue=replica.queue, mover=self.mover, metrics=metrics, now=now,
             owe=self._owe, connected=self._connected,
         )  # fmt: skip
         self.queue = ExchangeQueue(self.debts, self._shared, connected=self._connected, hints_for=hints_for, now=now,
                                    gate=self.transfers)  # fmt: skip
         self.exchanges = Exchanges(
-            view=view, debts=self.debts, transfers=self.transfers, scanner=scanner, mover=self._mover, pace=pace,
+            view=view, debts=self.debts, transfers=self.transfers, scanner=scanner, mover=self.mover, pace=pace,
             peers=peers, now=now, admit=lambda peer: not self.queue.hints_first(peer), behind=behind, ended=self._ended,
         )  # fmt: skip
         self._workers = RepairWorkers(
             view=view, debts=self.debts, tasks=self.tasks, queue=self.queue, scanner=scanner,
-            exchanges=self.exchanges, transfers=self.transfers, mover=self._mover, connected=self._connected,
+            exchanges=self.exchanges, transfers=self.transfers, mover=self.mover, connected=self._connected,
         )  # fmt: skip
         view.on_install.append(self._installed)
 
@@ -171,10 +172,19 @@ class AntiEntropy:
     def mark(self, effect: MarkRange) -> None:
         """Hints were refused or given up: the range owes the target an exchange. In the log before this returns, so
         before whatever is dropped for it."""
-        masks = {
-            (effect.target, effect.bucket): 1 << effect.partition & self._shared.held(effect.target, effect.bucket)
-        }
+        masks = {(target, effect.bucket): 1 << effect.partition for target in self._concerned(effect)}
         self._owe(masks, f"hints for {self._view.name_of(effect.target)} were given up")
+
+    def _concerned(self, effect: MarkRange) -> list[NodeId]:
+        """The target of hints; where it holds their range no more, the others that do."""
+
+        def holds(node: NodeId) -> bool:
+            return bool(self._shared.held(node, effect.bucket) >> effect.partition & 1)
+
+        if holds(effect.target):
+            return [effect.target]
+        members = self._view.metadata.members if self._view.metadata is not None else ()
+        return [node for node in members if node != self._view.self_id and holds(node)]
 
     def distrust(self) -> None:
         """This store was not shut down cleanly: everything it shares with anybody is to be compared."""
@@ -239,7 +249,7 @@ class AntiEntropy:
 
     async def _serve(self, session: Peer, node: NodeId, request_id: int, request: RecordsRequest) -> None:
         try:
-            await self._mover.serve(session, node, request_id, request)
+            await self.mover.serve(session, node, request_id, request)
         finally:
             self._serving -= 1
 

@@ -16,26 +16,34 @@ from typing import Final
 
 import trio
 
+from leafdb.codec import cbor
+from leafdb.codec.fields import as_bytes, as_int, as_list
 from leafdb.config import Config
 from leafdb.errors import ConfigError, CorruptionError, StorageError
 from leafdb.hints.ledger import Ledger
 from leafdb.limits import SCAN_PAGE_BYTES_MAX, SCAN_PAGE_ITEMS_MAX
 from leafdb.node.completeness import KEY as COMPLETENESS_KEY
 from leafdb.node.completeness import encode_partitions
+from leafdb.node.control_seats import REGISTER
+from leafdb.node.expulsion import EXPELLED_KEY, Expelled
 from leafdb.node.hint_keeper import HINTS_TREE
+from leafdb.node.joining import JOINING_KEY, Invitation
 from leafdb.node.leases import EPOCH_KEY, STAMP_KEY, Leases
 from leafdb.node.logs import Log
-from leafdb.node.register import META_TREE, METADATA_KEY, REGISTER, REGISTERS_TREE
+from leafdb.node.register import META_TREE, METADATA_KEY, REGISTERS_TREE
 from leafdb.ring.metadata import ClusterMetadata, MetadataError, decode
 from leafdb.storage.engine import Engine
 from leafdb.storage.identity import Identity
 from leafdb.storage.lsm_tree import Page
 from leafdb.storage.memtable import Slot
 from leafdb.types import Durability, NodeId, TreeId
+from leafdb.wire.hello import BOOT_NONCE_BYTES, STARTS_TOLD, Refusal
 
 CHECKPOINTS_TREE: Final = TreeId(4)
 INTERNAL_TREES: Final = (META_TREE, REGISTERS_TREE, HINTS_TREE, CHECKPOINTS_TREE)
 BOOT_ID_KEY: Final = b"boot_id"
+STARTS_KEY: Final = b"starts"
+"""In the META tree: the nonces of the last starts, by their numbers."""
 
 log = Log("boot")
 
@@ -48,6 +56,10 @@ class Remembered:
     acceptor_state: bytes | None
     forgot: bool
     """This start made it a new incarnation: its ranges are incomplete."""
+    past: bytes = b""
+    """The nonces of the starts before this one, as `PeerFacts.past`."""
+    invitation: Invitation | None = None
+    """What it was asked to be when it was cut off."""
 
 
 async def read_value(engine: Engine, tree: TreeId, key: bytes) -> bytes | None:
@@ -120,8 +132,11 @@ async def open_leases(engine: Engine, now_ms: Callable[[], int]) -> Leases:
     return leases
 
 
-async def remember(engine: Engine, boot_id: str) -> Remembered:
-    """Read what the store remembers; make it a new incarnation where it may have forgotten something."""
+async def remember(engine: Engine, boot_id: str, boot_nonce: bytes) -> Remembered:
+    """Read what the store remembers; make it a new incarnation where it may have forgotten something.
+
+    Raises StorageError; Expelled when it remembers that its number is banned.
+    """
     found = engine.recovery
     log.info("store opened", clean=found.clean, boot=found.boot, replayed=found.replayed_records, torn=found.torn_bytes)
     stored = await read_value(engine, META_TREE, METADATA_KEY)
@@ -131,6 +146,7 @@ async def remember(engine: Engine, boot_id: str) -> Remembered:
             metadata = decode(stored)
         except MetadataError as error:
             raise CorruptionError(f"the cluster metadata of this store cannot be read: {error}") from None
+    await _check_not_expelled(engine, metadata)
     state = await read_value(engine, REGISTERS_TREE, REGISTER)
     known_boot_id = await read_value(engine, META_TREE, BOOT_ID_KEY)
     restarted = known_boot_id is not None and known_boot_id != boot_id.encode()
@@ -142,15 +158,66 @@ async def remember(engine: Engine, boot_id: str) -> Remembered:
         identity = engine.identity
         log.warning("the machine lost its power: periodic buckets may have lost their newest writes here")
         engine.stamp(cluster_id=identity.cluster_id, node_id=identity.node_id, incarnation=identity.incarnation + 1)
+    starts = read_starts(await read_value(engine, META_TREE, STARTS_KEY))
+    starts[engine.recovery.boot] = boot_nonce
+    writes: list[tuple[TreeId, bytes, bytes | None]] = [(META_TREE, STARTS_KEY, encode_starts(starts))]
     if known_boot_id != boot_id.encode():
-        writes: list[tuple[TreeId, bytes, bytes | None]] = [(META_TREE, BOOT_ID_KEY, boot_id.encode())]
+        writes.append((META_TREE, BOOT_ID_KEY, boot_id.encode()))
         if forgot and metadata is not None:
             # In one write: once the new boot id stands here, the next start has no other way to know.
             writes.append((META_TREE, COMPLETENESS_KEY, encode_partitions(range(metadata.partitions))))
-        synced = trio.Event()
-        engine.write(writes, Durability.ALWAYS, lambda _: synced.set())
-        await synced.wait()
-    return Remembered(metadata, state, forgot)
+    synced = trio.Event()
+    engine.write(writes, Durability.ALWAYS, lambda _: synced.set())
+    await synced.wait()
+    invitation = None if metadata is not None else await _invitation(engine)
+    return Remembered(metadata, state, forgot, past_of(starts, engine.recovery.boot), invitation)
+
+
+async def _check_not_expelled(engine: Engine, metadata: ClusterMetadata | None) -> None:
+    reason = await read_value(engine, META_TREE, EXPELLED_KEY)
+    if reason is None and metadata is not None and engine.identity.node_id in metadata.bans:
+        reason = f"node {engine.identity.node_id} was removed from cluster {metadata.cluster_name!r} for good".encode()
+    if reason is not None:
+        raise Expelled(reason.decode(errors="replace"), why=Refusal.BANNED)
+
+
+async def _invitation(engine: Engine) -> Invitation | None:
+    """The invitation this store accepted, if a start may go on with it."""
+    kept = await read_value(engine, META_TREE, JOINING_KEY)
+    if kept is None:
+        return None
+    try:
+        invitation = Invitation.decode(kept)
+    except ValueError as error:
+        raise CorruptionError(f"the invitation this store accepted cannot be read: {error}") from None
+    return invitation if invitation.is_of(engine.identity) else None
+
+
+def read_starts(stored: bytes | None) -> dict[int, bytes]:
+    """The nonces of starts by their numbers. Raises CorruptionError."""
+    if stored is None:
+        return {}
+    try:
+        return {
+            as_int(boot, "boot"): as_bytes(nonce, "nonce", low=BOOT_NONCE_BYTES, high=BOOT_NONCE_BYTES)
+            for boot, nonce in (
+                as_list(pair, "start", items_max=2)
+                for pair in as_list(cbor.loads(stored), "starts", items_max=STARTS_TOLD + 1)
+            )
+        }
+    except ValueError as error:
+        raise CorruptionError(f"what this store remembers of its starts cannot be read: {error}") from None
+
+
+def encode_starts(starts: dict[int, bytes]) -> bytes:
+    """The newest of them, as they are kept."""
+    return cbor.dumps([[boot, starts[boot]] for boot in sorted(starts)[-STARTS_TOLD - 1 :]])
+
+
+def past_of(starts: dict[int, bytes], boot: int) -> bytes:
+    """The nonces of the starts before `boot`, the last first; zeros for one that is not known."""
+    oldest = max(1, boot - STARTS_TOLD)
+    return b"".join(starts.get(before, bytes(BOOT_NONCE_BYTES)) for before in range(boot - 1, oldest - 1, -1))
 
 
 def check_names(config: Config, identity: Identity, metadata: ClusterMetadata | None) -> None:

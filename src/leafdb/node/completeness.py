@@ -4,6 +4,11 @@ A store that lost its tail (a new incarnation: wiped, cut, restored, or `periodi
 values that are true and absences that are not. Until a partition has been exchanged with its other owners it is
 incomplete here: values still count, absence does not. The set is persisted, so that a restart does not make it
 complete.
+
+A new owner of a range whose copies are still being made is in the same position, for that bucket and partition, though
+its store has forgotten nothing: what it should have has not come yet. That is no memory of the store but a fact of the
+metadata, so it is asked of the ring and kept nowhere. `definitive` is both; whoever answers for this replica, or counts
+its answer, asks that.
 """
 
 from __future__ import annotations
@@ -12,6 +17,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from leafdb.codec import cbor
+from leafdb.node.view import BucketView, ClusterView
 from leafdb.storage.engine import Engine
 from leafdb.types import Durability, PartitionId, TreeId
 
@@ -34,6 +40,13 @@ class Completeness:
     def complete(self, partition: int) -> bool:
         """Whether this store's "absent" can be believed for the partition."""
         return partition not in self._incomplete
+
+    def definitive(self, view: ClusterView, bucket: BucketView, partition: PartitionId) -> bool:
+        """Whether this node, as a replica of the bucket's partition, has all it should have: its answer counts."""
+        if partition in self._incomplete:
+            return False
+        ring = view.ring
+        return ring is None or not ring.in_plan or view.self_id not in ring.copying(partition, bucket.properties.n)
 
     @property
     def incomplete(self) -> tuple[int, ...]:

@@ -10,8 +10,9 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
-from leafdb.config import Address, Config, parse_address
+from leafdb.config import Address, Config, parse_address, shard_name
 from leafdb.limits import MIB
+from leafdb.node import shards
 
 NAME: Final = re.compile(r"[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?")
 NAME_RULE: Final = "1 to 63 of a-z, 0-9, dot, dash and underscore, with a letter or digit first and last"
@@ -19,7 +20,12 @@ NAME_RULE: Final = "1 to 63 of a-z, 0-9, dot, dash and underscore, with a letter
 
 def problems(config: Config) -> list[str]:
     """What cannot work in a configuration whose single values are sound."""
-    return [*_name_problems(config), *_listen_problems(config), *_memory_problems(config)]
+    return [
+        *_name_problems(config),
+        *_listen_problems(config),
+        *_memory_problems(config),
+        *shards.problems(config),
+    ]
 
 
 def warnings(config: Config) -> list[str]:
@@ -42,6 +48,10 @@ def _name_problems(config: Config) -> Iterator[str]:
             continue  # the host's default: one problem is enough
         if name and not NAME.fullmatch(name):
             yield f"{path}: {name!r} is not a name: {NAME_RULE}"
+    if config.node.shards > 1 and NAME.fullmatch(config.node.name):
+        last = shard_name(config.node.name, config.node.shards - 1)
+        if not NAME.fullmatch(last):
+            yield f"node.name: {last!r}, its last shard, is not a name: {NAME_RULE}"
     if not config.node.zone:
         yield "node.zone: must not be empty; leave it out for the default"
     if not config.node.data_dir:

@@ -4,14 +4,19 @@ Handlers here are plain synchronous functions on the request path: no task, no s
 wait is an object in one bounded table keyed by its number, with a slot in the timing wheel; replies of replicas find it
 by that number. What a put and a get then do is in put_driver and get_driver, and what is decided in quorum/.
 
-Only a node that is a primary of the key coordinates; another forwards the request once. When no primary can be reached
-a sloppy put is coordinated here, as a fallback, under this node's own actor.
+Only a node that holds the key coordinates; another forwards the request once. When no holder can be reached a sloppy
+put is coordinated here, as a fallback, under this node's own actor.
+
+**In a plan** a range may have two sets of owners (decision 0007), and its `Place` is `joint`. Holders are the nodes of
+both. Gets are coordinated by an owner of the set that reads ask, puts by any holder but those whose copy is being made:
+a put is minted over the record there is, and they may not have it yet. They do so only when nobody else is there, as a
+fallback would. Those in both sets come first: they need the fewest others.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Final, Protocol
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Final, NamedTuple, Protocol
 
 from leafdb.errors import (
     DeadlineExceeded,
@@ -78,10 +83,28 @@ class Operation(Protocol):
         """The session to `node` broke: what it had not answered it will not answer."""
 
 
+class Joint(NamedTuple):
+    """The two sets of owners that a range in a plan has."""
+
+    old: tuple[NodeId, ...]
+    new: tuple[NodeId, ...]
+    copying: tuple[NodeId, ...]
+    """New owners that may lack records, because their copy is being made."""
+
+    def other(self, asked: tuple[NodeId, ...]) -> tuple[NodeId, ...]:
+        """The set that reads do not ask, given the one they do."""
+        return self.old if asked == self.new else self.new
+
+    def inner_first(self, nodes: Iterable[NodeId]) -> list[NodeId]:
+        """The nodes, those in both sets before the others."""
+        old, new = self.old, self.new
+        return sorted(nodes, key=lambda node: node not in old or node not in new)
+
+
 class Place:
     """Where a key lives, as one request sees it."""
 
-    __slots__ = ("bucket", "key", "partition", "primaries", "range_epoch", "storage_key")
+    __slots__ = ("bucket", "holders", "joint", "key", "partition", "primaries", "range_epoch", "storage_key")
 
     def __init__(self, bucket: BucketView, key: bytes, ring: Ring) -> None:
         part = partition_part(key)
@@ -90,8 +113,29 @@ class Place:
         self.key = key
         self.storage_key = token.to_bytes(8, "big") + key
         self.partition = ring.partition_of(token)
-        self.primaries = ring.primaries(self.partition, bucket.properties.n)
+        self.primaries = self.holders = ring.primaries(self.partition, bucket.properties.n)
+        """Whom reads ask; and who takes writes."""
+        self.joint: Joint | None = None
         self.range_epoch = int(ring.range_epoch(self.partition))
+        if ring.in_plan:
+            self._look_at_both(ring)
+
+    def _look_at_both(self, ring: Ring) -> None:
+        n = self.bucket.properties.n
+        sets = ring.write_sets(self.partition, n)
+        if len(sets) > 1:
+            old, new = sets
+            self.holders = ring.holders(self.partition, n)
+            self.joint = Joint(old, new, ring.copying(self.partition, n))
+
+    def coordinators(self, message_type: MessageType) -> Sequence[NodeId]:
+        """Who may coordinate a forwarded request, the best first."""
+        joint = self.joint
+        if joint is None:
+            return self.primaries
+        if message_type is MessageType.FORWARD_GET:
+            return joint.inner_first(self.primaries)
+        return joint.inner_first(node for node in self.holders if node not in joint.copying)
 
 
 class Coordinator:
@@ -248,11 +292,14 @@ class Coordinator:
         deadline: float,
         op_id: bytes = b"",
     ) -> bool:
-        """Send the request on to a primary that can be reached; False when there is none. Raises Overloaded when there
-        are some and none has room: that is no reason to stand in for them."""
+        """Send the request on to a node that may coordinate it; False when none can be reached. Raises Overloaded when
+        some can and none has room: that is no reason to stand in for them."""
         usable = self.view.usable
         reachable = False
-        for node in place.primaries:
+        nodes: Iterable[NodeId] = place.coordinators(message_type)
+        if self.view.draining:
+            nodes = sorted(nodes, key=self.view.draining.__contains__)
+        for node in nodes:
             if node not in usable:
                 continue
             reachable = True

@@ -5,6 +5,7 @@
 2   called wrongly
 70  a bug in leafdb; the traceback is in the log
 74  the disk failed while running; the store refused to go on
+77  the cluster does not have this node, or not this store: it was removed, or its disk is an old copy or a second one
 130 interrupted
 """
 
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import errno
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple
 
 from leafdb.config import Config
@@ -27,12 +28,20 @@ from leafdb.errors import (
     StoreLocked,
     UnknownFormat,
 )
+from leafdb.node.expulsion import Expelled
 
 STOPPED: Final = 0
 CANNOT_RUN: Final = 1
 BUG: Final = 70
 DISK_FAILED: Final = 74
+EXPELLED: Final = 77
 INTERRUPTED: Final = 130
+MISUSED: Final = 2
+
+FINAL: Final = frozenset((STOPPED, CANNOT_RUN, MISUSED, DISK_FAILED, EXPELLED))
+"""Codes after which starting again changes nothing, or is for a person to decide. After any other it may help."""
+
+_WORST_FIRST: Final = (DISK_FAILED, BUG, EXPELLED, CANNOT_RUN, MISUSED, INTERRUPTED)
 
 
 class Ending(NamedTuple):
@@ -58,9 +67,18 @@ def leaves(error: BaseException) -> Iterator[BaseException]:
         yield error
 
 
+def worst(codes: Iterable[int]) -> int:
+    """The code of several processes together: the one that says most of what is wrong. STOPPED when none does.
+
+    A process that was killed counts as one with a bug: nobody else kills ours.
+    """
+    bad = [BUG if code < 0 or code not in _WORST_FIRST else code for code in codes if code != STOPPED]
+    return min(bad, key=_WORST_FIRST.index, default=STOPPED)
+
+
 def _rank(ending: Ending) -> int:
     # A failed disk makes everything else fail; a bug outranks a refusal that may follow from it.
-    return (DISK_FAILED, BUG, CANNOT_RUN, INTERRUPTED).index(ending.code)
+    return _WORST_FIRST.index(ending.code)
 
 
 def _ending(error: BaseException, config: Config) -> Ending:
@@ -87,6 +105,8 @@ def _ending(error: BaseException, config: Config) -> Ending:
             return Ending(DISK_FAILED, f"the store in {data_dir}: {error}")
         case ServerBug():
             return _bug(error)
+        case Expelled():
+            return Ending(EXPELLED, f"data directory {data_dir}: {error}")
         case LeafdbError():
             return Ending(CANNOT_RUN, str(error))
         case OSError(errno=errno.EADDRINUSE | errno.EADDRNOTAVAIL | errno.EACCES | errno.ENOSPC):

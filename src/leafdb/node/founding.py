@@ -28,7 +28,7 @@ from leafdb.config import parse_address
 from leafdb.errors import ConfigError, NotApplied, Reason
 from leafdb.limits import METADATA_BYTES_MAX, NODE_ID_MAX, NODES_MAX
 from leafdb.node.config_rules import NAME, NAME_RULE
-from leafdb.ring.member import ProposedMember
+from leafdb.ring.member import WEIGHT_MAX, ProposedMember
 from leafdb.ring.metadata import ClusterMetadata, MetadataError, decode, found
 from leafdb.types import NodeId
 
@@ -163,6 +163,7 @@ def member_to_wire(member: ProposedMember) -> dict[str, Any]:
         "name": member.name,
         "host": member.host,
         "zone": member.zone,
+        "weight": member.weight,
         "client": member.client_address,
         "peer": member.peer_address,
         "http": member.http_address,
@@ -179,9 +180,10 @@ def check_adoption(metadata: ClusterMetadata, node: int, name: str) -> None:
 
 
 def _proposed(entry: Mapping[str, Any]) -> ProposedMember:
-    odd = sorted(str(field) for field in entry if field not in _TEXTS)
+    known = (*_TEXTS, "weight")
+    odd = sorted(str(field) for field in entry if field not in known)
     if odd:
-        raise ValueError(f"a member has {', '.join(_TEXTS)}, not {', '.join(odd)}")
+        raise ValueError(f"a member has {', '.join(known)}, not {', '.join(odd)}")
     for field in _TEXTS:
         if not isinstance(entry.get(field, ""), str):
             raise ValueError(f"{field} of a member is not text")
@@ -192,6 +194,7 @@ def _proposed(entry: Mapping[str, Any]) -> ProposedMember:
         name=entry["name"],
         host=entry.get("host") or entry["name"],
         zone=entry.get("zone", ""),
+        weight=int_field(entry, "weight", high=WEIGHT_MAX) if "weight" in entry else 1,
         client_address=entry["client"],
         peer_address=entry["peer"],
         http_address=entry.get("http", ""),

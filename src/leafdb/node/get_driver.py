@@ -2,6 +2,10 @@
 
 The local replica and R-1 others are asked at once, the other replicas that could be are its spares. A node that is no
 primary forwards the request once. What happens then is in get_under_way.
+
+A range in a plan has two sets of owners (decision 0007). The one that the phase reads is asked as ever, those first
+that are in the other as well: what R of these agree on needs no write-back. The other set must hold what is shown, so
+the operation also knows whom of it a write-back can go to.
 """
 
 from __future__ import annotations
@@ -10,12 +14,15 @@ from functools import partial
 
 from leafdb.errors import DeadlineExceeded, LeafdbError, NotApplied, ProtocolError, Reason
 from leafdb.model.record import RecordError, merge
-from leafdb.node.coordinator import Coordinator, Place, Requester, not_enough
+from leafdb.node.coordinator import Coordinator, Joint, Place, Requester, not_enough
 from leafdb.node.get_under_way import CoordinatedGet, get_reply_body
 from leafdb.node.outcomes import refusal_of
 from leafdb.node.view import BucketView
 from leafdb.quorum.get_operation import GetOperation
-from leafdb.types import Conflict
+from leafdb.quorum.joint_get_operation import JointGetOperation
+from leafdb.quorum.owner_set import OwnerSet, appoint
+from leafdb.quorum.policy import JointReadPolicy
+from leafdb.types import Conflict, NodeId
 from leafdb.wire.frame import encode_frame
 from leafdb.wire.registry import MessageType
 from leafdb.wire.requests import (
@@ -74,9 +81,15 @@ def _begin(
     deadline: float,
 ) -> None:
     bucket = place.bucket
-    policy = bucket.read_policy(request.r, request.pr)
-    own = coordinator.view.self_id
+    joint = place.joint
     primaries = place.primaries
+    if joint is None:
+        both = None
+        policy = bucket.read_policy(request.r, request.pr)
+    else:
+        both = bucket.joint_read_policy(request.r, request.pr, len(primaries), len(joint.other(primaries)))
+        policy = both.asked
+    own = coordinator.view.self_id
     usable = coordinator.view.usable
     if own in primaries:
         candidates = [own]
@@ -93,22 +106,62 @@ def _begin(
     candidates += others
     if len(candidates) < policy.pr:
         raise not_enough(len(candidates), policy.pr, "primaries")
+    if joint is not None:
+        candidates = joint.inner_first(candidates)
     if len(candidates) < len(primaries) and _sloppy(request, bucket):
         candidates += coordinator.hints.fallbacks(place.partition, bucket, candidates)
     if len(candidates) < policy.r:
         raise not_enough(len(candidates), policy.r, "replicas")
-    machine = GetOperation(
-        r=policy.r,
-        pr=policy.pr,
-        asked=set(candidates[: policy.r]),
-        spares=candidates[policy.r :],
-        primaries=primaries,
-        merge=_MERGES[bucket.conflict],
-    )
+    if joint is None or both is None:
+        machine = GetOperation(
+            r=policy.r,
+            pr=policy.pr,
+            asked=set(candidates[: policy.r]),
+            spares=candidates[policy.r :],
+            primaries=primaries,
+            merge=_MERGES[bucket.conflict],
+        )
+    else:
+        machine = _two_sets(coordinator, place, joint, both, candidates, sloppy=_sloppy(request, bucket))
     operation = CoordinatedGet(coordinator, session, request_id, place, deadline, machine)
     slow = coordinator.latency.slow_after_s(candidates[: policy.r], own)
     operation.id = coordinator.register(operation, min(deadline, operation.started + slow))
     operation.begin()
+
+
+def _two_sets(
+    coordinator: Coordinator,
+    place: Place,
+    joint: Joint,
+    policy: JointReadPolicy,
+    candidates: list[NodeId],
+    *,
+    sloppy: bool,
+) -> JointGetOperation:
+    """The operation of a range in a plan. `candidates` are whom it asks, in order.
+
+    Who is away of the other set gets a fallback to be written back to, as a put would find one: for values only, so
+    that it is not refused here when there are too few.
+    """
+    primaries = place.primaries
+    view = coordinator.view
+    asked = OwnerSet(primaries, w=policy.asked.r, pw=policy.asked.pr)
+    other = OwnerSet(joint.other(primaries), w=policy.other.r, pw=policy.other.pr)
+    targets = {node: node for node in place.holders if node == view.self_id or node in view.usable}
+    absent = [node for node in place.holders if node not in targets]
+    if absent and sloppy:
+        spares = coordinator.hints.fallbacks(place.partition, place.bucket, targets)
+        appoint(targets, absent, spares, (asked, other))
+    return JointGetOperation(
+        r=policy.asked.r,
+        pr=policy.asked.pr,
+        asked=set(candidates[: policy.asked.r]),
+        spares=candidates[policy.asked.r :],
+        primaries=primaries,
+        merge=_MERGES[place.bucket.conflict],
+        other=other,
+        others={node: primary for node, primary in targets.items() if primary in other.primaries},
+    )
 
 
 def _sloppy(request: GetRequest, bucket: BucketView) -> bool:
@@ -120,11 +173,13 @@ def _sloppy(request: GetRequest, bucket: BucketView) -> bool:
 def _get_local(coordinator: Coordinator, session: Requester, request_id: int, place: Place) -> None:
     """Answer from this node's own replica only: no forwarding, hedging, merging or repair."""
     bucket = place.bucket
+    # Asked before the read: what becomes complete meanwhile may have been read before it was.
+    definitive = coordinator.completeness.definitive(coordinator.view, bucket, place.partition)
     if coordinator.view.self_id not in place.primaries:
         raise not_enough(0, 1, "local replicas (this node does not hold the key)")
 
     def shown(value: bytes | None, error: Exception | None) -> None:
-        if error is None and value is None and not coordinator.completeness.complete(place.partition):
+        if error is None and value is None and not definitive:
             error = not_enough(0, 1, "complete local replicas (this node is resynchronising)")
         if error is None:
             try:

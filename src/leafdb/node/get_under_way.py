@@ -1,8 +1,9 @@
 """A get under way on its coordinator: whom to ask, what their answers do, the repair of those behind, the answer.
 
-It carries out what quorum/get_operation decides. R replicas are asked for their whole record; what they answer is
-merged. If they differ, the merge is written back until R of them hold it, and only then is the client answered. A slow
-replica is hedged within a budget: one more is asked when the answer takes longer than the slow one's own p95.
+It carries out what quorum/get_operation decides; with two sets of owners, in a plan, quorum/joint_get_operation. R
+replicas are asked for their whole record; what they answer is merged. If they differ, the merge is written back until R
+of them hold it, and only then is the client answered. A slow replica is hedged within a budget: one more is asked when
+the answer takes longer than the slow one's own p95.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from leafdb.model.record import RecordError, decode, live
 from leafdb.node.coordinator import Coordinator, Place, Requester, not_enough
 from leafdb.node.outcomes import refusal_of
 from leafdb.quorum.get_operation import GetOperation, GetStep
+from leafdb.quorum.joint_get_operation import JointGetOperation
 from leafdb.quorum.messages import FLAG_REPAIR, ReplicaStatus, encode_replica_get, encode_replica_put
 from leafdb.types import NodeId
 from leafdb.wire.frame import encode_frame
@@ -49,6 +51,7 @@ class CoordinatedGet:
         "_asked_later",
         "_coordinator",
         "_deadline",
+        "_definitive",
         "_hedged",
         "_request_id",
         "_session",
@@ -58,6 +61,9 @@ class CoordinatedGet:
         "slot",
         "started",
     )
+
+    _definitive: bool
+    """Whether what this node's own replica says counts; set when it is asked."""
 
     def __init__(
         self,
@@ -183,19 +189,18 @@ class CoordinatedGet:
         coordinator = self._coordinator
         place = self.place
         bucket = place.bucket
-        if coordinator.view.self_id in place.primaries:
+        if coordinator.view.self_id in place.holders:
+            # Asked before the read: what becomes complete meanwhile may have been read before it was.
+            self._definitive = coordinator.completeness.definitive(coordinator.view, bucket, place.partition)
             coordinator.replica.read(bucket.tree, place.storage_key, bucket.durability, self._read_here)
         else:
             coordinator.hints.read_fallback(bucket, place.partition, place.storage_key, self._read_here)
 
     def _read_here(self, value: bytes | None, error: Exception | None) -> None:
-        coordinator = self._coordinator
-        own = coordinator.view.self_id
-        place = self.place
-        primary = own in place.primaries
+        own = self._coordinator.view.self_id
         if error is not None:
             self._step(self.machine.unknown(own))
-        elif coordinator.completeness.complete(place.partition) if primary else value is not None:
+        elif self._definitive if own in self.place.holders else value is not None:
             self._answered(own, value)
         else:
             self._uncounted(own, value)
@@ -224,7 +229,7 @@ class CoordinatedGet:
         if machine.writing_back:
             coordinator.metrics.write_backs_total += 1
         for node in nodes:
-            stands_for = 0 if node in place.primaries else int(self._absent_primary())
+            stands_for = 0 if node in place.holders else int(self._kept_for(node))
             if node == coordinator.view.self_id:
                 self._repair_here(best, NodeId(stands_for))
                 continue
@@ -253,9 +258,13 @@ class CoordinatedGet:
                 bucket.tree, place.storage_key, best, bucket.conflict, bucket.durability, self._repaired_here
             )
 
-    def _absent_primary(self) -> NodeId:
-        """For whom a fallback's copy is kept: a primary that cannot be reached, the first if all can by now."""
+    def _kept_for(self, fallback: NodeId) -> NodeId:
+        """For whom a fallback's copy is kept: whom it stands for in the other set of owners, if it does, or else a
+        primary that cannot be reached, the first if all can by now."""
         view = self._coordinator.view
+        machine = self.machine
+        if isinstance(machine, JointGetOperation) and fallback in machine.others:
+            return machine.others[fallback]
         primaries = self.place.primaries
         return next((node for node in primaries if node not in view.usable and node != view.self_id), primaries[0])
 
@@ -278,11 +287,12 @@ class CoordinatedGet:
         coordinator = self._coordinator
         error: LeafdbError
         if machine.writing_back is not None:
+            got, required = machine.progress
             error = DeadlineExceeded(
-                f"replicas differed and only {machine.holders} of {machine.r} could be brought up in time",
+                f"only {got} of {required} replicas could be brought to hold what was read in time",
                 stage="write_back",
-                got=machine.holders,
-                required=machine.r,
+                got=got,
+                required=required,
             )
         elif coordinator.now() >= self._deadline:
             error = DeadlineExceeded(

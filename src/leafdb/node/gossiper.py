@@ -29,7 +29,8 @@ log = Log("gossiper")
 
 
 class Gossiper:
-    """The failure detector of this node. `send` puts a frame on a peer's control lane; `behind` fetches from a peer."""
+    """The failure detector of this node. `send` puts a frame on a peer's control lane; `behind` fetches from a peer;
+    `expelled` is told when metadata in force do not name this node any more."""
 
     def __init__(
         self,
@@ -41,6 +42,7 @@ class Gossiper:
         boot: int,
         send: Callable[[NodeId, bytes], bool],
         behind: Callable[[NodeId], None],
+        expelled: Callable[[], None],
     ) -> None:
         self._view = view
         self._wheel = wheel
@@ -49,6 +51,7 @@ class Gossiper:
         self._boot = boot
         self._send = send
         self._behind = behind
+        self._expelled = expelled
         self._machine: FailureDetector | None = None
         self.slot = 0
         view.on_install.append(self._installed)
@@ -112,7 +115,7 @@ class Gossiper:
                 case PeerEpoch(node=node, epoch=epoch, digest=digest):
                     self._compare(node, int(epoch), digest)
                 case Expelled():
-                    log.error("this node is not a member of the cluster any more")
+                    self._expelled()
                 case _:
                     assert_never(effect)
         self._wheel.remove(self)

@@ -124,6 +124,14 @@ class HintKeeper:
         key = encode_key(target, bucket.id, storage_key)
         self.replica.queue.do(HINTS_TREE, key, _Keep(self, key, Kind.FALLBACK, record, bucket.conflict, done))
 
+    def take_over(
+        self, target: NodeId, bucket: BucketView, storage_key: bytes, kind: Kind, record: bytes, done: Merged
+    ) -> None:
+        """Keep for `target` what was kept for somebody who is gone; `done` as in `keep`."""
+        assert kind is not Kind.MINTED, "nothing was minted into this one"
+        key = encode_key(target, bucket.id, storage_key)
+        self.replica.queue.do(HINTS_TREE, key, _Keep(self, key, kind, record, bucket.conflict, done))
+
     def coordinate(self, target: NodeId, operation: Minting) -> None:
         """Coordinate a put here although this node is no primary: `target` is the primary it stands for."""
         key = encode_key(target, operation.bucket.id, operation.storage_key)
@@ -153,12 +161,12 @@ class HintKeeper:
     # -- reading as a fallback
 
     def read_fallback(self, bucket: BucketView, partition: PartitionId, storage_key: bytes, done: Found) -> None:
-        """The merge of everything kept here for the key's primaries; None when nothing is: never a definitive
+        """The merge of everything kept here for the key's holders; None when nothing is: never a definitive
         absence."""
         ring = self._view.ring
         assert ring is not None
-        primaries = ring.primaries(partition, bucket.properties.n)
-        _FallbackRead(self, bucket, storage_key, primaries, done).next()
+        holders = ring.holders(partition, bucket.properties.n)
+        _FallbackRead(self, bucket, storage_key, holders, done).next()
 
     def show(self, target: NodeId, bucket: BucketView, storage_key: bytes, done: Found) -> None:
         """The record kept for `target`, once it is safe to show."""
@@ -166,7 +174,7 @@ class HintKeeper:
         self.replica.read(HINTS_TREE, key, Durability.ALWAYS, done)
 
     def fallbacks(self, partition: PartitionId, bucket: BucketView, taken: Collection[NodeId]) -> list[NodeId]:
-        """Who may stand in for a primary, nearest first: usable nodes beyond the primaries that are not `taken`."""
+        """Who may stand in for a holder, nearest first: usable nodes beyond the holders that are not `taken`."""
         ring = self._view.ring
         assert ring is not None
         usable = self._view.usable
@@ -179,17 +187,17 @@ class HintKeeper:
 
 
 class _FallbackRead:
-    """Reads the hints for each primary in turn and merges them."""
+    """Reads the hints for each holder in turn and merges them."""
 
     __slots__ = ("_bucket", "_done", "_keeper", "_left", "_merged", "_storage_key")
 
     def __init__(
-        self, keeper: HintKeeper, bucket: BucketView, storage_key: bytes, primaries: Sequence[NodeId], done: Found
+        self, keeper: HintKeeper, bucket: BucketView, storage_key: bytes, holders: Sequence[NodeId], done: Found
     ) -> None:
         self._keeper = keeper
         self._bucket = bucket
         self._storage_key = storage_key
-        self._left = list(primaries)
+        self._left = list(holders)
         self._merged: bytes | None = None
         self._done = done
 

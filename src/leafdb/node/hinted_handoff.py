@@ -25,7 +25,8 @@ from leafdb.node.logs import Log
 from leafdb.node.metrics import Metrics
 from leafdb.node.replica import Replica
 from leafdb.node.timers import TimingWheel
-from leafdb.node.view import ClusterView
+from leafdb.node.view import BucketView, ClusterView
+from leafdb.ring.token import split_storage_key
 from leafdb.storage.engine import Engine
 from leafdb.storage.lsm_tree import Page
 from leafdb.types import BucketId, Durability, NodeId
@@ -185,10 +186,19 @@ class HintedHandoff:
     def remove(self, key: bytes, value: bytes | None) -> None:
         """Remove the hint `value` under `key`; None: it has changed, and stays."""
         if value is not None:
-            # Not synced: a crash that undoes the removal only delivers the hint once more.
-            self._engine.write(((HINTS_TREE, key, None),), Durability.PERIODIC, None)
+            self._delete(key)
             self._metrics.hints_delivered_total += 1
         self._perform(self._schedule.on_removed(key, value, self._now()))
+
+    def handed_on(self, key: bytes, value: bytes) -> None:
+        """Remove the hint `value` under `key`: others than its target have what it says."""
+        self._delete(key)
+        self._metrics.hints_handed_on_total += 1
+        self._perform(self._schedule.on_removed(key, value, self._now()))
+
+    def _delete(self, key: bytes) -> None:
+        # Not synced: a crash that undoes the removal only delivers the hint once more.
+        self._engine.write(((HINTS_TREE, key, None),), Durability.PERIODIC, None)
 
     # -- effects of the target's machine
 
@@ -239,6 +249,9 @@ class _Application:
             return
         for place, hint in enumerate(self._batch.hints):
             bucket = self._view.buckets.get(hint.bucket)
+            if bucket is not None and not self._is_ours(bucket, hint.storage_key):
+                self._merged(place, LookupError("this node does not hold the key"))
+                continue
             if bucket is not None:
                 done = partial(self._taken, place)
                 self._replica.merge(
@@ -248,6 +261,14 @@ class _Application:
             metadata = self._view.metadata
             dropped = metadata is not None and hint.bucket < metadata.next_bucket_id
             self._merged(place, None if dropped else LookupError("the bucket is not known here yet"))
+
+    def _is_ours(self, bucket: BucketView, storage_key: bytes) -> bool:
+        """Whether this node holds the key. If not, the hint stays with its holder, who finds out who does
+        (orphan_hints): merged here it would only be a leftover."""
+        ring = self._view.ring
+        assert ring is not None, "buckets come with a ring"
+        partition = ring.partition_of(split_storage_key(storage_key)[0])
+        return ring.is_primary(self._view.self_id, partition, bucket.properties.n)
 
     def _taken(self, place: int, error: Exception | None) -> None:
         if error is None:

@@ -4,6 +4,9 @@
 
 Reads the configuration, prepares the process (open files, file permissions, log lines), runs the node and ends with a
 code and a sentence (`endings`). The node's own parts do not know that they live in a process: this file does.
+
+With `node.shards` above 1 this process is the parent of as many others (`shard_parent`), each started with the same
+arguments and `--shard I`: the same configuration, of which it is one node (`shards`).
 """
 
 from __future__ import annotations
@@ -15,16 +18,18 @@ import os
 import resource
 import socket
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import closing, suppress
+from dataclasses import replace
+from functools import partial
 from importlib import metadata
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
 from leafdb.config import Address, Config, ListenConfig, described
 from leafdb.errors import ConfigError
-from leafdb.node import config_rules
+from leafdb.node import config_rules, shards
 from leafdb.node.endings import BUG, CANNOT_RUN, STOPPED, Ending, ending_of
 from leafdb.node.logs import Log
 from leafdb.node.notify import Notifier
@@ -33,6 +38,8 @@ from leafdb.node.supervisor import Serve, Supervisor
 
 if TYPE_CHECKING:
     from leafdb.node.settings import Loaded
+
+STDIN: Final = 0
 
 log = Log("process")
 
@@ -53,29 +60,81 @@ def main(argv: Sequence[str] | None = None) -> int:
     config = loaded.config
     warnings = config_rules.warnings(config)
     if arguments.check:
-        sys.stdout.write("".join(f"warning: {warning}\n" for warning in warnings) + "the configuration is fine\n")
+        lines = [
+            *(f"warning: {warning}" for warning in warnings),
+            *shards.overview(config),
+            "the configuration is fine",
+        ]
+        sys.stdout.write("".join(f"{line}\n" for line in lines))
         return STOPPED
     log_output.configure(config.log.level, config.log.format, sys.stderr, node=config.node.name)
-    for warning in warnings:
-        log.warning("configuration", problem=warning)
-    return run(config, lambda: _reload(arguments, config))
+    if arguments.shard is None:
+        for warning in warnings:
+            log.warning("configuration", problem=warning)
+    reload = partial(_reload, arguments, config)
+    if config.node.shards > 1:
+        return run_shards(config, reload, [*(sys.argv[1:] if argv is None else argv)])
+    return run(config, reload, shard=arguments.shard is not None)
 
 
-def run(config: Config, reload: Callable[[], None], serve: Serve | None = None) -> int:
-    """Run a node under this configuration until it is told to stop; the exit code."""
+def run(config: Config, reload: Callable[[], None], serve: Serve | None = None, *, shard: bool = False) -> int:
+    """Run a node under this configuration until it is told to stop; the exit code. A shard takes orders from stdin."""
+    notifier = Notifier(os.environ, pid=os.getpid())
+
+    async def live() -> int:
+        orders = partial(trio.lowlevel.FdStream, STDIN) if shard else None
+        return await Supervisor(config, serve or _real_serve(), notifier, reload, orders).run()
+
+    return _live(config, (config,), notifier, live)
+
+
+def _real_serve() -> Serve:
+    from leafdb.node.serve import serve
+
+    return serve
+
+
+def run_shards(config: Config, reload: Callable[[], None], arguments: Sequence[str]) -> int:
+    """Run the shards of this configuration until they are told to stop; the exit code, of the worst.
+
+    Args:
+        arguments: of this process; a shard's are the same and its number.
+    """
+    parts = [shards.shard_of(config, number) for number in range(config.node.shards)]
+    notifier = Notifier(os.environ, pid=os.getpid())
+    # What a file says later of the number of shards waits for a restart of all of them.
+    fixed = f"--set=node.shards={config.node.shards}"
+    command = [sys.executable, "-m", "leafdb.node.main", *arguments, fixed, "--shard"]
+
+    async def live() -> int:
+        from leafdb.node.shard_parent import ShardParent
+        from leafdb.node.shard_process import Ears, data_held, spawner
+
+        with data_held(config.node.data_dir) as lock, closing(Ears()) as ears:
+            return await ShardParent(
+                [part.node.name for part in parts],
+                spawner(command, os.environ, ears, lock),
+                notifier,
+                reload,
+                listen=ears.listen,
+                drain_timeout_s=config.node.drain_timeout_s,
+            ).run()
+
+    return _live(config, parts, notifier, live)
+
+
+def _live(
+    config: Config, parts: Sequence[Config], notifier: Notifier, life: Callable[[], Coroutine[Any, Any, int]]
+) -> int:
+    """A life in a process that is prepared for it, to its end, which is explained."""
     faulthandler.enable()
     os.umask(0o077)
-    taken = ports_taken(config.listen)
-    if taken:
-        return _complain(*taken)
+    problems = [*_misplaced(config), *(problem for part in parts for problem in ports_taken(part.listen))]
+    if problems:
+        return _complain(*problems)
     log.info("starting", version=version(), pid=os.getpid(), data_dir=config.node.data_dir, open_files=_raise_nofile())
-    notifier = Notifier(os.environ, pid=os.getpid())
     try:
-        if serve is None:
-            from leafdb.node.serve import serve as real_serve
-
-            serve = real_serve
-        return trio.run(Supervisor(config, serve, notifier, reload).run)
+        return trio.run(life)
     except (Exception, KeyboardInterrupt, BaseExceptionGroup) as error:
         ending = ending_of(error, config)
     notifier.status(ending.message)
@@ -100,12 +159,14 @@ def _parser() -> argparse.ArgumentParser:
         "--set", metavar="SECTION.KEY=VALUE", action="append", default=[], help="a setting, over file and environment"
     )
     parser.add_argument("--check", action="store_true", help="check the configuration, say what is wrong, and end")
+    parser.add_argument("--shard", metavar="I", type=int, help=argparse.SUPPRESS)  # by the parent of shards, to a shard
     parser.add_argument("--version", action="version", version=f"leafdbd {version()}")
     return parser
 
 
 def _load(arguments: argparse.Namespace) -> Loaded:
-    """The configuration, with the secret's file looked at as well; ConfigError with every problem."""
+    """The configuration, a shard's own where this is one, with the secret's file looked at as well; ConfigError with
+    every problem."""
     from leafdb.node import settings
 
     loaded = settings.load(
@@ -113,7 +174,27 @@ def _load(arguments: argparse.Namespace) -> Loaded:
     )
     if loaded.config.cluster.secret_file:
         read_secret(loaded.config.cluster.secret_file)
-    return loaded
+    if arguments.shard is None:
+        return loaded
+    try:
+        return replace(loaded, config=shards.shard_of(loaded.config, arguments.shard))
+    except ValueError as error:
+        raise ConfigError(f"--shard: {error}") from None
+
+
+def _misplaced(config: Config) -> list[str]:
+    """Why this directory is not where this number of shards has its data, if it is not."""
+    data_dir, count = config.node.data_dir, config.node.shards
+    if count == 1 and os.path.exists(shards.shard_dir(data_dir, 0)):
+        return [f"node.shards: {data_dir} holds the data of shards: say how many there are"]
+    if count > 1 and os.path.exists(os.path.join(data_dir, "IDENTITY")):
+        return [
+            f"node.shards: {data_dir} holds the data of a node without shards. Shards are members of their own: give "
+            "them another directory, let them join, and let that node leave (docs/operations/shards.md)"
+        ]
+    if os.path.exists(shards.shard_dir(data_dir, count)) and count > 1:
+        log.warning("shards are left out", data_dir=shards.shard_dir(data_dir, count), shards=count)
+    return []
 
 
 def _reload(arguments: argparse.Namespace, running: Config) -> None:

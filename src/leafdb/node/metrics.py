@@ -51,6 +51,9 @@ COUNTERS: Final = (
     Counted("hints_delivered_total", "leafdb_hints_total", HINTS, (("event", "delivered"),)),
     Counted("hints_expired_total", "leafdb_hints_total", HINTS, (("event", "expired"),)),
     Counted("hints_overflowed_total", "leafdb_hints_total", HINTS, (("event", "overflowed"),)),
+    Counted("hints_handed_on_total", "leafdb_hints_total", HINTS, (("event", "handed_on"),)),
+    Counted("leftover_ranges_dropped_total", "leafdb_leftover_ranges_dropped_total", "Leftover partitions dropped."),
+    Counted("leftover_records_dropped_total", "leafdb_leftover_records_dropped_total", "Leftover records dropped."),
     Counted("exchanges_total", "leafdb_anti_entropy_exchanges_total", "Partitions compared with a peer to the end."),
     Counted("exchange_keys_differing_total", "leafdb_anti_entropy_keys_differing_total", "Keys found to differ."),
     Counted("exchange_keys_sent_total", "leafdb_anti_entropy_keys_total", SENT, (("direction", "sent"),)),
@@ -90,6 +93,7 @@ GAUGES: Final = {
     "hint_bytes": Gauge("leafdb_hint_bytes", "Bytes of hints held."),
     "hint_oldest_age": Gauge("leafdb_hint_oldest_age_seconds", "Age of the oldest hint held."),
     "repairs_pending": Gauge("leafdb_repairs_pending", "Partitions that wait for an exchange."),
+    "leftover_ranges": Gauge("leafdb_leftover_ranges", "Partitions of a bucket held here that are others' to hold."),
     "transfers_left": Gauge("leafdb_transfer_exchanges_left", "Copies that the plan in progress waits for here."),
     "storage_bytes": Gauge("leafdb_storage_bytes", "Bytes on disk, by kind of file.", "kind"),
     "memtable_bytes": Gauge("leafdb_memtable_bytes", "Bytes in memtables, frozen ones included."),
@@ -172,6 +176,9 @@ class Metrics:
         self.hints_delivered_total = 0
         self.hints_expired_total = 0
         self.hints_overflowed_total = 0
+        self.hints_handed_on_total = 0
+        self.leftover_ranges_dropped_total = 0
+        self.leftover_records_dropped_total = 0
         self.exchanges_total = 0
         self.exchange_keys_differing_total = 0
         self.exchange_keys_sent_total = 0

@@ -34,6 +34,15 @@ class News:
         if node not in self._asking:
             self._ask(node, None)
 
+    def is_there(self, node: NodeId, told: Callable[[bool], None]) -> bool:
+        """Ask a peer anything at all: `told` hears whether it answered in time. False when it cannot be asked."""
+        body = MetadataFetch(self._view.epoch).encode()
+
+        def on_reply(reply: Reply) -> None:
+            told(not isinstance(reply, LeafdbError))
+
+        return self._peers.request(node, Lane.CONTROL, MessageType.METADATA_FETCH, body, on_reply, FETCH_TIMEOUT_S)
+
     def fetch(self, done: Callable[[], None]) -> None:
         """Ask every peer there is a session with; `done` once all have answered or failed, also when there is none."""
         nodes = self._peers.connected(Lane.CONTROL)

@@ -24,10 +24,12 @@ from leafdb.hints.schedule import Schedule
 from leafdb.limits import PARTITIONS_DEFAULT
 from leafdb.model.actor import ActorIdentity
 from leafdb.model.context import ContextSealer
-from leafdb.node import admin_cluster, admin_data, admin_founding
+from leafdb.node import admin_join
 from leafdb.node.admin import Admin
+from leafdb.node.admin_tables import PEER_VERBS, VERBS
 from leafdb.node.admission import PEERS_KEY, Admission
 from leafdb.node.anti_entropy import AntiEntropy
+from leafdb.node.belonging import Belonging
 from leafdb.node.boot import (
     CHECKPOINTS_TREE,
     INTERNAL_TREES,
@@ -43,12 +45,13 @@ from leafdb.node.completeness import KEY as COMPLETENESS_KEY
 from leafdb.node.completeness import Completeness
 from leafdb.node.coordinator import Coordinator
 from leafdb.node.dispatch import ClientDispatch, PeerDispatch
+from leafdb.node.drain import Drain
 from leafdb.node.engine_clock import BatchEndExecutor, drive_engine
+from leafdb.node.estate import Estate
 from leafdb.node.gossiper import Gossiper
 from leafdb.node.hint_keeper import HintKeeper
 from leafdb.node.hinted_handoff import HintedHandoff
 from leafdb.node.leases import Leases
-from leafdb.node.leaving import leave
 from leafdb.node.logs import Log
 from leafdb.node.memory import MemoryLedger
 from leafdb.node.metrics import TRANSPORT_COUNTERS, Metrics
@@ -56,8 +59,10 @@ from leafdb.node.news import News
 from leafdb.node.register import META_TREE, Register
 from leafdb.node.replica import Replica
 from leafdb.node.replica_service import ReplicaService
+from leafdb.node.ring_changes import open_ring_changes
 from leafdb.node.scan_driver import ScanDriver
 from leafdb.node.self_report import peer_facts, server_facts
+from leafdb.node.tenure import Tenure
 from leafdb.node.timers import TimingWheel
 from leafdb.node.view import ClusterView
 from leafdb.node.world import World
@@ -87,13 +92,17 @@ class Node:
         self.started_at = world.now()
         self.version = metadata_version("leafdb")
         self.ready = False
-        self.draining = False
-        self.failure: StorageError | None = None
-        self._failed = trio.Event()
+        self.tenure = Tenure(self)
+        self.belonging = Belonging(self, world.random_bytes(16))
+        self.drain = Drain(self)
         self._secret = secret
-        self.boot_nonce = world.random_bytes(16)
         self._client_dispatch = ClientDispatch()
         self._peer_dispatch = PeerDispatch()
+
+    @property
+    def draining(self) -> bool:
+        """It takes no work of clients."""
+        return self.drain.active
 
     # -- life
 
@@ -104,7 +113,10 @@ class Node:
         stop: trio.Event,
         on_ready: Callable[[], None],
     ) -> None:
-        """Start, serve until `drain` or `stop`, stop. Raises StorageError when the store fails or cannot be opened."""
+        """Start, serve until `drain` or `stop`, stop; or until it is to begin anew (`Tenure.begins_anew`).
+
+        Raises StorageError when the store fails or cannot be opened, Expelled when the cluster does not have this node.
+        """
         world = self.world
         self.pump = Pump(clock=world.now)
         self.metrics.follow(self.pump.counters, TRANSPORT_COUNTERS)
@@ -124,8 +136,8 @@ class Node:
             nursery.cancel_scope.cancel()
             self.pump.close_all(None)
             self.engine.close()
-        if self.failure is not None:
-            raise self.failure
+        if self.tenure.failure is not None:
+            raise self.tenure.failure
 
     def _open_engine(self) -> Engine:
         config = self.config.storage
@@ -142,28 +154,23 @@ class Node:
             read_executor=self.world.read_executor,
             jobs=self.world.jobs,
             now_s=self.world.now,
-            on_failure=self._fail,
+            on_failure=self.tenure.store_failed,
         )
-
-    def _fail(self, error: StorageError) -> None:
-        """The store has failed: this node serves nothing any more."""
-        if self.failure is None:
-            self.failure = error
-            log.error("the store has failed", reason=str(error))
-            self._failed.set()
 
     async def _build(self) -> None:
         world, view, engine = self.world, self.view, self.engine
         for tree in INTERNAL_TREES:
             engine.create_tree(tree)
-        remembered = await remember(engine, world.boot_id)
+        remembered = await remember(engine, world.boot_id, self.belonging.boot_nonce)
+        self.belonging.past = remembered.past
         check_names(self.config, engine.identity, remembered.metadata)
         self.leases: Leases = await open_leases(engine, world.now_ms)
         self.wheel = TimingWheel(world.now)
         self.replica = Replica(engine, self.leases)
         self.completeness = Completeness(engine, META_TREE)
         self.completeness.load(await read_value(engine, META_TREE, COMPLETENESS_KEY))
-        self.admission = Admission(engine, view, await read_value(engine, META_TREE, PEERS_KEY))
+        seen = await read_value(engine, META_TREE, PEERS_KEY)
+        self.admission = Admission(engine, view, self.belonging.contests, seen)
         self.peers = Peers(
             world.network,
             self.pump,
@@ -175,21 +182,27 @@ class Node:
             on_frame=self._peer_dispatch,
             on_session_up=self._session_up,
             on_session_down=self._session_down,
+            on_refused=self.belonging.doubt,
         )
+        self.belonging.recognise()
         self.register = Register(
             engine=engine, view=view, wheel=self.wheel, now=world.now, rng=world.rng,
-            random_bytes=world.random_bytes, send=self._on_lane(Lane.CONTROL),
+            random_bytes=world.random_bytes, send=self._on_lane(Lane.CONTROL), expelled=self.belonging.unnamed,
         )  # fmt: skip
         self.news = News(view, self.register, self.peers)
         self.catch_up = CatchUp(self.news.fetch)
         self.gossiper = Gossiper(
             view=view, wheel=self.wheel, now=world.now, rng=world.rng, boot=engine.recovery.boot,
             send=self._on_lane(Lane.CONTROL), behind=self.news.behind,
+            expelled=lambda: self.belonging.unnamed(view.metadata),
         )  # fmt: skip
         await self._build_repair(remembered)
         self._build_request_path()
+        self.ring_changes = await open_ring_changes(self)
         view.on_install.append(self._installed)
         self._remember(remembered)
+        if remembered.invitation is not None:
+            await admin_join.resume(self, remembered.invitation)
 
     async def _build_repair(self, remembered: Remembered) -> None:
         world, view, engine = self.world, self.view, self.engine
@@ -217,6 +230,10 @@ class Node:
             engine=engine, view=view, replica=self.replica, ledger=ledger, metrics=self.metrics,
             now_ms=world.now_ms, mark=self.anti_entropy.mark, kept=self.handoff.kept,
         )  # fmt: skip
+        self.estate = Estate(
+            engine=engine, view=view, replica=self.replica, repair=self.anti_entropy, keeper=self.hints,
+            handoff=self.handoff, metrics=self.metrics, peers=self.peers, now=world.now,
+        )  # fmt: skip
 
     def _build_request_path(self) -> None:
         view = self.view
@@ -237,11 +254,7 @@ class Node:
             now=self.world.now,
         )  # fmt: skip
         self.scans = ScanDriver(self.coordinator, self.engine, self.peers)
-        self.admin = Admin(
-            self,
-            {**admin_cluster.VERBS, **admin_data.VERBS, **admin_founding.VERBS},
-            {**admin_cluster.PEER_VERBS, **admin_data.PEER_VERBS, **admin_founding.PEER_VERBS},
-        )
+        self.admin = Admin(self, VERBS, PEER_VERBS)
         self._client_dispatch.bind(
             self.coordinator, {MessageType.SCAN: self.scans.on_scan, MessageType.ADMIN: self.admin.on_request}
         )
@@ -275,8 +288,11 @@ class Node:
         nursery.start_soon(self.memory.run, name="memory ledger")
         nursery.start_soon(self.leases.run, name="leases")
         nursery.start_soon(self.anti_entropy.run, name="anti-entropy")
+        nursery.start_soon(self.estate.run, name="estate")
         nursery.start_soon(self.admin.run, name="admin verbs")
         nursery.start_soon(self.scans.run, name="scans")
+        nursery.start_soon(self.ring_changes.run, name="ring changes")
+        nursery.start_soon(self.belonging.recognition.run, name="recognition")
         await nursery.start(self.peers.run)
         # Each acceptor owns its listener from the moment there is one: a start that fails leaves no port taken.
         peer_port = Acceptor(
@@ -298,24 +314,8 @@ class Node:
         await nursery.start(self.clients.run)
         self.ready = True
         on_ready()
-        await self._until(nursery, drain, stop)
+        await self.tenure.run_out(drain, stop)
         self.ready = False
-
-    async def _until(self, nursery: trio.Nursery, drain: trio.Event, stop: trio.Event) -> None:
-        """Return when the node is to end: at once on `stop` or a failed store, politely on `drain`."""
-
-        async def polite(over: trio.Event) -> None:
-            await drain.wait()
-            self.draining = self.coordinator.draining = True
-            await self.clients.drain(self.config.node.drain_timeout_s)
-            await leave(self.engine, self.hints.ledger, self.peers)
-            over.set()
-
-        over = trio.Event()
-        async with trio.open_nursery() as waiting:
-            waiting.start_soon(polite, over)
-            for event in (stop, self._failed, over):
-                waiting.start_soon(_cancel_when, event, waiting.cancel_scope)
 
     # -- glue
 
@@ -330,10 +330,13 @@ class Node:
             case Lane.REQUESTS:
                 self.view.connected(node)
             case Lane.CONTROL:
+                self.drain.met(node)
+                self.belonging.recognition.met(node)
                 self.gossiper.on_session_up(node)
             case Lane.BULK:
                 self.handoff.on_session_up(node)
                 self.anti_entropy.on_session_up(node)
+                self.estate.wake()
 
     def _session_down(self, node: NodeId, lane: Lane) -> None:
         match lane:
@@ -388,11 +391,6 @@ OPERATION_BYTES: Final = 2_048
 def _memtable_bytes(engine: Engine) -> int:
     stats = engine.stats()
     return stats.memtable_bytes + stats.frozen_bytes + stats.backlog_bytes
-
-
-async def _cancel_when(event: trio.Event, scope: trio.CancelScope) -> None:
-    await event.wait()
-    scope.cancel()
 
 
 def split_address(text: str) -> tuple[str, int]:

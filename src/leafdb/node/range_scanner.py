@@ -28,6 +28,8 @@ PAGE_KEYS_MAX: Final = 512
 PAGE_BYTES_MAX: Final = 256 * 1024
 SCAN_COST_S: Final = 2e-6
 """What a reader thread takes for one key, about: it shares the interpreter with the loop."""
+FIRST_COST_S: Final = 50e-6
+"""And to find where a range begins."""
 OVERLOADED_WAIT_S: Final = 0.1
 OVERLOADED_TRIES: Final = 50
 
@@ -69,13 +71,16 @@ class RangeScanner:
     async def _pages(self, bucket: BucketView, span: Range) -> AsyncGenerator[list[tuple[bytes, bytes]], None]:
         start, stop = span
         while True:
-            page = await self._page(bucket, start, stop)
+            page = await self.page(bucket, start, stop)
             yield page.items
             if page.next_key is None:
                 return
             start = page.next_key
 
-    async def _page(self, bucket: BucketView, start: bytes, stop: bytes) -> Page:
+    async def page(
+        self, bucket: BucketView, start: bytes, stop: bytes, *, keys: int = PAGE_KEYS_MAX, size: int = PAGE_BYTES_MAX
+    ) -> Page:
+        """One page of at most so many keys that may be shown. Raises StorageError."""
         for _ in range(OVERLOADED_TRIES):
             try:
                 return await read_page(
@@ -83,10 +88,22 @@ class RangeScanner:
                     bucket.tree,
                     start,
                     stop,
-                    limit=PAGE_KEYS_MAX,
-                    bytes_max=PAGE_BYTES_MAX,
+                    limit=keys,
+                    bytes_max=size,
                     durability=bucket.durability,
                 )
             except ReadsOverloaded:
                 await trio.sleep(OVERLOADED_WAIT_S)
         raise StorageError("too many reads wait for the disk")
+
+    async def first(self, bucket: BucketView, span: Range) -> bytes | None:
+        """The first key in a range, None when there is none. Raises StorageError."""
+        start, stop = span
+        while True:
+            page = await self.page(bucket, start, stop, size=1)
+            await self._pace.spent(self._pace.begin(), FIRST_COST_S)
+            if page.items:
+                return page.items[0][0]
+            if page.next_key is None:
+                return None
+            start = page.next_key

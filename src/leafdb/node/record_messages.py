@@ -3,9 +3,13 @@ and pages of a range for a new owner of it. One map each (docs/formats/repair.md
 
     fetch   bucket, keys                  -> records: one for each of the first keys, as many as fit; empty: none here
     offer   bucket, keys, records         -> results: a ReplicaStatus for each
+    hold    bucket, epoch, keys, digests  -> results: for each APPLIED if exactly that record is here, else UNKNOWN
     mark    bucket, partition, target     -> results: one
     pull    bucket, partition, start, bytes_max, range_epoch
                                           -> complete, keys, records, next: storage key to go on from; empty: the end
+
+A hold, and an offer with an `epoch`, come from one who is about to drop its own copies: their keys are of one
+partition, and APPLIED says that the record is on the disk of a holder whose range epoch was still that one afterwards.
 
 Keys are encoded keys without their tokens: the receiver computes those itself, and so finds out about malformed ones.
 """
@@ -13,15 +17,19 @@ Keys are encoded keys without their tokens: the receiver computes those itself, 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from hashlib import blake2b
 from typing import Any, Final, NamedTuple
 
 from leafdb.codec.fields import as_bool, as_bytes, as_int, bytes_field, int_field, list_field, map_field
 from leafdb.limits import EXCHANGE_KEYS_MAX, FRAME_BYTES_MAX, NODE_ID_MAX, PARTITIONS_MAX
+from leafdb.ring.packing import EPOCH_MAX
 from leafdb.wire.body import decode_map, encode_map, refusing
 from leafdb.wire.control import ENCODED_KEY_BYTES_MAX, STORAGE_KEY_BYTES_MAX, U32
 
 PLACE_BYTES_MAX: Final = STORAGE_KEY_BYTES_MAX + 1
 """A storage key, or with one more zero byte the place after it."""
+
+DIGEST_BYTES: Final = 16
 
 
 class Fetch(NamedTuple):
@@ -41,10 +49,27 @@ class Offer(NamedTuple):
     bucket: int
     keys: tuple[bytes, ...]
     records: tuple[bytes, ...]
+    epoch: int = 0
+    """Not 0: of the range, by which the receiver must be a holder, and sync before it says that it has them."""
 
     def encode(self) -> bytes:
         """The body."""
-        return encode_map({"bucket": self.bucket, "keys": list(self.keys), "records": list(self.records)})
+        fields = {"bucket": self.bucket, "keys": list(self.keys), "records": list(self.records)}
+        return encode_map(fields | {"epoch": self.epoch} if self.epoch else fields)
+
+
+class Hold(NamedTuple):
+    """Which of these records do you hold, exactly as I do, under this epoch of their range?"""
+
+    bucket: int
+    epoch: int
+    keys: tuple[bytes, ...]
+    digests: tuple[bytes, ...]
+
+    def encode(self) -> bytes:
+        """The body."""
+        fields = {"bucket": self.bucket, "epoch": self.epoch, "keys": list(self.keys)}
+        return encode_map(fields | {"digests": list(self.digests)})
 
 
 class Mark(NamedTuple):
@@ -89,7 +114,7 @@ class Page(NamedTuple):
         return encode_map(fields)
 
 
-RecordsRequest = Fetch | Offer | Mark | Pull
+RecordsRequest = Fetch | Offer | Hold | Mark | Pull
 
 
 class Records(NamedTuple):
@@ -103,7 +128,7 @@ class Records(NamedTuple):
 
 
 class Results(NamedTuple):
-    """Answers an Offer or a Mark: `ReplicaStatus` numbers."""
+    """Answers an Offer, a Hold or a Mark: `ReplicaStatus` numbers."""
 
     results: tuple[int, ...]
 
@@ -131,12 +156,24 @@ def decode_request(body: bytes) -> RecordsRequest:
     keys = _bytes_list(fields, "keys", low=1, high=ENCODED_KEY_BYTES_MAX)
     if not keys:
         raise ValueError("no keys")
+    if "digests" in fields:
+        digests = _bytes_list(fields, "digests", low=DIGEST_BYTES, high=DIGEST_BYTES)
+        if len(digests) != len(keys):
+            raise ValueError(f"{len(keys)} keys with {len(digests)} digests")
+        return Hold(bucket, int_field(fields, "epoch", low=1, high=EPOCH_MAX), keys, digests)
     if "records" not in fields:
         return Fetch(bucket, keys)
     records = _bytes_list(fields, "records", low=1, high=FRAME_BYTES_MAX)
     if len(records) != len(keys):
         raise ValueError(f"{len(keys)} keys with {len(records)} records")
-    return Offer(bucket, keys, records)
+    epoch = int_field(fields, "epoch", low=1, high=EPOCH_MAX) if "epoch" in fields else 0
+    return Offer(bucket, keys, records, epoch)
+
+
+def digest_of(record: bytes) -> bytes:
+    """What a Hold names a record by. A copy is dropped on its word, so nobody may be able to make two records of one
+    digest."""
+    return blake2b(record, digest_size=DIGEST_BYTES).digest()
 
 
 @refusing("records asked for")
@@ -162,7 +199,7 @@ def decode_page(body: bytes) -> Page:
 
 @refusing("results of records")
 def decode_results(body: bytes, records: int) -> Results:
-    """The answer to an Offer of so many records, or to a Mark."""
+    """The answer to an Offer or a Hold of so many records, or to a Mark."""
     fields = decode_map(body, "results of records")
     results = tuple(as_int(result, "result", high=255) for result in list_field(fields, "results", items_max=records))
     if len(results) != records:

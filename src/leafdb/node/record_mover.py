@@ -7,7 +7,7 @@ promises, before it is answered for.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Final, NamedTuple, Protocol, assert_never
 
 import trio
@@ -18,6 +18,7 @@ from leafdb.node.metrics import Metrics
 from leafdb.node.outcomes import refusal_of, status_of
 from leafdb.node.record_messages import (
     Fetch,
+    Hold,
     Mark,
     Offer,
     Page,
@@ -28,12 +29,13 @@ from leafdb.node.record_messages import (
     decode_page,
     decode_records,
     decode_results,
+    digest_of,
 )
 from leafdb.node.record_store import Item, RecordStore
 from leafdb.node.view import BucketView, ClusterView
 from leafdb.quorum.messages import ReplicaStatus
 from leafdb.ring.token import TOKEN_BYTES, split_storage_key, storage_key
-from leafdb.types import BucketId, NodeId
+from leafdb.types import BucketId, Durability, NodeId
 from leafdb.wire.errors import encode_error
 from leafdb.wire.frame import Frame, encode_frame
 from leafdb.wire.handshake import Facts
@@ -162,13 +164,33 @@ class RecordMover:
                 size += sum(len(record) for _, record in items)
         return sent, size
 
-    async def _give(self, peer: NodeId, bucket: BucketId, items: list[Item]) -> None:
-        offer = Offer(bucket, tuple(key[TOKEN_BYTES:] for key, _ in items), tuple(record for _, record in items))
-        body = await self._call(peer, offer.encode())
-        try:
-            results = decode_results(body, len(items)).results
-        except ProtocolError as error:
-            raise ExchangeFault(str(error)) from None
+    async def entrust(self, peer: NodeId, bucket: BucketId, items: Sequence[Item], epoch: int) -> None:
+        """Return when the peer, a holder of these records' range by its `epoch`, has every one of them on its disk, as
+        it is or merged into more. What it has already does not travel: at most EXCHANGE_KEYS_MAX records."""
+        digests = tuple(digest_of(record) for _, record in items)
+        hold = Hold(bucket, epoch, tuple(key[TOKEN_BYTES:] for key, _ in items), digests)
+        held = await self._results(peer, hold.encode(), len(items))
+        if refused := [status for status in held if status not in (ReplicaStatus.APPLIED, ReplicaStatus.UNKNOWN)]:
+            raise ExchangeFault(f"it does not take the range (status {refused[0]})")
+        group: list[Item] = []
+        size = 0
+        for item, status in zip(items, held, strict=True):
+            if status == ReplicaStatus.APPLIED:
+                continue
+            weight = len(item[0]) + len(item[1])
+            if weight > RECORD_BYTES_SENT_MAX:
+                raise ExchangeFault(f"a record of {weight} bytes is too large to travel")
+            if group and size + weight > EXCHANGE_BYTES_MAX:
+                await self._give(peer, bucket, group, epoch)
+                group, size = [], 0
+            group.append(item)
+            size += weight
+        if group:
+            await self._give(peer, bucket, group, epoch)
+
+    async def _give(self, peer: NodeId, bucket: BucketId, items: list[Item], epoch: int = 0) -> None:
+        keys, records = tuple(key[TOKEN_BYTES:] for key, _ in items), tuple(record for _, record in items)
+        results = await self._results(peer, Offer(bucket, keys, records, epoch).encode(), len(items))
         refused = [status for status in results if status != ReplicaStatus.APPLIED]
         self._metrics.exchange_keys_sent_total += len(items) - len(refused)
         if refused:
@@ -176,13 +198,16 @@ class RecordMover:
 
     async def pass_on(self, owner: NodeId, mark: Mark) -> None:
         """Hand a debt to a node that holds the range; returns when that node has it on its disk."""
-        body = await self._call(owner, mark.encode())
-        try:
-            (status,) = decode_results(body, 1).results
-        except ProtocolError as error:
-            raise ExchangeFault(str(error)) from None
+        (status,) = await self._results(owner, mark.encode(), 1)
         if status != ReplicaStatus.APPLIED:
             raise ExchangeFault(f"the mark was not taken (status {status})")
+
+    async def _results(self, peer: NodeId, body: bytes, records: int) -> tuple[int, ...]:
+        """What a peer says of so many records."""
+        try:
+            return decode_results(await self._call(peer, body), records).results
+        except ProtocolError as error:
+            raise ExchangeFault(str(error)) from None
 
     async def pull(self, source: NodeId, request: Pull) -> Page:
         """The next page of the source's copy of a range."""
@@ -257,6 +282,8 @@ class RecordMover:
                     body = (await self._serve_fetch(request)).encode()
                 case Offer():
                     body = (await self._serve_offer(request)).encode()
+                case Hold():
+                    body = (await self._serve_hold(request)).encode()
                 case Pull():
                     body = (await self._pulled(node, request)).encode()
                 case Mark():
@@ -284,19 +311,44 @@ class RecordMover:
     async def _serve_offer(self, request: Offer) -> Results:
         bucket = self._bucket(BucketId(request.bucket))
         keys = _storage_keys(bucket, request.keys)
-        ring = self._view.ring
-        assert ring is not None, "buckets come with a ring"
-        results = [int(ReplicaStatus.REFUSED_NOT_REPLICA)] * len(keys)
-        ours = [
-            place
-            for place, key in enumerate(keys)
-            if ring.is_primary(self._view.self_id, ring.partition_of(split_storage_key(key)[0]), bucket.properties.n)
-        ]
-        errors = await self._store.merge(bucket, [(keys[place], request.records[place]) for place in ours])
+        results = self._refusals(bucket, keys, request.epoch)
+        ours = [place for place, refusal in enumerate(results) if not refusal]
+        durability = Durability.ALWAYS if request.epoch else None
+        errors = await self._store.merge(bucket, [(keys[place], request.records[place]) for place in ours], durability)
+        after = self._refusals(bucket, keys, request.epoch) if request.epoch else results
         for place, error in zip(ours, errors, strict=True):
-            results[place] = int(ReplicaStatus.APPLIED if error is None else status_of(error))
+            results[place] = after[place] or int(ReplicaStatus.APPLIED if error is None else status_of(error))
         self._metrics.exchange_keys_received_total += results.count(ReplicaStatus.APPLIED)
         return Results(tuple(results))
+
+    async def _serve_hold(self, request: Hold) -> Results:
+        bucket = self._bucket(BucketId(request.bucket))
+        keys = _storage_keys(bucket, request.keys)
+        records = await self._store.read(bucket, keys, Durability.ALWAYS)
+        results = self._refusals(bucket, keys, request.epoch)
+        for place, (record, digest) in enumerate(zip(records, request.digests, strict=True)):
+            held = record is not None and digest_of(record) == digest
+            results[place] = results[place] or int(ReplicaStatus.APPLIED if held else ReplicaStatus.UNKNOWN)
+        return Results(tuple(results))
+
+    def _refusals(self, bucket: BucketView, keys: Iterable[bytes], epoch: int) -> list[int]:
+        """For each storage key why this node does not take its record, 0 if it does: it is no holder, or `epoch`, if
+        there is one, is not that of the range here.
+
+        Who drops its copy on our word needs this to be so *after* our commit: then no later change of the ring can
+        pass the record by, for it begins with a copy of what is in our store. (leftovers.py)
+        """
+        ring, own = self._view.ring, self._view.self_id
+        assert ring is not None, "buckets come with a ring"
+        found: list[int] = []
+        for key in keys:
+            partition = ring.partition_of(split_storage_key(key)[0])
+            if not ring.is_primary(own, partition, bucket.properties.n):
+                found.append(int(ReplicaStatus.REFUSED_NOT_REPLICA))
+            else:
+                stale = epoch and epoch != ring.range_epoch(partition)
+                found.append(int(ReplicaStatus.REFUSED_STALE_EPOCH) if stale else 0)
+        return found
 
 
 def _storage_keys(bucket: BucketView, keys: Iterable[bytes]) -> list[bytes]:

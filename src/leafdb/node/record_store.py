@@ -20,6 +20,7 @@ from leafdb.node.pace import Pace
 from leafdb.node.replica import Replica
 from leafdb.node.view import BucketView
 from leafdb.storage.reads import ReadsOverloaded
+from leafdb.types import Durability
 
 GROUP_KEYS_MAX: Final = 32
 GROUP_BYTES_MAX: Final = 128 * 1024
@@ -43,13 +44,17 @@ class RecordStore:
         with suppress(ReplicaOverloaded):
             self._replica.admit()
 
-    async def read(self, bucket: BucketView, keys: Sequence[bytes]) -> list[bytes | None]:
-        """The record of each key, None where there is none. Raises StorageError."""
+    async def read(
+        self, bucket: BucketView, keys: Sequence[bytes], durability: Durability | None = None
+    ) -> list[bytes | None]:
+        """The record of each key, None where there is none, when it is as durable as its bucket promises, or as said.
+        Raises StorageError."""
+        durability = bucket.durability if durability is None else durability
         found: list[bytes | None] = []
         for start in range(0, len(keys), GROUP_KEYS_MAX):
             group = keys[start : start + GROUP_KEYS_MAX]
             for _ in range(TRIES_MAX):
-                answers, problem = await self._read_group(bucket, group)
+                answers, problem = await self._read_group(bucket, group, durability)
                 if problem is None:
                     found += answers
                     break
@@ -60,26 +65,28 @@ class RecordStore:
                 raise StorageError("too many reads wait for the disk")
         return found
 
-    async def merge(self, bucket: BucketView, items: Sequence[Item]) -> list[Exception | None]:
+    async def merge(
+        self, bucket: BucketView, items: Sequence[Item], durability: Durability | None = None
+    ) -> list[Exception | None]:
         """Merge each record; the error of each that was not merged, None for those that are as durable as their
-        bucket promises."""
+        bucket promises, or as said."""
+        durability = bucket.durability if durability is None else durability
         errors: list[Exception | None] = []
         for group in _groups(items):
-            results = await self._merge_group(bucket, group)
+            results = await self._merge_group(bucket, group, durability)
             for _ in range(TRIES_MAX):
                 again = [place for place, error in enumerate(results) if isinstance(error, BUSY)]
                 if not again:
                     break
                 await trio.sleep(RETRY_S)
-                for place, error in zip(
-                    again, await self._merge_group(bucket, [group[place] for place in again]), strict=True
-                ):
+                retried = await self._merge_group(bucket, [group[place] for place in again], durability)
+                for place, error in zip(again, retried, strict=True):
                     results[place] = error
             errors += results
         return errors
 
     async def _read_group(
-        self, bucket: BucketView, keys: Sequence[bytes]
+        self, bucket: BucketView, keys: Sequence[bytes], durability: Durability
     ) -> tuple[list[bytes | None], Exception | None]:
         answers: list[bytes | None] = [None] * len(keys)
         problems: list[Exception] = []
@@ -93,12 +100,14 @@ class RecordStore:
 
         began = self._pace.begin()
         for place, key in enumerate(keys):
-            self._replica.read(bucket.tree, key, bucket.durability, partial(shown, place))
+            self._replica.read(bucket.tree, key, durability, partial(shown, place))
         await self._pace.spent(began)
         await waiting.over.wait()
         return answers, problems[0] if problems else None
 
-    async def _merge_group(self, bucket: BucketView, items: Sequence[Item]) -> list[Exception | None]:
+    async def _merge_group(
+        self, bucket: BucketView, items: Sequence[Item], durability: Durability
+    ) -> list[Exception | None]:
         results: list[Exception | None] = [None] * len(items)
         waiting = _Waiting(len(items))
 
@@ -113,7 +122,7 @@ class RecordStore:
         began = self._pace.begin()
         for place, (key, record) in enumerate(items):
             done: Callable[[Exception | None], None] = partial(merged, place)
-            self._replica.merge(bucket.tree, key, record, bucket.conflict, bucket.durability, done)
+            self._replica.merge(bucket.tree, key, record, bucket.conflict, durability, done)
         await self._pace.spent(began)
         await waiting.over.wait()
         return results

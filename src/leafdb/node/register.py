@@ -15,17 +15,16 @@ import random
 from collections import deque
 from collections.abc import Callable
 from functools import partial
-from typing import Final, assert_never
+from typing import Final, NamedTuple, assert_never
 
 import trio
 
 from leafdb.codec import cbor
-from leafdb.consensus.acceptor import Acceptor
 from leafdb.consensus.acceptor_state import AcceptorState
-from leafdb.consensus.acceptor_state import decode as decode_state
-from leafdb.consensus.ballot import AcceptorId, Ballot, BallotSource
+from leafdb.consensus.ballot import Ballot, BallotSource
 from leafdb.consensus.effects import (
     NO_STEP,
+    STALE_CONFIG,
     AcceptorEffect,
     Chosen,
     Decided,
@@ -40,7 +39,7 @@ from leafdb.consensus.effects import (
 from leafdb.consensus.messages import Accept, Message, Prepare, from_wire, to_wire
 from leafdb.consensus.proposer import Proposer
 from leafdb.errors import LeafdbError, NotApplied, OutcomeUnknown, ProtocolError, Reason, StorageError
-from leafdb.node.control_seats import FORGOTTEN, acceptor_of, control_of, has_seat, named
+from leafdb.node.control_seats import REGISTER, Seat, acceptor_of, control_of, has_seat, named, opening_state
 from leafdb.node.logs import Log
 from leafdb.node.timers import TimingWheel
 from leafdb.node.view import ClusterView
@@ -57,13 +56,24 @@ log = Log("register")
 META_TREE: Final = TreeId(1)
 REGISTERS_TREE: Final = TreeId(2)
 METADATA_KEY: Final = b"metadata"
-REGISTER: Final = b"metadata"
 VERSIONS_KEPT: Final = 8
 FETCH_TIMEOUT_S: Final = 2.0
 
+Version = tuple[int, int]
+"""(generation, epoch) of metadata: the later generation holds, whatever its epoch."""
 Change = Callable[[ClusterMetadata, bytes], ClusterMetadata]
 """(current, change id) to next; pure; may run several times; raises NotApplied to refuse. Equal: nothing to do."""
 Ask = Callable[[NodeId, int, bytes, Callable[[object], None], float], bool]
+
+
+class Standing(NamedTuple):
+    """What one node knows of the register."""
+
+    metadata: ClusterMetadata
+    """That it believes: chosen."""
+    ballot: Ballot | None = None
+    accepted: ClusterMetadata | None = None
+    """What its acceptor has accepted last, under that ballot: perhaps chosen."""
 
 
 class Register:
@@ -79,6 +89,7 @@ class Register:
         rng: random.Random,
         random_bytes: Callable[[int], bytes],
         send: Callable[[NodeId, bytes], bool],
+        expelled: Callable[[ClusterMetadata], None],
     ) -> None:
         self._engine = engine
         self._view = view
@@ -87,19 +98,19 @@ class Register:
         self._rng = rng
         self._random_bytes = random_bytes
         self._send = send
-        self._acceptor: Acceptor | None = None
-        self._forgot = False
-        """What this store remembered of its promises is gone, and its vote with them, also in control sets to come."""
+        self._seat = Seat()
+        self._expelled = expelled
         self._proposer: Proposer | None = None
         self._ballots: BallotSource | None = None
         self._decided: Callable[[Outcome], None] | None = None
         self._changing = trio.Lock()
         self._fetch_done: Callable[[], None] | None = None
-        self._newest_epoch = 0
+        self._newest: Version = (0, 0)
+        """The newest this node has taken, which may be on its way to the disk."""
         self._versions: deque[ClusterMetadata] = deque(maxlen=VERSIONS_KEPT)
         """The versions this node has believed in, for those who are a little behind."""
-        self._waiting: list[tuple[int, Callable[[], None]]] = []
-        """Who waits for a copy of this epoch that is on its way to the disk."""
+        self._waiting: list[tuple[Version, Callable[[], None]]] = []
+        """Who waits for a copy of this version that is on its way to the disk."""
         self.slot = 0
         view.on_install.append(self._installed)
 
@@ -107,108 +118,102 @@ class Register:
 
     def load(self, self_id: NodeId, current: ClusterMetadata, state: bytes | None) -> None:
         """Take what the store remembers. A promise that cannot be read costs the vote, nothing else."""
-        try:
-            self._begin(self_id, current, None if state is None else decode_state(state))
-        except ValueError as error:
-            log.error("the acceptor's state cannot be read", reason=str(error))
-            self._forgot = True
-            self._begin(self_id, current, None)
-        self._newest_epoch = int(current.epoch)
+        replaced = self._seat.load(self_id, current, state)
+        if replaced is not None:
+            self._engine.write(((REGISTERS_TREE, REGISTER, replaced),), Durability.ALWAYS, lambda _: None)
+        self._begin(self_id)
+        self._newest = current.version
         self._view.install(self_id, current)
 
     def found(self, self_id: NodeId, metadata: ClusterMetadata, done: Callable[[StorageError | None], None]) -> None:
-        """Take epoch 1, as every founding member does; acceptors begin with it accepted. `done` once it is synced."""
+        """Take the first metadata of all: epoch 1, as every founding member does, with which acceptors begin as
+        accepted; or a later one, as a member that joins: a seat it has by then is empty. `done` once it is synced."""
         assert self._view.metadata is None
         writes: list[tuple[TreeId, bytes, bytes | None]] = [(META_TREE, METADATA_KEY, metadata.encode())]
         state: AcceptorState | None = None
-        if self_id in metadata.control:
-            first = Ballot(1, metadata.control[0], 0)
-            me = AcceptorId(self_id, metadata.members[self_id].incarnation)
-            state = AcceptorState(REGISTER, me, first, first, metadata.encode())
+        if has_seat(self_id, metadata):
+            state = opening_state(self_id, metadata)
             writes.append((REGISTERS_TREE, REGISTER, state.encode()))
 
         def written(error: StorageError | None) -> None:
             if error is None:
-                self._begin(self_id, metadata, state)
-                self._newest_epoch = int(metadata.epoch)
+                self._seat.begin(self_id, metadata, state)
+                self._begin(self_id)
+                self._newest = metadata.version
                 self._view.install(self_id, metadata)
             done(error)
 
         self._engine.write(writes, Durability.ALWAYS, written)
 
-    def _begin(self, self_id: NodeId, metadata: ClusterMetadata, state: AcceptorState | None) -> None:
-        nonce = int.from_bytes(self._random_bytes(8), "big")
-        self._ballots = BallotSource(self_id, nonce)
-        seated = has_seat(self_id, metadata)
-        if state is not None and not seated:
-            # Of a former control set. It keeps its word, and shows those who never heard of the change what is new.
-            self._acceptor = Acceptor(REGISTER, state.acceptor, config=metadata.generation, state=state)
-        elif seated:
-            me = acceptor_of(self_id, metadata)
-            self._forgot = state is None or state.acceptor != me
-            complete = not self._forgot
-            self._acceptor = Acceptor(REGISTER, me, config=metadata.generation, state=state, complete=complete)
-            if not complete:
-                log.error("this node's promises are gone: it has no vote in the control set any more")
-            if state is None:
-                self._engine.write(((REGISTERS_TREE, REGISTER, FORGOTTEN),), Durability.ALWAYS, lambda _: None)
-
-    def _take_seat(self, self_id: NodeId, metadata: ClusterMetadata) -> Acceptor:
-        """Become an acceptor: of promises nobody was given yet, unless it forgot.
-
-        Metadata that name it are written along with the empty state. A request may come before, of a proposer that
-        found a change under way: it may not be chosen yet, and cannot be without the votes of those who come in.
-        """
-        me = acceptor_of(self_id, metadata)
-        self._acceptor = Acceptor(REGISTER, me, config=metadata.generation, complete=not self._forgot)
-        return self._acceptor
+    def _begin(self, self_id: NodeId) -> None:
+        self._ballots = BallotSource(self_id, int.from_bytes(self._random_bytes(8), "big"))
 
     def _installed(self, metadata: ClusterMetadata) -> None:
-        self._newest_epoch = max(self._newest_epoch, int(metadata.epoch))
+        self._newest = max(self._newest, metadata.version)
         self._versions.append(metadata)
 
     # -- this node's copy
 
     def learn(self, metadata: ClusterMetadata, done: Callable[[], None] | None = None) -> None:
         """Take a copy that some member believes in: sync it, then believe it. `done` once this or a newer one is
-        believed here, also when it is old news."""
+        believed here, also when it is old news. One of which this node is no member is not taken: what it knew as one
+        decides what becomes of it (`expulsion`)."""
         current = self._view.metadata
         assert current is not None
         if metadata.cluster_id != current.cluster_id:
             raise ProtocolError("metadata of another cluster")
-        if metadata.epoch <= self._newest_epoch:
+        if metadata.version <= self._newest:
             if done is not None:
-                self._when_believed(int(metadata.epoch), done)
+                self._when_believed(metadata.version, done)
             return
-        self._newest_epoch = int(metadata.epoch)
-        writes: list[tuple[TreeId, bytes, bytes | None]] = [(META_TREE, METADATA_KEY, metadata.encode())]
         me = self._view.self_id
-        if has_seat(me, metadata) and acceptor_of(me, metadata) not in control_of(current).everyone:
-            seat = self._acceptor
-            if seat is None or seat.state.acceptor != acceptor_of(me, metadata):
-                seat = self._take_seat(me, metadata)
-            writes.append((REGISTERS_TREE, REGISTER, FORGOTTEN if self._forgot else seat.state.encode()))
+        if me not in metadata.members:
+            self._expelled(metadata)
+            if done is not None:
+                done()
+            return
+        begun = metadata.generation > self._newest[0]
+        self._newest = metadata.version
+        writes: list[tuple[TreeId, bytes, bytes | None]] = [(META_TREE, METADATA_KEY, metadata.encode())]
+        if begun:
+            writes.append((REGISTERS_TREE, REGISTER, self._seat.begin_generation(me, metadata)))
+        elif has_seat(me, metadata) and acceptor_of(me, metadata) not in control_of(current).everyone:
+            writes.append((REGISTERS_TREE, REGISTER, self._seat.be_named(me, metadata)))
         self._engine.write(writes, Durability.ALWAYS, partial(self._kept, metadata, done))
 
-    def _when_believed(self, epoch: int, done: Callable[[], None]) -> None:
+    def _when_believed(self, version: Version, done: Callable[[], None]) -> None:
         """The same copy often comes twice at once, from who made it and from gossip: the second waits for the first."""
-        if self._view.epoch >= epoch:
+        current = self._view.metadata
+        if current is not None and current.version >= version:
             done()
         else:
-            self._waiting.append((epoch, done))
+            self._waiting.append((version, done))
 
     def _kept(self, metadata: ClusterMetadata, done: Callable[[], None] | None, error: StorageError | None) -> None:
         if error is not None:
             return  # a failed store stops the node by another way
         current = self._view.metadata
-        if current is None or metadata.epoch > current.epoch:
+        if current is None or metadata.version > current.version:
             log.info("metadata in force", epoch=int(metadata.epoch))
             self._view.install(self._view.self_id, metadata)
         if done is not None:
             done()
         waiting, self._waiting = self._waiting, []
-        for epoch, callback in waiting:
-            self._when_believed(epoch, callback)
+        for version, callback in waiting:
+            self._when_believed(version, callback)
+
+    def standing(self) -> Standing:
+        """What this node knows of the register, for whoever has to begin it anew."""
+        assert self._view.metadata is not None
+        state = None if self._seat.acceptor is None else self._seat.acceptor.state
+        if state is None or state.accepted is None or state.value is None:
+            return Standing(self._view.metadata)
+        return Standing(self._view.metadata, state.accepted, decode(state.value))
+
+    @property
+    def newest(self) -> Version:
+        """Of the newest metadata this node has taken, which it may be about to believe."""
+        return self._newest
 
     # -- changing it
 
@@ -260,6 +265,11 @@ class Register:
             case Refused(reason=reason):
                 if refusals and reason == str(_REFUSED):
                     raise refusals[-1]
+                if reason == STALE_CONFIG:
+                    raise NotApplied(
+                        "the cluster was recovered, and this node has not heard of it yet: nothing was changed",
+                        reason=Reason.NO_QUORUM,
+                    )
                 if reason == NO_STEP:
                     raise NotApplied("the control set changes one step at a time", reason=Reason.BAD_REQUEST)
                 raise NotApplied(
@@ -279,9 +289,9 @@ class Register:
         message = _message(body)
         if not isinstance(message, Prepare | Accept) or message.register != REGISTER:
             raise ProtocolError("no request to the metadata register")
-        acceptor, current, me = self._acceptor, self._view.metadata, self._view.self_id
+        acceptor, current, me = self._seat.acceptor, self._view.metadata, self._view.self_id
         if acceptor is None and current is not None and me in current.members:
-            acceptor = self._take_seat(me, current)
+            acceptor = self._seat.take(me, current)
         if acceptor is not None:
             self._perform_acceptor(acceptor.on_message(node, message))
 

@@ -2,7 +2,8 @@
 
 A request is executed only if both sides mean the same ring and bucket: a sender behind is told, a sender ahead waits
 while this node catches up, and is refused if its deadline has passed by then. A copy for an absent primary is kept as
-that primary's hint, never in the bucket's own tree.
+that primary's hint, never in the bucket's own tree. In a plan old and new owners take copies alike; one that is still
+copying the range answers as incomplete: what it has, and that it may not be all.
 """
 
 from __future__ import annotations
@@ -78,7 +79,7 @@ class ReplicaService:
         if isinstance(placed, ReplicaStatus):
             self._put_answer(session, request_id, placed)
             return
-        bucket, storage_key, _, primary = placed
+        bucket, storage_key, _, holder = placed
         done = partial(self._merged, session, request_id)
         try:
             self._replica.admit()
@@ -88,7 +89,7 @@ class ReplicaService:
         if message.hint_target:
             target = NodeId(message.hint_target)
             self._hints.keep(target, bucket, storage_key, message.record, done)
-        elif primary:
+        elif holder:
             durability = Durability.ALWAYS if message.flags & FLAG_DURABLE else bucket.durability
             self._replica.merge(bucket.tree, storage_key, message.record, bucket.conflict, durability, done)
         else:
@@ -106,9 +107,10 @@ class ReplicaService:
         if isinstance(placed, ReplicaStatus):
             session.send(encode_frame(MessageType.REPLICA_GET_REPLY, request_id, encode_reply(placed)))
             return
-        bucket, storage_key, partition, primary = placed
-        if primary:
-            done = partial(self._found, session, request_id, self._completeness.complete(partition), False)
+        bucket, storage_key, partition, holder = placed
+        if holder:
+            definitive = self._completeness.definitive(self._view, bucket, partition)
+            done = partial(self._found, session, request_id, definitive, False)
             self._replica.read(bucket.tree, storage_key, bucket.durability, done)
         else:
             done = partial(self._found, session, request_id, False, True)
@@ -117,7 +119,7 @@ class ReplicaService:
     def _place(
         self, message: ReplicaPut | ReplicaGet, retry: Callable[[float], None], deadline: float | None
     ) -> tuple[BucketView, bytes, PartitionId, bool] | ReplicaStatus | None:
-        """(bucket, storage key, partition, whether we are a primary); a status refuses; None waits for metadata.
+        """(bucket, storage key, partition, whether we hold it); a status refuses; None waits for metadata.
 
         `deadline` is that of a request that has waited, on this node's clock.
         """
@@ -141,8 +143,8 @@ class ReplicaService:
             if message.range_epoch < range_epoch:
                 return ReplicaStatus.REFUSED_STALE_EPOCH
             return None if self._waits(message, retry) else ReplicaStatus.REFUSED_STALE_EPOCH
-        primary = view.self_id in ring.primaries(partition, bucket.properties.n)
-        return bucket, token.to_bytes(8, "big") + message.key, partition, primary
+        holder = view.self_id in ring.holders(partition, bucket.properties.n)
+        return bucket, token.to_bytes(8, "big") + message.key, partition, holder
 
     def _waits(self, message: ReplicaPut | ReplicaGet, retry: Callable[[float], None]) -> bool:
         return self._catch_up.wait(partial(retry, self._now() + message.deadline_ms / 1000))
@@ -157,7 +159,7 @@ class ReplicaService:
         self,
         session: Peer,
         request_id: int,
-        complete: bool,
+        definitive: bool,
         fallback: bool,
         value: bytes | None,
         error: Exception | None,
@@ -165,7 +167,7 @@ class ReplicaService:
         if error is not None:
             reply = encode_reply(status_of(error))
         elif value is None:
-            reply = encode_reply(ReplicaStatus.ABSENT if complete else ReplicaStatus.UNKNOWN)
+            reply = encode_reply(ReplicaStatus.ABSENT if definitive else ReplicaStatus.UNKNOWN)
         else:
-            reply = encode_reply(ReplicaStatus.FOUND if complete or fallback else ReplicaStatus.UNKNOWN, value)
+            reply = encode_reply(ReplicaStatus.FOUND if definitive or fallback else ReplicaStatus.UNKNOWN, value)
         session.send(encode_frame(MessageType.REPLICA_GET_REPLY, request_id, reply))

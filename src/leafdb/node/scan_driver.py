@@ -11,6 +11,11 @@ the end of the range. A page that shows nothing has moved on all the same.
 
 Scans read and repair nothing: gets and anti-entropy do that. They are background work, so they are tasks, few at a
 time; one more is refused at once.
+
+In a plan a part asks the set of owners that reads ask, and no other. A get shows only what R of both sets hold, so that
+nothing it has shown is missing once reads have moved (joint_get_operation). A scan never promised that: without a plan
+too it shows what one replica of R has, and the next scan may ask others. What it promises, whatever W replicas have
+acknowledged, needs R of the set asked and that all of them mean the same ring, so pages carry the range's epoch.
 """
 
 from __future__ import annotations
@@ -67,7 +72,6 @@ class _Scan(NamedTuple):
 
     request: ScanRequest
     bucket: BucketView
-    r: int
     deadline: float
 
 
@@ -163,7 +167,8 @@ class ScanDriver:
                 raise DeadlineExceeded("the deadline had passed before the scan could begin", stage="queue")
             if self.running >= SCANS_MAX or coordinator.memory.full or self._nursery is None:
                 raise Overloaded("this node runs as many scans as it may", retry_after=RETRY_AFTER_S)
-            scan = _Scan(request, bucket, _read_count(bucket, request), deadline)
+            _read_count(bucket, request)
+            scan = _Scan(request, bucket, deadline)
         except LeafdbError as error:
             coordinator.refuse(session, request_id, error)
             return
@@ -227,11 +232,12 @@ class ScanDriver:
 
     async def _part(self, scan: _Scan, progress: _Progress) -> tuple[Run, MergedPage]:
         """What enough replicas say of the next part. Raises NotEnoughReplicas, DeadlineExceeded, ServerBug."""
-        ring = _ring(self._coordinator)
         request = scan.request
         items_max, bytes_max = progress.limits()
         partitions_max = RUN_PARTITIONS_MAX
         while True:
+            ring = _ring(self._coordinator)
+            r = self._r_now(scan)
             run = run_at(
                 ring,
                 scan.bucket.properties.n,
@@ -240,13 +246,17 @@ class ScanDriver:
                 reverse=request.reverse,
                 partitions_max=partitions_max,
             )
-            ask = request._replace(start=run.start, stop=run.stop, limit=items_max, bytes_max=bytes_max, r=1)
-            pages = await self._gather(scan, run, ask)
+            ask = request._replace(
+                start=run.start, stop=run.stop, limit=items_max, bytes_max=bytes_max, r=1, range_epoch=run.range_epoch
+            )
+            pages = await self._gather(scan, run, ask, r)
             whole = sum(page.complete for page in pages)
-            if whole >= scan.r:
+            if whole >= r:
                 break
+            if _ring(self._coordinator) is not ring and self._coordinator.now() < scan.deadline:
+                continue  # others knew of the change before this node did
             if run.partitions == 1 or whole == len(pages):
-                raise self._too_few(scan, whole)
+                raise self._too_few(scan, whole, r)
             # A replica that may have forgotten something of one partition may be complete for its neighbours.
             partitions_max = 1
         try:
@@ -254,18 +264,22 @@ class ScanDriver:
         except RecordError as error:
             raise ServerBug(f"records of one key cannot be merged: {error}") from None
 
-    def _too_few(self, scan: _Scan, whole: int) -> LeafdbError:
-        if self._coordinator.now() >= scan.deadline:
-            text = f"{whole} of {scan.r} replicas answered in time"
-            return DeadlineExceeded(text, stage="replicas", got=whole, required=scan.r)
-        return not_enough(whole, scan.r, "replicas that can answer")
+    def _r_now(self, scan: _Scan) -> int:
+        """R under the ring of this moment: "quorum" is another number when the ring has grown from one to three."""
+        return _read_count(self._coordinator.view.buckets.get(scan.request.bucket_id, scan.bucket), scan.request)
 
-    async def _gather(self, scan: _Scan, run: Run, ask: ScanRequest) -> list[ReplicaPage]:
+    def _too_few(self, scan: _Scan, whole: int, r: int) -> LeafdbError:
+        if self._coordinator.now() >= scan.deadline:
+            text = f"{whole} of {r} replicas answered in time"
+            return DeadlineExceeded(text, stage="replicas", got=whole, required=r)
+        return not_enough(whole, r, "replicas that can answer")
+
+    async def _gather(self, scan: _Scan, run: Run, ask: ScanRequest, r: int) -> list[ReplicaPage]:
         """Pages of the run, until R complete replicas have answered or there is nobody left to ask."""
         candidates = self._candidates(run)
         pages: list[ReplicaPage] = []
         while candidates:
-            missing = scan.r - sum(page.complete for page in pages)
+            missing = r - sum(page.complete for page in pages)
             left_s = scan.deadline - self._coordinator.now()
             if missing <= 0 or left_s <= 0:
                 break

@@ -49,6 +49,8 @@ class Run(NamedTuple):
     start: bytes
     stop: bytes
     primaries: tuple[NodeId, ...]
+    range_epoch: int
+    """Of their last topology change."""
 
 
 def whole_range(start: bytes, stop: bytes) -> tuple[bytes, bytes]:
@@ -107,12 +109,22 @@ def run_at(ring: Ring, n: int, start: bytes, stop: bytes, *, reverse: bool, part
             break
         first, last = min(first, following), max(last, following)
     low, high = partition_range(first, ring.partitions)[0], partition_range(last, ring.partitions)[1]
-    return Run(first, last - first + 1, max(low, start), min(high, stop), primaries)
+    epoch = range_epoch(ring, range(first, last + 1))
+    return Run(first, last - first + 1, max(low, start), min(high, stop), primaries, epoch)
 
 
 def holds(ring: Ring, node: NodeId, n: int, partitions: range) -> bool:
-    """Whether `node` is a primary of every one of the partitions."""
-    return all(ring.is_primary(node, PartitionId(partition), n) for partition in partitions)
+    """Whether `node` is of every one of the partitions an owner that reads ask."""
+    return all(node in ring.primaries(PartitionId(partition), n) for partition in partitions)
+
+
+def range_epoch(ring: Ring, partitions: range) -> int:
+    """The epoch of the last topology change of any of the partitions.
+
+    Rings of one history that agree in it agree in that of each partition: what one of them has not heard of bears an
+    epoch above everything it knows.
+    """
+    return max(int(ring.range_epoch(PartitionId(partition))) for partition in partitions)
 
 
 def partitions_between(ring: Ring, start: bytes, stop: bytes) -> range:

@@ -1,7 +1,9 @@
 """This node as a replica in a scan: pages of ranges in which it is a primary everywhere.
 
 A page is shown only when everything in it is safe. It says whether this replica is complete for the whole range: if it
-may have forgotten something there, what the page does not show is not thereby absent.
+may have forgotten something there, what the page does not show is not thereby absent. As with single keys, both sides
+must mean the same ring: the asker's counts hold for the owners it knows. So a sender behind is refused, and for a
+sender ahead this node catches up first.
 """
 
 from __future__ import annotations
@@ -15,12 +17,14 @@ import trio
 from leafdb.errors import DeadlineExceeded, LeafdbError, NotApplied, Overloaded, Reason, StorageError
 from leafdb.limits import REPLICA_SCANS_MAX
 from leafdb.node.coordinator import Coordinator
-from leafdb.node.scan_merge import RUN_PARTITIONS_MAX, ReplicaPage, holds, partitions_between
+from leafdb.node.scan_merge import RUN_PARTITIONS_MAX, ReplicaPage, holds, partitions_between, range_epoch
 from leafdb.node.view import BucketView
+from leafdb.ring.ring import Ring
 from leafdb.ring.token import STORAGE_KEY_END, TOKEN_BYTES
 from leafdb.storage.engine import Engine
 from leafdb.storage.lsm_tree import Page
 from leafdb.transport.session import Session
+from leafdb.types import PartitionId
 from leafdb.wire.control import ScanReply, ScanRequest
 from leafdb.wire.frame import encode_frame
 from leafdb.wire.registry import MessageType
@@ -56,8 +60,9 @@ class ScanReplica:
                 return
             if coordinator.now() >= deadline:
                 raise DeadlineExceeded("the deadline had passed before the scan could begin", stage="queue")
-            if not request.start < request.stop or len(request.start) < TOKEN_BYTES:
-                raise NotApplied("a range of no keys", reason=Reason.BAD_REQUEST)
+            partitions = _partitions(coordinator, request)
+            if request.range_epoch > range_epoch(_ring(coordinator), partitions) and coordinator.catch_up.wait(retry):
+                return
             if self.serving >= REPLICA_SCANS_MAX or coordinator.memory.full or nursery is None:
                 raise Overloaded("this node reads as many pages as it may", retry_after=RETRY_AFTER_S)
         except LeafdbError as error:
@@ -83,15 +88,14 @@ class ScanReplica:
     async def read(self, request: ScanRequest, bucket: BucketView) -> ReplicaPage:
         """This node's page of the range. Raises NotApplied."""
         coordinator = self._coordinator
-        ring = coordinator.view.ring
-        assert ring is not None
-        partitions = partitions_between(ring, request.start, min(request.stop, STORAGE_KEY_END))
-        if len(partitions) > RUN_PARTITIONS_MAX:
-            raise NotApplied(f"{len(partitions)} partitions are too many for one page", reason=Reason.BAD_REQUEST)
-        if not holds(ring, coordinator.view.self_id, bucket.properties.n, partitions):
-            raise NotApplied("this node does not hold the range", reason=Reason.STALE_EPOCH)
+        view, ring = coordinator.view, _ring(coordinator)
+        partitions = _partitions(coordinator, request)
+        same_ring = request.range_epoch == range_epoch(ring, partitions)
+        if not same_ring or not holds(ring, view.self_id, bucket.properties.n, partitions):
+            raise NotApplied("the nodes disagree about who holds the range", reason=Reason.STALE_EPOCH)
         # Asked before the read: what becomes complete meanwhile may have been read before it was.
-        complete = all(coordinator.completeness.complete(partition) for partition in partitions)
+        definitive = partial(coordinator.completeness.definitive, view, bucket)
+        complete = all(definitive(PartitionId(partition)) for partition in partitions)
         try:
             page = await read_range(self._engine, bucket, request)
         except StorageError as error:
@@ -101,6 +105,21 @@ class ScanReplica:
     def check(self) -> None:
         """The count is within its bound."""
         assert 0 <= self.serving <= REPLICA_SCANS_MAX
+
+
+def _ring(coordinator: Coordinator) -> Ring:
+    assert coordinator.view.ring is not None
+    return coordinator.view.ring
+
+
+def _partitions(coordinator: Coordinator, request: ScanRequest) -> range:
+    """The partitions of a page asked for. Raises NotApplied when it is no range, or too long."""
+    if not request.start < request.stop or len(request.start) < TOKEN_BYTES:
+        raise NotApplied("a range of no keys", reason=Reason.BAD_REQUEST)
+    partitions = partitions_between(_ring(coordinator), request.start, min(request.stop, STORAGE_KEY_END))
+    if len(partitions) > RUN_PARTITIONS_MAX:
+        raise NotApplied(f"{len(partitions)} partitions are too many for one page", reason=Reason.BAD_REQUEST)
+    return partitions
 
 
 def bucket_of(coordinator: Coordinator, request: ScanRequest, retry: Callable[[], None]) -> BucketView | None:

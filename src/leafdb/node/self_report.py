@@ -27,7 +27,7 @@ def problems(node: Node) -> list[str]:
             f"writes may be lost in {node.anti_entropy.possible_losses} partitions: after a power cut no owner "
             "remembered everything"
         )
-    return found
+    return found + node.estate.problems()
 
 
 def peer_facts(node: Node) -> PeerFacts:
@@ -38,9 +38,12 @@ def peer_facts(node: Node) -> PeerFacts:
         node=node.view.self_id,
         incarnation=identity.incarnation,
         boot=node.engine.recovery.boot,
-        boot_nonce=node.boot_nonce,
+        boot_nonce=node.belonging.boot_nonce,
         epoch=Epoch(node.view.epoch),
         lane=Lane.CONTROL,
+        store=identity.store_id,
+        past=node.belonging.past,
+        draining=node.draining,
     )
 
 

@@ -16,6 +16,7 @@ from leafdb.node.metrics_page import MetricsPage
 from leafdb.node.node import Node
 from leafdb.node.real_world import real_world
 from leafdb.node.secret import read_secret
+from leafdb.node.tenure import empty_store
 
 LIVE_WITHIN_S: Final = 5.0
 LAG_INTERVAL_S: Final = 0.1
@@ -106,6 +107,7 @@ def watch(node: Node) -> None:
     metrics.watch("hint_bytes", lambda: node.hints.ledger.bytes)
     metrics.watch("hint_oldest_age", oldest)
     metrics.watch("repairs_pending", lambda: node.anti_entropy.pending)
+    metrics.watch("leftover_ranges", lambda: node.estate.leftovers.ranges)
     metrics.watch("transfers_left", lambda: node.transfers.progress.copies.pending)
     metrics.watch("storage_bytes", lambda: {"tables": stats().table_bytes})
     metrics.watch("memtable_bytes", lambda: stats().memtable_bytes + stats().frozen_bytes)
@@ -125,6 +127,18 @@ async def serve(config: Config, *, on_ready: Callable[[], None], drain: trio.Eve
     """Run a node on this machine until it has stopped; the exit code. Raises what kept it from running."""
     secret = read_secret(config.cluster.secret_file)
     calm_collector()
+    while True:
+        node = await _live(config, secret, on_ready, drain, stop)
+        if not node.tenure.begins_anew:
+            return STOPPED
+        # Nothing of the node runs any more, its worker has ended: the directory is nobody's but ours.
+        await trio.to_thread.run_sync(empty_store, node)
+
+
+async def _live(
+    config: Config, secret: bytes, on_ready: Callable[[], None], drain: trio.Event, stop: trio.Event
+) -> Node:
+    """One life of the node, on the store as it is; the node, when that is over."""
     async with real_world(config.node.data_dir) as world:
         node = Node(config, world, secret)
         health = Health(node)
@@ -144,4 +158,4 @@ async def serve(config: Config, *, on_ready: Callable[[], None], drain: trio.Eve
             nursery.start_soon(watched)
             await node.run(drain=drain, stop=stop, on_ready=ready.set)
             nursery.cancel_scope.cancel()
-    return STOPPED
+    return node

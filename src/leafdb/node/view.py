@@ -11,7 +11,18 @@ from contextlib import contextmanager
 
 from leafdb.errors import NotApplied, NotEnoughReplicas, Reason
 from leafdb.model.bucket import BucketProperties
-from leafdb.quorum.policy import ImpossibleQuorum, ReadPolicy, TooFewMembers, WritePolicy, read_policy, write_policy
+from leafdb.quorum.policy import (
+    ImpossibleQuorum,
+    JointReadPolicy,
+    JointWritePolicy,
+    ReadPolicy,
+    TooFewMembers,
+    WritePolicy,
+    joint_read_policy,
+    joint_write_policy,
+    read_policy,
+    write_policy,
+)
 from leafdb.ring.metadata import ClusterMetadata
 from leafdb.ring.ring import Ring
 from leafdb.types import BucketId, Conflict, Durability, Liveness, NodeId, TreeId
@@ -27,6 +38,8 @@ class BucketView:
         "effective_n",
         "generation",
         "id",
+        "joint_read_policies",
+        "joint_write_policies",
         "properties",
         "read_policies",
         "tree",
@@ -40,20 +53,22 @@ class BucketView:
         self.tree = TreeId(properties.id)
         self.generation = properties.generation
         self.effective_n = effective_n
+        """Copies in a range with one set of owners. In a plan each set has its own: its length."""
         self.conflict: Conflict = properties.conflict
         self.durability: Durability = properties.durability
         self.ttl_ms = properties.ttl_ms
         self.write_policies: dict[tuple[int, int, int, int], WritePolicy] = {}
         self.read_policies: dict[tuple[int, int], ReadPolicy] = {}
+        self.joint_write_policies: dict[tuple[int, ...], JointWritePolicy] = {}
+        self.joint_read_policies: dict[tuple[int, ...], JointReadPolicy] = {}
 
     def write_policy(self, w: int, pw: int, dw: int, flags: int) -> WritePolicy:
         """The resolved policy of a write. Raises NotApplied or NotEnoughReplicas."""
         asked = (w, pw, dw, flags & (FLAG_SLOPPY | FLAG_STRICT))
         policy = self.write_policies.get(asked)
         if policy is None:
-            sloppy = True if flags & FLAG_SLOPPY else False if flags & FLAG_STRICT else None
             with _refusals():
-                policy = write_policy(self.properties, self.effective_n, w=w, pw=pw, dw=dw, sloppy=sloppy)
+                policy = write_policy(self.properties, self.effective_n, w=w, pw=pw, dw=dw, sloppy=_sloppy(flags))
             self.write_policies[asked] = policy
         return policy
 
@@ -65,6 +80,33 @@ class BucketView:
                 policy = read_policy(self.properties, self.effective_n, r=r, pr=pr)
             self.read_policies[(r, pr)] = policy
         return policy
+
+    def joint_write_policy(self, w: int, pw: int, dw: int, flags: int, old_n: int, new_n: int) -> JointWritePolicy:
+        """The resolved policy of a write of a range with so many old and new owners. Raises as `write_policy`."""
+        asked = (w, pw, dw, flags & (FLAG_SLOPPY | FLAG_STRICT), old_n, new_n)
+        policy = self.joint_write_policies.get(asked)
+        if policy is None:
+            with _refusals():
+                policy = joint_write_policy(self.properties, old_n, new_n, w=w, pw=pw, dw=dw, sloppy=_sloppy(flags))
+            self.joint_write_policies[asked] = policy
+        return policy
+
+    def joint_read_policy(self, r: int, pr: int, asked_n: int, other_n: int) -> JointReadPolicy:
+        """The resolved policy of a read that asks so many owners and shows what so many others hold as well.
+
+        Raises as `read_policy`."""
+        asked = (r, pr, asked_n, other_n)
+        policy = self.joint_read_policies.get(asked)
+        if policy is None:
+            with _refusals():
+                policy = joint_read_policy(self.properties, asked_n, other_n, r=r, pr=pr)
+            self.joint_read_policies[asked] = policy
+        return policy
+
+
+def _sloppy(flags: int) -> bool | None:
+    """What the request says of stand-ins; None: nothing."""
+    return True if flags & FLAG_SLOPPY else False if flags & FLAG_STRICT else None
 
 
 @contextmanager
@@ -89,15 +131,18 @@ class ClusterView:
         self.buckets: dict[int, BucketView] = {}
         self.usable: set[NodeId] = set()
         """Peers whose requests lane is up and whom the failure detector has not given up."""
+        self.draining: set[NodeId] = set()
+        """Peers that take no work of clients, nor such as is forwarded to them; as replicas they are what they were."""
         self.liveness: dict[NodeId, Liveness] = {}
         self.first = True
         """While `on_install` runs: whether this is the first metadata the node has ever had in this life."""
         self.on_install: list[Callable[[ClusterMetadata], None]] = []
+        self.on_judged: list[Callable[[NodeId, Liveness], None]] = []
         self._connected: set[NodeId] = set()
 
     def install(self, self_id: NodeId, metadata: ClusterMetadata) -> None:
         """Take a newer version of the metadata; an older one is a bug of the caller."""
-        assert self.metadata is None or metadata.epoch > self.metadata.epoch
+        assert self.metadata is None or metadata.version > self.metadata.version
         ring = Ring(metadata)
         self.self_id = self_id
         self.buckets = {
@@ -136,6 +181,13 @@ class ClusterView:
         """The failure detector changed its mind about `node`."""
         self.liveness[node] = liveness
         self._refresh(node)
+        for callback in self.on_judged:
+            callback(node, liveness)
+
+    def not_dead(self) -> frozenset[NodeId]:
+        """The members that are not believed dead, this one included."""
+        members = self.metadata.members if self.metadata else {}
+        return frozenset(node for node in members if self.liveness.get(node) is not Liveness.DEAD)
 
     def _refresh(self, node: NodeId) -> None:
         if node in self._connected and self.liveness.get(node) is not Liveness.DEAD:

@@ -72,12 +72,13 @@ class Member:
     """What it shares the fate of a machine with; copies of one key avoid a shared host."""
     zone: str
     weight: int
-    """Its fair share of partitions relative to the others'."""
+    """Its fair share of partitions relative to the others'. One of weight 0 owns nothing and takes part in the rest."""
     client_address: str
     peer_address: str
     http_address: str
     incarnation: int = 1
-    """The store it was admitted with. A store that forgot is another one and has no vote: acceptor id = both."""
+    """The store it was admitted with: acceptor id = both. A store that forgot has no vote under the same one, and the
+    number stays what it is while the member is of the control set."""
 
     def proposal(self) -> ProposedMember:
         """Everything but the number."""
@@ -95,11 +96,13 @@ class Member:
     def check(self) -> list[str]:
         """What is wrong with it."""
         bounds = (
-            ("node number", self.id, NODE_ID_MAX),
-            ("weight", self.weight, WEIGHT_MAX),
-            ("incarnation", self.incarnation, INCARNATION_MAX),
+            ("node number", self.id, 1, NODE_ID_MAX),
+            ("weight", self.weight, 0, WEIGHT_MAX),
+            ("incarnation", self.incarnation, 1, INCARNATION_MAX),
         )
-        problems = [f"{what} {number} is not 1 to {high}" for what, number, high in bounds if not 1 <= number <= high]
+        problems = [
+            f"{what} {number} is not {low} to {high}" for what, number, low, high in bounds if not low <= number <= high
+        ]
         problems += _label_problems("name", self.name) + _label_problems("host", self.host)
         if self.zone:
             problems += _label_problems("zone", self.zone)

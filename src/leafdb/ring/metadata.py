@@ -98,6 +98,11 @@ class ClusterMetadata:
         changing = self.staged or self.plan is not None or self.control_next or self.control_epoch != FIRST_EPOCH
         return FORMAT_CHANGING if changing else FORMAT_STILL
 
+    @property
+    def version(self) -> tuple[int, int]:
+        """(generation, epoch): which of two values is the later one."""
+        return self.generation, int(self.epoch)
+
     def bucket_named(self, name: str) -> BucketProperties | None:
         """The bucket of that name."""
         return next((bucket for bucket in self.buckets.values() if bucket.name == name), None)
@@ -167,7 +172,8 @@ class ClusterMetadata:
         if bucket_id not in self.buckets:
             raise NotApplied(f"no bucket has the id {bucket_id}", reason=Reason.NO_SUCH_BUCKET)
         if fixed := sorted(changed.keys() - bucket_model.CHANGEABLE):
-            raise NotApplied(f"of a bucket that exists, {', '.join(fixed)} cannot change", reason=Reason.BAD_REQUEST)
+            why = "; ".join(f"{name}: {bucket_model.WHY_FIXED.get(name, 'no such property')}" for name in fixed)
+            raise NotApplied(f"of a bucket that exists this cannot change: {why}", reason=Reason.BAD_REQUEST)
         try:
             made = BucketProperties.from_wire({**self.buckets[bucket_id].to_wire(), **changed})
         except ValueError as error:
@@ -184,6 +190,10 @@ class ClusterMetadata:
         made = replace(self, epoch=epoch, recent=recent, **changed)
         problems = made.check()
         assert not problems, problems
+        acceptors = made.members.keys() & {*self.control, *self.control_next}
+        assert all(made.members[node].incarnation == self.members[node].incarnation for node in acceptors), (
+            "an acceptor becomes another one by a change of the control set, and not otherwise"
+        )
         return made
 
     # -- bytes
@@ -292,12 +302,15 @@ def found(
 ) -> ClusterMetadata:
     """The value of epoch 1: members numbered from 1 in the given order, owners by claim. Raises ConfigError.
 
-    The first three members are the control set, or the first alone when there are fewer than three: two acceptors
-    survive no more failures than one. Equal arguments found equal bytes.
+    Three members are the control set, or the first alone when there are fewer than three: two acceptors survive no more
+    failures than one. They are the first of the list that are in distinct zones and on distinct hosts, as far as it
+    goes. Equal arguments found equal bytes.
     """
     problems = [] if members else ["a cluster is founded by at least one member"]
     numbered = {NodeId(at): member.numbered(NodeId(at)) for at, member in enumerate(members, 1)}
     problems += [problem for member in numbered.values() for problem in member.check()]
+    if members and not any(member.weight for member in members):
+        problems.append("every member has the weight 0: nobody would own anything")
     try:
         partition_bits(partitions)
     except ValueError as error:
@@ -312,13 +325,26 @@ def found(
             members=numbered,
             owners=claim(numbered.values(), partitions),
             range_epochs=(FIRST_EPOCH,) * partitions,
-            control=tuple(numbered)[: 3 if len(numbered) >= 3 else 1],
+            control=_first_control(tuple(numbered.values())),
             next_node_id=NodeId(len(numbered) + 1),
         )
         problems = made.check()
         if not problems:
             return made
     raise ConfigError("this cluster cannot be founded: " + "; ".join(problems), problems=problems)
+
+
+def _first_control(members: Sequence[Member]) -> tuple[NodeId, ...]:
+    """The acceptors of a new register, by the rule of consensus/desired_control.py, but for weights: the list's order
+    decides instead."""
+    chosen: list[Member] = []
+    left = list(members)
+    while left and len(chosen) < (3 if len(members) >= 3 else 1):
+        zones, hosts = [member.zone for member in chosen], [member.host for member in chosen]
+        best = min(left, key=lambda each: (not each.weight, zones.count(each.zone), hosts.count(each.host), each.id))
+        chosen.append(best)
+        left.remove(best)
+    return tuple(sorted(member.id for member in chosen))
 
 
 def digest_of(encoded: bytes) -> bytes:

@@ -48,6 +48,8 @@ def check_members(members: Mapping[NodeId, Member], *, next_node_id: NodeId, ban
     problems = [problem for member in members.values() for problem in member.check()]
     if not 1 <= len(members) <= NODES_MAX:
         problems.append(f"{len(members)} members are not 1 to {NODES_MAX}")
+    if members and not any(member.weight for member in members.values()):
+        problems.append("no member has a weight above 0")
     if any(node != member.id for node, member in members.items()):
         problems.append("a member is filed under another number than its own")
     if not max((*members, *bans), default=0) < next_node_id <= NODE_ID_MAX + 1:

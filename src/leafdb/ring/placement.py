@@ -12,7 +12,9 @@ Three goals, in this order:
 
 Spread decides *which* partitions move and to whom, never how many. Distinct hosts in a preference list do not hang on
 it: the walk (`preference_list`) gives them for any owner table. Where spread cannot be had (3 hosts and 256 partitions:
-3 does not divide 256), the walk steps over the repeated host.
+3 does not divide 256), the walk steps over the repeated host. Where hosts have several members, or there are zones, it
+steps over many, and the copies that a change makes are no longer told by the partitions it moves: there exchanges save
+copies, after spread has had its say (`copy_saver`).
 
 A ring laid anew spreads zones evenly around the circle, then the hosts of each zone over the zone's places, then the
 nodes of each host. Then it is mixed as far as spread allows, so that a node has many different neighbours: they share
@@ -28,6 +30,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, Protocol
 
 from leafdb.codec.checksum import xxh3_64
+from leafdb.ring.copy_saver import save_copies
 from leafdb.ring.preference_list import Place
 from leafdb.types import NodeId
 
@@ -61,14 +64,23 @@ class Candidate(Protocol):
 
 
 def claim(
-    members: Iterable[Candidate], partitions: int, previous: Sequence[NodeId] | None = None
+    members: Iterable[Candidate],
+    partitions: int,
+    previous: Sequence[NodeId] | None = None,
+    gone: Iterable[Candidate] = (),
 ) -> tuple[NodeId, ...]:
-    """The owner of every partition. `previous` is the table to move least from; owners no longer members lose all."""
-    ordered = sorted(members, key=lambda member: member.id)
+    """The owner of every partition.
+
+    Args:
+        previous: the table to move least from; owners no longer members lose all.
+        gone: such owners, so that it is known who shared copies with them.
+    """
+    everybody = sorted(members, key=lambda member: member.id)
+    if any(member.weight < 0 for member in everybody):
+        raise ValueError("weights are at least 0")
+    ordered = [member for member in everybody if member.weight]  # the others own nothing, like who is no member
     if not ordered:
-        raise ValueError("a ring needs at least one member")
-    if any(member.weight < 1 for member in ordered):
-        raise ValueError("weights are at least 1")
+        raise ValueError("a ring needs at least one member of a weight above 0")
     if previous is not None and len(previous) != partitions:
         raise ValueError(f"the previous table has {len(previous)} partitions, not {partitions}")
     weights = {member.id: member.weight for member in ordered}
@@ -85,8 +97,17 @@ def claim(
         improver.run()
     if len(targets) > SPREAD and len(movable) == partitions:
         improver.mix()
+    elif previous is not None and _walks_skip(places):
+        strangers = {owner: Place(f"node {owner}", "") for owner in previous}
+        were = {member.id: Place(member.host, member.zone) for member in gone}
+        save_copies(owners, previous, improver.movable, strangers | were | places)
     assert loads_of(owners, weights) == targets, "placement missed its own loads"
     return tuple(owners)
+
+
+def _walks_skip(places: Mapping[NodeId, Place]) -> bool:
+    """Whether a preference list is something else than consecutive owners."""
+    return len({place.host for place in places.values()}) < len(places) or len({p.zone for p in places.values()}) > 1
 
 
 def loads_of(owners: Sequence[NodeId], nodes: Iterable[NodeId]) -> dict[NodeId, int]:
@@ -227,7 +248,8 @@ class _Improver:
     ) -> None:
         self._owners = owners
         self._previous = previous
-        self._movable = movable
+        self.movable = movable
+        """Partitions that change hands; where nothing moves twice, it stays so."""
         self._cost = _Cost(owners, places)
         self._budget = IMPROVE_PER_PARTITION * len(owners)
 
@@ -236,8 +258,8 @@ class _Improver:
         improved = True
         while improved and self._budget > 0:
             improved = False
-            for p in sorted(self._movable):
-                if p in self._movable and self._cost.of(p, self._owners[p]) and self._improve(p):
+            for p in sorted(self.movable):
+                if p in self.movable and self._cost.of(p, self._owners[p]) and self._improve(p):
                     improved = True
                 if self._budget <= 0:
                     return
@@ -262,15 +284,15 @@ class _Improver:
         if best < 0:
             return False
         self._exchange(p, best)
-        if best not in self._movable:
-            self._movable.remove(p)
-            self._movable.add(best)
+        if best not in self.movable:
+            self.movable.remove(p)
+            self.movable.add(best)
         return True
 
     def _may_exchange(self, p: int, q: int) -> bool:
         if self._owners[p] == self._owners[q]:
             return False
-        return q in self._movable or self._owners[q] == self._previous[p]
+        return q in self.movable or self._owners[q] == self._previous[p]
 
     def _exchange(self, p: int, q: int) -> None:
         self._owners[p], self._owners[q] = self._owners[q], self._owners[p]

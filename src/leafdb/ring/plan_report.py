@@ -196,7 +196,9 @@ def _moved_least(metadata: ClusterMetadata, plan: Plan, old: OwnerTable) -> int:
 
 
 def _copies_least(metadata: ClusterMetadata, plan: Plan, old: OwnerTable, n: int) -> int:
-    weights = {node: member.weight for node, member in metadata.members.items() if node not in plan.going}
+    weights = {
+        node: member.weight for node, member in metadata.members.items() if member.weight and node not in plan.going
+    }
     effective, total = min(n, len(weights), metadata.partitions), sum(weights.values())
     held = dict.fromkeys(weights, 0)
     absent = 0

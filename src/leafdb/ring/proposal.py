@@ -115,7 +115,7 @@ def _owners(
     if len(replaced) == len(metadata.staged) and like_for_like:
         return substituted
     staying = {node: member for node, member in (metadata.members | newcomers).items() if node not in going}
-    return claim(staying.values(), metadata.partitions, substituted)
+    return claim(staying.values(), metadata.partitions, substituted, [metadata.members[node] for node in going])
 
 
 def _digest(metadata: ClusterMetadata, owners: tuple[NodeId, ...]) -> bytes:

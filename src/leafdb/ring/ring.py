@@ -39,8 +39,8 @@ class Ring:
     """Who holds what under one epoch."""
 
     __slots__ = (
-        *("_count", "_given_up", "_holders", "_new", "_old", "_primaries", "_read", "_shift", "_write_sets"),
-        *("epoch", "loads", "metadata", "owners", "partitions"),
+        *("_copies", "_count", "_given_up", "_holders", "_new", "_old", "_primaries", "_read", "_shift"),
+        *("_write_sets", "epoch", "in_plan", "loads", "metadata", "owners", "partitions"),
     )
 
     def __init__(self, metadata: ClusterMetadata) -> None:
@@ -48,6 +48,9 @@ class Ring:
         self.metadata: Final = metadata
         self.epoch: Final[Epoch] = metadata.epoch
         self.partitions: Final = metadata.partitions
+        self.in_plan: Final = plan is not None
+        """Whether any range can have two sets of owners."""
+        self._copies: Final = plan is not None and plan.phase is Phase.WRITE_BOTH_READ_OLD
         self._shift: Final = TOKEN_BITS - partition_bits(metadata.partitions)
         self._old: Final = OwnerTable(metadata.owners, places)
         self._new: Final = self._old if plan is None else OwnerTable(plan.owners, places)
@@ -113,6 +116,13 @@ class Ring:
         old = self._old.lists_of(n)[partition]
         return tuple(node for node in self.holders(partition, n) if node not in old)
 
+    def copying(self, partition: PartitionId, n: int) -> tuple[NodeId, ...]:
+        """The pending holders as long as copies are being made: what they have of the partition need not be all.
+
+        From *read new* on every copy is done, so there are none.
+        """
+        return self.pending(partition, n) if self._copies else ()
+
     def sources(self, partition: PartitionId, n: int) -> tuple[NodeId, ...]:
         """Whom those pending copy from: the old owners, believed dead ones last. Nobody when nobody is pending."""
         if not self.pending(partition, n):
@@ -167,9 +177,9 @@ class Ring:
             found.append(f"n = {n} means {self.effective_n(n)} copies: the ring has {len(self.loads)} owners")
         elif hosts < n:
             found.append(f"n = {n} but only {hosts} hosts: copies of one key share a host")
-        owning = {*self._old.loads, *self._new.loads}
-        if idle := sorted(set(self.metadata.members) - owning):
-            found.append("own nothing: " + ", ".join(self.metadata.members[node].name for node in idle))
+        owning, members = {*self._old.loads, *self._new.loads}, self.metadata.members
+        if idle := [node for node in sorted(members) if node not in owning and members[node].weight]:
+            found.append("own nothing: " + ", ".join(members[node].name for node in idle))
         return found
 
     def describe(self) -> str:
@@ -210,6 +220,7 @@ class Ring:
                 assert not set(fallbacks) & set(holders), "nobody stands in for itself"
                 assert {*fallbacks, *holders} == {*self.loads, *holders}
                 assert plan is not None or read + fallbacks == self.walk(partition)
+                assert not self._copies or not set(self.copying(partition, n)) & set(read), "no reader asks them"
                 assert bool(self.pending(partition, n)) <= (plan is not None and bool(set(new) - set(old)))
 
     # -- making tables

@@ -5,8 +5,8 @@ Staging moves nothing. It only refuses what could never be planned, so that the 
 - a node that goes is a member, is not banned, and is named once;
 - a node that comes has a name and addresses that nobody has, neither a member nor another newcomer. The one it replaces
   stays a member until the plan ends, so it cannot lend its own;
-- one present member stays. The control set moves to members that stay before the plan ends, and newcomers are no
-  choice: an abort would ban them.
+- one present member stays that owns something (its weight is above 0). The control set moves to members that stay
+  before the plan ends, and newcomers are no choice: an abort would ban them.
 
 `store` is the identity of the store that asked to join (docs/formats/identity.md), empty when an operator staged by
 hand: with it, a plan admits that store and no other that calls itself the same.
@@ -91,6 +91,25 @@ def goer_of(change: StagedChange) -> NodeId | None:
     return None if isinstance(change, Join) else change.node
 
 
+def describe(change: StagedChange, members: Mapping[NodeId, Member]) -> str:
+    """A few words for people."""
+
+    def name(node: NodeId) -> str:
+        return members[node].name if node in members else f"node-{node}"
+
+    match change:
+        case Join():
+            return f"{change.member.name} joins from {change.member.peer_address}"
+        case Leave():
+            return f"{name(change.node)} leaves"
+        case ForceRemove():
+            return f"{name(change.node)} is removed as dead"
+        case Replace():
+            return f"{change.by.name} replaces {name(change.node)} from {change.by.peer_address}"
+        case unreachable:
+            assert_never(unreachable)
+
+
 def refusal_of(
     change: StagedChange,
     staged: Sequence[StagedChange],
@@ -134,9 +153,10 @@ def _goer_refusal(
     name = members[node].name
     if node in goers:
         return Refusal(Reason.BAD_REQUEST, f"{name} (node {node}) is staged to go already")
-    if len(members) - sum(goer is not None for goer in goers) <= 1:
+    if not any(member.weight for other, member in members.items() if other != node and other not in goers):
         return Refusal(
-            Reason.BAD_REQUEST, f"{name} is the last of the present members: let newcomers join in a plan of their own"
+            Reason.BAD_REQUEST,
+            f"{name} is the last of the present members that owns anything: let newcomers join in a plan of their own",
         )
     return None
 

@@ -54,6 +54,7 @@ def replace_store(cluster: MemoryCluster, node: NodeId, last: Identity, metadata
     stamp = read_identity(disk)
     assert stamp is not None
     remove_clean_mark(disk)  # what this store may be asked about it has never known
-    write_identity(disk, replace(stamp, boot=last.boot))
+    # Peers know a number by its store: what the simulation takes for the same member has the same.
+    write_identity(disk, replace(stamp, boot=last.boot, store_id=last.store_id))
     disk.locks.clear()
     cluster.disks[node] = disk

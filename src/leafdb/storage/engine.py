@@ -64,6 +64,11 @@ class Engine(EngineLife):
         self._parts.dropped[tree_id] = self._committer.next_lsn - 1
         self._tables.submit(VersionEdit(dropped_trees=(tree_id,)), done)
 
+    def tree_bytes(self, tree_id: TreeId) -> int:
+        """The size of a tree's tables; what is in memory only is not in it. 0 when there is none."""
+        tree = self._tables.version.trees.get(tree_id)
+        return 0 if tree is None else sum(meta.size for meta in tree)
+
     # -- reading
 
     def get_now(self, tree_id: TreeId, key: bytes) -> Slot | None:

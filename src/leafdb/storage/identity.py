@@ -1,4 +1,5 @@
-"""The stamp of a data directory (IDENTITY) and the mark of a clean shutdown (CLEAN). Drawn in docs/formats/identity.md.
+"""The stamp of a data directory (IDENTITY), the mark of a clean shutdown (CLEAN), the mark of a store that is being
+emptied (WIPE). Drawn in docs/formats/identity.md.
 
 The stamp says whose directory this is and how often it was opened. It is written whole, under another name, and then
 renamed; so it is never torn, and damage in it is damage. `boot` rises by one at each open, durably, before anything is
@@ -6,6 +7,8 @@ served: a peer that remembers a higher one looks at a disk that was rolled back.
 
 The mark says where the log ended when the store was closed. It is there only between a close and the next open's first
 write; a store that finds it has forgotten nothing.
+
+The third mark is there while `wipe` is under way.
 """
 
 from __future__ import annotations
@@ -21,6 +24,8 @@ from leafdb.vfs.base import FileSystem, read_file, replace_file
 
 IDENTITY_PATH: Final = "IDENTITY"
 CLEAN_PATH: Final = "CLEAN"
+WIPE_PATH: Final = "WIPE"
+LOCK_PATH: Final = "LOCK"
 FORMAT_VERSION: Final = 1
 STORE_ID_BYTES: Final = 16
 
@@ -28,6 +33,7 @@ _HEAD: Final = Struct(">8sHHI")
 """Magic, format version, zero, length of the CBOR map that follows; a crc32c of all of it ends the file."""
 _IDENTITY_MAGIC: Final = b"leafid\0\n"
 _CLEAN_MAGIC: Final = b"leafcln\n"
+_WIPE_MAGIC: Final = b"leafwip\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +104,24 @@ def remove_clean_mark(fs: FileSystem) -> None:
     if fs.exists(CLEAN_PATH):
         fs.unlink(CLEAN_PATH)
         fs.sync_dir("")
+
+
+def write_wipe_mark(fs: FileSystem, fresh_id: bytes) -> None:
+    """Say that the store is on its way out, and which one follows it."""
+    replace_file(fs, WIPE_PATH, _seal(_WIPE_MAGIC, {"next": fresh_id}))
+
+
+def read_wipe_mark(fs: FileSystem) -> bytes | None:
+    """The identity of the store to come; None when nothing is being emptied."""
+    if not fs.exists(WIPE_PATH):
+        return None
+    return _bytes(_open(fs, WIPE_PATH, _WIPE_MAGIC), "next", WIPE_PATH)
+
+
+def remove_wipe_mark(fs: FileSystem) -> None:
+    """Durably."""
+    fs.unlink(WIPE_PATH)
+    fs.sync_dir("")
 
 
 def _seal(magic: bytes, plain: dict[str, Any]) -> bytes:

@@ -2,7 +2,7 @@
 
 The order matters, because power may go at any point of it, again and again:
 
-1. Lock. Read the stamp; a directory without one must be empty.
+1. Lock. Finish a wipe that was cut off. Read the stamp; a directory without one must be empty.
 2. Manifest, whole; open every table it names. Write a new manifest that leases file numbers.
 3. Replay the segments that are not flushed, strictly contiguous. The clean mark, if there is one, must fit the end.
 4. Only now, with all of it believed, change anything a second try would miss: put a copy without the torn tail in the
@@ -26,21 +26,19 @@ from leafdb.errors import CorruptionError, DiskFull, StoreFailed
 from leafdb.storage import identity as stamp
 from leafdb.storage.block_cache import BlockCache
 from leafdb.storage.flush import run_flush
-from leafdb.storage.identity import STORE_ID_BYTES, CleanMark, Identity, write_clean_mark
+from leafdb.storage.identity import LOCK_PATH, STORE_ID_BYTES, CleanMark, Identity, write_clean_mark
 from leafdb.storage.jobs import FlushJob
 from leafdb.storage.manifest import ManifestWriter, current_manifest, read_manifest
 from leafdb.storage.memtable import Memtable
 from leafdb.storage.settings import EngineConfig
 from leafdb.storage.sstable_reader import TableReader
 from leafdb.storage.tables import open_readers
-from leafdb.storage.version import Version, VersionEdit, table_path
+from leafdb.storage.version import TABLES_DIRECTORY, Version, VersionEdit, table_path
 from leafdb.storage.wal import WAL_DIRECTORY, SegmentScan, WalWriter, segment_numbers, segment_path
 from leafdb.storage.wal_format import HEADER_BYTES, SegmentHeader, decode_header
+from leafdb.storage.wipe import finish_wipe
 from leafdb.types import TreeId
 from leafdb.vfs.base import FileSystem, Lock, read_file, replace_file
-
-LOCK_PATH = "LOCK"
-TABLES_DIRECTORY = "tables"
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +90,7 @@ def recover(fs: FileSystem, config: EngineConfig) -> Recovered:
     state: Recovered | None = None
     try:
         with _world_errors("the store cannot be opened"):
+            finish_wipe(fs)
             identity, created = _identity(fs, config)
             state = Recovered(
                 fs=fs,

@@ -20,12 +20,13 @@ from typing import Any, Final
 from leafdb.limits import LEVELS
 from leafdb.types import TreeId
 
+TABLES_DIRECTORY: Final = "tables"
 _META_FIELDS: Final = 11
 
 
 def table_path(file_number: int) -> str:
     """Where the table of that number lies below the store's root."""
-    return f"tables/{file_number:010d}.sst"
+    return f"{TABLES_DIRECTORY}/{file_number:010d}.sst"
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ disk that fails or fills (through `disks`, before or while a node runs), wall cl
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from typing import Any
@@ -22,6 +22,7 @@ from leafdb.node.node import Node
 from leafdb.node.world import World
 from leafdb.ring.member import ProposedMember
 from leafdb.ring.metadata import found
+from leafdb.ring.placement import claim
 from leafdb.storage.job_runner import InlineJobRunner
 from leafdb.testing.cluster_inside import Inside
 from leafdb.testing.cluster_process import OnWrite, Process, WatchedNode
@@ -43,7 +44,12 @@ UNIX_MS = 1_700_000_000_000
 
 
 class MemoryCluster(Inside):
-    """Nodes 1 to n by number, each with a file system that outlives it."""
+    """Nodes by the numbers of their machines, 1 to n, each with a file system that outlives it.
+
+    Those a cluster is founded with have the same numbers as members. One that is added is blank, and gets its number
+    as a member when it is admitted: mostly that of its machine as well, but not if it is staged again after a join that
+    was given up. `Inside.machine_of` tells.
+    """
 
     def __init__(
         self,
@@ -53,10 +59,12 @@ class MemoryCluster(Inside):
         *,
         disk_latency_s: Latency | None = None,
         partitions: int = 64,
+        owners: Collection[NodeId] | None = None,
         storage: StorageConfig | None = None,
         network: MemoryNetwork | None = None,
     ) -> None:
         self._nursery = nursery
+        self._owners = owners
         self._rng = random.Random(seed)
         self._partitions = partitions
         self.network = network or MemoryNetwork(random.Random(f"{seed}/network"))
@@ -64,6 +72,9 @@ class MemoryCluster(Inside):
         self.nodes = {}
         """Those that run."""
         self.skew_ms = dict.fromkeys(self.disks, 0)
+        self.settings: dict[NodeId, NodeConfig] = {}
+        """Name, host and zone of those that were added."""
+        self._usual_latency_s = disk_latency_s
         self.storage = storage or StorageConfig()
         self.processes: dict[NodeId, Process] = {}
         """The newest run of each node, over or not."""
@@ -102,10 +113,11 @@ class MemoryCluster(Inside):
     def config(self, node: NodeId) -> Config:
         """The configuration of one node."""
         host = host_of(node)
-        return Config(node=NodeConfig(name=f"n{node}", host=host), listen=listen_at(host), storage=self.storage)
+        settings = self.settings.get(node, NodeConfig(name=f"n{node}", host=host))
+        return Config(node=settings, listen=listen_at(host), storage=self.storage)
 
     async def start(self, node: NodeId, limit_s: float = 60.0) -> Node:
-        """Start a node on its disk; returns when it serves. Raises StorageError when it ends instead."""
+        """Start a node on its disk; returns when it serves. Raises StorageError or Expelled when it ends instead."""
         assert node not in self.nodes
         life = self._life(host_of(node))
         process = self._process(node, life, self.config(node), self.world(node, life), host_of(node))
@@ -116,9 +128,27 @@ class MemoryCluster(Inside):
             if self.nodes.get(node) is process.node:
                 del self.nodes[node]
 
-        self._nursery.start_soon(process.run, over)
+        def anew(blank: Node) -> None:
+            self.nodes[node] = blank
+
+        self._nursery.start_soon(process.run, over, anew)
         with trio.fail_after(limit_s):
             return await process.started()
+
+    async def add_node(self, *, name: str = "", host: str = "", zone: str = "default") -> NodeId:
+        """Start a blank node on a machine and a disk of its own, beside whatever runs; the number of its machine.
+
+        It knows the cluster's secret and waits to be staged, as `address_of` its machine. `host` is what it says of
+        itself, for placement: nodes that share one are shards of one machine.
+        """
+        node = NodeId(max(self.disks) + 1)
+        self.disks[node] = MemoryFileSystem()
+        self.skew_ms[node] = 0
+        self._latencies[node] = self._usual_latency_s
+        self._boots[node] = 0
+        self.settings[node] = NodeConfig(name=name or f"n{node}", host=host or host_of(node), zone=zone)
+        await self.start(node)
+        return node
 
     async def start_twin(self, node: NodeId, disk: MemoryFileSystem, limit_s: float = 60.0) -> Node:
         """Start a second process of a node on another disk, a copy of its own, as an operator does who clones a
@@ -148,7 +178,7 @@ class MemoryCluster(Inside):
 
     def _process(self, node: NodeId, life: Life, config: Config, world: World, host: str) -> Process:
         assert isinstance(world.fs, MemoryFileSystem)
-        return Process(WatchedNode(node, config, world, SECRET, self._watchers), life, host, world.fs)
+        return Process(lambda: WatchedNode(node, config, world, SECRET, self._watchers), life, host, world.fs)
 
     async def stop(self, *nodes: NodeId) -> None:
         """Stop nodes cleanly."""
@@ -275,6 +305,11 @@ class MemoryCluster(Inside):
             for node in self.nodes
         ]
         metadata = found("test", CLUSTER_ID, members, partitions=self._partitions)
+        if self._owners is not None:
+            owning = [metadata.members[node] for node in self._owners]
+            metadata = replace(metadata, owners=claim(owning, self._partitions))
+            problems = metadata.check()
+            assert not problems, problems
         for number, node in self.nodes.items():
             synced = trio.Event()
             node.founded(metadata, number, lambda _, synced=synced: synced.set())  # type: ignore[misc]
@@ -282,13 +317,12 @@ class MemoryCluster(Inside):
         await self.meet()
 
     async def meet(self, limit_s: float = 60.0) -> None:
-        """Wait until all running nodes can use each other, on every lane."""
+        """Wait until all running members can use each other, on every lane."""
 
         def apart() -> bool:
-            others = len(self.nodes) - 1
             return any(
-                len(node.view.usable) < others or any(len(node.peers.connected(lane)) < others for lane in Lane)
-                for node in self.nodes.values()
+                not others <= node.view.usable or any(not others <= set(node.peers.connected(lane)) for lane in Lane)
+                for node, others in self.members()
             )
 
         with trio.fail_after(limit_s):
@@ -340,20 +374,19 @@ async def memory_cluster(
     *,
     disk_latency_s: Latency | None = None,
     partitions: int = 64,
+    owners: Collection[NodeId] | None = None,
     storage: StorageConfig | None = None,
     network: MemoryNetwork | None = None,
 ) -> AsyncIterator[MemoryCluster]:
-    """A founded cluster whose members all reach each other. Leaving it checks every node and stops it."""
+    """A founded cluster whose members all reach each other. Leaving it checks every node and stops it.
+
+    With `owners` only these members own anything: the others are there for a plan to move things to.
+    """
     async with trio.open_nursery() as nursery:
         cluster = MemoryCluster(
-            nursery,
-            nodes,
-            seed,
-            disk_latency_s=disk_latency_s,
-            partitions=partitions,
-            storage=storage,
+            nursery, nodes, seed, disk_latency_s=disk_latency_s, partitions=partitions, owners=owners, storage=storage,
             network=network,
-        )
+        )  # fmt: skip
         for node in cluster.disks:
             await cluster.start(node)
         await cluster.found()
@@ -367,6 +400,11 @@ async def memory_cluster(
 def host_of(node: NodeId) -> str:
     """A node's name in the network."""
     return f"host-{node}"
+
+
+def address_of(node: NodeId) -> str:
+    """Where other nodes reach a machine's: its peer address."""
+    return f"{host_of(node)}:2"
 
 
 def twin_of(node: NodeId) -> str:

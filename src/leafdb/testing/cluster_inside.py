@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from leafdb.model.bucket import BucketProperties
 from leafdb.model.key import encode_key
 from leafdb.model.record import describe
 from leafdb.node.boot import read_value
 from leafdb.node.hint_keeper import HINTS_TREE
 from leafdb.node.node import Node
+from leafdb.ring.ring import Ring
 from leafdb.ring.token import storage_key
 from leafdb.testing.network import MemoryNetwork
 from leafdb.testing.stores import tree_of
@@ -20,16 +23,39 @@ class Inside:
     nodes: dict[NodeId, Node]
     network: MemoryNetwork
 
+    def members(self) -> Iterator[tuple[Node, set[NodeId]]]:
+        """The nodes that run and are members by their own metadata, each with the numbers of the others it knows that
+        run."""
+        running = {node.view.self_id for node in self.nodes.values() if node.view.metadata is not None}
+        for node in self.nodes.values():
+            if node.view.metadata is not None:
+                yield node, running & node.view.metadata.members.keys() - {node.view.self_id}
+
+    def machine_of(self, member: NodeId) -> NodeId:
+        """The machine on which the member of this number runs. KeyError when it does not."""
+        for machine, node in self.nodes.items():
+            if node.view.self_id == member:
+                return machine
+        raise KeyError(member)
+
+    @property
+    def ring(self) -> Ring:
+        """The newest ring that anybody believes in."""
+        return max((node.view.ring for node in self.nodes.values() if node.view.ring), key=lambda ring: ring.epoch)
+
     def unsettled(self) -> list[str]:
         """Who still owes what."""
         left = []
+        missed = {node.view.self_id: others - node.view.usable for node, others in self.members()}
         for number, node in self.nodes.items():
             owed = {
                 "hints": sum(summary.records for summary in node.hints.ledger.summaries()),
                 "exchanges": node.anti_entropy.pending,
+                "leftover ranges": node.estate.leftovers.ranges,
+                "looks for what is left over": not node.estate.quiet,
                 "incomplete": len(node.completeness.incomplete),
                 "operations": len(node.coordinator.operations),
-                "unreachable": len(self.nodes) - 1 - len(node.view.usable),
+                "unreachable": len(missed.get(node.view.self_id, ())),
             }
             left += [f"n{number}: {count} {what}" for what, count in owed.items() if count]
         return left
@@ -46,11 +72,12 @@ class Inside:
             node.leases.epochs.check()
             node.leases.clock.check()
             node.anti_entropy.check()
+            node.estate.leftovers.check()
             node.hints.ledger.check((await tree_of(node, HINTS_TREE)).items())
 
     def walk(self, bucket: BucketProperties, key: Key) -> tuple[NodeId, ...]:
         """Who holds the key by right, and then who stands in for them."""
-        ring = next(node.view.ring for node in self.nodes.values() if node.view.ring is not None)
+        ring = self.ring
         token = int.from_bytes(storage_key(bucket.id, encode_key(key))[:8], "big")
         return ring.walk(ring.partition_of(Token(token)))
 
@@ -76,8 +103,8 @@ class Inside:
 
     async def assert_replicas_equal(self, bucket: BucketProperties) -> None:
         """Every primary of every key holds the same bytes; nobody else holds any."""
-        trees = {number: await tree_of(node, TreeId(bucket.id)) for number, node in self.nodes.items()}
-        ring = next(node.view.ring for node in self.nodes.values() if node.view.ring is not None)
+        trees = {node.view.self_id: await tree_of(node, TreeId(bucket.id)) for node, _ in self.members()}
+        ring = self.ring
         for key in sorted(set().union(*trees.values())):
             owners = ring.primaries(ring.partition_of(Token(int.from_bytes(key[:8], "big"))), bucket.n)
             held = {number: tree.get(key) for number, tree in trees.items()}

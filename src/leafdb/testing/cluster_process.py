@@ -9,7 +9,9 @@ import trio
 
 from leafdb.config import Config
 from leafdb.errors import StorageError
+from leafdb.node.expulsion import Expelled
 from leafdb.node.node import Node
+from leafdb.node.tenure import empty_store
 from leafdb.node.world import World
 from leafdb.storage.committer import Waiter
 from leafdb.storage.engine import Engine
@@ -50,10 +52,14 @@ class WatchedNode(Node):
 
 
 class Process:
-    """One run of a node. `host` is where it lives in the network, `disk` what it writes to."""
+    """One run of a node. `host` is where it lives in the network, `disk` what it writes to.
 
-    def __init__(self, node: Node, life: Life, host: str, disk: MemoryFileSystem) -> None:
-        self.node = node
+    `make` makes the node: once, or again when it begins anew, as `leafdbd` does in the same process.
+    """
+
+    def __init__(self, make: Callable[[], Node], life: Life, host: str, disk: MemoryFileSystem) -> None:
+        self._make = make
+        self.node = make()
         self.life = life
         self.host = host
         self.disk = disk
@@ -62,18 +68,24 @@ class Process:
         self.drain = trio.Event()
         self.stop = trio.Event()
         self.ended = trio.Event()
-        self.failure: StorageError | None = None
+        self.failure: StorageError | Expelled | None = None
 
-    async def run(self, over: Callable[[], None]) -> None:
-        """The whole life; `over` is called when it is, before anybody who waits for that goes on."""
+    async def run(self, over: Callable[[], None], anew: Callable[[Node], None] = lambda _: None) -> None:
+        """The whole life; `over` is called when it is, before anybody who waits for that goes on; `anew` with the node
+        that takes the place of the one before."""
         own_tasks(self.life.owner)
         try:
             with self.scope:
                 await self.node.run(drain=self.drain, stop=self.stop, on_ready=self.ready.set)
-        except StorageError as error:
+                while self.node.tenure.begins_anew:
+                    empty_store(self.node)
+                    self.node = self._make()
+                    anew(self.node)
+                    await self.node.run(drain=self.drain, stop=self.stop, on_ready=self.ready.set)
+        except (StorageError, Expelled) as error:
             self.failure = error
         except BaseExceptionGroup as errors:
-            failed, rest = errors.split(StorageError)
+            failed, rest = errors.split((StorageError, Expelled))
             if rest is not None or failed is None:
                 raise
             self.failure = first_of(failed)
@@ -87,7 +99,7 @@ class Process:
             self.ended.set()
 
     async def started(self) -> Node:
-        """Wait until it serves; raises StorageError when it ends instead."""
+        """Wait until it serves; raises StorageError or Expelled when it ends instead."""
         async with trio.open_nursery() as nursery:
             for event in (self.ready, self.ended):
                 nursery.start_soon(_cancel_when, event, nursery.cancel_scope)

@@ -6,6 +6,7 @@ from typing import Any
 
 from leafdb.errors import StorageError
 from leafdb.node.boot import read_page
+from leafdb.node.expulsion import Expelled
 from leafdb.node.node import Node
 from leafdb.types import TreeId
 
@@ -15,12 +16,12 @@ def pair(one: str, other: str) -> tuple[str, str]:
     return (one, other) if one < other else (other, one)
 
 
-def first_of(group: BaseExceptionGroup[Any]) -> StorageError:
-    """The first storage error in a group."""
+def first_of(group: BaseExceptionGroup[Any]) -> StorageError | Expelled:
+    """The first error in a group of those that a node ends with by itself."""
     error: BaseException = group
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
-    assert isinstance(error, StorageError)
+    assert isinstance(error, StorageError | Expelled)
     return error
 
 

@@ -2,7 +2,8 @@
 
 Between attempts it waits, longer each time (DIAL_BACKOFF_S_MIN doubling to DIAL_BACKOFF_S_MAX) and with jitter, so
 that a node that returns is not met by everybody at once, every time. A session that lasted resets the wait. A refusal
-is tried again too, as bans and secrets change, but at REFUSED_BACKOFF_S.
+is tried again like a failure: a node may not be ready yet, or not have heard of us. One that does not pass by itself is
+tried again too, as secrets and disks are changed, but at REFUSED_BACKOFF_S.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import trio
 from leafdb.errors import LeafdbError
 from leafdb.types import NodeId
 from leafdb.wire.errors import HandshakeRefused
+from leafdb.wire.hello import LASTING
 from leafdb.wire.registry import Lane
 
 Address = tuple[str, int]
@@ -102,7 +104,8 @@ class Dialler:
                     task.problem = ""
                 except HandshakeRefused as error:
                     task.problem = str(error)
-                    wait_s = bound_s = REFUSED_BACKOFF_S
+                    if error.refusal in LASTING:
+                        wait_s = bound_s = REFUSED_BACKOFF_S
                 except (LeafdbError, OSError, trio.BrokenResourceError, trio.TooSlowError) as error:
                     task.problem = str(error) or type(error).__name__
                 if trio.current_time() - started >= LASTED_S and not task.problem:

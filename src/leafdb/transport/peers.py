@@ -7,8 +7,8 @@ path. The price: a node that returns waits for the lower ones to notice, at most
 can only be opened the other way is not made. When a second session for a pair and lane is established the newer one
 wins: its dialler would not have dialled had it not lost the older.
 
-Before a node has a number it dials nobody and is dialled as a stranger: sessions of node 0 are served, but belong to no
-member. `call_stranger` is such a session for one call, by address: founding and joining begin with it.
+Before a node has a number it dials nobody and is dialled as a stranger: sessions of node 0 belong to no member, and
+carry nothing but verbs. `call_stranger` is such a session for one call, by address: founding and joining begin with it.
 
 Frames go to the node's `on_frame`, except answers to calls made here. What the node sends by itself uses request ids
 below `CALL_ID_BASE`.
@@ -32,21 +32,24 @@ from leafdb.transport.pump import Pump
 from leafdb.transport.session import OnFrame, Session
 from leafdb.transport.stream import Network
 from leafdb.types import NodeId
+from leafdb.wire.errors import HandshakeRefused
 from leafdb.wire.frame import Frame, encode_frame
 from leafdb.wire.handshake import Admit, PeerAcceptor, PeerDialer
-from leafdb.wire.hello import PeerFacts, Refusal
+from leafdb.wire.hello import LASTING, PeerFacts, Refusal
 from leafdb.wire.registry import REPLY_TYPES, Lane
 
 NO_NODE: Final = NodeId(0)
 
 OnSession = Callable[[NodeId, Lane], None]
+OnRefused = Callable[[NodeId], None]
 
 
 class Peers:
     """All of a node's sessions with other nodes.
 
     `own()` answers this node's facts as of now (their lane is replaced); `admit` is asked about every peer whose proof
-    has verified; `nonce()` draws 16 random bytes; `rng` spreads the dialling.
+    has verified; `nonce()` draws 16 random bytes; `rng` spreads the dialling. `on_refused` hears who would not have us,
+    which whoever sits at that address may say without proof.
     """
 
     def __init__(
@@ -62,6 +65,7 @@ class Peers:
         on_frame: OnFrame,
         on_session_up: OnSession = lambda *_: None,
         on_session_down: OnSession = lambda *_: None,
+        on_refused: OnRefused = lambda _: None,
     ) -> None:
         self._network = network
         self._pump = pump
@@ -73,6 +77,7 @@ class Peers:
         self._handler = on_frame
         self._on_session_up = on_session_up
         self._on_session_down = on_session_down
+        self._on_refused = on_refused
         self._book: dict[NodeId, Address] = {}
         self._lanes: dict[Lane, dict[NodeId, Session]] = {lane: {} for lane in Lane}
         self._dialler = Dialler(self._dial, rng)
@@ -138,10 +143,12 @@ class Peers:
         if session.facts.node != NO_NODE:
             self._up(session, session.facts)
 
-    def on_closed(self, session: Session, _: LeafdbError | None) -> None:
+    def on_closed(self, session: Session, error: LeafdbError | None) -> None:
         """A session has closed: for the peer port's `Acceptor`, and for sessions dialled here."""
         assert isinstance(session.facts, PeerFacts)
         node, lane = session.facts.node, session.facts.lane
+        if isinstance(error, HandshakeRefused) and error.refusal in LASTING and node in self._book:
+            self._on_refused(node)
         self._calls.lost(session, session.remote)
         if self._lanes[lane].get(node) is session:
             del self._lanes[lane][node]
@@ -168,7 +175,12 @@ class Peers:
     async def _dial(self, target: tuple[NodeId, Lane], address: Address) -> None:
         """One attempt of the dialler: returns when the session it made has ended; raises what made none."""
         node, lane = target
-        session, frames = await self._connect(address, replace(self._own(), lane=lane), node)
+        try:
+            session, frames = await self._connect(address, replace(self._own(), lane=lane), node)
+        except HandshakeRefused as error:
+            if error.refusal in LASTING:
+                self._on_refused(node)
+            raise
         assert isinstance(session.facts, PeerFacts)
         self._up(session, session.facts)
         session.begin(frames)

@@ -90,6 +90,10 @@ class DiskLock:
     def __init__(self, fd: int) -> None:
         self._fd = fd
 
+    def fileno(self) -> int:
+        """The descriptor that holds it: a process that inherits it holds the lock as well."""
+        return self._fd
+
     def release(self) -> None:
         fd, self._fd = self._fd, -1
         if fd >= 0:

@@ -43,11 +43,15 @@ class ScanRequest(NamedTuple):
     reverse: bool
     r: int
     deadline_ms: int
+    range_epoch: int = 0
+    """REPLICA_SCAN only: the epoch of the last topology change of any partition in the range, as the asker knows it."""
 
     def encode(self) -> bytes:
         """The body."""
         fields = self._asdict()
         fields["bucket"] = fields.pop("bucket_id")
+        if not self.range_epoch:
+            del fields["range_epoch"]
         return encode_map(fields)
 
     @staticmethod
@@ -68,6 +72,7 @@ class ScanRequest(NamedTuple):
             reverse=bool_field(fields, "reverse"),
             r=r,
             deadline_ms=int_field(fields, "deadline_ms", high=U32),
+            range_epoch=int_field(fields, "range_epoch", high=U32) if "range_epoch" in fields else 0,
         )
 
 

@@ -47,6 +47,8 @@ from leafdb.wire.registry import (
     CLIENT_REQUEST_TYPES,
     PEER_TYPES,
     PROTOCOL_VERSION,
+    STRANGER_REPLY_TYPES,
+    STRANGER_REQUEST_TYPES,
     MessageType,
 )
 
@@ -125,11 +127,11 @@ class ServerHello:
 class PeerDialer:
     """The side of two nodes that opened the connection. `nonce` is 16 fresh random bytes."""
 
-    __slots__ = ("_admit", "_hello", "_own", "_pending", "_secret", "_transcript")
-    allowed_types = PEER_TYPES
+    __slots__ = ("_admit", "_hello", "_own", "_pending", "_secret", "_transcript", "allowed_types")
 
     def __init__(self, own: PeerFacts, secret: bytes, nonce: bytes, admit: Admit) -> None:
         assert len(nonce) == NONCE_BYTES
+        self.allowed_types: frozenset[int] = PEER_TYPES if own.node else STRANGER_REPLY_TYPES
         self._own = own
         self._secret = secret
         self._admit = admit
@@ -162,11 +164,11 @@ class PeerDialer:
 class PeerAcceptor:
     """The side of two nodes that was connected to. `own.lane` is replaced by the lane the dialler asks for."""
 
-    __slots__ = ("_admit", "_nonce", "_own", "_pending", "_secret", "_transcript")
-    allowed_types = PEER_TYPES
+    __slots__ = ("_admit", "_nonce", "_own", "_pending", "_secret", "_transcript", "allowed_types")
 
     def __init__(self, own: PeerFacts, secret: bytes, nonce: bytes, admit: Admit) -> None:
         assert len(nonce) == NONCE_BYTES
+        self.allowed_types: frozenset[int] = PEER_TYPES
         self._own = own
         self._secret = secret
         self._nonce = nonce
@@ -183,6 +185,8 @@ class PeerAcceptor:
         if self._pending is None:
             body = _expect(frame, MessageType.HELLO)
             self._pending = _meet(body, self._own)
+            if not self._pending.node:
+                self.allowed_types = STRANGER_REQUEST_TYPES
             challenge = PeerHello(replace(self._own, lane=self._pending.lane), self._nonce).encode()
             self._transcript = transcript(body, challenge)
             return Step(encode_frame(MessageType.CHALLENGE, 0, challenge), None)

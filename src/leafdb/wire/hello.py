@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
-from leafdb.codec.fields import bytes_field, int_field
+from leafdb.codec.fields import bool_field, bytes_field, int_field
 from leafdb.errors import ProtocolError
 from leafdb.limits import FRAME_BYTES_MAX, NODE_ID_MAX
 from leafdb.types import Epoch, NodeId
@@ -21,6 +21,9 @@ from leafdb.wire.registry import PROTOCOL_VERSION, Lane
 NONCE_BYTES: Final = 16
 BOOT_NONCE_BYTES: Final = 16
 CLUSTER_ID_BYTES: Final = 16
+STORE_ID_BYTES: Final = 16
+STARTS_TOLD: Final = 16
+"""How many earlier starts of its store a node gives account of."""
 MAC_BYTES: Final = 32
 VERSION_MAX: Final = 255
 AGENT_CHARS_MAX: Final = 200
@@ -44,10 +47,23 @@ class Refusal(StrEnum):
     """A lower boot counter than before: an old disk, or an old copy of it."""
     CLONE = "clone"
     """The same boot with another nonce: two processes run from copies of one disk. Or our own number."""
+    OTHER_STORE = "other_store"
+    """The number belongs to another store."""
+    CONTESTED = "contested"
+    """An earlier start of this store is still connected, and is being asked whether it lives. Come again."""
     UNKNOWN_NODE = "unknown_node"
     DUPLICATE = "duplicate"
     """We are dialling you ourselves; that session will do."""
     NOT_READY = "not_ready"
+
+
+LASTING: Final = frozenset(
+    {
+        *(Refusal.VERSION, Refusal.WRONG_PORT, Refusal.BAD_SECRET, Refusal.WRONG_CLUSTER, Refusal.BANNED),
+        *(Refusal.ROLLED_BACK, Refusal.CLONE, Refusal.OTHER_STORE),
+    }
+)
+"""What does not pass by itself: no use in coming again soon."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +122,8 @@ class PeerFacts:
 
     `boot` counts the starts of this store; `boot_nonce` was drawn at this start: together they tell a restart from a
     rolled-back disk and from a clone. `node` is 0 and `cluster_id` empty before founding.
+
+    What follows the version came later: a node that does not know it does not send it.
     """
 
     cluster_id: bytes
@@ -117,6 +135,20 @@ class PeerFacts:
     lane: Lane
     version: int = PROTOCOL_VERSION
     """The version agreed on; not in the message, which carries the range known to the sender."""
+    store: bytes = b""
+    """The identity of the store."""
+    past: bytes = b""
+    """The nonces of the starts before this one, the last first, 16 bytes each, zeros for one that is not known."""
+    draining: bool = False
+    """It takes no requests of clients, nor such as were forwarded to it."""
+
+    def nonce_at(self, boot: int) -> bytes | None:
+        """The nonce that the store drew at that start, as it remembers it; None when it does not, or has not."""
+        if boot == self.boot:
+            return self.boot_nonce
+        at = (self.boot - 1 - boot) * BOOT_NONCE_BYTES
+        nonce = self.past[at : at + BOOT_NONCE_BYTES] if at >= 0 else b""
+        return nonce if any(nonce) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +176,9 @@ class PeerHello:
                 "nonce": self.nonce,
                 "epoch": facts.epoch,
                 "lane": int(facts.lane),
+                "store": facts.store,
+                "past": facts.past,
+                "draining": facts.draining,
             }
         )
 
@@ -162,6 +197,9 @@ class PeerHello:
                 boot_nonce=bytes_field(fields, "boot_nonce", low=BOOT_NONCE_BYTES, high=BOOT_NONCE_BYTES),
                 epoch=Epoch(int_field(fields, "epoch", high=U32)),
                 lane=Lane(int_field(fields, "lane", low=1, high=3)),
+                store=bytes_field(fields, "store", high=STORE_ID_BYTES) if "store" in fields else b"",
+                past=bytes_field(fields, "past", high=STARTS_TOLD * BOOT_NONCE_BYTES) if "past" in fields else b"",
+                draining=bool_field(fields, "draining") if "draining" in fields else False,
             ),
             nonce=bytes_field(fields, "nonce", low=NONCE_BYTES, high=NONCE_BYTES),
             version_min=version_min,

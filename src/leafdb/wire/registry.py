@@ -118,6 +118,10 @@ PEER_TYPES: Final = (
     | {int(MessageType.PUT_REPLY), int(MessageType.GET_REPLY)}
 )
 """What nodes take from each other: a FORWARD_PUT or FORWARD_GET is answered by the client's own kind of reply."""
+STRANGER_REQUEST_TYPES: Final = SESSION_TYPES | {int(MessageType.PEER_ADMIN)}
+"""What a node takes from one that knows the secret and has no number, or shows none: founding, joining, who is who."""
+STRANGER_REPLY_TYPES: Final = SESSION_TYPES | {int(MessageType.PEER_ADMIN_REPLY)}
+"""What it takes while it is the stranger itself."""
 
 assert not CLIENT_REQUEST_TYPES & {number for number in KNOWN_TYPES if number >= FIRST_PEER_TYPE}
 assert all(lane_of(number) in Lane for number in KNOWN_TYPES)

@@ -17,10 +17,11 @@ from leafdb_cli.main import NOUNS, build, main, noun_of
 COMMANDS = {
     "dev": {"up", "down", "status", "kill", "start", "logs"},
     "kv": {"get", "put", "del", "siblings", "where", "scan", "import", "export"},
-    "bucket": {"list", "show", "create", "drop"},
-    "ring": {"show"},
-    "cluster": {"init", "status"},
-    "node": {"list"},
+    "bucket": {"list", "show", "create", "set", "drop"},
+    "ring": {"show", "simulate", "history"},
+    "cluster": {"init", "status", "stage", "plan", "commit", "clear", "abort", "recover"},
+    "node": {"list", "drain", "undrain", "safe-to-stop"},
+    "transfer": {"list", "limit"},
     "hints": {"list"},
     "repair": {"run", "status"},
     "config": {"check"},
@@ -102,7 +103,10 @@ def test_the_noun_is_found_behind_options(line: str, noun: str) -> None:
     "line",
     ["nonsense", "kv", "kv nonsense", "kv get only-a-bucket", "status --dry-run", "kv get b k --watch",
      "kv put b k v --after AA --blind", "kv put b k", "kv get b zz --key-hex", "--timeout never status",
-     "-o yaml status", "kv put b k v --after nonsense", "kv get b k --r many", "cluster init c", "repair"],
+     "-o yaml status", "kv put b k v --after nonsense", "kv get b k --r many", "cluster init c", "repair",
+     "cluster stage", "cluster stage leave", "cluster commit nonsense", "cluster plan --watch", "transfer limit fast",
+     "ring simulate", "ring simulate --join a,size=3", "ring simulate --replace b", "bucket set b w",
+     "bucket set b w=many", "bucket set b ttl=soon", "bucket set b sloppy=perhaps"],
 )  # fmt: skip
 def test_wrong_usage_is_code_2_and_says_why(run: Run, line: str) -> None:
     finished = run(*line.split(), "--node", "127.0.0.1:1")

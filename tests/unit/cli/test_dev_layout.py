@@ -40,6 +40,25 @@ def test_ports_names_and_hosts_are_as_pinned(tmp_path: Path) -> None:
     assert nodes[1].log == tmp_path / "node-1" / "log"
 
 
+def test_shards_are_members_with_ports_of_their_own_on_one_host(tmp_path: Path) -> None:
+    settings = pytest.importorskip("leafdb.node.settings")
+    shards = pytest.importorskip("leafdb.node.shards")
+    nodes = planned_nodes(tmp_path, 2, 7411, 2)
+    write_layout(tmp_path, nodes)
+    assert existing_nodes(tmp_path) == nodes
+    assert nodes[1].ports == (7431, 7432, 7433, 7441, 7442, 7443)
+    config = settings.load(str(nodes[1].config), environment={}).config
+    for number, member in enumerate(nodes[1].members()):
+        told = shards.shard_of(config, number)
+        assert (member["name"], member["host"]) == (told.node.name, told.node.host)
+        assert member["client"] == str(told.listen.client)
+        assert member["peer"] == str(told.listen.peer)
+        assert member["http"] == str(told.listen.http)
+    assert {address.port for address in config.cluster.seeds} == {7412, 7422}
+    with pytest.raises(ConfigError):
+        planned_nodes(tmp_path, 17, 7411, 2)
+
+
 @pytest.mark.parametrize(("count", "base"), [(0, 7411), (33, 7411), (3, 65_520), (1, 65_535)])
 def test_impossible_clusters_are_refused(tmp_path: Path, count: int, base: int) -> None:
     with pytest.raises(ConfigError):

@@ -44,7 +44,7 @@ def split(words: tuple[str, ...]) -> tuple[list[str], list[str]]:
             skip = name in VALUED and "=" not in word
             if name not in (*VALUED, *FLAGS, "--help", "--"):
                 options.append(name)
-        elif len(path) < 2 and not options and not PLACEHOLDER.match(word):
+        elif len(path) < (3 if path == ["cluster", "stage"] else 2) and not options and not PLACEHOLDER.match(word):
             path.append(word)
     return path, options
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from leafdb.node.admin_cluster import status
+import pytest
+
+from leafdb.node.admin_cluster import cluster_status, node_list, ring_show, status
+from leafdb.ring.staging import Leave
 from leafdb.testing.cluster import memory_cluster
 from leafdb.testing.virtual_time import virtual
 from leafdb.types import NodeId
+from support.ring_changes import committed, plan_of
 
 N1, N2, N3 = NodeId(1), NodeId(2), NodeId(3)
 
@@ -27,3 +31,25 @@ async def test_a_member_that_answers_but_takes_no_requests_is_not_up() -> None:
             assert seen["nodes_up"] == up
         one.view.connected(N3)
         assert (await status(two, {}))["healthy"]
+
+
+@virtual
+async def test_every_answer_about_members_tells_who_comes_and_who_goes(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with memory_cluster(3) as cluster:
+        node = cluster.nodes[N1]
+        assert node.view.metadata is not None
+        still = [await verb(node, {}) for verb in (ring_show, node_list, status, cluster_status)]
+        assert all(answer["change"] == {} and answer["staged"] == 0 and answer["bans"] == [] for answer in still)
+        name = node.view.name_of(N3)
+
+        moving = committed(node.view.metadata, Leave(N3))
+        monkeypatch.setattr(node.view, "metadata", moving)
+        for verb, members in ((ring_show, "members"), (node_list, "nodes"), (status, ""), (cluster_status, "members")):
+            answer = await verb(node, {})
+            assert answer["change"]["leaving"] == [name]
+            assert answer["change"]["id"] == plan_of(moving).id
+            if members:
+                assert [row["change"] for row in answer[members]] == ["", "", "leaving"]
+        shown = (await ring_show(node, {}))["members"]
+        assert sum(row["owned_next"] for row in shown) == moving.partitions
+        assert shown[2]["owned"] > shown[2]["owned_next"] == 0

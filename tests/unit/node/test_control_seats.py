@@ -11,18 +11,19 @@ from leafdb.codec import cbor
 from leafdb.consensus.acceptor_state import AcceptorState, decode
 from leafdb.consensus.ballot import AcceptorId, Ballot
 from leafdb.consensus.messages import Accept, Message, Nack, NackReason, Prepare, Promise, from_wire, to_wire
-from leafdb.node.control_seats import FORGOTTEN
-from leafdb.node.register import META_TREE, METADATA_KEY, REGISTER, REGISTERS_TREE, Register
+from leafdb.node.control_seats import FORGOTTEN, REGISTER
+from leafdb.node.register import META_TREE, METADATA_KEY, REGISTERS_TREE, Register
 from leafdb.node.timers import TimingWheel
 from leafdb.node.view import ClusterView
 from leafdb.ring.metadata import ClusterMetadata
 from leafdb.ring.metadata import decode as decode_metadata
+from leafdb.ring.recovery import recovered
 from leafdb.storage.engine import Engine
 from leafdb.types import Epoch, NodeId, TreeId
 from leafdb.wire.frame import HEADER_BYTES
 from support.clusters import cluster
 
-ONE, TWO, FOUR = NodeId(1), NodeId(2), NodeId(4)
+ONE, TWO, FOUR, FIVE = NodeId(1), NodeId(2), NodeId(4), NodeId(5)
 
 
 class Store:
@@ -64,6 +65,7 @@ class Member:
         self.register = Register(
             engine=cast(Engine, self.store), view=ClusterView(), wheel=TimingWheel(lambda: 0.0), now=lambda: 0.0,
             rng=Random(1), random_bytes=lambda count: b"n" * count, send=self._send,
+            expelled=lambda _: None,
         )  # fmt: skip
         metadata = self.store.durable[META_TREE, METADATA_KEY]
         assert metadata is not None
@@ -97,7 +99,7 @@ def changed(metadata: ClusterMetadata, **what: Any) -> ClusterMetadata:
     return replace(metadata, epoch=Epoch(metadata.epoch + 1), **what)
 
 
-FOUNDED = cluster(4)
+FOUNDED = cluster(5)
 NAMED = changed(FOUNDED, control=(ONE, TWO, FOUR))
 DROPPED = changed(NAMED, control=FOUNDED.control)
 
@@ -191,3 +193,61 @@ def test_a_state_of_another_store_gives_no_vote_now_or_later() -> None:
     member.store.sync()
     member.start()
     assert member.refused() is NackReason.INCOMPLETE
+
+
+RECOVERED = recovered(NAMED, (ONE, FOUR, FIVE), 1)
+LEFT_OUT = recovered(NAMED, (ONE, TWO, FIVE), 1)
+
+
+def test_a_register_begun_anew_forgets_what_the_former_one_promised_and_accepted() -> None:
+    member = Member(FOUNDED)
+    member.register.learn(NAMED)
+    member.store.sync()
+    member.ask(Accept(REGISTER, 1, ballot(900), NAMED.encode()))
+    member.register.learn(RECOVERED)
+    assert member.refused() is NackReason.STALE_CONFIG, "of the former generation, from the first moment on"
+    member.store.sync()
+    for _ in range(2):
+        answer = member.ask(Prepare(REGISTER, RECOVERED.generation, ballot(3)))
+        assert isinstance(answer, Promise)
+        assert (answer.value, answer.accepted) == (RECOVERED.encode(), Ballot(1, ONE, 0))
+        member.start()
+
+
+def test_one_that_forgot_may_vote_again_when_the_register_is_begun_anew() -> None:
+    member = Member(NAMED)
+    assert member.refused() is NackReason.INCOMPLETE
+    member.register.learn(RECOVERED)
+    member.store.sync()
+    assert isinstance(member.ask(Prepare(REGISTER, RECOVERED.generation, ballot(3))), Promise)
+
+
+def test_one_that_is_left_out_of_the_new_generation_comes_into_it_later_with_nothing() -> None:
+    """What it accepted in the former one carries ballots that would beat the new ones."""
+    member = Member(FOUNDED)
+    member.register.learn(NAMED)
+    member.store.sync()
+    member.ask(Accept(REGISTER, 1, ballot(900), NAMED.encode()))
+    member.register.learn(LEFT_OUT)
+    member.store.sync()
+    assert member.store.state is None
+    member.start()
+    later = changed(LEFT_OUT, control=(ONE, TWO, FOUR))
+    member.register.learn(later)
+    member.store.sync()
+    answer = member.ask(Prepare(REGISTER, later.generation, ballot(3)))
+    assert isinstance(answer, Promise)
+    assert (answer.value, answer.accepted) == (None, None)
+
+
+def test_metadata_of_an_older_generation_are_old_news_whatever_their_epoch() -> None:
+    member = Member(NAMED)
+    member.register.learn(RECOVERED)
+    member.store.sync()
+    heard: list[int] = []
+    member.register.learn(replace(NAMED, epoch=Epoch(RECOVERED.epoch + 5)), lambda: heard.append(1))
+    member.store.sync()
+    assert heard == [1]
+    assert member.register.newest == RECOVERED.version
+    stored = member.store.durable[META_TREE, METADATA_KEY]
+    assert stored == RECOVERED.encode()

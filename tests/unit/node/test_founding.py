@@ -13,7 +13,7 @@ import trio
 from leafdb.config import ClusterConfig, Config, NodeConfig
 from leafdb.errors import ConfigError, LeafdbError, NotApplied, OutcomeUnknown, Reason
 from leafdb.node.boot import check_names
-from leafdb.node.founding import FOUNDING_KEY, Plan, Standing, read_plan
+from leafdb.node.founding import FOUNDING_KEY, Plan, Standing, member_to_wire, read_plan
 from leafdb.node.register import META_TREE
 from leafdb.ring.metadata import ClusterMetadata, decode
 from leafdb.storage.identity import Identity
@@ -27,18 +27,18 @@ ONE, TWO, THREE = NodeId(1), NodeId(2), NodeId(3)
 ALL = (ONE, TWO, THREE)
 
 
-def member(node: int, **changed: str) -> dict[str, str]:
+def member(node: int, **changed: str | int) -> dict[str, Any]:
     host = host_of(NodeId(node))
     entry = {"name": f"n{node}", "host": host, "client": f"{host}:1", "peer": f"{host}:2", "http": f"{host}:3"}
     return {**entry, **changed}
 
 
-def members(*nodes: int) -> list[dict[str, str]]:
+def members(*nodes: int) -> list[dict[str, Any]]:
     return [member(node) for node in nodes]
 
 
 async def init(
-    cluster: MemoryCluster, via: NodeId, listed: list[dict[str, str]] | None = None, name: str = "home"
+    cluster: MemoryCluster, via: NodeId, listed: list[dict[str, Any]] | None = None, name: str = "home"
 ) -> dict[str, Any]:
     client = await cluster.client(via)
     try:
@@ -47,7 +47,7 @@ async def init(
         client.close()
 
 
-async def refusal(cluster: MemoryCluster, via: NodeId, listed: list[dict[str, str]] | None = None, **more: str) -> str:
+async def refusal(cluster: MemoryCluster, via: NodeId, listed: list[dict[str, Any]] | None = None, **more: str) -> str:
     """The words with which an init is refused."""
     with pytest.raises(NotApplied) as refused:
         await init(cluster, via, listed, **more)
@@ -241,6 +241,9 @@ async def test_a_name_is_checked_against_every_configuration() -> None:
         ({"name": "home", "members": [{"name": "n1", "client": "a:1"}]}, "a member without peer"),
         ({"name": "home", "members": [member(1, zone="\n")]}, "unprintable"),
         ({"name": "home", "members": ["n1"]}, "a member is not a map"),
+        ({"name": "home", "members": [member(1, weight=10_001)]}, "weight"),
+        ({"name": "home", "members": [member(1, weight="2")]}, "weight"),
+        ({"name": "home", "members": [member(1, weight=0), member(2, weight=0)]}, "nobody would own anything"),
     ],
 )
 def test_a_list_that_cannot_be_is_refused_with_every_problem(args: dict[str, Any], words: str) -> None:
@@ -253,6 +256,14 @@ def test_a_list_that_cannot_be_is_refused_with_every_problem(args: dict[str, Any
 def test_a_host_left_out_is_the_name() -> None:
     plan = read_plan({"name": "home", "members": [{"name": "n1", "client": "a:1", "peer": "a:2"}]})
     assert (plan.members[0].host, plan.members[0].zone) == ("n1", "")
+
+
+def test_weights_of_the_list_are_those_of_the_ring() -> None:
+    plan = read_plan({"name": "home", "members": [member(1, weight=3), member(2), member(3, weight=0)]})
+    assert [each.weight for each in plan.members] == [3, 1, 0]
+    owners = plan.epoch_one(b"c" * 16).owners
+    assert [owners.count(NodeId(number)) for number in (1, 2, 3)] == [192, 64, 0]
+    assert read_plan({"name": "home", "members": [member_to_wire(each) for each in plan.members]}) == plan
 
 
 def test_members_of_different_foundings_of_one_list_are_told_apart() -> None:

@@ -29,7 +29,7 @@ async def serve(config, *, on_ready, drain, stop):
     return 0
 
 real_run = main.run
-main.run = lambda config, reload: real_run(config, reload, serve)
+main.run = lambda config, reload, shard: real_run(config, reload, serve, shard=shard)
 sys.exit(main.main(sys.argv[1:]))
 """
 
@@ -91,6 +91,30 @@ def test_check_says_yes_and_starts_nothing(tmp_path: Path) -> None:
     finished = leafdbd("--check", "--set", f"node.data_dir={tmp_path / 'data'}")
     assert (finished.returncode, finished.stdout) == (0, "the configuration is fine\n")
     assert not (tmp_path / "data").exists()
+
+
+def test_check_lists_the_shards_of_a_machine() -> None:
+    finished = leafdbd("--check", "--set=node.shards=2", "--set=node.name=a", "--set=node.data_dir=d")
+    assert finished.returncode == 0
+    first, second, fine = finished.stdout.splitlines()
+    assert first.startswith("shard 0: a-0 on host a, client 127.0.0.1:7411,")
+    assert second.startswith("shard 1: a-1 on host a, client 127.0.0.1:7421,")
+    assert fine == "the configuration is fine"
+
+
+def test_a_shard_that_there_is_not_is_refused() -> None:
+    finished = leafdbd("--set=node.shards=2", "--shard", "2")
+    assert finished.returncode == 1
+    assert "--shard: there is no shard 2 of 2" in finished.stderr
+
+
+def test_the_parent_of_shards_is_light() -> None:
+    """It runs for as long as the machine does, beside processes that need the memory."""
+    parent = "leafdb.node.main, leafdb.node.settings, leafdb.node.log_output, leafdb.node.shard_process"
+    code = f"import sys, {parent}; print(*sorted(name for name in sys.modules if name.startswith('leafdb.')))"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    heavy = ("leafdb.storage", "leafdb.node.node", "leafdb.ring", "leafdb.transport", "leafdb.wire", "leafdb.client")
+    assert [name for name in loaded.stdout.split() if name.startswith(heavy)] == []
 
 
 def test_check_warns_of_an_open_listener() -> None:

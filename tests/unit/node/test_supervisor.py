@@ -16,26 +16,35 @@ from leafdb.config import Config
 from leafdb.errors import (
     ConfigError,
     CorruptionError,
+    LeafdbError,
     ServerBug,
     StoreFailed,
     StoreLocked,
     UnknownFormat,
 )
 from leafdb.node import task_tree
-from leafdb.node.endings import BUG, CANNOT_RUN, DISK_FAILED, ending_of
+from leafdb.node.endings import BUG, CANNOT_RUN, DISK_FAILED, EXPELLED, INTERRUPTED, ending_of
+from leafdb.node.expulsion import Expelled
 from leafdb.node.notify import Notifier
-from leafdb.node.supervisor import Supervisor
+from leafdb.node.supervisor import Order, Supervisor
+from leafdb.wire.hello import Refusal
 
 Node = Callable[[Callable[[], None], trio.Event, trio.Event], Awaitable[int]]
 
 
-def live(node: Node, *, environment: dict[str, str] | None = None, reload: Callable[[], None] = lambda: None) -> int:
+def live(
+    node: Node,
+    *,
+    environment: dict[str, str] | None = None,
+    reload: Callable[[], None] = lambda: None,
+    orders: Callable[[], trio.abc.ReceiveStream] | None = None,
+) -> int:
     """Run a supervisor around `node` under a clock that jumps; the exit code."""
 
     async def serve(config: Config, *, on_ready: Callable[[], None], drain: trio.Event, stop: trio.Event) -> int:
         return await node(on_ready, drain, stop)
 
-    supervisor = Supervisor(Config(), serve, Notifier(environment or {}, pid=os.getpid()), reload)
+    supervisor = Supervisor(Config(), serve, Notifier(environment or {}, pid=os.getpid()), reload, orders)
     return trio.run(supervisor.run, clock=MockClock(autojump_threshold=0.05))
 
 
@@ -101,7 +110,74 @@ def test_hup_reloads_and_usr1_writes_the_tasks(caplog: pytest.LogCaptureFixture)
         assert live(node, reload=reloaded.set) == 3
     (record,) = caplog.records
     assert "in node" in vars(record)["facts"]["tree"]
-    assert "Supervisor._listen" in vars(record)["facts"]["tree"]
+    assert "obey_signals" in vars(record)["facts"]["tree"]
+
+
+class Parent:
+    """The end of the pipe that a parent of shards holds."""
+
+    def __init__(self) -> None:
+        self._read, self._write = os.pipe()
+
+    def opened(self) -> trio.abc.ReceiveStream:
+        return trio.lowlevel.FdStream(self._read)
+
+    def say(self, order: Order) -> None:
+        os.write(self._write, order.value)
+
+    def die(self) -> None:
+        os.close(self._write)
+
+
+def test_a_parent_s_orders_are_carried_out_and_a_drain_asked_for_twice_is_one(caplog: pytest.LogCaptureFixture) -> None:
+    parent, reloaded, seen = Parent(), trio.Event(), []
+
+    async def node(ready: Callable[[], None], drain: trio.Event, stop: trio.Event) -> int:
+        parent.say(Order.RELOAD)
+        parent.say(Order.TASKS)
+        await reloaded.wait()
+        kill(signal.SIGTERM)  # systemd tells everybody, the parent tells its own
+        await drain.wait()
+        parent.say(Order.DRAIN)
+        parent.say(Order.DRAIN)
+        kill(signal.SIGTERM)
+        await trio.sleep(1)
+        seen.append(stop.is_set())
+        parent.say(Order.STOP)
+        parent.say(Order.STOP)
+        await stop.wait()
+        await trio.sleep(1)
+        return 0
+
+    with caplog.at_level("WARNING"):
+        assert live(node, reload=reloaded.set, orders=parent.opened) == 0
+    assert seen == [False]
+    assert [record.msg for record in caplog.records] == ["tasks", "stopping at once"]
+    parent.die()
+
+
+def test_who_loses_its_parent_stops_at_once() -> None:
+    parent = Parent()
+
+    async def node(ready: Callable[[], None], drain: trio.Event, stop: trio.Event) -> int:
+        parent.die()
+        began = trio.current_time()
+        await stop.wait()
+        assert trio.current_time() == pytest.approx(began, abs=1.0)
+        return 0
+
+    assert live(node, orders=parent.opened) == 0
+
+
+def test_who_loses_its_parent_and_cannot_stop_does_not_live_on() -> None:
+    parent = Parent()
+
+    async def node(ready: Callable[[], None], drain: trio.Event, stop: trio.Event) -> int:
+        parent.die()
+        await trio.sleep_forever()
+        raise AssertionError("unreachable")
+
+    assert live(node, orders=parent.opened) == INTERRUPTED
 
 
 def test_the_node_s_failure_comes_out() -> None:
@@ -164,6 +240,8 @@ def test_without_systemd_nothing_is_sent_and_nothing_fails(tmp_path: Path) -> No
         (OSError(98, "Address already in use"), CANNOT_RUN, ["Address already in use"]),
         (AssertionError("counter fell"), BUG, ["counter fell", "its own rules"]),
         (ServerBug("impossible"), BUG, ["impossible"]),
+        (Expelled("removed for good", why=Refusal.BANNED), EXPELLED, ["leafdb-data", "removed for good"]),
+        (ExceptionGroup("", [LeafdbError("x"), Expelled("gone", why=Refusal.CLONE)]), EXPELLED, ["gone"]),
         (ExceptionGroup("", [KeyError("x"), ExceptionGroup("", [StoreFailed("EIO")])]), DISK_FAILED, ["EIO"]),
     ],
 )

@@ -14,6 +14,7 @@ from leafdb.limits import BUCKETS_MAX, METADATA_BYTES_MAX, METADATA_RECENT_MAX
 from leafdb.ring.control_set import begin_control, finish_control
 from leafdb.ring.member import ProposedMember
 from leafdb.ring.metadata import ClusterMetadata, MetadataError, decode, found
+from leafdb.ring.ring import Ring
 from leafdb.ring.staging import Join
 from leafdb.ring.transitions import clear_staged
 from leafdb.types import BucketId, Epoch, NodeId
@@ -35,6 +36,23 @@ def test_founding_numbers_members_and_chooses_the_control_set() -> None:
 @pytest.mark.parametrize(("count", "control"), [(1, 1), (2, 1), (3, 3), (4, 3)])
 def test_the_control_set_is_one_or_three(count: int, control: int) -> None:
     assert len(cluster(count).control) == control
+
+
+def test_the_first_control_set_is_apart_though_the_list_is_not() -> None:
+    shards = [proposed(at, host=f"h{at // 2}") for at in range(6)]
+    assert found("c", CLUSTER_ID, shards).control == (1, 3, 5)
+    zoned = [proposed(at, host=f"h{at // 2}", zone=f"z{at // 4}") for at in range(8)]
+    assert found("c", CLUSTER_ID, zoned).control == (1, 3, 5), "a zone for each, then hosts, then the order of the list"
+    idle = [proposed(0, weight=0), *(proposed(at) for at in range(1, 4))]
+    assert found("c", CLUSTER_ID, idle).control == (2, 3, 4), "who owns nothing is the last resort"
+
+
+def test_who_owns_nothing_is_a_member_and_no_owner() -> None:
+    made = found("c", CLUSTER_ID, [proposed(0), proposed(1, weight=0), proposed(2)], partitions=64)
+    assert set(made.owners) == {1, 3}
+    assert decode(made.encode()) == made
+    assert Ring(made).effective_n(3) == 2
+    assert Ring(made).warnings(2) == [], "it was meant to"
 
 
 def test_equal_proposals_found_equal_bytes() -> None:

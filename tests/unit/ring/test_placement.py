@@ -89,7 +89,9 @@ def test_more_members_than_partitions_leave_some_without() -> None:
 def test_nonsense_is_refused() -> None:
     with pytest.raises(ValueError, match="at least one"):
         claim([], 64)
-    with pytest.raises(ValueError, match="weights"):
+    with pytest.raises(ValueError, match="at least one member of a weight"):
         claim([proposed(1, weight=0).numbered(NodeId(1))], 64)
+    with pytest.raises(ValueError, match="at least 0"):
+        claim([proposed(1, weight=-1).numbered(NodeId(1))], 64)
     with pytest.raises(ValueError, match="previous"):
         claim(members(2), 64, claim(members(2), 32))

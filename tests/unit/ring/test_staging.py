@@ -72,8 +72,15 @@ def test_one_present_member_stays() -> None:
         assert refused(made, change) is Reason.BAD_REQUEST
 
 
+def test_one_present_member_that_owns_something_stays() -> None:
+    made = staged(finished(cluster(2), Join(proposed(7, weight=0))), Leave(ONE))
+    assert refused(made, Leave(TWO)) is Reason.BAD_REQUEST
+    assert refused(made, Replace(TWO, proposed(8))) is Reason.BAD_REQUEST
+    assert len(staged(made, Leave(THREE)).staged) == 2, "the one that owns nothing may go"
+
+
 def test_a_newcomer_is_sound() -> None:
-    assert refused(cluster(3), Join(proposed(7, weight=0))) is Reason.BAD_REQUEST
+    assert refused(cluster(3), Join(proposed(7, weight=-1))) is Reason.BAD_REQUEST
     assert refused(cluster(3), Join(replace(proposed(7), name=""))) is Reason.BAD_REQUEST
 
 

@@ -24,6 +24,7 @@ from support.transports import SECRET, Client, Member, introduce, start_member, 
 
 ONE, TWO, THREE = NodeId(1), NodeId(2), NodeId(3)
 FETCH = MessageType.METADATA_FETCH
+VERB = MessageType.PEER_ADMIN
 
 
 def cluster(body: Callable[[trio.Nursery, MemoryNetwork, list[Member]], Awaitable[None]]) -> None:
@@ -292,7 +293,7 @@ def test_another_secret_gets_no_session_and_changes_nothing() -> None:
             assert not one.events
             assert two.pump.counters.handshakes_failed_total > 0
             with pytest.raises(HandshakeRefused) as caught:
-                await one.peers.call_stranger(two.address, FETCH, b"", 5.0)
+                await one.peers.call_stranger(two.address, VERB, b"", 5.0)
             assert caught.value.refusal == Refusal.BAD_SECRET
             nursery.cancel_scope.cancel()
 
@@ -305,16 +306,18 @@ def test_strangers_can_be_asked_by_address_before_there_is_a_cluster() -> None:
         async with trio.open_nursery() as nursery:
             one = await start_member(nursery, network.at("n1"), 0, host="n1", cluster_id=b"")
             two = await start_member(nursery, network.at("n2"), 0, host="n2", cluster_id=b"")
-            answer = await one.peers.call_stranger(two.address, FETCH, MetadataFetch(3).encode(), 5.0)
-            assert MetadataFetch.decode(answer.body).epoch == 3
+            answer = await one.peers.call_stranger(two.address, VERB, b"asked", 5.0)
+            assert answer.body == b"asked"
             assert not one.events
+            with pytest.raises(PeerLost):  # nothing but verbs
+                await one.peers.call_stranger(two.address, FETCH, MetadataFetch(3).encode(), 5.0)
             assert not two.events
             await until(lambda: not one.pump.sessions and not two.pump.sessions)
             with pytest.raises(ConnectFailed):
-                await one.peers.call_stranger(("nowhere", 1), FETCH, b"", 5.0)
+                await one.peers.call_stranger(("nowhere", 1), VERB, b"", 5.0)
             network.cut("n1", "n2", silently=True)
             with pytest.raises((DeadlineExceeded, ConnectFailed)):
-                await one.peers.call_stranger(two.address, FETCH, b"", 2.0)
+                await one.peers.call_stranger(two.address, VERB, b"", 2.0)
             one.check()
             nursery.cancel_scope.cancel()
 

@@ -10,7 +10,7 @@ from leafdb.testing.violation import Invariant
 
 PUTS: Final = "leafdb.quorum.put_operation"
 GETS: Final = "leafdb.quorum.get_operation"
-PUT: Final = "leafdb.node.put_driver"
+PUT: Final = "leafdb.node.put_under_way"
 UNDER_WAY: Final = "leafdb.node.get_under_way"
 SERVICE: Final = "leafdb.node.replica_service"
 
@@ -66,13 +66,13 @@ MUTATIONS: Final = (
         "A replica that has lost its data answers that there is nothing, and that counts to R (riak's notfound_ok).",
         (
             SERVICE,
-            "self._found, session, request_id, self._completeness.complete(partition), False)",
+            "self._found, session, request_id, definitive, False)",
             "self._found, session, request_id, True, False)",
         ),
         (
             UNDER_WAY,
-            "        elif coordinator.completeness.complete(place.partition) if primary else value is not None:\n",
-            "        elif primary or value is not None:\n",
+            "        elif self._definitive if own in self.place.holders else value is not None:\n",
+            "        elif own in self.place.holders or value is not None:\n",
         ),
         nodes=3,
         seeds_max=40,

@@ -114,3 +114,15 @@ def test_an_acceptor_to_be_that_goes_holds_the_plan_up_as_well() -> None:
 def test_an_unsound_control_set_is_noticed(wrong: dict[str, tuple[NodeId, ...]]) -> None:
     made: ClusterMetadata = replace(cluster(5), **wrong)  # type: ignore[arg-type]
     assert made.check()
+
+
+def test_no_change_but_one_of_the_control_set_makes_another_acceptor_of_a_member() -> None:
+    made = cluster(4)
+    for node, allowed in ((TWO, False), (FOUR, True)):
+        member = replace(made.members[node], incarnation=2)
+        members = {**made.members, node: member}
+        if allowed:
+            assert made.next_epoch(b"", members=members).members[node].incarnation == 2
+        else:
+            with pytest.raises(AssertionError, match="becomes another one"):
+                made.next_epoch(b"", members=members)

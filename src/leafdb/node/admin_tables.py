@@ -1,0 +1,40 @@
+"""Every admin verb there is, by name: those of clients and those between nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from leafdb.node import (
+    admin_cluster,
+    admin_data,
+    admin_drain,
+    admin_founding,
+    admin_join,
+    admin_plan,
+    admin_recovery,
+    admin_ring,
+    admin_transfers,
+)
+from leafdb.node.admin import Verb
+
+VERBS: Final[Mapping[str, Verb]] = {
+    **admin_cluster.VERBS,
+    **admin_data.VERBS,
+    **admin_drain.VERBS,
+    **admin_founding.VERBS,
+    **admin_plan.VERBS,
+    **admin_recovery.VERBS,
+    **admin_ring.VERBS,
+    **admin_transfers.VERBS,
+}
+PEER_VERBS: Final[Mapping[str, Verb]] = {
+    **admin_cluster.PEER_VERBS,
+    **admin_data.PEER_VERBS,
+    **admin_drain.PEER_VERBS,
+    **admin_founding.PEER_VERBS,
+    **admin_join.PEER_VERBS,
+    **admin_recovery.PEER_VERBS,
+    **admin_ring.PEER_VERBS,
+    **admin_transfers.PEER_VERBS,
+}

@@ -1,0 +1,94 @@
+"""A node that takes no work of clients for a while: before it is stopped, or while somebody looks at its machine.
+
+It refuses what clients ask, and what others forward for them, as work that was not begun (`draining`); clients go to
+the next node at once. It goes on being a replica: copies come in and are acknowledged, reads of others are answered,
+hints go home. The others are told, so that they forward elsewhere: those it is connected with by a verb, those it meets
+later by its hello. Nothing of it is kept: a restart takes work again.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from leafdb.errors import NotApplied, Reason
+from leafdb.node.logs import Log
+from leafdb.types import NodeId
+from leafdb.wire.control import AdminRequest
+from leafdb.wire.hello import PeerFacts
+from leafdb.wire.registry import Lane, MessageType
+
+if TYPE_CHECKING:
+    from leafdb.node.node import Node
+
+TELL_TIMEOUT_S = 5.0
+
+log = Log("drain")
+
+
+class DrainState(Enum):
+    """How far it is."""
+
+    SERVING = "serving"
+    DRAINING = "draining"
+    """Requests are under way here, or hints for members that are there."""
+    DRAINED = "drained"
+
+
+class Drain:
+    """Of one node; what it knows of the others' is in the view."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self.active = False
+
+    def begin(self) -> None:
+        """Take no more work. Harmless when it does not already."""
+        if not self.active:
+            log.info("taking no work of clients")
+            self._set(active=True)
+
+    def end(self) -> None:
+        """Take work again. Raises NotApplied when the node is about to end."""
+        if self._node.tenure.stopping or self._node.tenure.is_over:
+            raise NotApplied("this node is stopping: there is no way back", reason=Reason.DRAINING)
+        if self.active:
+            log.info("taking work of clients again")
+            self._set(active=False)
+
+    def state(self) -> DrainState:
+        """How far it is."""
+        node = self._node
+        if not self.active:
+            return DrainState.SERVING
+        there = node.peers.connected(Lane.BULK)
+        if node.coordinator.operations or any(node.hints.ledger.records(member) for member in there):
+            return DrainState.DRAINING
+        return DrainState.DRAINED
+
+    def met(self, member: NodeId) -> None:
+        """The control lane to a member is up: what it said of itself in its hello holds, and so does ours."""
+        session = self._node.peers.session(member, Lane.CONTROL)
+        if session is not None and isinstance(session.facts, PeerFacts):
+            self.heard(member, draining=session.facts.draining)
+        if self.active:
+            self._tell(member)  # it may have begun while they shook hands
+
+    def heard(self, member: NodeId, *, draining: bool) -> None:
+        """A member takes work of clients, or does not."""
+        if draining:
+            self._node.view.draining.add(member)
+        else:
+            self._node.view.draining.discard(member)
+
+    def _set(self, *, active: bool) -> None:
+        self.active = self._node.coordinator.draining = active
+        for member in self._node.peers.connected(Lane.CONTROL):
+            self._tell(member)
+
+    def _tell(self, member: NodeId) -> None:
+        node = self._node
+        args = {"node": int(node.view.self_id), "draining": self.active}
+        body = AdminRequest("node.draining", args).encode()
+        # Whoever does not hear it forwards to us, and hands our refusal on: the client asks the next node.
+        node.peers.request(member, Lane.CONTROL, MessageType.PEER_ADMIN, body, lambda _: None, TELL_TIMEOUT_S)

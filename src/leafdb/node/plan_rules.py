@@ -1,0 +1,142 @@
+"""What the driver of a plan does next, of what it knows: pure (docs/decisions/0007-ring-changes.md, "The cuts").
+
+    WRITE_BOTH_READ_OLD   advance when every new owner knows this epoch and owes nothing: the copies are made
+    WRITE_BOTH_READ_NEW   finish when every old owner knows this epoch and owes nothing, so that a late hint lies with
+                          the new owners too
+    RETREAT               end it when every new owner that stays a member knows this epoch
+
+Who is given up as dead is not waited for, unless it is seen alive: then it answers reads, and has to hear first. The
+same goes for newcomers in a retreat. In the first phase all newcomers are waited for, also one that will own nothing:
+who has not come by the end of the plan could not be told from another store any more, since the plan says which it is.
+
+An answer counts if it shows the epoch the driver itself believes in, or a later one with the same plan. A driver that
+is behind does no harm: its step names the plan it means, and the register's value decides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+from leafdb.node.plan_progress import Progress
+from leafdb.ring.metadata import ClusterMetadata
+from leafdb.ring.plan import Phase, Plan
+from leafdb.ring.transitions import awaited
+from leafdb.types import NodeId
+
+
+class Action(Enum):
+    """The next step of a plan."""
+
+    NOTHING = "nothing"
+    """There is no plan."""
+    WAIT = "wait"
+    ADVANCE = "advance"
+    FINISH = "finish"
+    FINISH_ABORT = "finish abort"
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What to do now."""
+
+    action: Action
+    waiting: tuple[str, ...] = ()
+    """For whom or what the plan waits, a sentence each."""
+    admit: tuple[NodeId, ...] = ()
+    """Newcomers that have not come yet: to be called."""
+
+
+def driver_of(control: Sequence[NodeId], alive: Collection[NodeId]) -> NodeId | None:
+    """Who drives changes of the ring: the live member of the control set with the lowest number."""
+    return min((node for node in control if node in alive), default=None)
+
+
+def asked(metadata: ClusterMetadata, alive: Collection[NodeId]) -> frozenset[NodeId]:
+    """Whose progress the next step depends on; nobody's without a plan."""
+    plan = metadata.plan
+    if plan is None:
+        return frozenset()
+    match plan.phase:
+        case Phase.WRITE_BOTH_READ_OLD:
+            return awaited(metadata) | frozenset(plan.joining)
+        case Phase.WRITE_BOTH_READ_NEW:
+            return awaited(metadata) | (plan.given_up & frozenset(metadata.owners) & frozenset(alive))
+        case Phase.RETREAT:
+            return awaited(metadata) | (frozenset(plan.joining) & frozenset(alive))
+
+
+def decide(
+    metadata: ClusterMetadata,
+    *,
+    alive: Collection[NodeId],
+    answers: Mapping[NodeId, Progress],
+    problems: Mapping[NodeId, str],
+) -> Decision:
+    """The next step.
+
+    Args:
+        metadata: as the driver believes them.
+        alive: the members it does not hold for dead.
+        answers: to `plan.progress`, of those that gave one.
+        problems: why others gave none, for people.
+    """
+    plan = metadata.plan
+    if plan is None:
+        return Decision(Action.NOTHING)
+    wanted = sorted(asked(metadata, alive))
+    waiting = [
+        said
+        for node in wanted
+        for said in _missing(metadata, plan, node, answers.get(node), node in alive, problems.get(node, ""))
+    ]
+    admit: tuple[NodeId, ...] = ()
+    match plan.phase:
+        case Phase.WRITE_BOTH_READ_OLD:
+            step = Action.ADVANCE
+            admit = tuple(node for node in plan.joining if node not in answers)
+        case Phase.WRITE_BOTH_READ_NEW:
+            step = Action.FINISH
+            waiting += _control(metadata, plan)
+        case Phase.RETREAT:
+            step = Action.FINISH_ABORT
+    return Decision(Action.WAIT if waiting else step, tuple(waiting), admit)
+
+
+def _missing(
+    metadata: ClusterMetadata, plan: Plan, node: NodeId, answer: Progress | None, alive: bool, problem: str
+) -> Iterator[str]:
+    """What a node still has to do or to hear; nothing when it is done."""
+    name = metadata.members[node].name
+    why = f" ({problem})" if problem else ""
+    if answer is None:
+        if node in plan.joining and plan.phase is Phase.WRITE_BOTH_READ_OLD:
+            yield f"{name} has not come yet{why}"
+        elif node in plan.given_up:
+            yield f"{name} goes as dead but is alive, and does not answer{why}: stop it"
+        elif alive:
+            yield f"{name} does not answer{why}"
+        else:
+            yield f"{name} is down{why}"
+    elif answer.epoch < metadata.epoch:
+        yield f"{name} has not heard of it yet: it is at epoch {answer.epoch}, not {metadata.epoch}"
+    elif answer.plan_id != plan.id:
+        yield f"{name} knows more: it is at epoch {answer.epoch}"
+    elif not answer.settled and plan.phase is not Phase.RETREAT:
+        names = ", ".join(_name(metadata, other) for other in answer.waiting_for)
+        held_up = f"; it cannot reach {names}" if names else ""
+        yield f"{name} has {answer.left} of {answer.total} exchanges to do{held_up}"
+
+
+def _control(metadata: ClusterMetadata, plan: Plan) -> Iterator[str]:
+    names = ", ".join(
+        _name(metadata, node) for node in sorted({*metadata.control, *metadata.control_next} & plan.going)
+    )
+    if names:
+        yield f"the control set changes first: {names} will go"
+
+
+def _name(metadata: ClusterMetadata, node: NodeId) -> str:
+    member = metadata.members.get(node)
+    return f"node-{node}" if member is None else member.name

@@ -1,0 +1,249 @@
+"""A whole cluster while a plan moves its ranges: clients write and read all the while, nothing acknowledged is lost.
+
+The plan is stepped by the test: some member goes, and another, that is there from the founding and owns nothing, gets
+what it had. Copies between the phases are made by the test as well. What a read must show: all that was acknowledged by
+enough primaries before it began, and all that quorum reads have shown (I8, I19).
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from itertools import count, permutations
+from typing import NamedTuple
+
+import pytest
+import trio
+
+from leafdb.errors import LeafdbError
+from leafdb.model.bucket import BucketProperties
+from leafdb.ring.staging import ForceRemove, Leave
+from leafdb.testing.cluster import MemoryCluster, host_of, memory_cluster
+from leafdb.testing.raw_client import RawClient, Severed
+from leafdb.testing.streams import Link
+from leafdb.testing.virtual_time import virtual
+from leafdb.types import NodeId
+from support.ring_steps import RingSteps
+
+N1, N2, N3, N4, N5, N6 = map(NodeId, range(1, 7))
+QUORUM, ALL = 254, 255
+LANES = 4
+VALUES = 6
+"""Of each key."""
+
+
+class Counts(NamedTuple):
+    """How clients write and read; w + r > n."""
+
+    w: int
+    r: int
+
+
+COUNTS = (Counts(1, ALL), Counts(QUORUM, QUORUM), Counts(ALL, 1))
+
+
+class Load:
+    """Writers and readers through all nodes that run, and what they may rely on."""
+
+    def __init__(self, cluster: MemoryCluster, bucket: BucketProperties, counts: Counts, *, sloppy: bool) -> None:
+        self.cluster = cluster
+        self.bucket = bucket
+        self.counts = counts
+        self.sloppy = sloppy
+        self.sure: dict[str, set[bytes]] = {}
+        """By key, what every read that begins now must show."""
+        self.written = self.read = 0
+        self.failures: list[LeafdbError | Severed] = []
+        self.over = False
+        self._numbers = count()
+        self._turn = 0
+        self._clients: dict[NodeId, RawClient] = {}
+
+    async def client(self) -> RawClient:
+        """A connection to the next node in turn."""
+        while True:
+            nodes = sorted(self.cluster.nodes)
+            self._turn += 1
+            node = nodes[self._turn % len(nodes)]
+            known = self._clients.get(node)
+            if known is not None and not known.closed:
+                return known
+            try:
+                made = self._clients[node] = await self.cluster.client(node)
+            except Severed:
+                await trio.sleep(0.01)
+            else:
+                return made
+
+    async def write(self, key: str) -> None:
+        """A blind write of a value of its own."""
+        value = b"%d" % next(self._numbers)
+        client = await self.client()
+        try:
+            reply = await client.put(self.bucket, key, value, w=self.counts.w, sloppy=self.sloppy, timeout_s=1.0)
+        except (LeafdbError, Severed) as error:
+            self.failures.append(error)
+            return
+        self.written += 1
+        if reply.primaries >= self.needed(self.counts.w):
+            self.sure.setdefault(key, set()).add(value)
+
+    async def look(self, key: str) -> None:
+        """A read: it must show what was sure when it began, and makes sure what it shows."""
+        client = await self.client()
+        sure = set(self.sure.get(key, ()))
+        try:
+            reply = await client.get(self.bucket, key, r=self.counts.r, sloppy=False, timeout_s=1.0)
+        except (LeafdbError, Severed) as error:
+            self.failures.append(error)
+            return
+        self.read += 1
+        shown = {sibling.value for sibling in reply.siblings}
+        assert sure <= shown, (key, sorted(sure - shown), self.counts)
+        if 2 * self.needed(self.counts.r) > self.bucket.n:
+            self.sure.setdefault(key, set()).update(shown)
+
+    def needed(self, wire: int) -> int:
+        """A count, of n copies."""
+        return {QUORUM: self.bucket.n // 2 + 1, ALL: self.bucket.n}.get(wire, wire)
+
+    async def lane(self, lane: int) -> None:
+        """Write to a key a few times, then to the next; read it, and some key of before."""
+        for number in count():
+            if self.over:
+                return
+            key = f"{lane} {number // VALUES}"
+            await self.write(key)
+            await self.look(key)
+            await self.look(f"{lane} {number // VALUES // 2}")
+            await trio.sleep(0.03)
+
+    async def check(self) -> None:
+        """At the end everything is there, whoever is asked and however."""
+        for key, sure in self.sure.items():
+            for r in (self.counts.r, ALL):
+                reply = await (await self.client()).get(self.bucket, key, r=r)
+                shown = {sibling.value for sibling in reply.siblings}
+                assert sure <= shown, (key, sorted(sure - shown), r)
+
+
+@asynccontextmanager
+async def loaded(
+    counts: Counts, *, sloppy: bool = True, nodes: int = 5, owners: tuple[NodeId, ...] = (N1, N2, N3, N4)
+) -> AsyncIterator[tuple[Load, RingSteps]]:
+    """A cluster under load, over a network in which something is always under way. At the end everything is there."""
+    async with memory_cluster(nodes, partitions=16, owners=owners) as cluster:
+        for at, (one, other) in enumerate(permutations(map(host_of, cluster.nodes), 2)):
+            cluster.network.set_link(one, other, Link(latency_s=(0.0005, 0.002 + at % 5 * 0.002)))
+        load = Load(cluster, await cluster.create_bucket(), counts, sloppy=sloppy)
+        async with trio.open_nursery() as nursery:
+            for lane in range(LANES):
+                nursery.start_soon(load.lane, lane)
+            await trio.sleep(0.3)
+            yield load, RingSteps(cluster)
+            await trio.sleep(0.3)
+            load.over = True
+        await load.check()
+        assert load.written > 50
+        assert load.read > 80
+
+
+async def copied(load: Load, steps: RingSteps) -> None:
+    """All copies are made, while the load goes on."""
+    await trio.sleep(0.2)
+    assert await steps.copy(load.bucket)
+    await trio.sleep(0.2)
+
+
+@pytest.mark.parametrize("sloppy", [False, True])
+@pytest.mark.parametrize("counts", COUNTS)
+@virtual
+async def test_a_plan_that_goes_through_loses_nothing_and_leaves_no_write_in_doubt(
+    counts: Counts, sloppy: bool
+) -> None:
+    async with loaded(counts, sloppy=sloppy) as (load, steps):
+        await steps.commit(Leave(N4))
+        await copied(load, steps)
+        await steps.advance()
+        await trio.sleep(0.5)
+        load.over = True  # who leaves has nobody to tell it so here: it is stopped when nothing of it is under way
+        await trio.sleep(0.5)
+        await load.cluster.stop(N4)
+        await steps.finish()
+        assert N5 in steps.ring.loads
+        assert N4 not in steps.ring.loads
+        assert all(isinstance(error, LeafdbError) and error.retryable for error in load.failures), load.failures
+
+
+@pytest.mark.parametrize(
+    ("dead", "counts", "sloppy"),
+    [
+        (N4, Counts(QUORUM, QUORUM), True),
+        (N4, Counts(1, ALL), False),
+        (N5, Counts(QUORUM, QUORUM), False),
+        (N5, Counts(ALL, 1), True),
+    ],
+)
+@virtual
+async def test_an_owner_that_is_away_in_the_first_phase_costs_nothing_acknowledged(
+    dead: NodeId, counts: Counts, sloppy: bool
+) -> None:
+    """N4 is an owner that goes, N5 one that comes; with six nodes there are some to stand in."""
+    owners = (N1, N2, N3, N4, N6)
+    async with loaded(counts, sloppy=sloppy, nodes=6, owners=owners) as (load, steps):
+        await steps.commit(Leave(N4))
+        await load.cluster.kill(dead)
+        await trio.sleep(0.5)
+        written = load.written
+        await trio.sleep(0.5)
+        assert load.written > written
+        await load.cluster.restart(dead)
+        await load.cluster.meet()
+        await copied(load, steps)
+        await steps.advance()
+
+
+@pytest.mark.parametrize("counts", [Counts(QUORUM, QUORUM), Counts(ALL, 1)])
+@virtual
+async def test_a_dead_owner_is_removed_by_force_and_what_two_had_acknowledged_is_kept(counts: Counts) -> None:
+    async with loaded(counts) as (load, steps):
+        await load.cluster.kill(N4)
+        await trio.sleep(0.3)
+        await steps.commit(ForceRemove(N4))
+        await copied(load, steps)
+        await steps.advance()
+        await trio.sleep(0.3)
+        await steps.finish()
+        assert N5 in steps.ring.loads
+
+
+@pytest.mark.parametrize("counts", COUNTS)
+@pytest.mark.parametrize("reading_new", [False, True])
+@virtual
+async def test_a_plan_given_up_from_either_phase_takes_nothing_along(reading_new: bool, counts: Counts) -> None:
+    """In the first phase with the newcomer dead; in the second with everything at the new owners."""
+    async with loaded(counts) as (load, steps):
+        before = steps.ring.owners
+        await steps.commit(Leave(N4))
+        if reading_new:
+            await copied(load, steps)
+            await steps.advance()
+            await trio.sleep(0.5)
+            await steps.abort()
+        else:
+            await trio.sleep(0.3)
+            await load.cluster.kill(N5)
+            await trio.sleep(0.3)
+            await steps.abort()
+        assert steps.ring.owners == before
+
+
+@pytest.mark.parametrize("counts", [Counts(0, 0), Counts(ALL, 1), Counts(1, ALL)])
+@virtual
+async def test_growing_from_one_owner_to_three_keeps_every_promise_of_either_size(counts: Counts) -> None:
+    async with loaded(counts, nodes=4, owners=(N1,)) as (load, steps):
+        assert steps.ring.effective_n(3) == 1
+        await steps.commit(Leave(N4))
+        await copied(load, steps)
+        await steps.advance()
+        assert steps.ring.effective_n(3) == 3
