@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
+from unittest.mock import patch
 
 import trio
 
 from leafdb.model.key import encode_key
 from leafdb.node.node import Node
+from leafdb.node.plan_driver import PlanDriver
 from leafdb.ring import transitions
 from leafdb.ring.member import ProposedMember
 from leafdb.ring.metadata import ClusterMetadata
@@ -28,17 +30,23 @@ BUCKET = "b"
 async def ring_cluster(
     founders: int, disks: int, *, partitions: int = 16, n: int = 3, seed: int = 1
 ) -> AsyncIterator[MemoryCluster]:
-    """A cluster of the first nodes with the bucket `b`, and disks for more. Leaving it checks and stops every node."""
-    async with trio.open_nursery() as nursery:
-        cluster = MemoryCluster(nursery, disks, seed, partitions=partitions)
-        for number in range(1, founders + 1):
-            await cluster.start(NodeId(number))
-        await cluster.found()
-        await make_bucket(cluster.nodes.values(), BUCKET, n=n)
-        yield cluster
-        await cluster.check()
-        await cluster.stop(*cluster.nodes)
-        nursery.cancel_scope.cancel()
+    """A cluster of the first nodes with the bucket `b`, and disks for more; only the test drives its plans. Leaving it
+    checks and stops every node."""
+    with patch.object(PlanDriver, "run", _idle):
+        async with trio.open_nursery() as nursery:
+            cluster = MemoryCluster(nursery, disks, seed, partitions=partitions)
+            for number in range(1, founders + 1):
+                await cluster.start(NodeId(number))
+            await cluster.found()
+            await make_bucket(cluster.nodes.values(), BUCKET, n=n)
+            yield cluster
+            await cluster.check()
+            await cluster.stop(*cluster.nodes)
+            nursery.cancel_scope.cancel()
+
+
+async def _idle(driver: PlanDriver) -> None:
+    await trio.sleep_forever()
 
 
 def newcomer(number: int) -> ProposedMember:

@@ -65,7 +65,7 @@ class RangePull:
             page = await self._mover.pull(source, request)
             if not page.complete:
                 return False
-            items = _items(bucket, page, start, stop)
+            items = items_of(bucket, page, start, stop)
             size = sum(len(key) + len(record) for key, record in items)
             self._still(slot, epoch)
             self._received(source, size)
@@ -99,7 +99,7 @@ class RangePull:
             raise ExchangeFault("the ring has changed")
 
 
-def _items(bucket: BucketView, page: Page, start: bytes, stop: bytes) -> list[Item]:
+def items_of(bucket: BucketView, page: Page, start: bytes, stop: bytes) -> list[Item]:
     """The records of a page by storage keys. ExchangeFault unless they ascend within the range, and so does what
     follows."""
     try:

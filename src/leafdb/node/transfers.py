@@ -179,8 +179,9 @@ class Transfers:
         return not (self._queue.older_waiting or self.to_pull(bucket) >> partition & 1)
 
     def complete(self, bucket: BucketId, partition: PartitionId) -> bool:
-        """Whether this store has everything of the range that was acknowledged by it, and has been copied to it."""
-        return self._completeness.complete(partition) and not self._ranges.unread(bucket) >> partition & 1
+        """Whether this store has all of the range that it should have."""
+        found = self._view.buckets.get(bucket)
+        return found is not None and self._completeness.definitive(self._view, found, partition)
 
     def to_pull(self, bucket: BucketId) -> int:
         """The partitions that this node has to page through before it exchanges them."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from leafdb.model.key import encode_key
-from leafdb.node.range_pull import _items
+from leafdb.node.range_pull import items_of
 from leafdb.node.record_messages import Page
 from leafdb.node.record_mover import ExchangeFault
 from leafdb.node.view import BucketView
@@ -23,8 +23,8 @@ def page(keys: list[bytes], following: bytes = b"") -> Page:
 
 
 def test_keys_in_order_become_storage_keys() -> None:
-    assert [key for key, _ in _items(BUCKET, page(KEYS), *ALL)] == KEYS
-    assert _items(BUCKET, page([], KEYS[3]), *ALL) == [], "a page may show nothing and lead on"
+    assert [key for key, _ in items_of(BUCKET, page(KEYS), *ALL)] == KEYS
+    assert items_of(BUCKET, page([], KEYS[3]), *ALL) == [], "a page may show nothing and lead on"
 
 
 @pytest.mark.parametrize(
@@ -42,10 +42,10 @@ def test_keys_in_order_become_storage_keys() -> None:
 )
 def test_a_page_that_is_none_is_refused(keys: list[bytes], following: bytes, start: bytes, stop: bytes) -> None:
     with pytest.raises(ExchangeFault):
-        _items(BUCKET, page(keys, following), start, stop)
+        items_of(BUCKET, page(keys, following), start, stop)
 
 
 def test_a_key_that_is_none_is_refused() -> None:
     broken = Page(complete=True, keys=(b"\xff",), records=(b"r",), next=b"")
     with pytest.raises(ExchangeFault, match="malformed"):
-        _items(BUCKET, broken, *ALL)
+        items_of(BUCKET, broken, *ALL)
