@@ -1,14 +1,16 @@
-"""Whole clusters in memory whose ring changes: nodes that wait blank, plans staged, committed and moved on by tests."""
+"""Whole clusters in memory whose ring changes: nodes that wait blank, plans that the test commits and moves on."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
+from unittest.mock import patch
 
 import trio
 
 from leafdb.model.key import encode_key
 from leafdb.node.node import Node
+from leafdb.node.plan_driver import PlanDriver
 from leafdb.ring import transitions
 from leafdb.ring.member import ProposedMember
 from leafdb.ring.metadata import ClusterMetadata
@@ -28,17 +30,23 @@ BUCKET = "b"
 async def ring_cluster(
     founders: int, disks: int, *, partitions: int = 16, n: int = 3, seed: int = 1
 ) -> AsyncIterator[MemoryCluster]:
-    """A cluster of the first nodes with the bucket `b`, and disks for more. Leaving it checks and stops every node."""
-    async with trio.open_nursery() as nursery:
-        cluster = MemoryCluster(nursery, disks, seed, partitions=partitions)
-        for number in range(1, founders + 1):
-            await cluster.start(NodeId(number))
-        await cluster.found()
-        await make_bucket(cluster.nodes.values(), BUCKET, n=n)
-        yield cluster
-        await cluster.check()
-        await cluster.stop(*cluster.nodes)
-        nursery.cancel_scope.cancel()
+    """A cluster of the first nodes with the bucket `b`, and disks for more; only the test drives its plans. Leaving it
+    checks and stops every node."""
+    with patch.object(PlanDriver, "run", _idle):
+        async with trio.open_nursery() as nursery:
+            cluster = MemoryCluster(nursery, disks, seed, partitions=partitions)
+            for number in range(1, founders + 1):
+                await cluster.start(NodeId(number))
+            await cluster.found()
+            await make_bucket(cluster.nodes.values(), BUCKET, n=n)
+            yield cluster
+            await cluster.check()
+            await cluster.stop(*cluster.nodes)
+            nursery.cancel_scope.cancel()
+
+
+async def _idle(driver: PlanDriver) -> None:
+    await trio.sleep_forever()
 
 
 def newcomer(number: int) -> ProposedMember:
@@ -167,7 +175,7 @@ async def put(cluster: MemoryCluster, key: str, record: bytes, *, at: Collection
 
 
 async def assert_copied(cluster: MemoryCluster, *, n: int = 3, name: str = BUCKET) -> None:
-    """Every new owner of every changing range holds all that its old owners hold, and what the other new ones hold."""
+    """Every new owner of every changing range holds all that its old owners hold, the same as the other new ones."""
     ring = ring_of(cluster)
     stores = {number: await contents(node, name) for number, node in cluster.nodes.items()}
     for key in sorted(set().union(*stores.values())):
