@@ -131,7 +131,7 @@ RINGS: Final = (
     Probe("receiver_killed", "a node was killed while it copied"),
     Probe("source_killed", "a node was killed while others copied from it"),
     Probe("source_cut_off", "a node that copied could not reach one to copy from, which was up"),
-    Probe("lost_machine_needed", "a plan on its way back waited for a member that was lost for good"),
+    Probe("abort_forced", "a plan on its way back was not to wait for a member that was lost for good"),
     Probe("control_set_changed", "members of the control set were exchanged"),
     Probe("stale_commit_refused", "an operator was told that a plan is stale"),
     Probe("unsafe_commit_refused", "an operator was told that a plan is unsafe"),

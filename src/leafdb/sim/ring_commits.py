@@ -5,9 +5,11 @@ wins, and each is told what came of it (I18, I10).
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 
 from leafdb.sim.ring_watch import RingWatch
 from leafdb.testing.violation import Invariant, require
+from leafdb.types import NodeId
 
 
 class Commits:
@@ -18,6 +20,10 @@ class Commits:
         self._asked: Counter[bytes] = Counter()
         self._won: list[tuple[bytes, int]] = []
         self._stale: list[bytes] = []
+
+    def excuse(self, members: Iterable[NodeId]) -> None:
+        """Somebody has said that no plan shall wait for these."""
+        self._watch.excused.update(members)
 
     def asked(self, plan_id: bytes) -> None:
         """Somebody is about to ask for it."""

@@ -13,9 +13,7 @@ from typing import Final
 import trio
 
 from leafdb.ring.metadata import ClusterMetadata
-from leafdb.ring.plan import Phase
 from leafdb.ring.staging import goer_of, newcomer_of
-from leafdb.ring.transitions import awaited
 from leafdb.sim.stage import Stage
 from leafdb.testing.cluster import address_of, host_of
 from leafdb.types import NodeId
@@ -43,18 +41,6 @@ class Machines:
         """Members on machines that are gone for good."""
         machines = self.stage.cluster.watch.machines
         return [member for member in self.metadata.members if machines[member] in self.stage.lost]
-
-    def found(self) -> list[NodeId]:
-        """Lost machines that run all the same (`Stage.find_again`)."""
-        return [machine for machine in self.stage.lost if machine in self.stage.cluster.nodes]
-
-    def awaited_lost(self) -> list[NodeId]:
-        """Lost machines that do not run, and without which a plan on its way back cannot end."""
-        metadata, watch = self.metadata, self.stage.cluster.watch
-        retreats = metadata.plan is not None and metadata.plan.phase is Phase.RETREAT
-        waits = awaited(metadata) if retreats else ()
-        lost = [machine for machine in self.stage.lost if machine not in self.stage.cluster.nodes]
-        return [machine for machine in lost if any(watch.machines[member] == machine for member in waits)]
 
     # -- who goes
 

@@ -66,7 +66,6 @@ class Operator(DirectClient):
         assert plan is not None
         stuck = set(self._machines.lost()) - plan.given_up
         return [
-            (3.0 if self._machines.awaited_lost() else 0.0, self.find_again),
             (1.0, self.look),
             (3.0 if stuck else self._rings.aborts, self.abort),
             (0.15, self.commit_an_old_one),
@@ -76,7 +75,6 @@ class Operator(DirectClient):
     def _without_a_plan(self) -> list[tuple[float, Act]]:
         staged = bool(self._machines.metadata.staged)
         return [
-            (99.0 if self._machines.found() else 0.0, self.lose_again),
             (4.0 if self._machines.lost() else 0.0, self.make_up),
             (5.0 if staged else 0.0, self.commit),
             (0.5 if staged else 0.0, self.commit_two),
@@ -100,16 +98,6 @@ class Operator(DirectClient):
             self.setting.trace.fault("lost_machine", f"n{victim}")
             with self._stage.claimed(victim):
                 await self._stage.lose(victim)
-
-    async def find_again(self) -> None:
-        """Start a lost machine that a plan waits for: there is no other way out of a retreat."""
-        for machine in self._machines.awaited_lost():
-            await self._stage.find_again(machine)
-
-    async def lose_again(self) -> None:
-        """The plan is over: stop them."""
-        for machine in self._machines.found():
-            await self._stage.lose_again(machine)
 
     async def make_up(self) -> None:
         """For a member that is lost: another takes its place, or none."""
@@ -215,7 +203,15 @@ class Operator(DirectClient):
         """Give the plan up that is in progress, whichever it is, or by its name."""
         metadata = self._machines.metadata
         phase = phase_of(metadata)
-        named = {} if metadata.plan is None or self._rng.random() < 0.5 else {"plan_id": metadata.plan.id}
+        named: dict[str, Any] = (
+            {} if metadata.plan is None or self._rng.random() < 0.5 else {"plan_id": metadata.plan.id}
+        )
+        lost = self._machines.lost()
+        if lost and phase is Phase.RETREAT:
+            # Nobody waits for them: that they are gone for good is for the operator to know, and true.
+            self._commits.excuse(lost)
+            named = {**named, "force": True}
+            self.setting.trace.probe("abort_forced")
         answer = await self.ask("cluster.abort", named)
         if isinstance(answer, Mapping) and phase is Phase.RETREAT:
             self.setting.trace.probe("aborted_twice")
@@ -246,12 +242,9 @@ class Operator(DirectClient):
             plan = metadata.plan
             if plan is not None:
                 stuck = set(self._machines.lost()) - plan.given_up
-                if (gives_up or stuck) and plan.phase is not Phase.RETREAT:
+                if gives_up or stuck:
                     await self.abort()
                 gives_up = False
-                await self.find_again()
-            elif self._machines.found():
-                await self.lose_again()
             elif self._machines.lost():
                 await (self.commit if metadata.staged else self.make_up)()
             elif metadata.staged:

@@ -76,6 +76,8 @@ class RingWatch:
         self.steps: list[Step] = []
         """Of all plans, in order."""
         self.control_changes = 0
+        self.excused: set[NodeId] = set()
+        """Members that are gone for good, and of which an operator has said so."""
         self.machines: dict[NodeId, NodeId] = {}
         """By the number of everybody who was ever a member: the machine it lives on."""
         self._bytes: dict[bytes, ClusterMetadata] = {}
@@ -173,7 +175,9 @@ class RingWatch:
 
     def _check_heard(self, before: ClusterMetadata) -> None:
         """Nobody moves on before those who are awaited have come as far."""
-        late = [node for node in sorted(awaited(before)) if not self._has_heard(self.machines[node], before)]
+        late = [
+            node for node in sorted(awaited(before) - self.excused) if not self._has_heard(self.machines[node], before)
+        ]
         if late:
             what = f"epoch {before.epoch + 1} came before {_names(late)} had heard of the one before"
             self._found(Invariant.QUORUMS_MEET, what)

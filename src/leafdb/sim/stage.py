@@ -21,7 +21,7 @@ from typing import Final
 import trio
 
 from leafdb.errors import CorruptionError, StorageError, UnknownFormat
-from leafdb.node.expulsion import Expelled
+from leafdb.node.endings import Expelled
 from leafdb.node.node import Node
 from leafdb.ring.metadata import ClusterMetadata
 from leafdb.sim.plan import Plan
@@ -29,7 +29,6 @@ from leafdb.sim.replacement import replace_store
 from leafdb.sim.simulated_cluster import SimulatedCluster, plan_link
 from leafdb.sim.trace import Trace
 from leafdb.storage.identity import Identity
-from leafdb.testing.cluster import CLIENT_HOST, host_of
 from leafdb.testing.network import Link
 from leafdb.testing.violation import Invariant, Violation, require
 from leafdb.types import NodeId
@@ -161,21 +160,6 @@ class Stage:
         self.destroyed(node)
         self.lost[node] = None
         await self.kill(node)
-
-    async def find_again(self, node: NodeId) -> None:
-        """A lost machine runs for a while, since a plan would wait for its member for ever. Clients stay away: nobody
-        waits for it to hear of anything once it is given up."""
-        if node in self._claims:
-            return  # somebody else does already
-        self.cluster.network.cut(CLIENT_HOST, host_of(node))
-        self.trace.probe("lost_machine_needed")
-        with self.claimed(node):
-            await self.start_all([node])
-
-    async def lose_again(self, node: NodeId) -> None:
-        """It is gone once more, and this time nobody waits for it."""
-        await self.kill(node)
-        self.cluster.network.heal(CLIENT_HOST, host_of(node))
 
     def expelled(self, node: NodeId, error: Expelled) -> None:
         """A node has ended since the cluster does not have it any more, it says. Raises Violation when it does."""
