@@ -12,6 +12,7 @@ import trio
 from leafdb.sim.stage import Stage
 from leafdb.testing.cluster import CLIENT_HOST, host_of
 from leafdb.testing.network import Link
+from leafdb.types import NodeId
 
 Way = tuple[str, str]
 """From one host to another."""
@@ -121,6 +122,13 @@ async def flap(stage: Stage, lasting_s: float) -> None:
         with _cut(stage, product([victim], others), "flapping_link"):
             await trio.sleep(rng.uniform(0, lasting_s / times))
         await trio.sleep(rng.uniform(0, lasting_s / times))
+
+
+async def cut_off(stage: Stage, machine: NodeId, lasting_s: float, name: str) -> None:
+    """One machine and the others do not reach each other."""
+    others = [host for host in _hosts(stage) if host != host_of(machine)]
+    with _cut(stage, product([host_of(machine)], others), name):
+        await trio.sleep(lasting_s)
 
 
 async def client_cut(stage: Stage, lasting_s: float) -> None:

@@ -16,6 +16,7 @@ import trio
 from leafdb.ring.plan import Phase
 from leafdb.ring.token import split_storage_key
 from leafdb.sim.clients import DirectClient, ReadHow, Setting
+from leafdb.sim.network_troubles import cut_off
 from leafdb.sim.ring_commits import Commits
 from leafdb.sim.ring_machines import Machines
 from leafdb.sim.ring_operator import Operator
@@ -28,6 +29,9 @@ from leafdb.types import NodeId
 from leafdb.wire.registry import Lane
 
 LOOK_S: Final = 0.1
+CUT_CHANCE: Final = 0.3
+CUT_AFTER_S: Final = 4.0
+CUT_FOR_S: Final = 20.0
 CUT_OFF_S: Final = 1.5
 """Who is out of reach for so long is not just being met."""
 READS: Final = 5
@@ -65,11 +69,11 @@ class RingTroubles:
     async def run(self) -> None:
         """Change the ring until cancelled."""
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._follow)
+            nursery.start_soon(self._follow, nursery)
             for operator in self._operators:
                 nursery.start_soon(operator.run)
 
-    async def _follow(self) -> None:
+    async def _follow(self, nursery: trio.Nursery) -> None:
         while True:
             await trio.sleep(LOOK_S)
             self._watch.check()
@@ -77,7 +81,31 @@ class RingTroubles:
             while self._read < len(self._watch.steps):
                 step = self._watch.steps[self._read]
                 self._read += 1
+                if step.before.plan is None and self._rng.random() < CUT_CHANCE:
+                    nursery.start_soon(self._cut_off, step)
                 await self._read_after(step)
+
+    async def _cut_off(self, step: Step) -> None:
+        """In the middle of a plan somebody is cut off whom it needs, by preference one who leaves, and has to hear: at
+        any moment, or when copies are made and the next step is due."""
+        rng = self._rng
+        members = step.plan.leaving if step.plan.leaving and rng.random() < 0.5 else tuple(step.after.members)
+        at_the_end = rng.random() < 0.5
+        with trio.move_on_after(rng.uniform(0, CUT_AFTER_S) * (5 if at_the_end else 1)):
+            while not at_the_end or self._is_copying(step):  # noqa: ASYNC110  # nothing tells
+                await trio.sleep(LOOK_S)
+        machine = self._watch.machines[rng.choice(members)]
+        await cut_off(self._stage, machine, rng.uniform(0, CUT_FOR_S), "cut_off_in_a_plan")
+
+    def _is_copying(self, step: Step) -> bool:
+        """Whether anybody has copies to make for the plan that was committed by this step."""
+        running = self._stage.cluster.nodes
+        machines = [self._watch.machines[member] for member in step.plan.owners]
+        return any(
+            machine not in running or not running[machine].ready or running[machine].transfers.progress.plan_epoch == 0
+            or not running[machine].transfers.settled()
+            for machine in machines
+        )  # fmt: skip
 
     # -- reads
 

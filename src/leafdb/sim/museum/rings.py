@@ -105,21 +105,6 @@ MUTATIONS: Final = (
         seeds_max=60,
     ),
     _ring(
-        "copied-under-other-owners",
-        "A source shows its copy to who means other owners by the range: writes that it took for those are left out.",
-        (
-            "leafdb.node.range_source",
-            "        if request.range_epoch != epoch:\n",
-            "        if request.range_epoch > epoch + epoch:\n",
-        ),
-        (
-            "leafdb.node.exchanges",
-            "        if epoch != ring.range_epoch(message.partition):\n",
-            "        if epoch < 0:\n",
-        ),
-        seeds_max=60,
-    ),
-    _ring(
         "late-hint-stays",
         "A hint that an old owner takes after its range was copied stays with it (Cassandra's hints to who moved).",
         (
