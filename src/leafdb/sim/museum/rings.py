@@ -25,7 +25,7 @@ def _ring(
     title: str,
     *edits: tuple[str, str, str],
     caught_by: tuple[Invariant, ...] = BEHIND,
-    seeds_max: int = 20,
+    seeds_max: int = 30,
 ) -> Mutation:
     return Mutation(
         name=name,
@@ -53,6 +53,7 @@ MUTATIONS: Final = (
             "        return ring is None or ring is not None or view.self_id not in",
         ),
         caught_by=(*BEHIND, Invariant.SELF_CHECK),
+        seeds_max=60,
     ),
     _ring(
         "pending-not-counted",
@@ -92,7 +93,7 @@ MUTATIONS: Final = (
             "    if answer is None and plan.phase is Phase.WRITE_BOTH_READ_NEW:\n        return\n"
             "    if answer is None:\n        if node in plan.joining",
         ),
-        seeds_max=40,
+        seeds_max=80,
     ),
     _ring(
         "retreat-without-a-new-owner",
@@ -101,16 +102,6 @@ MUTATIONS: Final = (
             RULES,
             "            return awaited(metadata) | (frozenset(plan.joining)",
             "            return (frozenset(plan.joining)",
-        ),
-        seeds_max=60,
-    ),
-    _ring(
-        "late-hint-stays",
-        "A hint that an old owner takes after its range was copied stays with it (Cassandra's hints to who moved).",
-        (
-            "leafdb.node.transfers",
-            "        if plan is None or ring is None or not self._ranges.is_older(bucket):\n",
-            "        if plan is None or ring is None or bucket >= 0:\n",
         ),
         seeds_max=60,
     ),
