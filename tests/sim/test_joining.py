@@ -5,7 +5,7 @@ The plan is stepped by hand here: its driver and the copies are tested elsewhere
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from random import Random
 
@@ -30,6 +30,12 @@ from leafdb.wire.hello import Refusal
 from support import plans
 
 N1, N2, N3, N4, N5 = map(NodeId, range(1, 6))
+
+
+@pytest.fixture(autouse=True)
+def _by_hand() -> Iterator[None]:
+    with plans.by_hand():
+        yield
 
 
 async def until(condition: Callable[[], bool], limit_s: float = 30.0) -> None:

@@ -7,7 +7,7 @@ later no copy brings along.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import NamedTuple
 
@@ -24,17 +24,23 @@ from leafdb.testing.cluster import MemoryCluster, memory_cluster
 from leafdb.testing.raw_client import RawClient
 from leafdb.testing.virtual_time import virtual
 from leafdb.types import NodeId, Token
-from support.ring_steps import RingSteps
+from support.plans import Steps, by_hand
 
 N1, N2, N3, N4, N5 = map(NodeId, range(1, 6))
 ALL = 255
+
+
+@pytest.fixture(autouse=True)
+def _by_hand() -> Iterator[None]:
+    with by_hand():
+        yield
 
 
 class Changing(NamedTuple):
     """A cluster in the first phase of a plan, its copies made, and a key whose owners change."""
 
     cluster: MemoryCluster
-    steps: RingSteps
+    steps: Steps
     bucket: BucketProperties
     key: str
     a: NodeId
@@ -64,18 +70,18 @@ class Changing(NamedTuple):
 async def changing() -> AsyncIterator[Changing]:
     async with memory_cluster(5, partitions=16, owners=(N1, N2, N3, N4)) as cluster:
         bucket = await cluster.create_bucket()
-        steps = RingSteps(cluster)
-        await steps.commit(Leave(N4))
+        steps = Steps(cluster)
+        await steps.begin(Leave(N4))
         key, old, new = next(found for number in range(1_000) if (found := owners(steps, bucket, f"key{number}")))
         both = [node for node in old if node in new]
         (a,), (d,) = set(old) - set(new), set(new) - set(old)
-        await steps.copy(bucket)
+        await steps.copied()
         # The register's own member must stay reachable for the steps that follow.
         yield Changing(cluster, steps, bucket, key, a, both[0], both[1], d)
 
 
 def owners(
-    steps: RingSteps, bucket: BucketProperties, key: str
+    steps: Steps, bucket: BucketProperties, key: str
 ) -> tuple[str, tuple[NodeId, ...], tuple[NodeId, ...]] | None:
     """The key with its old and new owners; None when not just one changes."""
     token = int.from_bytes(storage_key(bucket.id, encode_key(key))[:8], "big")
