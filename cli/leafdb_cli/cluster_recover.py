@@ -7,17 +7,19 @@ metadata that is left, with a new control set; who still lives in the old one is
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Final
 
 import typer
 
 from leafdb_cli.render import Column, joined
-from leafdb_cli.session import session_of
+from leafdb_cli.session import Session, session_of
 
 RECOVER_TIMEOUT_S: Final = 30.0
 
 COLUMNS: Final = [
-    Column("generation"), Column("control", "control set", joined), Column("lost", "may be lost", joined),
+    Column("generation"), Column("control", "control set", joined),
+    Column("without", show=lambda names: joined(names or ())), Column("lost", "may be lost", joined),
 ]  # fmt: skip
 
 
@@ -25,7 +27,11 @@ def recover(
     ctx: typer.Context,
     lost: Annotated[
         list[str] | None,
-        typer.Option("--lost", metavar="NODE", help="A member of the control set that never comes back; repeat."),
+        typer.Option(
+            "--lost",
+            metavar="NODE",
+            help="A member that never comes back; repeat. Unless named: who cannot be reached.",
+        ),
     ] = None,
     understood: Annotated[
         bool, typer.Option("--i-understand-data-loss", help="With --yes: do it without asking.")
@@ -39,24 +45,34 @@ def recover(
     Example: leafdb cluster recover --lost dev-0 --lost dev-1 --dry-run
     """
     session = session_of(ctx, dry_run=True)
-    args: dict[str, Any] = {"lost": list(lost or ())}
+    named = list(lost or ())
     cluster = str(session.ask("cluster.status")["name"])
-    would = session.ask("cluster.recover", {**args, "dry_run": True, "cluster": cluster}, timeout_s=RECOVER_TIMEOUT_S)
+    would = session.ask(
+        "cluster.recover", {"lost": named, "dry_run": True, "cluster": cluster}, timeout_s=RECOVER_TIMEOUT_S
+    )
     if session.options.dry_run:
-        session.output.items("RecoveryList", [dict(would)], COLUMNS)
+        _print(session, would)
         session.note("nothing was done")
         return
+    # Nobody was named: those who cannot be reached are meant, as they were shown, whoever comes back meanwhile.
+    named = named or [str(name) for name in would.get("without") or ()]
     losses = [
-        f"generation {would['generation']} of {cluster} would begin, kept by {joined(would['control'])};",
+        f"generation {would['generation']} of {cluster} would begin, kept by {joined(would['control'])},",
+        f"without {joined(named)};",
         "whoever lives on in the generation before is refused. May be lost:",
         *(f"  x {text}" for text in would["lost"] or ("nothing that is known of",)),
     ]
     session.confirm_loss(cluster, losses, understood=understood)
     made = session.ask(
         "cluster.recover",
-        {**args, "dry_run": False, "cluster": cluster},
+        {"lost": named, "dry_run": False, "cluster": cluster},
         changes=True,
         timeout_s=RECOVER_TIMEOUT_S,
     )
-    session.output.items("RecoveryList", [dict(made)], COLUMNS)
+    _print(session, made)
     session.note(f"generation {made['generation']} has begun: leafdb repair run --wait compares every range")
+
+
+def _print(session: Session, reply: Mapping[str, Any]) -> None:
+    item = {name: value for name, value in reply.items() if name != "errors"}
+    session.output.items("RecoveryList", [item], COLUMNS, errors=reply.get("errors") or {})

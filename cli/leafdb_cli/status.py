@@ -39,10 +39,15 @@ def status(
 
 def _show(session: Session) -> bool:
     reply = _settled(session) if session.options.wait else session.ask("status")
-    item = {name: reply[name] for name in FIELDS} | change_item(reply)
+    item = {name: reply[name] for name in FIELDS}
     changes = coming_and_going(reply)
     session.output.items(
-        "StatusList", [item], COLUMNS, errors=reply.get("errors") or {}, pretty=lambda: _pretty(item, changes)
+        "StatusList",
+        [item],
+        COLUMNS,
+        errors=reply.get("errors") or {},
+        extra=change_item(reply),
+        pretty=lambda: _pretty(item, changes),
     )
     if not session.output.pretty:
         tell_changes(session, reply)

@@ -22,8 +22,8 @@ from support.drop_guard import (
     holders_of,
     only_on,
 )
-from support.repairs import plant, record_of
 from support.plans import Steps, by_hand
+from support.repairs import plant, record_of
 
 N1, N2, N3, N4, N5 = map(NodeId, range(1, 6))
 

@@ -24,8 +24,8 @@ from support.drop_guard import (
     keep,
     targets,
 )
-from support.repairs import record_of
 from support.plans import Steps, by_hand
+from support.repairs import record_of
 from support.transports import until
 
 N1, N2, N3, N4, N5 = map(NodeId, range(1, 6))

@@ -16,8 +16,8 @@ from leafdb.ring.ring import Ring
 from leafdb.ring.token import split_storage_key, storage_key
 from leafdb.testing.cluster import MemoryCluster
 from leafdb.types import Conflict, NodeId, TreeId
-from support.repairs import plant, record_of, view_of
 from support.plans import Steps
+from support.repairs import plant, record_of, view_of
 
 KEYS = 40
 
@@ -69,7 +69,7 @@ class Guard:
             hints[key] = value
             return
         target, bucket, place = decode_key(key)
-        forgotten[key] = hints.pop(key, None) or forgotten[key]
+        forgotten[key] = hints.pop(key, b"") or forgotten[key]
         record = decode_hint(forgotten[key]).record
         ring = ring_of(self.cluster.nodes[node])
         holders = ring.holders(ring.partition_of(split_storage_key(place)[0]), self.n)

@@ -156,20 +156,22 @@ class Steps:
         assert ring is not None
         return ring
 
-    async def begin(self, *changes: StagedChange) -> Plan:
-        """Write both, read old: these changes and whatever is staged, newcomers let in."""
+    async def begin(self, *changes: StagedChange, told: bool = True) -> Plan:
+        """Write both, read old: these changes and whatever is staged, newcomers let in. Somebody may not hear of it if
+        it need not be `told`."""
         for staged in changes:
             await stage(self.node, staged)
         plan = await commit(self.node)
         for number in plan.joining:
             await admit(self.node, number)
-        await self._told()
+        if told:
+            await self._told()
         return plan
 
-    async def begin_join(self) -> Plan:
+    async def begin_join(self, *, told: bool = True) -> Plan:
         """As `begin`, of a node that is started for it."""
         await stage_join(self.node, await self.cluster.add_node())
-        return await self.begin()
+        return await self.begin(told=told)
 
     async def begin_replace(self, goes: NodeId) -> Plan:
         """As `begin_join`, in the place of a member."""
@@ -177,8 +179,10 @@ class Steps:
         return await self.begin()
 
     async def copied(self) -> None:
-        """Wait until nobody has a copy left to make."""
+        """Wait until nobody has a copy left to make; what they keep of it is sound."""
         await until(lambda: all(node.transfers.settled() for node in self._running()), COPIED_S)
+        for node in self._running():
+            node.anti_entropy.check()
 
     async def advance(self) -> None:
         """Write both, read new."""
@@ -195,9 +199,13 @@ class Steps:
         await self.advance()
         await self.finish()
 
+    async def give_up(self) -> None:
+        """One step back."""
+        await self._step(transitions.abort)
+
     async def abort(self) -> None:
         """Back, all the way."""
-        await self._step(transitions.abort)
+        await self.give_up()
         if self.ring.in_plan:
             await self._step(transitions.finish_abort)
 

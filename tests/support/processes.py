@@ -22,6 +22,7 @@ from random import Random
 from typing import Any, Final, Literal, TypeVar
 
 import leafdb
+from leafdb.client.options import Quorum
 from leafdb.client.sync_client import Client
 from leafdb.errors import LeafdbError
 from leafdb_cli.dev_layout import CLUSTER_NAME, free_base_port, planned_nodes, write_layout
@@ -70,11 +71,16 @@ def run_leafdbd(*arguments: str, **environment: str) -> subprocess.CompletedProc
 
 
 class Cluster:
-    """Nodes 0 to n-1 in one directory, each of several shards if wanted. Use it as `with`; nothing runs before `up`."""
+    """Nodes 0 to n-1 in one directory, each of several shards if wanted. Use it as `with`; nothing runs before `up`.
 
-    def __init__(self, directory: Path, count: int = 3, *, shards: int = 1) -> None:
+    The first `founders` found it, all unless said; the others are there to be started blank (`spawn_blank`). `indexes`
+    are the nodes that are members, or are about to be: a test that changes the ring keeps it up to date.
+    """
+
+    def __init__(self, directory: Path, count: int = 3, *, shards: int = 1, founders: int | None = None) -> None:
         self.directory = directory
         self.nodes = planned_nodes(directory, count, free_base_port(count * shards, Random()), shards)
+        self.indexes = list(range(count if founders is None else founders))
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
         self._lock = threading.Lock()
         self._stalled: set[int] = set()
@@ -95,7 +101,7 @@ class Cluster:
 
     def members(self) -> list[dict[str, str]]:
         """Every member: each shard of each node."""
-        return [member for node in self.nodes for member in node.members()]
+        return [member for index in self.indexes for member in self.nodes[index].members()]
 
     def connect(self, **options: Any) -> Client:
         """A client of the whole cluster."""
@@ -109,10 +115,10 @@ class Cluster:
 
     def up(self) -> Cluster:
         """Start every node, found the cluster, wait until all know of each other."""
-        for node in self.nodes:
-            self.spawn(node.index)
-        for node in self.nodes:
-            self._await(node.index, "takes connections", self._answers)
+        for index in self.indexes:
+            self.spawn(index)
+        for index in self.indexes:
+            self._await(index, "takes connections", self._answers)
         with self.connect_to(0, timeout=30.0) as client:
             client.admin("cluster.init", {"name": CLUSTER_NAME, "members": self.members()}, changes=True)
         self.await_ready()
@@ -135,6 +141,12 @@ class Cluster:
         with self._lock:
             self._processes[index] = process
         return process
+
+    def spawn_blank(self, index: int) -> str:
+        """Start a node that belongs to no cluster yet; the address by which it is staged, once it answers there."""
+        self.spawn(index)
+        self._await(index, "takes connections", self._answers)
+        return self.nodes[index].members()[0]["peer"]
 
     def start(self, *indexes: int) -> None:
         """Start nodes and wait until they are ready and everybody alive knows of them."""
@@ -201,7 +213,7 @@ class Cluster:
         """For the next test: everybody runs, and nobody owes anything."""
         for index in tuple(self._stalled):
             self.resume(index)
-        stopped = [node.index for node in self.nodes if not self.runs(node.index)]
+        stopped = [index for index in self.indexes if not self.runs(index)]
         self.start(*stopped)
         self.await_settled()
 
@@ -220,7 +232,7 @@ class Cluster:
 
     def await_ready(self) -> None:
         """Every living node sees every living node."""
-        living = [node for node in self.nodes if self.runs(node.index)]
+        living = [self.nodes[index] for index in self.indexes if self.runs(index)]
         count = sum(node.shards for node in living)
         for node in living:
             self._await(node.index, f"sees {count} nodes", lambda index: self._sees(index, count))
@@ -229,7 +241,7 @@ class Cluster:
         """No hints, no repairs owed, no problems: seen from every node."""
         started = time.monotonic()
         said = False
-        for node in self.nodes:
+        for node in [self.nodes[index] for index in self.indexes]:
             while (unsettled := self._unsettled(node.index)) is not None:
                 waited_s = time.monotonic() - started
                 assert waited_s < timeout_s, f"{node.name} never settled: {unsettled}"
@@ -247,9 +259,9 @@ class Cluster:
         return None if done and status["nodes_up"] == len(self.members()) else (status, hints)
 
     def cli(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """A `leafdb` command that asks node 0."""
+        """A `leafdb` command that asks the first member."""
         return subprocess.run(
-            [sys.executable, "-m", "leafdb_cli.main", "--node", self.nodes[0].client, *arguments],
+            [sys.executable, "-m", "leafdb_cli.main", "--node", self.nodes[self.indexes[0]].client, *arguments],
             capture_output=True,
             text=True,
             timeout=WAIT_S,
@@ -305,6 +317,7 @@ class Load:
         prefix: str = "key-",
         threads: int = 8,
         timeout_s: float = 5.0,
+        w: Quorum = 2,
     ) -> None:
         self.acknowledged: dict[tuple[str, str], bytes] = {}
         self.unknown: dict[tuple[str, str], LeafdbError] = {}
@@ -312,6 +325,7 @@ class Load:
         self.wrong: list[BaseException] = []
         self.keys = keys
         self.threads = threads
+        self._w = w
         self._buckets = list(buckets)
         self._prefix = prefix
         self._client = cluster.connect(timeout=timeout_s)
@@ -384,7 +398,7 @@ class Load:
         bucket = self._buckets[number % len(self._buckets)]
         key, value = f"{self._prefix}{number:06}", b"value of %d, " % number * 4
         try:
-            self._client.bucket(bucket).put(key, value, after=leafdb.BLIND, w=2)
+            self._client.bucket(bucket).put(key, value, after=leafdb.BLIND, w=self._w)
         except LeafdbError as error:
             # A DeadlineExceeded of a write says that nothing was sent.
             kind = self.unknown if error.outcome == "unknown" else self.refused

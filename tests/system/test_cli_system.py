@@ -86,6 +86,14 @@ def test_the_cluster_in_json(cli: Cli) -> None:
     assert identity["agree"] is True
 
 
+def test_a_bucket_is_set_and_what_is_fixed_says_why(cli: Cli, bucket: str) -> None:
+    (made,) = cli("bucket", "set", bucket, "w=all", "ttl=7d", "-o", "json").items
+    assert (made["w"], made["ttl_s"]) == ("all", 604_800)
+    assert cli("bucket", "show", bucket, "-o", "json").items == [made]
+    assert "n: copies" in cli("bucket", "set", bucket, "n=5", code=2).err
+    cli("bucket", "set", bucket, "w=quorum", "ttl=none")
+
+
 def test_exact_bytes_in_and_out(cli: Cli, bucket: str, tmp_path: Path) -> None:
     value = bytes(range(256))
     cli("kv", "put", bucket, "k", "-", stdin=value)

@@ -9,6 +9,7 @@ less.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 from leafdb.limits import EXCHANGE_BYTES_MAX
@@ -37,12 +38,15 @@ class RangePull:
         progress: TransferProgress,
         sizes: TransferSizes,
         limit: RateLimit,
+        received: Callable[[NodeId, int], None],
     ) -> None:
+        """`received`: so many bytes of records came from a source."""
         self._view = view
         self._mover = mover
         self._progress = progress
         self._sizes = sizes
         self._limit = limit
+        self._received = received
 
     async def run(self, source: NodeId, slot: Slot) -> bool:
         """Go on to the end of the range; False when the source has no copy worth reading. Raises ExchangeFault; what
@@ -63,21 +67,26 @@ class RangePull:
                 return False
             items = _items(bucket, page, start, stop)
             if known is None and start == first and await self._mostly_here(bucket, items):
-                break
+                self._still(slot, epoch)
+                self._finish(slot)
+                return True
             await self._mover.take_page(bucket.id, items)
             self._still(slot, epoch)
             size = sum(len(key) + len(record) for key, record in items)
-            self._progress.moved(size)
+            self._received(source, size)
             self._sizes.moved(size, page.next or stop)
             if not page.next:
-                break
+                self._finish(slot)
+                await self._limit.spent(size)
+                return True
             start = page.next
             self._progress.advance(slot, start)
             await self._limit.spent(size)
             self._still(slot, epoch)
+
+    def _finish(self, slot: Slot) -> None:
         self._progress.finish(slot)
         self._sizes.finish()
-        return True
 
     async def _mostly_here(self, bucket: BucketView, items: list[Item]) -> bool:
         return bool(items) and await self._mover.same(bucket.id, items) > KNOWN_SHARE * len(items)

@@ -12,6 +12,8 @@ from typing import Final
 import trio
 
 LOOK_S: Final = 1.0
+SLEEP_S_MIN: Final = 0.001
+"""What is owed for less is carried over."""
 
 
 class RateLimit:
@@ -36,9 +38,12 @@ class RateLimit:
         self._owed += size
         until = self._now() + longest_s
         await trio.lowlevel.checkpoint()
-        while self.bytes_per_s and self._owed > 0.0 and (left_s := until - self._now()) > 0.0:
-            await trio.sleep(min(LOOK_S, left_s, self._owed / self.bytes_per_s))
+        while (wait_s := min(self._owed_s(), until - self._now())) > SLEEP_S_MIN:
+            await trio.sleep(min(LOOK_S, wait_s))
             self._pass_time()
+
+    def _owed_s(self) -> float:
+        return self._owed / self.bytes_per_s if self.bytes_per_s else 0.0
 
     def _pass_time(self) -> None:
         now = self._now()

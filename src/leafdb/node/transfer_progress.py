@@ -142,7 +142,7 @@ class TransferProgress:
             del self._cursors[oldest]
             entries.append((_cursor_key(oldest), None))
         self._cursors[slot] = start
-        entries.append((_cursor_key(slot), start))
+        entries += [(_cursor_key(slot), start), (_PLAN_KEY, self._plan_value())]
         self._note(entries)
 
     def finish(self, slot: Slot) -> None:

@@ -75,7 +75,9 @@ class Transfers:
         self._connected = connected
         self._limit = RateLimit(now)
         self._sizes = TransferSizes(now)
-        self._pull = RangePull(view=view, mover=mover, progress=progress, sizes=self._sizes, limit=self._limit)
+        self._pull = RangePull(
+            view=view, mover=mover, progress=progress, sizes=self._sizes, limit=self._limit, received=self._received
+        )
         self._pulling: Slot | None = None
         self._useless: set[tuple[Slot, NodeId]] = set()
         """Sources without a copy worth reading, by range; forgotten when the ring changes."""
@@ -204,7 +206,6 @@ class Transfers:
 
     async def pull(self, source: NodeId, slot: Slot) -> None:
         """Page through a source's copy of a range. Raises ExchangeFault."""
-        before = self.progress.bytes_done
         self._pulling = slot
         try:
             if not await self._pull.run(source, slot):
@@ -212,9 +213,11 @@ class Transfers:
         finally:
             self._pulling = None
             self._sizes.broken_off()
-            moved = max(0, self.progress.bytes_done - before)
-            self._pulled_from[source] = self._pulled_from.get(source, 0) + moved
-            self._metrics.transfer_bytes_received_total += moved
+
+    def _received(self, source: NodeId, size: int) -> None:
+        self.progress.moved(size)
+        self._pulled_from[source] = self._pulled_from.get(source, 0) + size
+        self._metrics.transfer_bytes_received_total += size
 
     def _pass_over(self, source: NodeId, slot: Slot) -> None:
         """The source may have forgotten something: take another, or leave everything to exchanges when all have."""

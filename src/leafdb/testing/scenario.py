@@ -151,6 +151,16 @@ class Cluster:
 
     # -- the nodes
 
+    async def add_node(self, *, name: str = "", host: str = "", zone: str = "default") -> NodeId:
+        """Start a blank node beside the others, on a machine of its own, and return the number of that: the next.
+
+        It knows the cluster's secret and waits to be staged by its peer address, "host-N:2". `host` is what it says of
+        itself, for placement: nodes that share one are shards of one machine.
+        """
+        node = await self.world.add_node(name=name, host=host, zone=zone)
+        self.nodes = (*self.nodes, node)
+        return node
+
     @property
     def world(self) -> MemoryCluster:
         """The nodes themselves, for what this class does not offer: raw records, disks, links, the code that runs."""

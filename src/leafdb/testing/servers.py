@@ -101,6 +101,10 @@ class Servers:
         """Where clients find a node."""
         return f"{HOST}:{self._ports[node][0]}"
 
+    def peer_address(self, node: int) -> str:
+        """Where other nodes find a node: what it is staged by."""
+        return f"{HOST}:{self._ports[node][1]}"
+
     def connect(self, *, via: int | None = None, timeout: float = 5.0) -> Client:
         """A client of the cluster; `via`: one that speaks to this node only. The caller closes it."""
         if via is None:
@@ -137,6 +141,16 @@ class Servers:
             self._spawn(node)
         self.await_ready()
 
+    def add_node(self) -> int:
+        """Start a blank node beside the others; its number is the next. It waits to be staged by its `peer_address`."""
+        node = max(self.nodes) + 1
+        self._ports[node] = free_ports(PORTS_PER_NODE)
+        self._give_directory(node)
+        self.nodes = (*self.nodes, node)
+        self._spawn(node)
+        self._await(node, "takes connections", lambda client: client.ping() is not None)
+        return node
+
     def kill(self, *nodes: int) -> None:
         """SIGKILL, to all of them at once; they are gone on return."""
         for node in nodes:
@@ -161,6 +175,10 @@ class Servers:
         for node in nodes:
             self._processes[node].send_signal(signal.SIGCONT)
 
+    def wait(self, node: int) -> int:
+        """Wait until a node has ended by itself; its exit code."""
+        return self._processes[node].wait(WAIT_S)
+
     def runs(self, node: int) -> bool:
         """Whether its process lives."""
         process = self._processes.get(node)
@@ -179,21 +197,28 @@ class Servers:
     # -- waiting, and what they say
 
     def await_ready(self) -> None:
-        """Wait until every node that runs knows every node that runs."""
-        running = [node for node in self.nodes if self.runs(node)]
+        """Wait until every member that runs knows every member that runs."""
+        running = [node for node in self.nodes if self.runs(node) and self._is_member(node)]
         for node in running:
             self._await(node, f"sees {len(running)} nodes", lambda client: client.status().nodes_up >= len(running))
 
     def settle(self) -> None:
-        """Wait until nobody owes anybody anything: no hints, no repairs, no problems, as every running node sees it."""
+        """Wait until nobody owes anybody anything, no hints, repairs or problems, as every running member sees it."""
         for node in filter(self.runs, self.nodes):
-            self._await(node, "has settled", _is_settled)
+            if self._is_member(node):
+                self._await(node, "has settled", _is_settled)
 
     def log(self, node: int) -> str:
         """All that a node has said."""
         with suppress(FileNotFoundError):
             return self._log(node).read_text(encoding="utf-8", errors="replace")
         return ""
+
+    def _is_member(self, node: int) -> bool:
+        """Whether a node that runs belongs to a cluster: it has a number."""
+        self._await(node, "takes connections", lambda client: client.ping() is not None)
+        with self.connect(via=node) as client:
+            return client.ping().node > 0
 
     def _await(self, node: int, what: str, look: Callable[[Client], bool]) -> None:
         deadline = time.monotonic() + WAIT_S
@@ -228,12 +253,16 @@ class Servers:
         for node in self.nodes:
             self._ports[node] = [ports.pop() for _ in range(PORTS_PER_NODE)]
         for node in self.nodes:
-            member = self._member(node)
-            seeds = ", ".join(f'"{HOST}:{ports[1]}"' for other, ports in self._ports.items() if other != node)
-            folder = self.directory / f"n{node}"
-            folder.mkdir(mode=0o700)
-            config = CONFIG.format(cluster=CLUSTER_NAME, seeds=seeds, **member)
-            (folder / "leafdb.toml").write_text(config, encoding="utf-8")
+            self._give_directory(node)
+
+    def _give_directory(self, node: int) -> None:
+        """Somewhere to live, and a configuration."""
+        member = self._member(node)
+        seeds = ", ".join(f'"{HOST}:{ports[1]}"' for other, ports in self._ports.items() if other != node)
+        folder = self.directory / f"n{node}"
+        folder.mkdir(mode=0o700)
+        config = CONFIG.format(cluster=CLUSTER_NAME, seeds=seeds, **member)
+        (folder / "leafdb.toml").write_text(config, encoding="utf-8")
 
     def _member(self, node: int) -> dict[str, str]:
         client, peer, http = (f"{HOST}:{port}" for port in self._ports[node])

@@ -229,6 +229,20 @@ def test_waiting_ends_with_how_the_plan_ended(
     assert len(node.asked("ring.show")) == 3
 
 
+def test_waiting_on_a_terminal_draws_on_stderr_and_leaves_stdout_alone(run: Run, node: StandIn) -> None:
+    plan_id = SAFE["plan_id"]
+    node.verbs |= {
+        "cluster.plan": SAFE,
+        "cluster.commit": {"epoch": 8, "plan_id": plan_id},
+        "transfer.list": [transfers(plan_id), transfers(b"")],
+        "ring.show": ring(10, 1, 3, 4),
+    }
+    waited = run("cluster", "commit", SAFE_ID, "--wait", terminal=True)
+    assert (waited.code, waited.out) == (0, "")
+    assert "1.0 MiB of 6.0 MiB" in waited.err
+    assert "waits for b, which cannot be reached" in waited.err
+
+
 def test_waiting_outlives_a_node_that_does_not_answer_for_a_while(run: Run, node: StandIn) -> None:
     plan_id = SAFE["plan_id"]
     node.verbs |= {
@@ -302,14 +316,27 @@ def test_an_abort_that_comes_too_late_says_that_it_was_done(run: Run, node: Stan
 def test_recover_says_what_may_be_lost_and_wants_the_clusters_name(run: Run, node: StandIn) -> None:
     node.verbs |= {
         "cluster.status": {"name": "prod"},
-        "cluster.recover": lambda args: {"generation": 2, "control": ["c"], "lost": ["buckets made after epoch 40"]},
-    }
+        "cluster.recover": {
+            "generation": 2, "control": ["c"], "without": ["a", "b"], "lost": ["buckets made after epoch 40"],
+            "errors": {"a": "gone"},
+        },
+    }  # fmt: skip
     dry = run("cluster", "recover", "--lost", "a", "--lost", "b", "--dry-run", "-o", "json")
     assert dry.code == 0
-    assert dry.item == {"generation": 2, "control": ["c"], "lost": ["buckets made after epoch 40"]}
+    assert dry.item["lost"] == ["buckets made after epoch 40"]
+    assert dry.document["errors"] == {"a": "gone"}
     assert run("cluster", "recover", typed="other\n", terminal=True).code == 1
     assert all(args["dry_run"] for args in node.asked("cluster.recover"))
     done = run("cluster", "recover", "--lost", "a", typed="prod\n", terminal=True)
     assert done.code == 0
     assert "buckets made after epoch 40" in done.err
     assert node.asked("cluster.recover")[-1] == {"dry_run": False, "cluster": "prod", "lost": ["a"]}
+
+
+def test_recover_without_names_does_what_it_showed(run: Run, node: StandIn) -> None:
+    node.verbs |= {
+        "cluster.status": {"name": "prod"},
+        "cluster.recover": {"generation": 2, "control": ["c"], "without": ["a", "b"], "lost": []},
+    }
+    assert run("cluster", "recover", *UNDERSTOOD).code == 0
+    assert [args["lost"] for args in node.asked("cluster.recover")] == [[], ["a", "b"]]

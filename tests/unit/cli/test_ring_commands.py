@@ -113,9 +113,10 @@ def test_status_tells_of_the_change_beside_what_is_wrong(run: Run, node: StandIn
     }  # fmt: skip
     assert TOLD in run("status", "--check").err
     assert TOLD in " ".join(run("status", "--no-color", terminal=True).out.split())
-    item = run("status", "-o", "json").item
-    assert item["plan"]["joining"] == ["d"]
-    assert item["healthy"] is True
+    document = run("status", "-o", "json").document
+    assert document["plan"]["joining"] == ["d"]
+    assert document["items"][0]["healthy"] is True
+    assert "plan" not in document["items"][0], "the item is pinned"
 
 
 def test_an_older_node_that_knows_of_no_changes_is_still_shown(run: Run, node: StandIn) -> None:
@@ -123,7 +124,7 @@ def test_an_older_node_that_knows_of_no_changes_is_still_shown(run: Run, node: S
         "cluster": "prod", "epoch": 3, "healthy": True, "nodes_up": 3, "nodes_total": 3, "hints_pending": 0,
         "repair_pending": 0, "problems": [], "errors": {},
     }  # fmt: skip
-    assert run("status", "-o", "json").item["plan"] is None
+    assert run("status", "-o", "json").document["plan"] is None
 
 
 def test_cluster_status_names_the_next_control_set(run: Run, node: StandIn) -> None:

@@ -42,5 +42,5 @@ def test_every_problem_has_its_row(file: str, function: str) -> None:
 
 
 def test_every_exit_code_of_a_failure_is_explained() -> None:
-    for code in (endings.CANNOT_RUN, endings.BUG, endings.DISK_FAILED):
+    for code in (endings.CANNOT_RUN, endings.BUG, endings.DISK_FAILED, endings.EXPELLED):
         assert f"| {code} | " in PAGE

@@ -23,9 +23,9 @@ from leafdb.testing.virtual_time import virtual
 from leafdb.types import BucketId, Epoch, NodeId, PartitionId
 from leafdb.wire.body import encode_map
 from support.clusters import cluster, proposed
+from support.plans import Steps
 from support.repairs import contents, make_bucket, plant, record_of, view_of
 from support.ring_changes import advanced, committed, finished
-from support.plans import Steps
 
 ONE, TWO, THREE, FOUR, FIVE = map(NodeId, range(1, 6))
 

@@ -16,15 +16,18 @@ from leafdb.config import Config
 from leafdb.errors import (
     ConfigError,
     CorruptionError,
+    LeafdbError,
     ServerBug,
     StoreFailed,
     StoreLocked,
     UnknownFormat,
 )
 from leafdb.node import task_tree
-from leafdb.node.endings import BUG, CANNOT_RUN, DISK_FAILED, INTERRUPTED, ending_of
+from leafdb.node.endings import BUG, CANNOT_RUN, DISK_FAILED, EXPELLED, INTERRUPTED, ending_of
+from leafdb.node.expulsion import Expelled
 from leafdb.node.notify import Notifier
 from leafdb.node.supervisor import Order, Supervisor
+from leafdb.wire.hello import Refusal
 
 Node = Callable[[Callable[[], None], trio.Event, trio.Event], Awaitable[int]]
 
@@ -237,6 +240,8 @@ def test_without_systemd_nothing_is_sent_and_nothing_fails(tmp_path: Path) -> No
         (OSError(98, "Address already in use"), CANNOT_RUN, ["Address already in use"]),
         (AssertionError("counter fell"), BUG, ["counter fell", "its own rules"]),
         (ServerBug("impossible"), BUG, ["impossible"]),
+        (Expelled("removed for good", why=Refusal.BANNED), EXPELLED, ["leafdb-data", "removed for good"]),
+        (ExceptionGroup("", [LeafdbError("x"), Expelled("gone", why=Refusal.CLONE)]), EXPELLED, ["gone"]),
         (ExceptionGroup("", [KeyError("x"), ExceptionGroup("", [StoreFailed("EIO")])]), DISK_FAILED, ["EIO"]),
     ],
 )

@@ -216,3 +216,16 @@ async def test_after_a_long_sleep_everybody_is_there_as_before(leafdb_cluster: C
     found = await db.bucket("b").get("k", r="all")
     assert isinstance(found, Found)
     assert found.context == written.context
+
+
+async def test_a_blank_node_can_be_added(leafdb_cluster: Cluster) -> None:
+    node = await leafdb_cluster.add_node(name="fresh", zone="b")
+    assert node == 4
+    assert leafdb_cluster.nodes == leafdb_cluster.up == (1, 2, 3, 4)
+    pong = await (await leafdb_cluster.client(via=node)).ping()
+    assert (pong.name, pong.node) == ("fresh", 0)
+    db = await leafdb_cluster.client()
+    assert (await db.status()).nodes_total == 3
+    await leafdb_cluster.faults.kill(node)
+    await leafdb_cluster.faults.start(node)
+    await leafdb_cluster.settle()

@@ -55,6 +55,18 @@ def test_a_cluster_that_cannot_start_leaves_nothing(tmp_path: Path) -> None:
     assert not any(servers.runs(node) for node in servers.nodes)
 
 
+def test_a_blank_node_can_be_added_and_the_members_are_waited_for_without_it(leafdb_server: Servers) -> None:
+    node = leafdb_server.add_node()
+    assert leafdb_server.nodes == (1, 2, 3, node)
+    with leafdb_server.connect(via=node) as fresh:
+        assert fresh.ping().node == 0
+    leafdb_server.await_ready()
+    leafdb_server.settle()
+    assert leafdb_server.peer_address(node) != leafdb_server.address(node)
+    leafdb_server.stop(node)
+    assert leafdb_server.wait(node) == 0
+
+
 def test_a_node_that_ends_shows_its_log(tmp_path: Path) -> None:
     with Servers(tmp_path / "cluster", nodes=1) as servers:
         servers.stop(1)

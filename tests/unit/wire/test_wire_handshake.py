@@ -17,7 +17,7 @@ from leafdb.wire.connection import Connection, ConnectionState
 from leafdb.wire.errors import HandshakeRefused
 from leafdb.wire.frame import HEADER_BYTES, Frame, encode_frame
 from leafdb.wire.handshake import ClientHello, Handshake, PeerAcceptor, PeerDialer, ServerHello, Step, negotiate
-from leafdb.wire.hello import ClientFacts, PeerFacts, Refusal, ServerFacts
+from leafdb.wire.hello import ClientFacts, PeerFacts, PeerHello, Refusal, ServerFacts
 from leafdb.wire.registry import Lane, MessageType
 
 SECRET = b"s" * 32
@@ -263,3 +263,37 @@ def body_of(frame: bytes) -> bytes:
 def refusal_of(error: LeafdbError) -> str:
     assert isinstance(error, HandshakeRefused), error
     return error.refusal
+
+
+def test_what_a_hello_may_lack_or_have_more_is_no_obstacle() -> None:
+    """Hellos of builds before stores, pasts and draining were told, and of ones that tell more."""
+    told = replace(peer_facts(1), store=b"s" * 16, past=b"p" * 32, draining=True)
+    fields = cbor.loads(PeerHello(told, b"1" * 16).encode())
+    assert PeerHello.decode(encode_map({**fields, "later": 7})).facts == told
+    for name in ("store", "past", "draining"):
+        del fields[name]
+    assert PeerHello.decode(encode_map(fields)).facts == peer_facts(1)
+
+
+@pytest.mark.parametrize("field", [{"store": b"s" * 17}, {"past": b"p" * 257}, {"draining": 1}])
+def test_a_hello_that_tells_too_much_of_itself_is_malformed(field: dict[str, object]) -> None:
+    fields = cbor.loads(PeerHello(peer_facts(1), b"1" * 16).encode())
+    with pytest.raises(ProtocolError):
+        PeerHello.decode(encode_map({**fields, **field}))
+
+
+def test_a_node_that_shows_no_number_is_taken_verbs_from_and_nothing_else() -> None:
+    near, far, errors = converse(dialer(facts=peer_facts(0, cluster_id=b"")), acceptor())
+    assert not errors
+    verb = encode_frame(MessageType.PEER_ADMIN, 1, b"")
+    assert [frame.type for frame in far.receive(verb)] == [MessageType.PEER_ADMIN]
+    answer = encode_frame(MessageType.PEER_ADMIN_REPLY, 1, b"")
+    assert [frame.type for frame in near.receive(answer)] == [MessageType.PEER_ADMIN_REPLY]
+    for number in (MessageType.REPLICA_PUT, MessageType.REGISTER, MessageType.HINTS, MessageType.MEMBERSHIP):
+        _, far, errors = converse(dialer(facts=peer_facts(0, cluster_id=b"")), acceptor())
+        assert not errors
+        with pytest.raises(ProtocolError):
+            far.receive(encode_frame(number, 1, b""))
+    _, far, errors = converse(dialer(), acceptor())
+    assert not errors
+    assert far.receive(encode_frame(MessageType.REPLICA_PUT, 1, b""))
