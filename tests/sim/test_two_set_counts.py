@@ -8,26 +8,28 @@ later no copy brings along.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from typing import NamedTuple
 
 import pytest
 import trio
 
-from leafdb.errors import DeadlineExceeded, NotEnoughReplicas, OutcomeUnknown
-from leafdb.hints.hint import Kind, decode, decode_key
+from leafdb.errors import DeadlineExceeded, NotApplied, NotEnoughReplicas, OutcomeUnknown
 from leafdb.model.bucket import BucketProperties
 from leafdb.model.key import encode_key
+from leafdb.node.scan_replica import ScanReplica
 from leafdb.ring.staging import Leave
 from leafdb.ring.token import storage_key
 from leafdb.testing.cluster import MemoryCluster, memory_cluster
 from leafdb.testing.raw_client import RawClient
 from leafdb.testing.virtual_time import virtual
 from leafdb.types import NodeId, Token
+from leafdb.wire.control import ScanReply, ScanRequest
+from leafdb.wire.registry import MessageType
 from support.plans import Steps, by_hand
 
-N1, N2, N3, N4, N5 = map(NodeId, range(1, 6))
-ALL = 255
+N1, N2, N3, N4, N5, N6 = map(NodeId, range(1, 7))
+QUORUM, ALL = 254, 255
 
 
 @pytest.fixture(autouse=True)
@@ -48,23 +50,6 @@ class Changing(NamedTuple):
     c: NodeId
     d: NodeId
 
-    async def client(self, node: NodeId) -> RawClient:
-        return await self.cluster.client(node)
-
-    async def apart(self, *nodes: NodeId) -> None:
-        """Nobody reaches these nodes, nor they each other, and everybody knows it."""
-        for node in nodes:
-            self.cluster.cut(node, self.cluster.nodes)
-        await trio.sleep(0.3)
-
-    async def held(self, node: NodeId) -> bool:
-        return await self.cluster.record(node, self.bucket, self.key) is not None
-
-    async def hinted(self, node: NodeId) -> dict[NodeId, Kind]:
-        """Whom the node keeps something for."""
-        hints = await self.cluster.hints(node)
-        return {decode_key(key).target: decode(value).kind for key, value in hints.items()}
-
 
 @asynccontextmanager
 async def changing() -> AsyncIterator[Changing]:
@@ -76,7 +61,6 @@ async def changing() -> AsyncIterator[Changing]:
         both = [node for node in old if node in new]
         (a,), (d,) = set(old) - set(new), set(new) - set(old)
         await steps.copied()
-        # The register's own member must stay reachable for the steps that follow.
         yield Changing(cluster, steps, bucket, key, a, both[0], both[1], d)
 
 
@@ -137,3 +121,99 @@ async def test_what_two_old_owners_agree_on_is_not_shown_before_the_new_ones_hol
         await steps.advance()
         for node in (b, c, d):
             assert await (await cluster.client(node)).values(bucket, key) == [b"v"]
+
+
+async def scanned(client: RawClient, bucket: BucketProperties, *, r: int = QUORUM) -> set[bytes]:
+    """The storage keys that a scan of the whole bucket shows."""
+    request = ScanRequest(int(bucket.id), bucket.generation, b"", b"", 1_000, 1 << 20, False, r, 5_000)
+    frame = await client.ask(MessageType.SCAN, request.encode(), 5.0)
+    reply = ScanReply.decode(frame.body)
+    assert not reply.next
+    return {key for key, _ in reply.items}
+
+
+@virtual
+async def test_a_scan_shows_in_every_phase_what_was_acknowledged_whoever_is_asked() -> None:
+    async with memory_cluster(5, partitions=16, owners=(N1, N2, N3, N4)) as cluster:
+        bucket = await cluster.create_bucket()
+        steps = Steps(cluster)
+        client = await cluster.client(N2)
+        expected: set[bytes] = set()
+
+        async def write(phase: str) -> None:
+            for number in range(15):
+                await client.put(bucket, f"{phase} {number}", b"v")
+                expected.add(storage_key(bucket.id, encode_key(f"{phase} {number}")))
+
+        async def check(phase: str) -> None:
+            await write(phase)
+            for node in cluster.nodes:
+                for r in (1, QUORUM, ALL):
+                    found = await scanned(await cluster.client(node), bucket, r=r)
+                    assert found == expected, (phase, node, r)
+
+        await check("before")
+        await steps.begin(Leave(N4))
+        await check("read old")
+        await steps.copied()
+        await steps.advance()
+        await check("read new")
+        await steps.abort()
+        await check("as before")
+
+
+@virtual
+async def test_a_scan_by_who_has_not_heard_of_the_new_owners_is_refused_and_not_answered_short() -> None:
+    """It would ask the one owner there was, who has not got what two of three acknowledged since."""
+    async with memory_cluster(4, partitions=16, owners=(N1,)) as cluster:
+        bucket = await cluster.create_bucket()
+        steps = Steps(cluster)
+        await steps.begin(Leave(N4))
+        await steps.copied()
+        steps.deafen(N4)
+        await steps.advance()
+        await steps.finish()
+        key = next(f"key{number}" for number in range(1_000) if cluster.primaries(bucket, f"key{number}")[0] == N2)
+        for node in (N2, N3):
+            cluster.cut(N1, (node,), silently=True)
+        written = await (await cluster.client(N2)).put(bucket, key, b"v", sloppy=False)
+        assert written.primaries == 2
+        behind = await cluster.client(N4)
+        with pytest.raises(NotEnoughReplicas):
+            await scanned(behind, bucket)
+        owner = cluster.nodes[N1]
+        asked = ScanRequest(int(bucket.id), bucket.generation, bytes(8), b"\xff" * 9, 10, 1 << 20, False, 1, 5_000)
+        for range_epoch, answered in ((owner.view.epoch, True), (owner.view.epoch - 1, False), (0, False)):
+            with nullcontext() if answered else pytest.raises(NotApplied):
+                page = ScanReplica(owner.coordinator, owner.engine).read(
+                    asked._replace(range_epoch=range_epoch), owner.view.buckets[int(bucket.id)]
+                )
+                assert (await page).complete
+        cluster.heal()
+        await cluster.kill(N4)
+        await cluster.meet()
+
+
+@virtual
+async def test_copies_in_a_plan_that_cannot_be_delivered_are_kept_for_old_and_new_owners_alike() -> None:
+    async with memory_cluster(6, partitions=16, owners=(N1, N2, N3, N4, N6)) as cluster:
+        bucket = await cluster.create_bucket()
+        steps = Steps(cluster)
+        await steps.begin(Leave(N4))
+        key, old, new = next(
+            found for number in range(1_000) if (found := owners(steps, bucket, f"key{number}")) is not None
+        )
+        (a,), (d,) = set(old) - set(new), set(new) - set(old)
+        b = next(node for node in old if node in new)
+        client = await cluster.client(b)
+        await cluster.kill(*{a, d} - {N1})
+        await trio.sleep(0.3)
+        assert (await client.put(bucket, key, b"v", w=ALL)).acks == 4
+        assert await client.values(bucket, key, r=ALL) == [b"v"]
+        await cluster.restart(*{a, d} - {N1})
+        await cluster.meet()
+        with trio.fail_after(60):
+            while any([await cluster.hints(node) for node in cluster.nodes]):  # noqa: ASYNC110
+                await trio.sleep(0.2)
+        for node in (a, d):
+            assert await cluster.record(node, bucket, key) is not None

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from dataclasses import replace
 from enum import Enum
+from functools import cache
 from typing import Any, NamedTuple, cast
 
 from leafdb.errors import DiskFull, LeafdbError
@@ -66,6 +67,7 @@ class Phase(Enum):
     DONE = "done"
 
 
+@cache
 def ring_in(phase: Phase) -> ClusterMetadata:
     """The metadata in that phase of the plan, with a bucket "carts" of n = 3."""
     made = cluster(6)
@@ -180,6 +182,9 @@ class Lone:
         self.merged = 0
         self.stored: bytes | None = None
         self.disk_full = False
+        self.uncommitted: Any = None
+        """The put whose local commit is awaited, while `slow`."""
+        self.slow = False
         self.completeness = Completeness(cast(Any, None), cast(Any, None))
         self.coordinator = Coordinator(
             view=self.view, replica=cast(Any, self), hints=self.hints, lanes=self.lanes,
@@ -212,7 +217,10 @@ class Lone:
     def coordinate(self, operation: Any) -> None:
         self.coordinated += 1
         operation.minted(RECORD, DOT)
-        operation.committed(None)
+        if self.slow:
+            self.uncommitted = operation
+        else:
+            operation.committed(None)
 
     def read(self, *args: Any) -> None:
         args[-1](self.stored, None)

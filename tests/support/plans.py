@@ -143,6 +143,7 @@ class Steps:
     def __init__(self, cluster: MemoryCluster, via: NodeId = FIRST) -> None:
         self.cluster = cluster
         self.via = via
+        self._deaf: set[NodeId] = set()
 
     @property
     def node(self) -> Node:
@@ -155,6 +156,16 @@ class Steps:
         ring = self.node.view.ring
         assert ring is not None
         return ring
+
+    def deafen(self, node: NodeId) -> None:
+        """From now on the node stays with the ring it has, whatever it is told."""
+
+        def learn(_: ClusterMetadata, done: Callable[[], None] | None = None) -> None:
+            if done is not None:
+                done()
+
+        self._deaf.add(node)
+        self.cluster.nodes[node].register.learn = learn  # type: ignore[method-assign, assignment]
 
     async def begin(self, *changes: StagedChange, told: bool = True) -> Plan:
         """Write both, read old: these changes and whatever is staged, newcomers let in. Somebody may not hear of it if
@@ -189,10 +200,10 @@ class Steps:
         await self._step(transitions.advance)
 
     async def finish(self) -> None:
-        """Done; who goes is killed."""
+        """Done; who goes and hears is killed."""
         await self._step(transitions.finish)
-        members = self.ring.metadata.members
-        await self.cluster.kill(*[number for number in self.cluster.nodes if number not in members])
+        stay = self.ring.metadata.members.keys() | self._deaf
+        await self.cluster.kill(*[number for number in self.cluster.nodes if number not in stay])
 
     async def end(self) -> None:
         """Both of these, whether copies are made or not."""
@@ -219,6 +230,6 @@ class Steps:
         await until(lambda: all(node.view.epoch >= metadata.epoch for node in self._running()), KNOWN_S)
 
     def _running(self) -> Iterable[Node]:
-        """The nodes that run and are members."""
-        members = self.ring.metadata.members
+        """The members that run and hear."""
+        members = self.ring.metadata.members.keys() - self._deaf
         return [node for node in self.cluster.nodes.values() if node.view.self_id in members]

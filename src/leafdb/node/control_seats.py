@@ -17,7 +17,7 @@ from leafdb.consensus.acceptor_state import decode as decode_state
 from leafdb.consensus.ballot import AcceptorId, Ballot
 from leafdb.consensus.control_set import ControlSet
 from leafdb.node.logs import Log
-from leafdb.ring.metadata import ClusterMetadata, decode
+from leafdb.ring.metadata import FIRST_EPOCH, ClusterMetadata, decode
 from leafdb.types import NodeId
 
 REGISTER: Final = b"metadata"
@@ -56,8 +56,11 @@ def first_state(node: NodeId, metadata: ClusterMetadata) -> AcceptorState:
     return AcceptorState(REGISTER, acceptor_of(node, metadata), first, first, metadata.encode())
 
 
-def empty_state(node: NodeId, metadata: ClusterMetadata) -> AcceptorState:
-    """What an acceptor begins with that has promised nothing and accepted nothing: one that comes later."""
+def opening_state(node: NodeId, metadata: ClusterMetadata) -> AcceptorState:
+    """What an acceptor begins with that is named in the first metadata it knows: `first_state` at the founding; of one
+    that comes later, that it has promised nothing and accepted nothing."""
+    if metadata.epoch == FIRST_EPOCH:
+        return first_state(node, metadata)
     return Acceptor(REGISTER, acceptor_of(node, metadata), config=metadata.generation).state
 
 

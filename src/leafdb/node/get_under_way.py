@@ -62,6 +62,9 @@ class CoordinatedGet:
         "started",
     )
 
+    _definitive: bool
+    """Whether what this node's own replica says counts; set when it is asked."""
+
     def __init__(
         self,
         coordinator: Coordinator,
@@ -76,8 +79,6 @@ class CoordinatedGet:
         self._request_id = request_id
         self._deadline = deadline
         self._hedged = False
-        self._definitive = False
-        """Whether what this node's own replica says counts."""
         self._asked_later: tuple[NodeId, ...] = ()
         self.place = place
         self.machine = machine

@@ -101,9 +101,6 @@ class CoordinatedPut:
         """The record exists here: send it to everybody else at once."""
         self.record = data
         self.dot = dot
-        self._send_to_all()
-
-    def _send_to_all(self) -> None:
         own = self._coordinator.view.self_id
         machine = self.machine
         machine.asks.clear()  # whoever was asked while the disk was read is among those waited for
@@ -180,6 +177,8 @@ class CoordinatedPut:
         view = coordinator.view
         bucket = view.buckets.get(int(self.bucket.id))
         own = view.self_id
+        assert self.record is not None
+        assert self.dot is not None
         if bucket is None or bucket.generation != self.bucket.generation or view.ring is None:
             return False
         place = Place(bucket, self.place.key, view.ring)
@@ -194,7 +193,7 @@ class CoordinatedPut:
         if machine.owed or any(node != stands_for for node, stands_for in machine.waiting.items()):
             self.sloppy = False  # they have been looked for
         self.id = coordinator.register(self, self._deadline)
-        self._send_to_all()
+        self.minted(self.record, self.dot)
         if self._kept:
             self._step(machine.acked(own))
         return True

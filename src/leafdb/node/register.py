@@ -39,21 +39,12 @@ from leafdb.consensus.effects import (
 from leafdb.consensus.messages import Accept, Message, Prepare, from_wire, to_wire
 from leafdb.consensus.proposer import Proposer
 from leafdb.errors import LeafdbError, NotApplied, OutcomeUnknown, ProtocolError, Reason, StorageError
-from leafdb.node.control_seats import (
-    REGISTER,
-    Seat,
-    acceptor_of,
-    control_of,
-    empty_state,
-    first_state,
-    has_seat,
-    named,
-)
+from leafdb.node.control_seats import REGISTER, Seat, acceptor_of, control_of, has_seat, named, opening_state
 from leafdb.node.logs import Log
 from leafdb.node.timers import TimingWheel
 from leafdb.node.view import ClusterView
 from leafdb.ring.difference import apply, difference
-from leafdb.ring.metadata import FIRST_EPOCH, ClusterMetadata, decode
+from leafdb.ring.metadata import ClusterMetadata, decode
 from leafdb.storage.engine import Engine
 from leafdb.types import Durability, NodeId, TreeId
 from leafdb.wire.control import MetadataFetch, MetadataReply
@@ -141,8 +132,7 @@ class Register:
         writes: list[tuple[TreeId, bytes, bytes | None]] = [(META_TREE, METADATA_KEY, metadata.encode())]
         state: AcceptorState | None = None
         if has_seat(self_id, metadata):
-            first = metadata.epoch == FIRST_EPOCH
-            state = first_state(self_id, metadata) if first else empty_state(self_id, metadata)
+            state = opening_state(self_id, metadata)
             writes.append((REGISTERS_TREE, REGISTER, state.encode()))
 
         def written(error: StorageError | None) -> None:

@@ -384,15 +384,9 @@ async def memory_cluster(
     """
     async with trio.open_nursery() as nursery:
         cluster = MemoryCluster(
-            nursery,
-            nodes,
-            seed,
-            disk_latency_s=disk_latency_s,
-            partitions=partitions,
-            owners=owners,
-            storage=storage,
+            nursery, nodes, seed, disk_latency_s=disk_latency_s, partitions=partitions, owners=owners, storage=storage,
             network=network,
-        )
+        )  # fmt: skip
         for node in cluster.disks:
             await cluster.start(node)
         await cluster.found()

@@ -5,24 +5,18 @@ The key's old owners are a, b and c, the new ones b, c and d; d copies in the fi
 
 from __future__ import annotations
 
-from typing import Any, cast
-
 import pytest
 
 from leafdb.errors import DeadlineExceeded, LeafdbError, NotApplied, NotEnoughReplicas, OutcomeUnknown, Reason
-from leafdb.node.admin_data import roles_of
 from leafdb.node.coordinator import Place
-from leafdb.node.replica_service import ReplicaService
+from leafdb.node.put_targets import anew
 from leafdb.quorum.messages import (
     ReplicaStatus,
     decode_replica_put,
-    decode_reply,
-    encode_replica_get,
-    encode_replica_put,
 )
 from leafdb.types import NodeId
 from leafdb.wire.registry import MessageType
-from leafdb.wire.requests import FLAG_LOCAL, FLAG_STRICT, GetReply, PutReply
+from leafdb.wire.requests import FLAG_LOCAL, FLAG_STRICT, GetReply, PutReply, PutRequest
 from support.lone_coordinator import RECORD, Key, Lone, Phase, changing_key
 
 K = changing_key()
@@ -66,12 +60,10 @@ def test_a_place_knows_whom_reads_ask_and_who_takes_writes(
 
 
 @pytest.mark.parametrize("phase", IN_PLAN)
-@pytest.mark.parametrize(("own", "enough"), [(A, [{B, D}, {C, D}, {B, C}]), (B, [{C}, {A, D}]), (D, [{B, A}, {B, C}])])
+@pytest.mark.parametrize(("own", "enough"), [(A, [{B, D}, {C, D}, {B, C}]), (B, [{C}, {A, D}]), (C, [{B}, {A, D}])])
 def test_a_put_goes_to_all_holders_and_needs_its_count_in_both_sets(
     phase: Phase, own: NodeId, enough: list[set[NodeId]]
 ) -> None:
-    if own == D and phase is Phase.READ_OLD:
-        pytest.skip("who copies coordinates nothing: below")
     for acked in enough:
         lone = Lone(own, phase)
         lone.put(K)
@@ -152,6 +144,15 @@ def test_a_coordinator_that_holds_nothing_stands_for_the_owner_who_helps_most() 
     refused = Lone(E, away=(A, B, C, D))
     refused.put(K, strict=True)
     assert isinstance(raised(refused), NotEnoughReplicas)
+
+
+def test_a_put_is_not_passed_on_to_who_copies_though_nobody_else_is_there() -> None:
+    lone = Lone(E, away=(A, B, C))
+    lone.put(K)
+    assert lone.sent(MessageType.FORWARD_PUT) == []
+    assert lone.hints.coordinated in ([A], [B], [C])
+    assert D in lone.sent(MessageType.REPLICA_PUT)
+    assert D not in lone.stand_ins()
 
 
 def test_who_is_away_of_either_set_gets_a_stand_in_beyond_both() -> None:
@@ -242,6 +243,28 @@ def test_who_is_no_owner_any_more_brings_its_put_to_the_end_without_its_own_copy
     reply = lone.reply()
     assert isinstance(reply, PutReply)
     assert (reply.acks, reply.primaries) == (2, 2)
+
+
+def test_under_the_newer_ring_the_own_copy_counts_when_it_is_safe_and_not_before() -> None:
+    lone = Lone(B, Phase.BEFORE)
+    lone.slow = True
+    lone.put(K)
+    lone.answer(A, status=ReplicaStatus.REFUSED_STALE_EPOCH)
+    lone.learns(Phase.READ_OLD)
+    lone.answer(A, D)
+    assert lone.reply() is None
+    lone.uncommitted.committed(None)
+    assert isinstance(lone.reply(), PutReply)
+
+
+def test_a_put_that_goes_on_has_no_stand_in_that_is_its_own_coordinator() -> None:
+    for phase in (Phase.READ_NEW, Phase.DONE):
+        lone = Lone(E, phase, away=(C,))
+        request = PutRequest(int(lone.bucket.id), lone.bucket.generation, 0, 5_000, 1, 2, 0, 0, 0, b"", b"", b"", b"")
+        machine = anew(lone.coordinator, place_of(lone), request)
+        assert E not in machine.waiting
+        assert machine.waiting[F] == C
+        assert E not in machine.spares
 
 
 def test_a_put_refused_by_who_knows_no_more_is_in_doubt() -> None:
@@ -338,67 +361,3 @@ def test_a_local_read_is_for_owners_that_reads_ask() -> None:
         other = Lone(not_yet, phase)
         other.get(K, flags=FLAG_LOCAL)
         assert isinstance(raised(other), NotEnoughReplicas)
-
-
-# -- replicas
-
-
-@pytest.mark.parametrize(
-    ("own", "phase", "empty", "full"),
-    [
-        (A, Phase.READ_OLD, ReplicaStatus.ABSENT, ReplicaStatus.FOUND),
-        (D, Phase.READ_OLD, ReplicaStatus.UNKNOWN, ReplicaStatus.UNKNOWN),
-        (D, Phase.READ_NEW, ReplicaStatus.ABSENT, ReplicaStatus.FOUND),
-        (A, Phase.READ_NEW, ReplicaStatus.ABSENT, ReplicaStatus.FOUND),
-        (E, Phase.READ_OLD, ReplicaStatus.UNKNOWN, ReplicaStatus.UNKNOWN),
-    ],
-)
-def test_who_copies_answers_as_incomplete_with_what_it_has(
-    own: NodeId, phase: Phase, empty: ReplicaStatus, full: ReplicaStatus
-) -> None:
-    lone = Lone(own, phase)
-    service = service_of(lone)
-    place = place_of(lone)
-    body = encode_replica_get(lone.bucket.id, lone.bucket.generation, place.range_epoch, 1_000, 0, K.encoded)
-    for stored, expected in ((None, empty), (RECORD, full)):
-        lone.stored = stored
-        lone.session.frames.clear()
-        service.get(lone.session, 1, body)
-        status, record = decode_reply(lone.session.frames[0].body)
-        assert status is expected
-        assert record == ((stored or b"") if own != E else b"")
-
-
-@pytest.mark.parametrize("phase", IN_PLAN)
-def test_every_holder_takes_copies_and_nobody_those_of_another_phase(phase: Phase) -> None:
-    for own in (A, B, C, D, E):
-        lone = Lone(own, phase)
-        service = service_of(lone)
-        now = place_of(lone).range_epoch
-        for epoch, applied in ((now, own != E), (now - 1, False)):
-            body = encode_replica_put(lone.bucket.id, lone.bucket.generation, epoch, 1_000, 0, 0, K.encoded, RECORD)
-            lone.session.frames.clear()
-            service.put(lone.session, 1, body)
-            status = decode_reply(lone.session.frames[0].body)[0]
-            refusal = ReplicaStatus.REFUSED_NOT_REPLICA if epoch == now else ReplicaStatus.REFUSED_STALE_EPOCH
-            assert status is (ReplicaStatus.APPLIED if applied else refusal)
-        assert lone.merged == (own != E)
-
-
-def service_of(lone: Lone) -> ReplicaService:
-    return ReplicaService(
-        view=lone.view, replica=cast(Any, lone), hints=lone.hints, completeness=lone.completeness,
-        catch_up=lone.coordinator.catch_up, now=lone.now,
-    )  # fmt: skip
-
-
-def test_where_a_key_lives_is_told_with_what_each_holder_is() -> None:
-    for phase, expected in (
-        (Phase.BEFORE, {A: "primary", B: "primary", C: "primary"}),
-        (Phase.READ_OLD, {A: "old owner", B: "both", C: "both", D: "pending"}),
-        (Phase.READ_NEW, {A: "old owner", B: "both", C: "both", D: "new owner"}),
-        (Phase.RETREAT, {A: "old owner", B: "both", C: "both", D: "new owner"}),
-    ):
-        lone = Lone(E, phase)
-        assert lone.view.ring is not None
-        assert roles_of(lone.view.ring, place_of(lone).partition, 3) == expected

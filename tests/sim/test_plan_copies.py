@@ -225,11 +225,11 @@ async def test_who_has_not_heard_of_the_plan_shows_nothing_for_it() -> None:
         late = cluster.nodes[N3]
         late.news.behind = lambda node: None  # type: ignore[method-assign]  # it hears nothing, for this test
         for each in (late.gossiper, late.anti_entropy.exchanges):
-            each._behind = lambda node: None  # type: ignore[attr-defined]
+            each._behind = lambda node: None
         node = cluster.nodes[N4]
         await until(lambda: node.transfers.progress.copies.peers() == [N3], 120)
         assert node.transfers.report().waiting_for == (N3,)
-        del late.news.behind  # type: ignore[attr-defined]
+        del late.news.behind
         cluster.heal()
         late.gossiper._behind = late.anti_entropy.exchanges._behind = late.news.behind
         await steps.copied()
@@ -247,7 +247,7 @@ async def test_a_hint_that_comes_late_to_an_old_owner_is_owed_to_the_new_ones() 
         number, key = next(
             (partition, f"late{each}")
             for each in range(1_000)
-            if ring.is_changing(partition := place_of(cluster, f"late{each}")[1], 3)
+            if ring.is_changing(partition := PartitionId(place_of(cluster, f"late{each}")[1]), 3)
         )
         goes = next(node for node in old_owners(ring, number) if node not in new_owners(ring, number))
         other = next(node for node in (N1, N2, N3) if node != goes)
