@@ -56,6 +56,7 @@ from leafdb.node.logs import Log
 from leafdb.node.memory import MemoryLedger
 from leafdb.node.metrics import TRANSPORT_COUNTERS, Metrics
 from leafdb.node.news import News
+from leafdb.node.parting import Parting
 from leafdb.node.register import META_TREE, Register
 from leafdb.node.replica import Replica
 from leafdb.node.replica_service import ReplicaService
@@ -95,6 +96,7 @@ class Node:
         self.tenure = Tenure(self)
         self.belonging = Belonging(self, world.random_bytes(16))
         self.drain = Drain(self)
+        self.parting = Parting(self)
         self._secret = secret
         self._client_dispatch = ClientDispatch()
         self._peer_dispatch = PeerDispatch()
@@ -228,7 +230,7 @@ class Node:
         )  # fmt: skip
         self.hints = HintKeeper(
             engine=engine, view=view, replica=self.replica, ledger=ledger, metrics=self.metrics,
-            now_ms=world.now_ms, mark=self.anti_entropy.mark, kept=self.handoff.kept,
+            now_ms=world.now_ms, mark=self.anti_entropy.mark, kept=self._hint_kept,
         )  # fmt: skip
         self.estate = Estate(
             engine=engine, view=view, replica=self.replica, repair=self.anti_entropy, keeper=self.hints,
@@ -325,6 +327,10 @@ class Node:
     def _forwarded(self, number: MessageType) -> Callable[..., None]:
         return lambda _, __, request_id, body: self.coordinator.on_forwarded_reply(number, request_id, body)
 
+    def _hint_kept(self, target: NodeId) -> None:
+        self.handoff.kept(target)
+        self.estate.orphans.kept(target)
+
     def _session_up(self, node: NodeId, lane: Lane) -> None:
         match lane:
             case Lane.REQUESTS:
@@ -348,6 +354,7 @@ class Node:
             case Lane.BULK:
                 self.handoff.on_session_down(node)
                 self.anti_entropy.on_session_down(node)
+                self.estate.lost(node)
 
     def _remember(self, remembered: Remembered) -> None:
         """Be the member the store says it is."""
@@ -380,6 +387,7 @@ class Node:
             log.info("bucket dropped", bucket=int(BucketId(tree)))
             self.engine.drop_tree(tree)
         self.hints.ledger.partitions = metadata.partitions
+        self.parting.installed(metadata)
         self.peers.set_members({member.id: split_address(member.peer_address) for member in metadata.members.values()})
         self.metrics.metadata_installed_total += 1
 
