@@ -10,7 +10,7 @@ import trio
 
 from leafdb.errors import LeafdbError, NotApplied, OutcomeUnknown, Reason
 from leafdb.model.bucket import BucketProperties
-from leafdb.node.expulsion import Expelled
+from leafdb.node.endings import Expelled
 from leafdb.node.register import Change
 from leafdb.ring.metadata import ClusterMetadata
 from leafdb.testing.cluster import MemoryCluster, memory_cluster

@@ -80,12 +80,13 @@ async def test_nobody_forwards_to_a_draining_node_while_another_holds_the_key() 
 
 
 @virtual
-async def test_who_meets_a_draining_node_later_knows_it_from_its_hello_and_a_restart_forgets_it() -> None:
+async def test_who_meets_a_draining_node_later_is_told_and_a_restart_forgets_it() -> None:
     async with memory_cluster(3) as cluster:
         await (await cluster.client(N1)).admin("node.drain")
         await cluster.kill(N3)
         await cluster.start(N3)
         await cluster.meet()
+        await trio.sleep(0.1)
         assert cluster.nodes[N3].view.draining == {N1}
         await cluster.kill(N1)
         await cluster.start(N1)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 import trio
 
-from leafdb.node.expulsion import Expelled
+from leafdb.node.endings import Expelled
 from leafdb.node.recognition import State
 from leafdb.ring import transitions
 from leafdb.ring.control_set import begin_control, finish_control

@@ -11,7 +11,7 @@ from leafdb.errors import NotApplied, Reason
 from leafdb.hints.hint import decode_key
 from leafdb.model.bucket import BucketProperties
 from leafdb.model.key import encode_key
-from leafdb.node.expulsion import Expelled
+from leafdb.node.endings import Expelled
 from leafdb.node.key_queue import ReplicaOverloaded
 from leafdb.ring.staging import Leave
 from leafdb.ring.token import storage_key

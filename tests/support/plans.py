@@ -179,9 +179,10 @@ class Steps:
             await self._told()
         return plan
 
-    async def begin_join(self, *, told: bool = True) -> Plan:
-        """As `begin`, of a node that is started for it."""
-        await stage_join(self.node, await self.cluster.add_node())
+    async def begin_join(self, count: int = 1, *, told: bool = True) -> Plan:
+        """As `begin`, of so many nodes that are started for it."""
+        for _ in range(count):
+            await stage_join(self.node, await self.cluster.add_node())
         return await self.begin(told=told)
 
     async def begin_replace(self, goes: NodeId) -> Plan:

@@ -11,17 +11,19 @@ from leafdb.ring.ring import Ring
 from leafdb.ring.token import split_storage_key, storage_key
 from leafdb.testing.cluster import MemoryCluster, memory_cluster
 from leafdb.types import BucketId, NodeId, PartitionId, Token
+from support.plans import Steps, by_hand
 from support.repairs import contents, make_bucket, partition_of, plant, view_of
 
 BUCKET = "b"
 
 
 @asynccontextmanager
-async def ring_cluster(nodes: int, *, partitions: int = 16) -> AsyncIterator[MemoryCluster]:
-    """A cluster with the bucket `b`."""
-    async with memory_cluster(nodes, partitions=partitions) as cluster:
-        await make_bucket(cluster.nodes.values(), BUCKET)
-        yield cluster
+async def ring_cluster(nodes: int, *, partitions: int = 16) -> AsyncIterator[tuple[MemoryCluster, Steps]]:
+    """A cluster with the bucket `b`, and the steps of its plans, which nobody else takes."""
+    with by_hand():
+        async with memory_cluster(nodes, partitions=partitions) as cluster:
+            await make_bucket(cluster.nodes.values(), BUCKET)
+            yield cluster, Steps(cluster)
 
 
 def ring_of(cluster: MemoryCluster) -> Ring:

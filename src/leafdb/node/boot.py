@@ -25,7 +25,8 @@ from leafdb.limits import SCAN_PAGE_BYTES_MAX, SCAN_PAGE_ITEMS_MAX
 from leafdb.node.completeness import KEY as COMPLETENESS_KEY
 from leafdb.node.completeness import encode_partitions
 from leafdb.node.control_seats import REGISTER
-from leafdb.node.expulsion import EXPELLED_KEY, Expelled
+from leafdb.node.endings import Expelled
+from leafdb.node.expulsion import EXPELLED_KEY
 from leafdb.node.hint_keeper import HINTS_TREE
 from leafdb.node.joining import JOINING_KEY, Invitation
 from leafdb.node.leases import EPOCH_KEY, STAMP_KEY, Leases

@@ -57,11 +57,6 @@ class ChangingRanges:
         own = self._view.self_id
         return self.new(own, bucket) & ~self.old(own, bucket)
 
-    def unread(self, bucket: BucketId) -> int:
-        """The same while reads still go to the old owners: of these this node cannot say what is absent."""
-        plan = self.plan
-        return 0 if plan is None or plan.reads_new else self.arriving(bucket)
-
     def between(self, peer: NodeId, bucket: BucketId) -> int:
         """Where one of `peer` and this node is an old owner and the other a new one."""
         own = self._view.self_id

@@ -3,8 +3,8 @@ the last phase of the plan by which it goes for good.
 
 It refuses what clients ask, and what others forward for them, as work that was not begun (`draining`); clients go to
 the next node at once. It goes on being a replica: copies come in and are acknowledged, reads of others are answered,
-hints go home. The others are told, so that they forward elsewhere: those it is connected with by a verb, those it meets
-later by its hello. Nothing of it is kept: a restart takes work again.
+hints go home. The others are told, so that they forward elsewhere: at once, and whenever it meets one. Nothing of it is
+kept: a restart takes work again.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from leafdb.errors import NotApplied, Reason
 from leafdb.node.logs import Log
 from leafdb.types import NodeId
 from leafdb.wire.control import AdminRequest
-from leafdb.wire.hello import PeerFacts
 from leafdb.wire.registry import Lane, MessageType
 
 if TYPE_CHECKING:
@@ -77,12 +76,10 @@ class Drain:
         return DrainState.DRAINED
 
     def met(self, member: NodeId) -> None:
-        """The control lane to a member is up: what it said of itself in its hello holds, and so does ours."""
-        session = self._node.peers.session(member, Lane.CONTROL)
-        if session is not None and isinstance(session.facts, PeerFacts):
-            self.heard(member, draining=session.facts.draining)
+        """The control lane to a member is up: it takes work until it says otherwise, perhaps in its next word."""
+        self.heard(member, draining=False)
         if self.active:
-            self._tell(member)  # it may have begun while they shook hands
+            self._tell(member)
 
     def heard(self, member: NodeId, *, draining: bool) -> None:
         """A member takes work of clients, or does not."""

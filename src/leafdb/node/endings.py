@@ -14,7 +14,7 @@ from __future__ import annotations
 import errno
 import traceback
 from collections.abc import Iterable, Iterator
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from leafdb.config import Config
 from leafdb.errors import (
@@ -28,7 +28,9 @@ from leafdb.errors import (
     StoreLocked,
     UnknownFormat,
 )
-from leafdb.node.expulsion import Expelled
+
+if TYPE_CHECKING:
+    from leafdb.wire.hello import Refusal
 
 STOPPED: Final = 0
 CANNOT_RUN: Final = 1
@@ -42,6 +44,14 @@ FINAL: Final = frozenset((STOPPED, CANNOT_RUN, MISUSED, DISK_FAILED, EXPELLED))
 """Codes after which starting again changes nothing, or is for a person to decide. After any other it may help."""
 
 _WORST_FIRST: Final = (DISK_FAILED, BUG, EXPELLED, CANNOT_RUN, MISUSED, INTERRUPTED)
+
+
+class Expelled(LeafdbError):
+    """The cluster does not have this store, and why. The node may not serve any more."""
+
+    def __init__(self, message: str, *, why: Refusal) -> None:
+        super().__init__(message)
+        self.why = why
 
 
 class Ending(NamedTuple):

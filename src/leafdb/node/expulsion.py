@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from leafdb.errors import LeafdbError
+from leafdb.node.endings import Expelled
 from leafdb.node.logs import Log
 from leafdb.node.register import META_TREE
 from leafdb.ring.metadata import ClusterMetadata
@@ -42,14 +42,6 @@ _REPLACE: Final = (
 
 
 log = Log("expulsion")
-
-
-class Expelled(LeafdbError):
-    """The cluster does not have this store, and why. The node may not serve any more."""
-
-    def __init__(self, message: str, *, why: Refusal) -> None:
-        super().__init__(message)
-        self.why = why
 
 
 def join_was_given_up(installed: ClusterMetadata | None, me: NodeId) -> bool:

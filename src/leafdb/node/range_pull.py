@@ -65,15 +65,16 @@ class RangePull:
             page = await self._mover.pull(source, request)
             if not page.complete:
                 return False
-            items = _items(bucket, page, start, stop)
+            items = items_of(bucket, page, start, stop)
+            size = sum(len(key) + len(record) for key, record in items)
+            self._still(slot, epoch)
+            self._received(source, size)
             if known is None and start == first and await self._mostly_here(bucket, items):
                 self._still(slot, epoch)
                 self._finish(slot)
                 return True
             await self._mover.take_page(bucket.id, items)
             self._still(slot, epoch)
-            size = sum(len(key) + len(record) for key, record in items)
-            self._received(source, size)
             self._sizes.moved(size, page.next or stop)
             if not page.next:
                 self._finish(slot)
@@ -98,7 +99,7 @@ class RangePull:
             raise ExchangeFault("the ring has changed")
 
 
-def _items(bucket: BucketView, page: Page, start: bytes, stop: bytes) -> list[Item]:
+def items_of(bucket: BucketView, page: Page, start: bytes, stop: bytes) -> list[Item]:
     """The records of a page by storage keys. ExchangeFault unless they ascend within the range, and so does what
     follows."""
     try:

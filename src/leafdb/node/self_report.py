@@ -43,7 +43,6 @@ def peer_facts(node: Node) -> PeerFacts:
         lane=Lane.CONTROL,
         store=identity.store_id,
         past=node.belonging.past,
-        draining=node.draining,
     )
 
 

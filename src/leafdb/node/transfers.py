@@ -40,6 +40,8 @@ from leafdb.types import BucketId, NodeId, PartitionId
 
 PAID_S_MAX: Final = 30.0
 """The longest wait of an exchange for its bytes: the other side does not wait for ever."""
+USELESS_S: Final = 30.0
+"""A source that may have forgotten something may be whole again after that."""
 REASON: Final = "the ring is changing"
 
 log = Log("transfers")
@@ -79,8 +81,9 @@ class Transfers:
             view=view, mover=mover, progress=progress, sizes=self._sizes, limit=self._limit, received=self._received
         )
         self._pulling: Slot | None = None
-        self._useless: set[tuple[Slot, NodeId]] = set()
-        """Sources without a copy worth reading, by range; forgotten when the ring changes."""
+        self._useless: dict[tuple[NodeId, BucketId], int] = {}
+        """Partitions of which a source has no copy worth reading; forgotten when the ring changes, and after a time."""
+        self._useless_until = 0.0
         self._pulled_from: dict[NodeId, int] = {}
         self._held: dict[BucketId, int] = {}
         """What this node held, while there is a plan."""
@@ -157,7 +160,13 @@ class Transfers:
             return 0
         closed = changing if self._queue.older_waiting else 0
         waiting = self.to_pull(bucket)
-        return closed | (waiting if self._pulling is not None else waiting & ~self.progress.copies.mask(peer, bucket))
+        return closed | (waiting if self._pulling is not None else waiting & ~self._offered(peer, bucket))
+
+    def _offered(self, peer: NodeId, bucket: BucketId) -> int:
+        """The partitions that `peer` may have a copy of that is worth reading, and owes us."""
+        if self._useless and self._now() >= self._useless_until:
+            self._useless.clear()
+        return self.progress.copies.mask(peer, bucket) & ~self._useless.get((peer, bucket), 0)
 
     def rank(self, bucket: BucketId) -> int:
         """Buckets with a lower one are worked on first: those of which nothing is known yet."""
@@ -170,8 +179,9 @@ class Transfers:
         return not (self._queue.older_waiting or self.to_pull(bucket) >> partition & 1)
 
     def complete(self, bucket: BucketId, partition: PartitionId) -> bool:
-        """Whether this store has everything of the range that was acknowledged by it, and has been copied to it."""
-        return self._completeness.complete(partition) and not self._ranges.unread(bucket) >> partition & 1
+        """Whether this store has all of the range that it should have."""
+        found = self._view.buckets.get(bucket)
+        return found is not None and self._completeness.definitive(self._view, found, partition)
 
     def to_pull(self, bucket: BucketId) -> int:
         """The partitions that this node has to page through before it exchanges them."""
@@ -193,10 +203,9 @@ class Transfers:
         bucket, partition = slot
         if not self.to_pull(bucket) >> partition & 1:
             return None
-        sources = [peer for peer in peers if self.progress.copies.mask(peer, bucket) >> partition & 1]
+        sources = [peer for peer in peers if self._offered(peer, bucket) >> partition & 1]
         assert sources, "what is to be pulled is closed to everybody else"
-        useful = [peer for peer in sources if (slot, peer) not in self._useless]
-        return min(useful or sources, key=self._distance)
+        return min(sources, key=self._distance)
 
     def _distance(self, peer: NodeId) -> tuple[bool, int, int]:
         members = self._view.metadata.members if self._view.metadata is not None else {}
@@ -221,11 +230,10 @@ class Transfers:
 
     def _pass_over(self, source: NodeId, slot: Slot) -> None:
         """The source may have forgotten something: take another, or leave everything to exchanges when all have."""
-        self._useless.add((slot, source))
         bucket, partition = slot
-        copies = self.progress.copies
-        holders = [peer for peer in copies.peers() if copies.mask(peer, bucket) >> partition & 1]
-        if all((slot, peer) in self._useless for peer in holders):
+        self._useless[source, bucket] = self._useless.get((source, bucket), 0) | 1 << partition
+        self._useless_until = self._now() + USELESS_S
+        if not any(self._offered(peer, bucket) >> partition & 1 for peer in self.progress.copies.peers()):
             self.progress.finish(slot)
 
     async def moved(self, claim: Claim, size: int) -> None:

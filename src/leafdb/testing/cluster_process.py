@@ -9,7 +9,7 @@ import trio
 
 from leafdb.config import Config
 from leafdb.errors import StorageError
-from leafdb.node.expulsion import Expelled
+from leafdb.node.endings import Expelled
 from leafdb.node.node import Node
 from leafdb.node.tenure import empty_store
 from leafdb.node.world import World

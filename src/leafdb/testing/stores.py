@@ -6,7 +6,7 @@ from typing import Any
 
 from leafdb.errors import StorageError
 from leafdb.node.boot import read_page
-from leafdb.node.expulsion import Expelled
+from leafdb.node.endings import Expelled
 from leafdb.node.node import Node
 from leafdb.types import TreeId
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
-from leafdb.codec.fields import bool_field, bytes_field, int_field
+from leafdb.codec.fields import bytes_field, int_field
 from leafdb.errors import ProtocolError
 from leafdb.limits import FRAME_BYTES_MAX, NODE_ID_MAX
 from leafdb.types import Epoch, NodeId
@@ -139,8 +139,6 @@ class PeerFacts:
     """The identity of the store."""
     past: bytes = b""
     """The nonces of the starts before this one, the last first, 16 bytes each, zeros for one that is not known."""
-    draining: bool = False
-    """It takes no requests of clients, nor such as were forwarded to it."""
 
     def nonce_at(self, boot: int) -> bytes | None:
         """The nonce that the store drew at that start, as it remembers it; None when it does not, or has not."""
@@ -178,7 +176,6 @@ class PeerHello:
                 "lane": int(facts.lane),
                 "store": facts.store,
                 "past": facts.past,
-                "draining": facts.draining,
             }
         )
 
@@ -199,7 +196,6 @@ class PeerHello:
                 lane=Lane(int_field(fields, "lane", low=1, high=3)),
                 store=bytes_field(fields, "store", high=STORE_ID_BYTES) if "store" in fields else b"",
                 past=bytes_field(fields, "past", high=STARTS_TOLD * BOOT_NONCE_BYTES) if "past" in fields else b"",
-                draining=bool_field(fields, "draining") if "draining" in fields else False,
             ),
             nonce=bytes_field(fields, "nonce", low=NONCE_BYTES, high=NONCE_BYTES),
             version_min=version_min,

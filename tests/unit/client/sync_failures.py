@@ -90,6 +90,28 @@ def the_budget_ends_retries_when_everything_fails(cluster: FakeCluster) -> None:
         assert 9 <= retries <= 13, "ten tokens to begin with, a tenth for each call"
 
 
+def nodes_that_drain_cost_no_retries_while_one_does_not(cluster: FakeCluster) -> None:
+    cluster.grow(3)
+    cluster.create("b")
+    with leafdb.connect(cluster.url) as db:
+        raw = db.bucket("b")
+        for node in cluster.nodes:
+            node.script(MessageType.GET, *[refuse(OVERLOADED)] * 100)
+        for _ in range(25):
+            with pytest.raises(Overloaded):
+                raw.get("k")
+        # No retry is left to be spent.
+        for node in cluster.nodes[:2]:
+            node.script(MessageType.PUT, refuse(DRAINING))
+        raw.put("k", b"1", after=BLIND)
+        for node in cluster.nodes:
+            node.script(MessageType.PUT, *[refuse(DRAINING)] * 10)
+        with pytest.raises(NotApplied) as everywhere:
+            raw.put("k", b"2", after=BLIND)
+        assert everywhere.value.reason is Reason.DRAINING
+        assert everywhere.value.retryable
+
+
 def a_local_read_is_one_node_s_word(cluster: FakeCluster) -> None:
     cluster.create("b")
     with leafdb.connect(cluster.url, routing="listed") as db:

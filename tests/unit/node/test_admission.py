@@ -14,7 +14,7 @@ from leafdb.codec import cbor
 from leafdb.node.admission import Admission
 from leafdb.node.boot import encode_starts, past_of, read_starts
 from leafdb.node.contests import Contests
-from leafdb.node.expulsion import Expelled
+from leafdb.node.endings import Expelled
 from leafdb.node.view import ClusterView
 from leafdb.ring.member import ProposedMember
 from leafdb.ring.metadata import found

@@ -56,6 +56,7 @@ class Member:
 
     def __init__(self, metadata: ClusterMetadata) -> None:
         self.store = Store()
+        self.expelled: list[ClusterMetadata] = []
         self.store.durable[META_TREE, METADATA_KEY] = metadata.encode()
         self.start()
 
@@ -65,7 +66,7 @@ class Member:
         self.register = Register(
             engine=cast(Engine, self.store), view=ClusterView(), wheel=TimingWheel(lambda: 0.0), now=lambda: 0.0,
             rng=Random(1), random_bytes=lambda count: b"n" * count, send=self._send,
-            expelled=lambda _: None,
+            expelled=self.expelled.append,
         )  # fmt: skip
         metadata = self.store.durable[META_TREE, METADATA_KEY]
         assert metadata is not None
@@ -251,3 +252,32 @@ def test_metadata_of_an_older_generation_are_old_news_whatever_their_epoch() -> 
     assert member.register.newest == RECOVERED.version
     stored = member.store.durable[META_TREE, METADATA_KEY]
     assert stored == RECOVERED.encode()
+
+
+def test_newer_metadata_that_do_not_name_this_node_are_told_of_and_not_taken() -> None:
+    """What becomes of it depends on what it knew while it was a member."""
+    member = Member(FOUNDED)
+    others = {node: FOUNDED.members[node] for node in (ONE, TWO, NodeId(3))}
+    gone = changed(FOUNDED, members=others, bans=(FOUR,))
+    believed: list[str] = []
+    member.register.learn(gone, lambda: believed.append("over"))
+    member.store.sync()
+    assert member.expelled == [gone]
+    assert believed == ["over"], "whoever waits for it waits no longer"
+    assert member.store.durable[META_TREE, METADATA_KEY] == FOUNDED.encode()
+    member.register.learn(replace(gone, epoch=FOUNDED.epoch))
+    assert member.expelled == [gone], "what is no news proves nothing"
+
+
+def test_a_member_that_joins_begins_with_an_empty_seat_where_its_first_metadata_give_it_one() -> None:
+    store = Store()
+    register = Register(
+        engine=cast(Engine, store), view=ClusterView(), wheel=TimingWheel(lambda: 0.0), now=lambda: 0.0,
+        rng=Random(1), random_bytes=lambda count: b"n" * count, send=lambda *_: True, expelled=lambda _: None,
+    )  # fmt: skip
+    taken: list[object] = []
+    register.found(FOUR, NAMED, taken.append)
+    store.sync()
+    assert taken == [None]
+    assert store.state is not None
+    assert decode(store.state) == AcceptorState(REGISTER, AcceptorId(FOUR, NAMED.members[FOUR].incarnation))

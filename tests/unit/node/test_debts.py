@@ -10,13 +10,18 @@ import pytest
 from leafdb.errors import ProtocolError
 from leafdb.merkle.effects import Counts
 from leafdb.node.debts import Debts, Entry, Masks
-from leafdb.node.exchange_queue import BACKOFF_S_MAX, HINTS_WAIT_S, ExchangeQueue, Wait, Work
+from leafdb.node.exchange_queue import BACKOFF_S_MAX, HINTS_WAIT_S, LOOK_S, ExchangeQueue, Wait, Work
 from leafdb.node.record_messages import (
+    PLACE_BYTES_MAX,
     Fetch,
     Mark,
     Offer,
+    Page,
+    Pull,
     Records,
+    RecordsRequest,
     Results,
+    decode_page,
     decode_records,
     decode_request,
     decode_results,
@@ -228,16 +233,44 @@ def test_hints_are_waited_for_but_not_for_ever() -> None:
     assert isinstance(turn.next(), Work)
 
 
+def test_what_a_gate_keeps_closed_waits() -> None:
+    turn = Turn()
+    turn.owe({(TWO, BUCKET): 0b11})
+    turn.shut = 0b01
+    assert turn.next() == Work(BUCKET, PartitionId(1), (TWO,))
+    turn.shut = 0b11
+    assert turn.next() == Wait(LOOK_S)
+
+
+def test_claims_in_ranges_that_change_their_owners_settle_nothing() -> None:
+    debts = Debts(Kept().write)
+    debts.add({(TWO, BUCKET): 0b11})
+    claims = [debts.claim(TWO, BUCKET, PartitionId(partition)) for partition in (0, 1)]
+    debts.spoil_partitions(0b10)
+    assert [debts.settle(claim) for claim in claims] == [True, False]
+    assert debts.mask(TWO, BUCKET) == 0b10
+
+
 @pytest.mark.parametrize(
     "request_",
-    [Fetch(300, (b"a", b"b")), Offer(300, (b"a",), (b"record",)), Mark(300, 7, 2)],
+    [
+        Fetch(300, (b"a", b"b")),
+        Offer(300, (b"a",), (b"record",)),
+        Mark(300, 7, 2),
+        Pull(300, 7, b"", 1_000, 5),
+        Pull(300, 7, b"storage key", 1_000, 5),
+    ],
     ids=lambda request: type(request).__name__,
 )
-def test_requests_survive_the_wire(request_: Fetch | Offer | Mark) -> None:
+def test_requests_survive_the_wire(request_: RecordsRequest) -> None:
     assert decode_request(request_.encode()) == request_
 
 
 def test_answers_fit_their_requests() -> None:
+    page = Page(complete=True, keys=(b"a", b"b"), records=(b"r", b"s"), next=b"place")
+    assert decode_page(page.encode()) == page
+    with pytest.raises(ProtocolError):
+        decode_page(page._replace(records=(b"r",)).encode())
     assert decode_records(Records((b"r", b"")).encode(), 2) == Records((b"r", b""))
     assert decode_results(Results((1, 6)).encode(), 2) == Results((1, 6))
     for body in (
@@ -245,6 +278,9 @@ def test_answers_fit_their_requests() -> None:
         Offer(300, (b"a",), (b"r", b"s")).encode(),
         Offer(300, (b"a",), (b"",)).encode(),
         Mark(300, 1 << 20, 2).encode(),
+        Pull(300, 1 << 20, b"", 1_000, 5).encode(),
+        Pull(300, 7, b"", 0, 5).encode(),
+        Pull(300, 7, bytes(PLACE_BYTES_MAX + 1), 1_000, 5).encode(),
         b"\xff",
     ):
         with pytest.raises(ProtocolError):

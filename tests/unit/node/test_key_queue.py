@@ -151,3 +151,32 @@ def test_both_bounds_refuse_as_overload(engine: FakeEngine, queue: KeyQueue) -> 
     over = Append(engine, b"", b"")
     queue.do(TREE, b"one more", over)
     assert isinstance(over.error, ReplicaOverloaded)
+
+
+def is_older_waiting(queue: KeyQueue) -> bool:
+    return queue.older_waiting
+
+
+def test_what_waited_at_a_turn_is_older_until_it_is_done(engine: FakeEngine, queue: KeyQueue) -> None:
+    assert not is_older_waiting(queue)
+    queue.do(TREE, b"k", Append(engine, b"k", b"a"))
+    assert not is_older_waiting(queue)
+    queue.turn()
+    queue.do(TREE, b"later", Append(engine, b"later", b"b"))
+    queue.check()
+    assert is_older_waiting(queue)
+    engine.answer()
+    assert not is_older_waiting(queue), "what came after the turn is not waited for"
+    queue.turn()
+    assert is_older_waiting(queue)
+    engine.answer(StorageError("gone"))
+    assert not is_older_waiting(queue)
+    queue.check()
+
+
+def test_a_key_that_waits_again_after_it_was_done_is_not_older(engine: FakeEngine, queue: KeyQueue) -> None:
+    queue.do(TREE, b"k", Append(engine, b"k", b"a", writes=False))
+    queue.turn()
+    engine.answer()
+    queue.do(TREE, b"k", Append(engine, b"k", b"b"))
+    assert not queue.older_waiting

@@ -23,8 +23,7 @@ from leafdb.errors import (
     UnknownFormat,
 )
 from leafdb.node import task_tree
-from leafdb.node.endings import BUG, CANNOT_RUN, DISK_FAILED, EXPELLED, INTERRUPTED, ending_of
-from leafdb.node.expulsion import Expelled
+from leafdb.node.endings import BUG, CANNOT_RUN, DISK_FAILED, EXPELLED, INTERRUPTED, Expelled, ending_of
 from leafdb.node.notify import Notifier
 from leafdb.node.supervisor import Order, Supervisor
 from leafdb.wire.hello import Refusal

@@ -266,16 +266,16 @@ def refusal_of(error: LeafdbError) -> str:
 
 
 def test_what_a_hello_may_lack_or_have_more_is_no_obstacle() -> None:
-    """Hellos of builds before stores, pasts and draining were told, and of ones that tell more."""
-    told = replace(peer_facts(1), store=b"s" * 16, past=b"p" * 32, draining=True)
+    """Hellos of builds before stores and pasts were told, and of ones that tell more."""
+    told = replace(peer_facts(1), store=b"s" * 16, past=b"p" * 32)
     fields = cbor.loads(PeerHello(told, b"1" * 16).encode())
     assert PeerHello.decode(encode_map({**fields, "later": 7})).facts == told
-    for name in ("store", "past", "draining"):
+    for name in ("store", "past"):
         del fields[name]
     assert PeerHello.decode(encode_map(fields)).facts == peer_facts(1)
 
 
-@pytest.mark.parametrize("field", [{"store": b"s" * 17}, {"past": b"p" * 257}, {"draining": 1}])
+@pytest.mark.parametrize("field", [{"store": b"s" * 17}, {"past": b"p" * 257}, {"store": "s"}])
 def test_a_hello_that_tells_too_much_of_itself_is_malformed(field: dict[str, object]) -> None:
     fields = cbor.loads(PeerHello(peer_facts(1), b"1" * 16).encode())
     with pytest.raises(ProtocolError):
