@@ -100,7 +100,7 @@ class AntiEntropy:
         self._shared = SharedRanges(view)
         scanner = self.scanner = RangeScanner(engine, pace)
         source = RangeSource(
-            engine=engine, view=view, metrics=metrics, complete=lambda *of: self.transfers.complete(*of),
+            engine=engine, view=view, metrics=metrics, complete=completeness.definitive_in,
             older_waiting=lambda: replica.queue.older_waiting, behind=behind,
         )  # fmt: skip
         self.store = RecordStore(replica, pace)
@@ -116,7 +116,8 @@ class AntiEntropy:
                                    gate=self.transfers)  # fmt: skip
         self.exchanges = Exchanges(
             view=view, debts=self.debts, transfers=self.transfers, scanner=scanner, mover=self.mover, pace=pace,
-            peers=peers, now=now, admit=lambda peer: not self.queue.hints_first(peer), behind=behind, ended=self._ended,
+            peers=peers, now=now, complete=completeness.definitive_in, behind=behind, ended=self._ended,
+            admit=lambda peer: not self.queue.hints_first(peer),
         )  # fmt: skip
         self._workers = RepairWorkers(
             view=view, debts=self.debts, tasks=self.tasks, queue=self.queue, scanner=scanner,
@@ -324,11 +325,8 @@ class AntiEntropy:
 
     def _prove(self, partitions: tuple[int, ...]) -> None:
         """Of these partitions, those in which nothing is owed any more are complete."""
-        proved = [
-            partition
-            for partition in partitions
-            if not self._completeness.complete(partition) and not self.debts.partition_owed(partition)
-        ]
+        doubted = set(self._completeness.incomplete).intersection(partitions)
+        proved = sorted(partition for partition in doubted if not self.debts.partition_owed(partition))
         for partition in proved:
             self._completeness.proved(PartitionId(partition))
             if partition not in self._vouched:

@@ -169,7 +169,7 @@ class Node:
         self.leases: Leases = await open_leases(engine, world.now_ms)
         self.wheel = TimingWheel(world.now)
         self.replica = Replica(engine, self.leases)
-        self.completeness = Completeness(engine, META_TREE)
+        self.completeness = Completeness(engine, META_TREE, view)
         self.completeness.load(await read_value(engine, META_TREE, COMPLETENESS_KEY))
         seen = await read_value(engine, META_TREE, PEERS_KEY)
         self.admission = Admission(engine, view, self.belonging.contests, seen)

@@ -178,11 +178,6 @@ class Transfers:
             return True
         return not (self._queue.older_waiting or self.to_pull(bucket) >> partition & 1)
 
-    def complete(self, bucket: BucketId, partition: PartitionId) -> bool:
-        """Whether this store has all of the range that it should have."""
-        found = self._view.buckets.get(bucket)
-        return found is not None and self._completeness.definitive(self._view, found, partition)
-
     def to_pull(self, bucket: BucketId) -> int:
         """The partitions that this node has to page through before it exchanges them."""
         waiting = self._ranges.arriving(bucket) & ~self.progress.pulled(bucket)
