@@ -32,6 +32,8 @@ class Completeness:
         self._tree = tree
         self._view = view
         self._incomplete: set[int] = set()
+        self._held: set[int] = set()
+        """Those of them that nothing proves complete before the next metadata is in force."""
 
     def load(self, stored: bytes | None) -> None:
         """Take what the store remembers."""
@@ -61,9 +63,20 @@ class Completeness:
         self._incomplete.update(partitions)
         self._save()
 
+    def hold(self, partitions: Iterable[int]) -> None:
+        """As `doubt`, by metadata that will be in force; until `release` what was exchanged proves nothing of them."""
+        held = set(partitions)
+        if held:
+            self._held |= held
+            self.doubt(held)
+
+    def release(self) -> None:
+        """That metadata is in force, and whoever shares these partitions by it is owed an exchange."""
+        self._held.clear()
+
     def proved(self, partition: PartitionId | int) -> None:
         """All owners of the partition have been exchanged with."""
-        if partition in self._incomplete:
+        if partition in self._incomplete and partition not in self._held:
             self._incomplete.discard(partition)
             self._save()
 

@@ -57,6 +57,7 @@ from leafdb.node.memory import MemoryLedger
 from leafdb.node.metrics import TRANSPORT_COUNTERS, Metrics
 from leafdb.node.news import News
 from leafdb.node.parting import Parting
+from leafdb.node.recovery_rules import unvouched
 from leafdb.node.register import META_TREE, Register
 from leafdb.node.replica import Replica
 from leafdb.node.replica_service import ReplicaService
@@ -190,6 +191,7 @@ class Node:
         self.register = Register(
             engine=engine, view=view, wheel=self.wheel, now=world.now, rng=world.rng,
             random_bytes=world.random_bytes, send=self._on_lane(Lane.CONTROL), expelled=self.belonging.unnamed,
+            begins=lambda metadata: self.completeness.hold(unvouched(view, metadata)),
         )  # fmt: skip
         self.news = News(view, self.register, self.peers)
         self.catch_up = CatchUp(self.news.fetch)
