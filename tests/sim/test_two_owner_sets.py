@@ -9,128 +9,28 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from itertools import count, permutations
-from typing import NamedTuple
+from itertools import permutations
 
 import pytest
 import trio
 
 from leafdb.errors import LeafdbError
-from leafdb.model.bucket import BucketProperties
 from leafdb.ring.staging import ForceRemove, Leave
-from leafdb.testing.cluster import MemoryCluster, host_of, memory_cluster
-from leafdb.testing.raw_client import RawClient, Severed
+from leafdb.testing.cluster import host_of, memory_cluster
 from leafdb.testing.streams import Link
 from leafdb.testing.virtual_time import virtual
 from leafdb.types import NodeId
 from support.plans import Steps, by_hand
+from support.ring_load import ALL, COUNTS, QUORUM, Counts, Load
 
 N1, N2, N3, N4, N5, N6 = map(NodeId, range(1, 7))
-QUORUM, ALL = 254, 255
 LANES = 4
-VALUES = 6
-"""Of each key."""
 
 
 @pytest.fixture(autouse=True)
 def _by_hand() -> Iterator[None]:
     with by_hand():
         yield
-
-
-class Counts(NamedTuple):
-    """How clients write and read; w + r > n."""
-
-    w: int
-    r: int
-
-
-COUNTS = (Counts(1, ALL), Counts(QUORUM, QUORUM), Counts(ALL, 1))
-
-
-class Load:
-    """Writers and readers through all nodes that run, and what they may rely on."""
-
-    def __init__(self, cluster: MemoryCluster, bucket: BucketProperties, counts: Counts, *, sloppy: bool) -> None:
-        self.cluster = cluster
-        self.bucket = bucket
-        self.counts = counts
-        self.sloppy = sloppy
-        self.sure: dict[str, set[bytes]] = {}
-        """By key, what every read that begins now must show."""
-        self.written = self.read = 0
-        self.failures: list[LeafdbError | Severed] = []
-        self.over = False
-        self._numbers = count()
-        self._turn = 0
-        self._clients: dict[NodeId, RawClient] = {}
-
-    async def client(self) -> RawClient:
-        """A connection to the next node in turn."""
-        while True:
-            nodes = sorted(self.cluster.nodes)
-            self._turn += 1
-            node = nodes[self._turn % len(nodes)]
-            known = self._clients.get(node)
-            if known is not None and not known.closed:
-                return known
-            try:
-                made = self._clients[node] = await self.cluster.client(node)
-            except Severed:
-                await trio.sleep(0.01)
-            else:
-                return made
-
-    async def write(self, key: str) -> None:
-        """A blind write of a value of its own."""
-        value = b"%d" % next(self._numbers)
-        client = await self.client()
-        try:
-            reply = await client.put(self.bucket, key, value, w=self.counts.w, sloppy=self.sloppy, timeout_s=1.0)
-        except (LeafdbError, Severed) as error:
-            self.failures.append(error)
-            return
-        self.written += 1
-        if reply.primaries >= self.needed(self.counts.w):
-            self.sure.setdefault(key, set()).add(value)
-
-    async def look(self, key: str) -> None:
-        """A read: it must show what was sure when it began, and makes sure what it shows."""
-        client = await self.client()
-        sure = set(self.sure.get(key, ()))
-        try:
-            reply = await client.get(self.bucket, key, r=self.counts.r, sloppy=False, timeout_s=1.0)
-        except (LeafdbError, Severed) as error:
-            self.failures.append(error)
-            return
-        self.read += 1
-        shown = {sibling.value for sibling in reply.siblings}
-        assert sure <= shown, (key, sorted(sure - shown), self.counts)
-        if 2 * self.needed(self.counts.r) > self.bucket.n:
-            self.sure.setdefault(key, set()).update(shown)
-
-    def needed(self, wire: int) -> int:
-        """A count, of n copies."""
-        return {QUORUM: self.bucket.n // 2 + 1, ALL: self.bucket.n}.get(wire, wire)
-
-    async def lane(self, lane: int) -> None:
-        """Write to a key a few times, then to the next; read it, and some key of before."""
-        for number in count():
-            if self.over:
-                return
-            key = f"{lane} {number // VALUES}"
-            await self.write(key)
-            await self.look(key)
-            await self.look(f"{lane} {number // VALUES // 2}")
-            await trio.sleep(0.03)
-
-    async def check(self) -> None:
-        """At the end everything is there, whoever is asked and however."""
-        for key, sure in self.sure.items():
-            for r in (self.counts.r, ALL):
-                reply = await (await self.client()).get(self.bucket, key, r=r)
-                shown = {sibling.value for sibling in reply.siblings}
-                assert sure <= shown, (key, sorted(sure - shown), r)
 
 
 @asynccontextmanager

@@ -43,6 +43,7 @@ class Estate:
         handoff: HintedHandoff,
         metrics: Metrics,
         peers: Sessions,
+        forget: Callable[[], None],
         now: Callable[[], float],
     ) -> None:
         def connected(node: NodeId) -> bool:
@@ -50,7 +51,7 @@ class Estate:
 
         self.leftovers = Leftovers(
             engine=engine, view=view, replica=replica, scanner=repair.scanner, mover=repair.mover, pace=repair.pace,
-            metrics=metrics, connected=connected, now=now,
+            metrics=metrics, forget=forget, connected=connected, now=now,
         )  # fmt: skip
         self.orphans = OrphanHints(
             engine=engine, view=view, replica=replica, keeper=keeper, handoff=handoff, store=repair.store,

@@ -236,7 +236,7 @@ class Node:
         )  # fmt: skip
         self.estate = Estate(
             engine=engine, view=view, replica=self.replica, repair=self.anti_entropy, keeper=self.hints,
-            handoff=self.handoff, metrics=self.metrics, peers=self.peers, now=world.now,
+            handoff=self.handoff, metrics=self.metrics, peers=self.peers, forget=self.leases.forget, now=world.now,
         )  # fmt: skip
 
     def _build_request_path(self) -> None:
