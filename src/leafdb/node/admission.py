@@ -57,12 +57,16 @@ class Admission:
         refusal = self.judge(facts)
         if refusal is None:
             self._welcome(facts)
-        else:
-            self._note(facts, refusal)
         return refusal
 
     def judge(self, facts: PeerFacts) -> Refusal | None:
-        """What `admit` would answer; nothing is remembered."""
+        """What `admit` would answer. Who is welcome is not remembered; why somebody is not is said in any case."""
+        refusal = self._judge(facts)
+        if refusal is not None:
+            self._note(facts, refusal)
+        return refusal
+
+    def _judge(self, facts: PeerFacts) -> Refusal | None:
         metadata = self._view.metadata
         if facts.node == 0:
             return None if not facts.cluster_id else Refusal.UNKNOWN_NODE
