@@ -24,6 +24,7 @@ from leafdb.testing.virtual_time import virtual
 from leafdb.types import NodeId, TreeId
 from leafdb.wire.hello import Refusal
 from support import plans
+from support.by_hand import hold_drivers
 from support.newcomers import assert_takes_part, is_blank, stamp_of, until
 
 N1, N2, N3, N4, N5 = map(NodeId, range(1, 6))
@@ -71,7 +72,8 @@ async def test_a_node_that_is_admitted_serves_at_once_and_after_restarts(nodes: 
 
 
 @virtual
-async def test_a_node_that_joined_holds_what_is_written_once_the_plan_is_done() -> None:
+async def test_a_node_that_joined_holds_what_is_written_once_the_plan_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    hold_drivers(monkeypatch)
     async with memory_cluster(2) as cluster:
         machine = await cluster.add_node()
         plan = await plans.join(cluster, N1, machine)
@@ -168,7 +170,8 @@ async def test_a_node_that_was_asked_and_not_stamped_goes_on_with_what_it_kept()
 
 
 @virtual
-async def test_what_may_not_join_is_refused_with_what_to_do() -> None:
+async def test_what_may_not_join_is_refused_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    hold_drivers(monkeypatch)
     async with memory_cluster(3) as cluster:
         one = cluster.nodes[N1]
         machine = await cluster.add_node()

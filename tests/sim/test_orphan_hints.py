@@ -14,6 +14,7 @@ from leafdb.ring.token import storage_key
 from leafdb.testing.cluster import memory_cluster
 from leafdb.testing.virtual_time import virtual
 from leafdb.types import NodeId
+from support.by_hand import hold_drivers
 from support.drop_guard import (
     Guard,
     assert_whole,
@@ -120,6 +121,7 @@ async def test_a_hint_for_a_member_that_gave_the_range_away_is_refused_by_it_and
 async def test_a_hint_is_not_removed_when_the_holders_change_while_it_is_handed_on(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    hold_drivers(monkeypatch)
     async with memory_cluster(5) as cluster:
         bucket = await cluster.create_bucket()
         Guard(cluster, bucket)

@@ -23,6 +23,7 @@ from leafdb.testing.raw_client import RawClient, Severed
 from leafdb.testing.streams import Link
 from leafdb.testing.virtual_time import virtual
 from leafdb.types import NodeId
+from support.by_hand import hold_copies, hold_drivers
 from support.ring_steps import RingSteps
 
 N1, N2, N3, N4, N5, N6 = map(NodeId, range(1, 7))
@@ -30,6 +31,12 @@ QUORUM, ALL = 254, 255
 LANES = 4
 VALUES = 6
 """Of each key."""
+
+
+@pytest.fixture(autouse=True)
+def steps_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    hold_drivers(monkeypatch)
+    hold_copies(monkeypatch)
 
 
 class Counts(NamedTuple):

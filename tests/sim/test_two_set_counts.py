@@ -26,10 +26,17 @@ from leafdb.testing.virtual_time import virtual
 from leafdb.types import NodeId, Token
 from leafdb.wire.control import ScanReply, ScanRequest
 from leafdb.wire.registry import MessageType
+from support.by_hand import hold_copies, hold_drivers
 from support.ring_steps import RingSteps
 
 N1, N2, N3, N4, N5, N6 = map(NodeId, range(1, 7))
 QUORUM, ALL = 254, 255
+
+
+@pytest.fixture(autouse=True)
+def steps_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    hold_drivers(monkeypatch)
+    hold_copies(monkeypatch)
 
 
 class Changing(NamedTuple):
@@ -79,6 +86,7 @@ async def test_a_write_that_only_the_old_owners_took_is_not_acknowledged() -> No
         assert (unknown.value.acks, unknown.value.required) == (1, 2)
         assert sorted(unknown.value.replicas) == sorted(f"n{node}" for node in (a, b, c, d))
         cluster.heal()
+        await cluster.settle()
 
 
 @virtual

@@ -36,6 +36,7 @@ class Guard:
         self.n = bucket.n
         self.stores: dict[NodeId, dict[bytes, bytes]] = {}
         self.hints: dict[NodeId, dict[bytes, bytes]] = {}
+        self.forgotten: dict[tuple[NodeId, bytes], bytes] = {}
         self.drops: list[tuple[NodeId, bytes]] = []
         self.stop_at = 0
         self.stopped = trio.Event()
@@ -67,7 +68,9 @@ class Guard:
             hints[key] = value
             return
         target, bucket, place = decode_key(key)
-        record = decode_hint(hints.pop(key)).record
+        # A power cut may undo a removal, which is not synced: then the same hint goes twice.
+        self.forgotten[node, key] = removed = hints.pop(key, None) or self.forgotten[node, key]
+        record = decode_hint(removed).record
         ring = ring_of(self.cluster.nodes[node])
         holders = ring.holders(ring.partition_of(split_storage_key(place)[0]), self.n)
         for holder in (target,) if target in holders else holders:

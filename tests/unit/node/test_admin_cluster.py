@@ -53,3 +53,4 @@ async def test_every_answer_about_members_tells_who_comes_and_who_goes(monkeypat
         shown = (await ring_show(node, {}))["members"]
         assert sum(row["owned_next"] for row in shown) == moving.partitions
         assert shown[2]["owned"] > shown[2]["owned_next"] == 0
+        monkeypatch.undo()

@@ -173,6 +173,7 @@ async def test_a_holder_whose_ring_changes_while_it_merges_promises_nothing(monk
 
         async def merge_late(*args: object) -> object:
             errors = await merge(*args)  # type: ignore[arg-type]
+            monkeypatch.setattr(store, "merge", merge)
             await begun(nodes, nodes.nodes[TWO], Leave(THREE))
             return errors
 
