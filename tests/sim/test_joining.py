@@ -5,6 +5,7 @@ The plan is stepped by hand here: its driver and the copies are tested elsewhere
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from random import Random
 
@@ -24,10 +25,15 @@ from leafdb.testing.virtual_time import virtual
 from leafdb.types import NodeId, TreeId
 from leafdb.wire.hello import Refusal
 from support import plans
-from support.by_hand import hold_drivers
 from support.newcomers import assert_takes_part, is_blank, stamp_of, until
 
 N1, N2, N3, N4, N5 = map(NodeId, range(1, 6))
+
+
+@pytest.fixture(autouse=True)
+def _by_hand() -> Iterator[None]:
+    with plans.by_hand():
+        yield
 
 
 @virtual
@@ -72,8 +78,7 @@ async def test_a_node_that_is_admitted_serves_at_once_and_after_restarts(nodes: 
 
 
 @virtual
-async def test_a_node_that_joined_holds_what_is_written_once_the_plan_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
-    hold_drivers(monkeypatch)
+async def test_a_node_that_joined_holds_what_is_written_once_the_plan_is_done() -> None:
     async with memory_cluster(2) as cluster:
         machine = await cluster.add_node()
         plan = await plans.join(cluster, N1, machine)
@@ -170,8 +175,7 @@ async def test_a_node_that_was_asked_and_not_stamped_goes_on_with_what_it_kept()
 
 
 @virtual
-async def test_what_may_not_join_is_refused_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    hold_drivers(monkeypatch)
+async def test_what_may_not_join_is_refused_with_what_to_do() -> None:
     async with memory_cluster(3) as cluster:
         one = cluster.nodes[N1]
         machine = await cluster.add_node()

@@ -7,7 +7,7 @@ enough primaries before it began, and all that quorum reads have shown (I8, I19)
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from itertools import count, permutations
 from typing import NamedTuple
@@ -23,8 +23,7 @@ from leafdb.testing.raw_client import RawClient, Severed
 from leafdb.testing.streams import Link
 from leafdb.testing.virtual_time import virtual
 from leafdb.types import NodeId
-from support.by_hand import hold_copies, hold_drivers
-from support.ring_steps import RingSteps
+from support.plans import Steps, by_hand
 
 N1, N2, N3, N4, N5, N6 = map(NodeId, range(1, 7))
 QUORUM, ALL = 254, 255
@@ -34,9 +33,9 @@ VALUES = 6
 
 
 @pytest.fixture(autouse=True)
-def steps_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
-    hold_drivers(monkeypatch)
-    hold_copies(monkeypatch)
+def _by_hand() -> Iterator[None]:
+    with by_hand():
+        yield
 
 
 class Counts(NamedTuple):
@@ -137,7 +136,7 @@ class Load:
 @asynccontextmanager
 async def loaded(
     counts: Counts, *, sloppy: bool = True, nodes: int = 5, owners: tuple[NodeId, ...] = (N1, N2, N3, N4)
-) -> AsyncIterator[tuple[Load, RingSteps]]:
+) -> AsyncIterator[tuple[Load, Steps]]:
     """A cluster under load, over a network in which something is always under way. At the end everything is there."""
     async with memory_cluster(nodes, partitions=16, owners=owners) as cluster:
         for at, (one, other) in enumerate(permutations(map(host_of, cluster.nodes), 2)):
@@ -147,7 +146,7 @@ async def loaded(
             for lane in range(LANES):
                 nursery.start_soon(load.lane, lane)
             await trio.sleep(0.3)
-            yield load, RingSteps(cluster)
+            yield load, Steps(cluster)
             await trio.sleep(0.3)
             load.over = True
         await load.check()
@@ -155,10 +154,11 @@ async def loaded(
         assert load.read > 80
 
 
-async def copied(load: Load, steps: RingSteps) -> None:
+async def copied(load: Load, steps: Steps) -> None:
     """All copies are made, while the load goes on."""
     await trio.sleep(0.2)
-    assert await steps.copy(load.bucket)
+    await steps.copied()
+    assert sum(node.transfers.report().total for node in load.cluster.nodes.values()), "there was nothing to copy"
     await trio.sleep(0.2)
 
 
@@ -169,7 +169,7 @@ async def test_a_plan_that_goes_through_loses_nothing_and_leaves_no_write_in_dou
     counts: Counts, sloppy: bool
 ) -> None:
     async with loaded(counts, sloppy=sloppy) as (load, steps):
-        await steps.commit(Leave(N4))
+        await steps.begin(Leave(N4))
         await copied(load, steps)
         await steps.advance()
         await trio.sleep(0.5)
@@ -198,7 +198,7 @@ async def test_an_owner_that_is_away_in_the_first_phase_costs_nothing_acknowledg
     """N4 is an owner that goes, N5 one that comes; with six nodes there are some to stand in."""
     owners = (N1, N2, N3, N4, N6)
     async with loaded(counts, sloppy=sloppy, nodes=6, owners=owners) as (load, steps):
-        await steps.commit(Leave(N4))
+        await steps.begin(Leave(N4))
         await load.cluster.kill(dead)
         await trio.sleep(0.5)
         written = load.written
@@ -216,7 +216,7 @@ async def test_a_dead_owner_is_removed_by_force_and_what_two_had_acknowledged_is
     async with loaded(counts) as (load, steps):
         await load.cluster.kill(N4)
         await trio.sleep(0.3)
-        await steps.commit(ForceRemove(N4))
+        await steps.begin(ForceRemove(N4))
         await copied(load, steps)
         await steps.advance()
         await trio.sleep(0.3)
@@ -231,7 +231,7 @@ async def test_a_plan_given_up_from_either_phase_takes_nothing_along(reading_new
     """In the first phase with the newcomer dead; in the second with everything at the new owners."""
     async with loaded(counts) as (load, steps):
         before = steps.ring.owners
-        await steps.commit(Leave(N4))
+        await steps.begin(Leave(N4))
         if reading_new:
             await copied(load, steps)
             await steps.advance()
@@ -250,7 +250,7 @@ async def test_a_plan_given_up_from_either_phase_takes_nothing_along(reading_new
 async def test_growing_from_one_owner_to_three_keeps_every_promise_of_either_size(counts: Counts) -> None:
     async with loaded(counts, nodes=4, owners=(N1,)) as (load, steps):
         assert steps.ring.effective_n(3) == 1
-        await steps.commit(Leave(N4))
+        await steps.begin(Leave(N4))
         await copied(load, steps)
         await steps.advance()
         assert steps.ring.effective_n(3) == 3
