@@ -128,7 +128,9 @@ async def test_a_hint_for_a_member_that_gave_the_range_away_is_refused_by_it_and
 
 
 @virtual
-async def test_a_hint_is_not_removed_when_the_holders_change_while_it_is_handed_on() -> None:
+async def test_a_hint_is_not_removed_when_the_holders_change_while_it_is_handed_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     async with memory_cluster(5) as cluster:
         bucket = await cluster.create_bucket()
         Guard(cluster, bucket)
