@@ -85,6 +85,7 @@ async def test_a_write_that_only_the_old_owners_took_is_not_acknowledged() -> No
         assert (unknown.value.acks, unknown.value.required) == (1, 2)
         assert sorted(unknown.value.replicas) == sorted(f"n{node}" for node in (a, b, c, d))
         cluster.heal()
+        await cluster.settle()
 
 
 @virtual

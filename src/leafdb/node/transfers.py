@@ -38,8 +38,8 @@ from leafdb.ring.metadata import ClusterMetadata
 from leafdb.ring.token import split_storage_key
 from leafdb.types import BucketId, NodeId, PartitionId
 
-PAID_S_MAX: Final = 30.0
-"""The longest wait of an exchange for its bytes: the other side does not wait for ever."""
+PAID_S_MAX: Final = 5.0
+"""The longest wait of an exchange for its bytes, which others of this node wait for; pulls pay what is left."""
 USELESS_S: Final = 30.0
 """A source that may have forgotten something may be whole again after that."""
 REASON: Final = "the ring is changing"
