@@ -76,7 +76,7 @@ async def test_the_set_grows_with_the_cluster_and_shrinks_with_it() -> None:
         assert metadata_of(cluster, N1).control == (N1,)
         for number in range(3, 8):
             copying(cluster)
-            await blank(cluster, number)
+            await blank(cluster)
             await committed(cluster, N1, {"change": "join", "address": f"host-{number}:2"})
             await until_phase(cluster, None)
         await control(cluster, (N1, N2, N3, N4, N5), 60)

@@ -31,7 +31,7 @@ OLD, NEW, BACK = Phase.WRITE_BOTH_READ_OLD, Phase.WRITE_BOTH_READ_NEW, Phase.RET
 async def test_a_newcomer_is_called_in_and_owns_its_share_when_the_plan_is_done() -> None:
     async with memory_cluster(3) as cluster:
         copying(cluster)
-        await blank(cluster, 4, done=False)
+        await blank(cluster, done=False)
         staged = await operator(cluster, N2, "cluster.stage", change="join", address="host-4:2")
         assert staged["staged"] == ["n4 joins from host-4:2"]
         await committed(cluster, N3)
@@ -335,7 +335,7 @@ async def test_the_rate_of_transfers_is_bounded_on_all_members_or_on_one() -> No
 async def test_a_node_that_is_not_blank_is_not_staged() -> None:
     async with memory_cluster(3) as cluster:
         copying(cluster)
-        await blank(cluster, 4)
+        await blank(cluster)
         await committed(cluster, N1, {"change": "join", "address": "host-4:2"})
         await until_phase(cluster, None)
         with pytest.raises(NotApplied, match="not blank"):

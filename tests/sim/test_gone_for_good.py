@@ -5,6 +5,8 @@ The plan is stepped by hand, as in test_joining.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 import trio
 
@@ -21,6 +23,12 @@ from support import plans
 from support.newcomers import assert_takes_part, is_blank, stamp_of, until
 
 N1, N2, N3, N4, N5 = map(NodeId, range(1, 6))
+
+
+@pytest.fixture(autouse=True)
+def _by_hand() -> Iterator[None]:
+    with plans.by_hand():
+        yield
 
 
 @pytest.mark.parametrize("node", [N1, N2, N4])

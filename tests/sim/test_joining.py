@@ -5,6 +5,7 @@ The plan is stepped by hand here: its driver and the copies are tested elsewhere
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from random import Random
 
@@ -27,6 +28,12 @@ from support import plans
 from support.newcomers import assert_takes_part, is_blank, stamp_of, until
 
 N1, N2, N3, N4, N5 = map(NodeId, range(1, 6))
+
+
+@pytest.fixture(autouse=True)
+def _by_hand() -> Iterator[None]:
+    with plans.by_hand():
+        yield
 
 
 @virtual

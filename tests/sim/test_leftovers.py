@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 import trio
 
 from leafdb.model.key import encode_key as encode
 from leafdb.model.record import merge
-from leafdb.ring.staging import Join, Leave
+from leafdb.ring.staging import Leave
 from leafdb.ring.token import storage_key
 from leafdb.testing.cluster import memory_cluster
 from leafdb.testing.virtual_time import virtual
@@ -20,10 +22,16 @@ from support.drop_guard import (
     holders_of,
     only_on,
 )
+from support.plans import Steps, by_hand
 from support.repairs import plant, record_of
-from support.ring_moves import begun, moved, newcomer
 
 N1, N2, N3, N4, N5 = map(NodeId, range(1, 6))
+
+
+@pytest.fixture(autouse=True)
+def _by_hand() -> Iterator[None]:
+    with by_hand():
+        yield
 
 
 @virtual
@@ -33,7 +41,9 @@ async def test_old_copies_go_when_the_new_owners_have_them_and_not_before() -> N
         guard = Guard(cluster, bucket)
         values = await fill(cluster, bucket)
         await cluster.settle()
-        await moved(cluster, cluster.nodes[N1], Join(newcomer(N5)))
+        steps = Steps(cluster)
+        await steps.begin_join()
+        await steps.end()
         await assert_whole(cluster, bucket, values)
         assert guard.drops
         assert sum(node.metrics.leftover_records_dropped_total for node in cluster.nodes.values()) == len(guard.drops)
@@ -52,7 +62,9 @@ async def test_a_node_that_was_away_for_the_whole_plan_brings_what_only_it_has()
         await only_on(cluster, bucket, N4)
         held = {key for key in guard.stores[N4] if b"only" in key}
         await cluster.kill(N4)
-        await moved(cluster, cluster.nodes[N1], Join(newcomer(N5)))
+        steps = Steps(cluster)
+        await steps.begin_join()
+        await steps.end()
         mine = {key for key in held if N4 in holders_of(cluster, bucket, key)}
         assert mine < held, "the plan takes something from it"
         await cluster.start(N4)
@@ -70,8 +82,9 @@ async def test_a_copy_waits_for_a_holder_that_is_away_and_says_so() -> None:
         guard = Guard(cluster, bucket)
         values = await fill(cluster, bucket)
         await cluster.settle()
-        await begun(cluster, cluster.nodes[N1], Join(newcomer(N5)))
-        await ended_while_away(cluster, cluster.nodes[N1], N5)
+        steps = Steps(cluster)
+        await steps.begin_join()
+        await ended_while_away(steps, N5)
         await cluster.pass_time(3_600)
         waiting = [node for node in cluster.nodes.values() if node.estate.leftovers.ranges]
         assert waiting
@@ -95,7 +108,9 @@ async def test_power_that_goes_in_the_middle_loses_nothing(after: int, everybody
         only = await only_on(cluster, bucket, N4)
         await trio.sleep(10)  # all of it is synced
         guard.stop_at = after
-        await moved(cluster, cluster.nodes[N1], Join(newcomer(N5)))
+        steps = Steps(cluster)
+        await steps.begin_join()
+        await steps.end()
         with trio.fail_after(100):
             await guard.stopped.wait()
         # Nothing stays that was not synced: what a holder said it has it must still have.
@@ -172,7 +187,7 @@ async def test_a_range_that_comes_back_while_it_is_given_away_is_not_dropped(mon
             await entrust(*args)  # type: ignore[arg-type]
             entrusted += 1
             if entrusted == 3:  # the last holder has it, and the next step would be to drop it
-                await begun(cluster, cluster.nodes[N2], Leave(leaver))
+                await Steps(cluster, N2).begin(Leave(leaver))
 
         monkeypatch.setattr(mover, "entrust", entrust_and_wait)
         await cluster.pass_time(700)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from random import Random
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from leafdb.hints.hint import Kind
 from leafdb.hints.hint import decode as decode_hint
 from leafdb.model.key import encode_key as encode
-from leafdb.ring.staging import ForceRemove, Leave, Replace
+from leafdb.ring.staging import ForceRemove, Leave
 from leafdb.ring.token import storage_key
 from leafdb.testing.cluster import memory_cluster
 from leafdb.testing.virtual_time import virtual
@@ -23,11 +24,17 @@ from support.drop_guard import (
     keep,
     targets,
 )
+from support.plans import Steps, by_hand
 from support.repairs import record_of
-from support.ring_moves import begun, moved, newcomer
 from support.transports import until
 
 N1, N2, N3, N4, N5 = map(NodeId, range(1, 6))
+
+
+@pytest.fixture(autouse=True)
+def _by_hand() -> Iterator[None]:
+    with by_hand():
+        yield
 
 
 @virtual
@@ -44,7 +51,9 @@ async def test_hints_for_a_removed_member_reach_those_who_hold_the_range_now() -
         for number, key in enumerate(keys):
             kind = rng.choice((Kind.FALLBACK, Kind.COORDINATOR))
             await keep(cluster, rng.choice((N1, N2, N3, N5)), N4, key, record_of(number), kind)
-        await moved(cluster, cluster.nodes[N1], ForceRemove(N4))
+        steps = Steps(cluster)
+        await steps.begin(ForceRemove(N4))
+        await steps.end()
         await assert_whole(cluster, bucket, values)
         for number, key in enumerate(keys):
             for node in cluster.primaries(bucket, key):
@@ -62,8 +71,9 @@ async def test_hints_for_a_replaced_member_wait_under_the_name_of_a_holder_that_
         key = cluster.key_of(bucket, N1, N2, N4)
         await cluster.kill(N4)
         await keep(cluster, N3, N4, key, record_of(1), Kind.FALLBACK)
-        await begun(cluster, cluster.nodes[N1], Replace(N4, newcomer(N5)))
-        await ended_while_away(cluster, cluster.nodes[N1], N5)
+        steps = Steps(cluster)
+        await steps.begin_replace(N4)
+        await ended_while_away(steps, N5)
         await until(lambda: cluster.nodes[N3].estate.quiet, 100)
         assert await targets(cluster, N3) == {N5}
         (hint,) = (await cluster.hints(N3)).values()
@@ -86,8 +96,9 @@ async def test_without_room_for_another_hint_the_one_for_the_gone_stays_and_is_s
         await keep(cluster, N3, N4, key, record_of(1), Kind.FALLBACK)
         ledger = cluster.nodes[N3].hints.ledger
         ledger.bytes_max = ledger.bytes
-        await begun(cluster, cluster.nodes[N1], Replace(N4, newcomer(N5)))
-        await ended_while_away(cluster, cluster.nodes[N1], N5)
+        steps = Steps(cluster)
+        await steps.begin_replace(N4)
+        await ended_while_away(steps, N5)
         await cluster.pass_time(1_000)
         assert await targets(cluster, N3) == {N4}
         client = await cluster.client(N1)
@@ -136,7 +147,7 @@ async def test_a_hint_is_not_removed_when_the_holders_change_while_it_is_handed_
             await entrust(*args)  # type: ignore[arg-type]
             if args[0] == third and not under_way:
                 under_way = True
-                await begun(cluster, cluster.nodes[N1], Leave(N2))
+                await Steps(cluster, N1).begin(Leave(N2))
 
         monkeypatch.setattr(mover, "entrust", entrust_late)
         await cluster.pass_time(1_300)
@@ -158,7 +169,9 @@ async def test_hints_handed_on_survive_power_that_goes_anywhere() -> None:
             keys = [f"h{number}" for number in range(120) if N4 in cluster.primaries(bucket, f"h{number}")]
             for number, key in enumerate(keys):
                 await keep(cluster, N3, N4, key, record_of(number), Kind.FALLBACK)
-            await moved(cluster, cluster.nodes[N1], ForceRemove(N4))
+            steps = Steps(cluster)
+            await steps.begin(ForceRemove(N4))
+            await steps.end()
             await until(lambda: cluster.nodes[N3].metrics.hints_handed_on_total > 5 * seed, 100)  # noqa: B023
             everybody = tuple(cluster.nodes)
             await cluster.power_cut(*everybody, keep=0.0)

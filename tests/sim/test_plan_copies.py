@@ -14,21 +14,15 @@ from leafdb.testing.cluster import MemoryCluster
 from leafdb.testing.virtual_time import virtual
 from leafdb.types import NodeId, PartitionId, TreeId
 from support.repairs import make_bucket, record_of, view_of
+from support.ring_changes import plan_of
 from support.ring_clusters import (
-    abort,
-    advance,
     assert_copied,
     bucket_id,
     bytes_held,
-    commit,
-    copied,
-    finish,
-    join,
     new_owners,
     old_owners,
     place_of,
     put,
-    replace,
     ring_cluster,
     ring_of,
 )
@@ -50,44 +44,43 @@ def holders_of(cluster: MemoryCluster, key: str) -> tuple[NodeId, ...]:
 
 @virtual
 async def test_a_newcomer_has_everything_any_old_owner_had_and_next_to_nothing_twice() -> None:
-    async with ring_cluster(3, 4) as cluster:
+    async with ring_cluster(3) as (cluster, steps):
         await fill(cluster, 600)
-        await commit(cluster, join(4))
+        await steps.begin_join()
         report = cluster.nodes[N4].transfers.report()
         assert report.total == report.left > 0
-        await copied(cluster)
+        await steps.copied()
         await assert_copied(cluster)
         node = cluster.nodes[N4]
         assert node.metrics.transfer_bytes_received_total <= 1.1 * await bytes_held(node)
         report = node.transfers.report()
         assert (report.left, report.bytes_left, report.waiting_for) == (0, 0, ())
-        await advance(cluster)
+        await steps.advance()
         assert all(each.transfers.settled() for each in cluster.nodes.values())
-        await finish(cluster)
+        await steps.finish()
         await cluster.settle()
 
 
 @virtual
 async def test_whoever_stays_copies_from_the_others_before_somebody_goes() -> None:
-    async with ring_cluster(4, 4) as cluster:
+    async with ring_cluster(4) as (cluster, steps):
         await fill(cluster, 400)
-        metadata = await commit(cluster, Leave(N4))
-        await copied(cluster)
+        await steps.begin(Leave(N4))
+        await steps.copied()
         await assert_copied(cluster)
         moved = sum(node.metrics.transfer_bytes_received_total for node in cluster.nodes.values())
         assert moved > 0
-        assert metadata.plan is not None
-        await advance(cluster)
-        await finish(cluster)
+        await steps.advance()
+        await steps.finish()
         for number in (N1, N2, N3):
             cluster.nodes[number].anti_entropy.check()
 
 
 @virtual
 async def test_what_is_written_while_copies_are_made_is_in_them() -> None:
-    async with ring_cluster(3, 4) as cluster:
+    async with ring_cluster(3) as (cluster, steps):
         await fill(cluster, 400)
-        await commit(cluster, join(4))
+        await steps.begin_join()
         cluster.nodes[N4].transfers.set_limit(40_000)
         number = 0
         while not cluster.nodes[N4].transfers.settled():
@@ -96,15 +89,15 @@ async def test_what_is_written_while_copies_are_made_is_in_them() -> None:
             number += 1
             await trio.sleep(0.05)
         assert number > 20
-        await copied(cluster)
+        await steps.copied()
         await assert_copied(cluster)
 
 
 @virtual
 async def test_a_receiver_that_is_killed_goes_on_where_it_was() -> None:
-    async with ring_cluster(3, 4, partitions=4) as cluster:
+    async with ring_cluster(3, partitions=4) as (cluster, steps):
         await fill(cluster, 3_000, size=1_000)
-        await commit(cluster, join(4))
+        await steps.begin_join()
         node = cluster.nodes[N4]
         node.transfers.set_limit(400_000)
         moved = 0
@@ -117,7 +110,7 @@ async def test_a_receiver_that_is_killed_goes_on_where_it_was() -> None:
             node = await cluster.start(N4)
             assert node.transfers.progress.total > 0
             node.transfers.set_limit(400_000)
-        await copied(cluster)
+        await steps.copied()
         await assert_copied(cluster)
         moved += node.metrics.transfer_bytes_received_total
         assert moved <= 1.1 * await bytes_held(node) + 3 * EXCHANGE_BYTES_MAX
@@ -126,9 +119,9 @@ async def test_a_receiver_that_is_killed_goes_on_where_it_was() -> None:
 
 @virtual
 async def test_a_source_that_is_killed_is_waited_for_and_named_and_the_others_give_meanwhile() -> None:
-    async with ring_cluster(3, 4, partitions=4) as cluster:
+    async with ring_cluster(3, partitions=4) as (cluster, steps):
         await fill(cluster, 800, size=1_000)
-        await commit(cluster, join(4))
+        await steps.begin_join()
         node = cluster.nodes[N4]
         node.transfers.set_limit(400_000)
         await until(lambda: node.transfers.report().bytes_done > 0)
@@ -142,7 +135,7 @@ async def test_a_source_that_is_killed_is_waited_for_and_named_and_the_others_gi
         assert report.waiting[0].seconds >= 30
         assert report.bytes_left == 0, "what it alone has nobody can say"
         await cluster.start(victim)
-        await copied(cluster)
+        await steps.copied()
         await assert_copied(cluster)
         assert node.transfers.report().waiting_for == ()
         assert node.metrics.transfer_bytes_received_total <= 1.1 * await bytes_held(node) + EXCHANGE_BYTES_MAX
@@ -150,9 +143,9 @@ async def test_a_source_that_is_killed_is_waited_for_and_named_and_the_others_gi
 
 @virtual
 async def test_a_full_disk_stops_a_receiver_until_there_is_room() -> None:
-    async with ring_cluster(3, 4, partitions=4) as cluster:
+    async with ring_cluster(3, partitions=4) as (cluster, steps):
         await fill(cluster, 1_500, size=1_000)
-        await commit(cluster, join(4))
+        await steps.begin_join()
         node = cluster.nodes[N4]
         node.transfers.set_limit(50_000)
         await until(lambda: node.transfers.report().bytes_done > 0)
@@ -165,19 +158,19 @@ async def test_a_full_disk_stops_a_receiver_until_there_is_room() -> None:
         assert report.left > 0
         assert "merged here" in report.last_error
         cluster.free_disk(N4)
-        await copied(cluster)
+        await steps.copied()
         await assert_copied(cluster)
         assert node.metrics.transfer_bytes_received_total <= 1.1 * await bytes_held(node) + EXCHANGE_BYTES_MAX
 
 
 @virtual
 async def test_a_source_shows_nothing_while_older_writes_wait_for_the_disk() -> None:
-    async with ring_cluster(3, 4, partitions=4) as cluster:
+    async with ring_cluster(3, partitions=4) as (cluster, steps):
         await fill(cluster, 100)
         waiting = {number: [(TreeId(1), b"k")] for number in (N1, N2, N3)}
         for number, slots in waiting.items():
             cluster.nodes[number].replica.queue._pending[slots[0]] = deque()
-        await commit(cluster, join(4))
+        await steps.begin_join()
         node = cluster.nodes[N4]
         before = node.transfers.report().left
         await trio.sleep(30)
@@ -186,33 +179,33 @@ async def test_a_source_shows_nothing_while_older_writes_wait_for_the_disk() -> 
             queue = cluster.nodes[number].replica.queue
             del queue._pending[slots[0]]
             queue._older.clear()
-        await copied(cluster)
+        await steps.copied()
         await assert_copied(cluster)
 
 
 @virtual
 async def test_a_receiver_begins_nothing_while_its_own_older_writes_wait() -> None:
-    async with ring_cluster(4, 4, partitions=4) as cluster:
+    async with ring_cluster(4, partitions=4) as (cluster, steps):
         await fill(cluster, 100)
         queue = cluster.nodes[N1].replica.queue
         queue._pending[TreeId(1), b"k"] = deque()
-        await commit(cluster, Leave(N4))
+        await steps.begin(Leave(N4))
         await trio.sleep(30)
         report = cluster.nodes[N1].transfers.report()
         assert report.left == report.total > 0, "nor does it answer: that would be one as well"
         del queue._pending[TreeId(1), b"k"]
         queue._older.clear()
-        await copied(cluster)
+        await steps.copied()
         await assert_copied(cluster)
 
 
 @virtual
 async def test_who_has_not_heard_of_the_plan_is_asked_in_vain() -> None:
-    async with ring_cluster(4, 4, partitions=8) as cluster:
+    async with ring_cluster(4, partitions=8) as (cluster, steps):
         await fill(cluster, 100)
         late = cluster.nodes[N3]
         late.register.learn = lambda metadata, done=None: None  # type: ignore[method-assign]  # it hears nothing
-        await commit(cluster, Leave(N4), told=False)
+        await steps.begin(Leave(N4), told=False)
         one = cluster.nodes[N1]
         await until(lambda: one.transfers.progress.copies.peers() == [N3], 120)
         await trio.sleep(20)
@@ -221,16 +214,16 @@ async def test_who_has_not_heard_of_the_plan_is_asked_in_vain() -> None:
         assert "other_owners" in report.last_error
         assert report.waiting_for == ()
         del late.register.learn
-        await copied(cluster)
+        await steps.copied()
         await assert_copied(cluster)
 
 
 @virtual
 async def test_a_hint_that_comes_late_to_an_old_owner_is_owed_to_the_new_ones() -> None:
-    async with ring_cluster(3, 4) as cluster:
+    async with ring_cluster(3) as (cluster, steps):
         await fill(cluster, 50, alone=1_000)
-        await commit(cluster, join(4))
-        await copied(cluster)
+        await steps.begin_join()
+        await steps.copied()
         ring = ring_of(cluster)
         number, key = next(
             (partition, f"late{each}")
@@ -243,65 +236,62 @@ async def test_a_hint_that_comes_late_to_an_old_owner_is_owed_to_the_new_ones() 
         cluster.nodes[other].hints.owe(goes, bucket, place_of(cluster, key)[0], record_of(9))
         total = cluster.nodes[goes].transfers.report().total
         await until(lambda: cluster.nodes[goes].transfers.report().total > total, 60)
-        await copied(cluster)
+        await steps.copied()
         await assert_copied(cluster)
         assert await cluster.record(N4, bucket.properties, key) == record_of(9)
 
 
 @virtual
 async def test_a_bucket_made_under_the_plan_has_nothing_to_copy() -> None:
-    async with ring_cluster(3, 4) as cluster:
+    async with ring_cluster(3) as (cluster, steps):
         await fill(cluster, 50)
         cluster.cut(N3, (N1, N2))
-        await commit(cluster, join(4), told=False)
+        await steps.begin_join(told=False)
         await until(lambda: set(cluster.nodes[N4].transfers.progress.copies.peers()) <= {N3}, 120)
         made = await make_bucket([cluster.nodes[number] for number in (N1, N2, N4)], "later")
         left = cluster.nodes[N4].transfers.report()
         assert {line.name for line in left.buckets} == {"b"}
         assert not cluster.nodes[N4].transfers.to_pull(made)
         cluster.heal()
-        await copied(cluster)
+        await steps.copied()
         assert {line.name for node in cluster.nodes.values() for line in node.transfers.report().buckets} == set()
 
 
 @virtual
 async def test_a_plan_that_is_given_up_leaves_no_debt_and_another_begins_anew() -> None:
-    async with ring_cluster(4, 5, partitions=4) as cluster:
+    async with ring_cluster(4, partitions=4) as (cluster, steps):
         await fill(cluster, 300, size=500)
         for number in (N1, N2, N3, N4):
             cluster.nodes[number].transfers.set_limit(50_000)
-        first = await commit(cluster, Leave(N4))
+        first = await steps.begin(Leave(N4))
         await trio.sleep(1)
         assert not all(node.transfers.settled() for node in cluster.nodes.values())
         strays: list[Work | None] = []
         for node in cluster.nodes.values():
             node.view.on_install.append(lambda _, queue=node.anti_entropy.queue: strays.append(queue.stray()))  # type: ignore[misc]
-        await abort(cluster)
+        await steps.abort()
         assert strays
         assert not any(strays), "debts of ranges that it holds no more would be passed on"
         await cluster.settle()
         assert all(node.transfers.settled() for node in cluster.nodes.values())
         assert all(node.transfers.report().total == 0 for node in cluster.nodes.values())
-        second = await commit(cluster, Leave(N3))
-        assert first.plan is not None
-        assert second.plan is not None
-        assert second.plan.id != first.plan.id
+        second = await steps.begin(Leave(N3))
+        assert second.id != first.id
         for number in (N1, N2, N3, N4):
             cluster.nodes[number].transfers.set_limit(0)
-        await copied(cluster)
+        await steps.copied()
         await assert_copied(cluster)
 
 
 @virtual
 async def test_in_a_retreat_nothing_is_copied_and_nothing_is_waited_for() -> None:
-    async with ring_cluster(3, 4) as cluster:
+    async with ring_cluster(3) as (cluster, steps):
         await fill(cluster, 200)
-        await commit(cluster, join(4))
-        await copied(cluster)
-        await advance(cluster)
-        metadata = await abort(cluster)
-        assert metadata.plan is not None
-        assert metadata.plan.phase is Phase.RETREAT
+        await steps.begin_join()
+        await steps.copied()
+        await steps.advance()
+        await steps.give_up()
+        assert plan_of(steps.ring.metadata).phase is Phase.RETREAT
         await trio.sleep(2)
         for number in range(40):
             await put(
@@ -320,29 +310,29 @@ async def test_in_a_retreat_nothing_is_copied_and_nothing_is_waited_for() -> Non
 
 @virtual
 async def test_who_is_given_up_is_not_waited_for_and_is_asked_when_it_answers() -> None:
-    async with ring_cluster(4, 5, partitions=8) as cluster:
+    async with ring_cluster(4, partitions=8) as (cluster, steps):
         await fill(cluster, 200)
         alone = next(f"alone{each}" for each in range(1_000) if N2 in holders_of(cluster, f"alone{each}"))
         await put(cluster, alone, record_of(70_000), at={N2})
-        await commit(cluster, replace(N2, 5))
-        await copied(cluster)
+        await steps.begin_replace(N2)
+        await steps.copied()
         await until(lambda: not any(node.anti_entropy.pending for node in cluster.nodes.values()), 120)
         await assert_copied(cluster)
         # And with it dead.
-    async with ring_cluster(4, 5, partitions=8) as cluster:
+    async with ring_cluster(4, partitions=8) as (cluster, steps):
         await fill(cluster, 200)
         await cluster.kill(N2)
-        await commit(cluster, replace(N2, 5))
-        await copied(cluster)
+        await steps.begin_replace(N2)
+        await steps.copied()
         assert all(node.transfers.report().waiting_for == () for node in cluster.nodes.values())
 
 
 @virtual
 async def test_a_store_that_forgot_copies_again() -> None:
-    async with ring_cluster(3, 4, partitions=4) as cluster:
+    async with ring_cluster(3, partitions=4) as (cluster, steps):
         await fill(cluster, 200)
         cluster.cut(N4, (N3,))
-        await commit(cluster, join(4))
+        await steps.begin_join()
         node = cluster.nodes[N4]
         await until(lambda: node.transfers.progress.copies.peers() == [N3], 120)
         left = node.transfers.report().left
@@ -351,7 +341,7 @@ async def test_a_store_that_forgot_copies_again() -> None:
         assert node.completeness.incomplete
         assert node.transfers.report().left > left
         cluster.heal()
-        await copied(cluster)
+        await steps.copied()
         await assert_copied(cluster)
         await cluster.settle()
         assert not node.completeness.incomplete
@@ -365,34 +355,34 @@ def forget(cluster: MemoryCluster, *nodes: NodeId) -> None:
 
 @virtual
 async def test_a_source_that_may_have_forgotten_something_is_passed_over_while_there_is_another() -> None:
-    async with ring_cluster(3, 4, partitions=4) as cluster:
+    async with ring_cluster(3, partitions=4) as (cluster, steps):
         await fill(cluster, 200)
         forget(cluster, N1, N2)
-        await commit(cluster, join(4))
-        await copied(cluster)
+        await steps.begin_join()
+        await steps.copied()
         await assert_copied(cluster)
         sent = [cluster.nodes[number].metrics.transfer_bytes_sent_total for number in (N1, N2, N3)]
         assert sent[:2] == [0, 0]
         assert sent[2] > 0
-    async with ring_cluster(3, 4, partitions=4) as cluster:
+    async with ring_cluster(3, partitions=4) as (cluster, steps):
         await fill(cluster, 200)
         forget(cluster, N1, N2, N3)
-        await commit(cluster, join(4))
-        await copied(cluster)
+        await steps.begin_join()
+        await steps.copied()
         await assert_copied(cluster)
         assert not any(node.metrics.transfer_bytes_sent_total for node in cluster.nodes.values())
 
 
 @virtual
 async def test_what_is_here_already_is_not_pulled_again() -> None:
-    async with ring_cluster(4, 4, partitions=4) as cluster:
+    async with ring_cluster(4, partitions=4) as (cluster, steps):
         await fill(cluster, 2_000, size=1_000)
-        await commit(cluster, Leave(N4))
-        await copied(cluster)
+        await steps.begin(Leave(N4))
+        await steps.copied()
         first = [cluster.nodes[number].metrics.transfer_bytes_received_total for number in (N1, N2, N3)]
-        await abort(cluster)
-        await commit(cluster, Leave(N4))
-        await copied(cluster)
+        await steps.abort()
+        await steps.begin(Leave(N4))
+        await steps.copied()
         await assert_copied(cluster)
         again = [cluster.nodes[number].metrics.transfer_bytes_received_total for number in (N1, N2, N3)]
         assert sum(first) > 1_000_000
@@ -401,11 +391,11 @@ async def test_what_is_here_already_is_not_pulled_again() -> None:
 
 @virtual
 async def test_one_owner_becomes_three() -> None:
-    async with ring_cluster(1, 3) as cluster:
+    async with ring_cluster(1) as (cluster, steps):
         for number in range(200):
             await put(cluster, f"k{number}", record_of(number, 200))
-        await commit(cluster, join(2), join(3))
-        await copied(cluster)
+        await steps.begin_join(2)
+        await steps.copied()
         await assert_copied(cluster)
         held = {await bytes_held(cluster.nodes[number]) for number in (N1, N2, N3)}
         assert len(held) == 1

@@ -7,130 +7,36 @@ enough primaries before it began, and all that quorum reads have shown (I8, I19)
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from itertools import count, permutations
-from typing import NamedTuple
+from itertools import permutations
 
 import pytest
 import trio
 
 from leafdb.errors import LeafdbError
-from leafdb.model.bucket import BucketProperties
 from leafdb.ring.staging import ForceRemove, Leave
-from leafdb.testing.cluster import MemoryCluster, host_of, memory_cluster
-from leafdb.testing.raw_client import RawClient, Severed
+from leafdb.testing.cluster import host_of, memory_cluster
 from leafdb.testing.streams import Link
 from leafdb.testing.virtual_time import virtual
 from leafdb.types import NodeId
-from support.ring_steps import RingSteps
+from support.plans import Steps, by_hand
+from support.ring_load import ALL, COUNTS, QUORUM, Counts, Load
 
 N1, N2, N3, N4, N5, N6 = map(NodeId, range(1, 7))
-QUORUM, ALL = 254, 255
 LANES = 4
-VALUES = 6
-"""Of each key."""
 
 
-class Counts(NamedTuple):
-    """How clients write and read; w + r > n."""
-
-    w: int
-    r: int
-
-
-COUNTS = (Counts(1, ALL), Counts(QUORUM, QUORUM), Counts(ALL, 1))
-
-
-class Load:
-    """Writers and readers through all nodes that run, and what they may rely on."""
-
-    def __init__(self, cluster: MemoryCluster, bucket: BucketProperties, counts: Counts, *, sloppy: bool) -> None:
-        self.cluster = cluster
-        self.bucket = bucket
-        self.counts = counts
-        self.sloppy = sloppy
-        self.sure: dict[str, set[bytes]] = {}
-        """By key, what every read that begins now must show."""
-        self.written = self.read = 0
-        self.failures: list[LeafdbError | Severed] = []
-        self.over = False
-        self._numbers = count()
-        self._turn = 0
-        self._clients: dict[NodeId, RawClient] = {}
-
-    async def client(self) -> RawClient:
-        """A connection to the next node in turn."""
-        while True:
-            nodes = sorted(self.cluster.nodes)
-            self._turn += 1
-            node = nodes[self._turn % len(nodes)]
-            known = self._clients.get(node)
-            if known is not None and not known.closed:
-                return known
-            try:
-                made = self._clients[node] = await self.cluster.client(node)
-            except Severed:
-                await trio.sleep(0.01)
-            else:
-                return made
-
-    async def write(self, key: str) -> None:
-        """A blind write of a value of its own."""
-        value = b"%d" % next(self._numbers)
-        client = await self.client()
-        try:
-            reply = await client.put(self.bucket, key, value, w=self.counts.w, sloppy=self.sloppy, timeout_s=1.0)
-        except (LeafdbError, Severed) as error:
-            self.failures.append(error)
-            return
-        self.written += 1
-        if reply.primaries >= self.needed(self.counts.w):
-            self.sure.setdefault(key, set()).add(value)
-
-    async def look(self, key: str) -> None:
-        """A read: it must show what was sure when it began, and makes sure what it shows."""
-        client = await self.client()
-        sure = set(self.sure.get(key, ()))
-        try:
-            reply = await client.get(self.bucket, key, r=self.counts.r, sloppy=False, timeout_s=1.0)
-        except (LeafdbError, Severed) as error:
-            self.failures.append(error)
-            return
-        self.read += 1
-        shown = {sibling.value for sibling in reply.siblings}
-        assert sure <= shown, (key, sorted(sure - shown), self.counts)
-        if 2 * self.needed(self.counts.r) > self.bucket.n:
-            self.sure.setdefault(key, set()).update(shown)
-
-    def needed(self, wire: int) -> int:
-        """A count, of n copies."""
-        return {QUORUM: self.bucket.n // 2 + 1, ALL: self.bucket.n}.get(wire, wire)
-
-    async def lane(self, lane: int) -> None:
-        """Write to a key a few times, then to the next; read it, and some key of before."""
-        for number in count():
-            if self.over:
-                return
-            key = f"{lane} {number // VALUES}"
-            await self.write(key)
-            await self.look(key)
-            await self.look(f"{lane} {number // VALUES // 2}")
-            await trio.sleep(0.03)
-
-    async def check(self) -> None:
-        """At the end everything is there, whoever is asked and however."""
-        for key, sure in self.sure.items():
-            for r in (self.counts.r, ALL):
-                reply = await (await self.client()).get(self.bucket, key, r=r)
-                shown = {sibling.value for sibling in reply.siblings}
-                assert sure <= shown, (key, sorted(sure - shown), r)
+@pytest.fixture(autouse=True)
+def _by_hand() -> Iterator[None]:
+    with by_hand():
+        yield
 
 
 @asynccontextmanager
 async def loaded(
     counts: Counts, *, sloppy: bool = True, nodes: int = 5, owners: tuple[NodeId, ...] = (N1, N2, N3, N4)
-) -> AsyncIterator[tuple[Load, RingSteps]]:
+) -> AsyncIterator[tuple[Load, Steps]]:
     """A cluster under load, over a network in which something is always under way. At the end everything is there."""
     async with memory_cluster(nodes, partitions=16, owners=owners) as cluster:
         for at, (one, other) in enumerate(permutations(map(host_of, cluster.nodes), 2)):
@@ -140,7 +46,7 @@ async def loaded(
             for lane in range(LANES):
                 nursery.start_soon(load.lane, lane)
             await trio.sleep(0.3)
-            yield load, RingSteps(cluster)
+            yield load, Steps(cluster)
             await trio.sleep(0.3)
             load.over = True
         await load.check()
@@ -148,10 +54,11 @@ async def loaded(
         assert load.read > 80
 
 
-async def copied(load: Load, steps: RingSteps) -> None:
+async def copied(load: Load, steps: Steps) -> None:
     """All copies are made, while the load goes on."""
     await trio.sleep(0.2)
-    assert await steps.copy(load.bucket)
+    await steps.copied()
+    assert sum(node.transfers.report().total for node in load.cluster.nodes.values()), "there was nothing to copy"
     await trio.sleep(0.2)
 
 
@@ -162,7 +69,7 @@ async def test_a_plan_that_goes_through_loses_nothing_and_leaves_no_write_in_dou
     counts: Counts, sloppy: bool
 ) -> None:
     async with loaded(counts, sloppy=sloppy) as (load, steps):
-        await steps.commit(Leave(N4))
+        await steps.begin(Leave(N4))
         await copied(load, steps)
         await steps.advance()
         await trio.sleep(0.5)
@@ -191,7 +98,7 @@ async def test_an_owner_that_is_away_in_the_first_phase_costs_nothing_acknowledg
     """N4 is an owner that goes, N5 one that comes; with six nodes there are some to stand in."""
     owners = (N1, N2, N3, N4, N6)
     async with loaded(counts, sloppy=sloppy, nodes=6, owners=owners) as (load, steps):
-        await steps.commit(Leave(N4))
+        await steps.begin(Leave(N4))
         await load.cluster.kill(dead)
         await trio.sleep(0.5)
         written = load.written
@@ -209,7 +116,7 @@ async def test_a_dead_owner_is_removed_by_force_and_what_two_had_acknowledged_is
     async with loaded(counts) as (load, steps):
         await load.cluster.kill(N4)
         await trio.sleep(0.3)
-        await steps.commit(ForceRemove(N4))
+        await steps.begin(ForceRemove(N4))
         await copied(load, steps)
         await steps.advance()
         await trio.sleep(0.3)
@@ -224,7 +131,7 @@ async def test_a_plan_given_up_from_either_phase_takes_nothing_along(reading_new
     """In the first phase with the newcomer dead; in the second with everything at the new owners."""
     async with loaded(counts) as (load, steps):
         before = steps.ring.owners
-        await steps.commit(Leave(N4))
+        await steps.begin(Leave(N4))
         if reading_new:
             await copied(load, steps)
             await steps.advance()
@@ -243,7 +150,7 @@ async def test_a_plan_given_up_from_either_phase_takes_nothing_along(reading_new
 async def test_growing_from_one_owner_to_three_keeps_every_promise_of_either_size(counts: Counts) -> None:
     async with loaded(counts, nodes=4, owners=(N1,)) as (load, steps):
         assert steps.ring.effective_n(3) == 1
-        await steps.commit(Leave(N4))
+        await steps.begin(Leave(N4))
         await copied(load, steps)
         await steps.advance()
         assert steps.ring.effective_n(3) == 3

@@ -185,7 +185,7 @@ class Lone:
         self.uncommitted: Any = None
         """The put whose local commit is awaited, while `slow`."""
         self.slow = False
-        self.completeness = Completeness(cast(Any, None), cast(Any, None))
+        self.completeness = Completeness(cast(Any, None), cast(Any, None), self.view)
         self.coordinator = Coordinator(
             view=self.view, replica=cast(Any, self), hints=self.hints, lanes=self.lanes,
             sealer=ContextSealer(bytes(32)), wheel=TimingWheel(self.now), catch_up=CatchUp(self.fetches.append),

@@ -1,7 +1,6 @@
-"""Whole clusters whose ring changes: operators that stage and commit, and stand-ins for what nodes do elsewhere.
+"""Whole clusters whose ring changes by themselves: operators that stage and commit through admin verbs.
 
-`Copies` stands in for the copies of a plan: settled when the test says so. `lend_a_hand` lets a blank node of the
-cluster answer those who would have it join, as far as drivers and verbs see it.
+`Copies` stands in for the copies of a plan where a test wants to say when they are made.
 """
 
 from __future__ import annotations
@@ -12,17 +11,13 @@ from typing import Any, cast
 
 import trio
 
-from leafdb.errors import NotApplied, Reason
-from leafdb.node.node import Node
 from leafdb.node.transfer_report import TransferReport
 from leafdb.node.transfers import Transfers
 from leafdb.node.view import ClusterView
-from leafdb.ring.member import ProposedMember
-from leafdb.ring.metadata import FEATURE_LEVEL, ClusterMetadata, decode
+from leafdb.ring.metadata import ClusterMetadata
 from leafdb.ring.plan import Phase
-from leafdb.testing.cluster import MemoryCluster, host_of
+from leafdb.testing.cluster import MemoryCluster
 from leafdb.types import NodeId
-from leafdb.vfs.memory import MemoryFileSystem
 
 NOTHING = TransferReport(
     plan_id=b"",
@@ -74,46 +69,11 @@ def copying(cluster: MemoryCluster, *, done: bool = True) -> dict[NodeId, Copies
     return made
 
 
-async def blank(cluster: MemoryCluster, number: int, *, done: bool = True) -> NodeId:
+async def blank(cluster: MemoryCluster, *, done: bool = True) -> NodeId:
     """Start a node that belongs to no cluster, and would join."""
-    node = NodeId(number)
-    cluster.disks[node] = MemoryFileSystem()
-    cluster.skew_ms[node] = 0
-    cluster._latencies[node] = None
-    cluster._boots[node] = 0
-    lend_a_hand(await cluster.start(node), node)
+    node = await cluster.add_node()
     cluster.nodes[node].transfers = Copies(done).transfers
     return node
-
-
-def lend_a_hand(node: Node, number: NodeId) -> None:
-    """Have a blank node say who it is, and become a member when it is called."""
-
-    async def describe(node: Node, args: Mapping[str, Any]) -> dict[str, Any]:
-        host = host_of(number)
-        member = ProposedMember(
-            name=f"n{number}", host=host, client_address=f"{host}:1", peer_address=f"{host}:2", http_address=f"{host}:3"
-        )
-        return {
-            "member": member.to_wire(),
-            "store": node.engine.identity.store_id,
-            "blank": node.view.metadata is None,
-            "version": "1",
-            "feature_level": FEATURE_LEVEL,
-        }
-
-    async def admit(node: Node, args: Mapping[str, Any]) -> dict[str, Any]:
-        metadata = decode(bytes(args["metadata"]))
-        assert metadata.plan is not None
-        if metadata.plan.store_of(NodeId(args["node"])) != node.engine.identity.store_id:
-            raise NotApplied("another store was asked to join", reason=Reason.BAD_REQUEST)
-        if node.view.metadata is None:
-            done = trio.Event()
-            node.founded(metadata, NodeId(args["node"]), lambda _: done.set())
-            await done.wait()
-        return {"epoch": node.view.epoch}
-
-    node.admin._peer_verbs |= {"join.describe": describe, "cluster.admit": admit}
 
 
 def metadata_of(cluster: MemoryCluster, node: NodeId) -> ClusterMetadata:

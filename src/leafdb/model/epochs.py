@@ -7,6 +7,8 @@ ceiling it finds and wastes what was left of the block, of which there are 2^32.
 A dot may leave the node before its WAL record is durable. After a stop without the clean-shutdown mark the store may
 therefore hold an older counter than peers do, under an epoch it would go on using. `floor` prevents that: an own entry
 with an epoch below it is never incremented. It rises to the ceiling found at an unclean start and is itself persisted.
+It also rises when a store is about to forget records on purpose, because it holds their range no more: should they come
+back, their clocks are taken as they are, and the next put here begins a new entry.
 """
 
 from __future__ import annotations
@@ -49,6 +51,10 @@ class EpochLease:
             raise LeaseExhausted(f"key epochs are used up at {epoch}")
         self._next = epoch + 1
         return epoch
+
+    def raise_floor(self) -> None:
+        """No own entry that exists is incremented again."""
+        self.floor = self._next
 
     def lease_wanted(self) -> int | None:
         """The next ceiling to make durable and then `grant`, once a block is nearly used up; else None.

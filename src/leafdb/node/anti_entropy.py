@@ -26,6 +26,7 @@ import trio
 from leafdb.errors import CorruptionError, NotApplied, Overloaded, Reason, StorageError
 from leafdb.hints.effects import MarkRange
 from leafdb.merkle.effects import Done, Failed
+from leafdb.node.afterthoughts import Afterthoughts
 from leafdb.node.boot import read_page
 from leafdb.node.changing_ranges import ChangingRanges
 from leafdb.node.completeness import Completeness
@@ -94,13 +95,14 @@ class AntiEntropy:
         self._closed = False
         self._last_sequence = 0
         self._range_epochs: tuple[Epoch, ...] = ()
+        self._generation = 0
         self.pace = pace = Pace(now)
         self.debts = Debts(self._write)
         self.tasks = RepairTasks(now_ms)
         self._shared = SharedRanges(view)
         scanner = self.scanner = RangeScanner(engine, pace)
         source = RangeSource(
-            engine=engine, view=view, metrics=metrics, complete=lambda *of: self.transfers.complete(*of),
+            engine=engine, view=view, metrics=metrics, complete=completeness.definitive_in,
             older_waiting=lambda: replica.queue.older_waiting, behind=behind,
         )  # fmt: skip
         self.store = RecordStore(replica, pace)
@@ -116,11 +118,15 @@ class AntiEntropy:
                                    gate=self.transfers)  # fmt: skip
         self.exchanges = Exchanges(
             view=view, debts=self.debts, transfers=self.transfers, scanner=scanner, mover=self.mover, pace=pace,
-            peers=peers, now=now, admit=lambda peer: not self.queue.hints_first(peer), behind=behind, ended=self._ended,
+            peers=peers, now=now, complete=completeness.definitive_in, behind=behind, ended=self._ended,
+            admit=lambda peer: not self.queue.hints_first(peer),
         )  # fmt: skip
+        self.afterthoughts = Afterthoughts(view, self._shared, self.debts, self._owe, lambda: self._workers.wake())
+        replica.says_more = self.afterthoughts.note
         self._workers = RepairWorkers(
             view=view, debts=self.debts, tasks=self.tasks, queue=self.queue, scanner=scanner,
             exchanges=self.exchanges, transfers=self.transfers, mover=self.mover, connected=self._connected,
+            afterthoughts=self.afterthoughts.make,
         )  # fmt: skip
         view.on_install.append(self._installed)
 
@@ -166,6 +172,7 @@ class AntiEntropy:
     def close(self) -> None:
         """This node ends: sessions that break from now on break because of it and are no news of any peer."""
         self._closed = True
+        self.afterthoughts.make(at_once=True)
 
     # -- reasons
 
@@ -324,11 +331,8 @@ class AntiEntropy:
 
     def _prove(self, partitions: tuple[int, ...]) -> None:
         """Of these partitions, those in which nothing is owed any more are complete."""
-        proved = [
-            partition
-            for partition in partitions
-            if not self._completeness.complete(partition) and not self.debts.partition_owed(partition)
-        ]
+        doubted = set(self._completeness.incomplete).intersection(partitions)
+        proved = sorted(partition for partition in doubted if not self.debts.partition_owed(partition))
         for partition in proved:
             self._completeness.proved(PartitionId(partition))
             if partition not in self._vouched:
@@ -342,8 +346,10 @@ class AntiEntropy:
     # -- what else changes
 
     def _installed(self, metadata: ClusterMetadata) -> None:
+        begun = self._generation not in (0, metadata.generation)
+        self._generation = metadata.generation
         self._turn(metadata.range_epochs)
-        lost = self.transfers.installed(metadata)
+        lost = self.transfers.installed(metadata, again=begun)
 
         def kept(peer: NodeId, bucket: BucketId) -> int:
             # What this node has and holds no more it offers to who does: comparing those with each other is no help.
@@ -351,6 +357,10 @@ class AntiEntropy:
 
         self.debts.keep(kept)
         self.tasks.keep(kept)
+        if begun:
+            # What it did since the value that the cluster was recovered with nobody else may know of.
+            self._owe(self._shared.with_all(), "the cluster was recovered")
+            self._completeness.release()
         if self.exchanges.nursery is not None:
             self._prove(self._completeness.incomplete)
         self._workers.wake()
@@ -387,7 +397,7 @@ class AntiEntropy:
     @property
     def pending(self) -> int:
         """Exchanges still owed, to peers that can be reached or not."""
-        return self.debts.pending
+        return self.debts.pending + self.afterthoughts.pending
 
     def report(self) -> list[dict[str, Any]]:
         """A line per repair since the start."""

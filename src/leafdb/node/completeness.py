@@ -7,8 +7,8 @@ complete.
 
 A new owner of a range whose copies are still being made is in the same position, for that bucket and partition, though
 its store has forgotten nothing: what it should have has not come yet. That is no memory of the store but a fact of the
-metadata, so it is asked of the ring and kept nowhere. `definitive` is both; whoever answers for this replica, or counts
-its answer, asks that.
+metadata, so it is asked of the ring and kept nowhere. `definitive` is both, and the only door: whoever answers for this
+replica, counts its answer, shows it to a peer or compares it asks that.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Final
 from leafdb.codec import cbor
 from leafdb.node.view import BucketView, ClusterView
 from leafdb.storage.engine import Engine
-from leafdb.types import Durability, PartitionId, TreeId
+from leafdb.types import BucketId, Durability, PartitionId, TreeId
 
 KEY: Final = b"incomplete"
 
@@ -27,26 +27,31 @@ KEY: Final = b"incomplete"
 class Completeness:
     """The set of incomplete partitions."""
 
-    def __init__(self, engine: Engine, tree: TreeId) -> None:
+    def __init__(self, engine: Engine, tree: TreeId, view: ClusterView) -> None:
         self._engine = engine
         self._tree = tree
+        self._view = view
         self._incomplete: set[int] = set()
+        self._held: set[int] = set()
+        """Those of them that nothing proves complete before the next metadata is in force."""
 
     def load(self, stored: bytes | None) -> None:
         """Take what the store remembers."""
         if stored is not None:
             self._incomplete = {int(partition) for partition in cbor.loads(stored)}
 
-    def complete(self, partition: int) -> bool:
-        """Whether this store's "absent" can be believed for the partition."""
-        return partition not in self._incomplete
-
-    def definitive(self, view: ClusterView, bucket: BucketView, partition: PartitionId) -> bool:
+    def definitive(self, bucket: BucketView, partition: PartitionId) -> bool:
         """Whether this node, as a replica of the bucket's partition, has all it should have: its answer counts."""
         if partition in self._incomplete:
             return False
+        view = self._view
         ring = view.ring
         return ring is None or not ring.in_plan or view.self_id not in ring.copying(partition, bucket.properties.n)
+
+    def definitive_in(self, number: BucketId, partition: PartitionId) -> bool:
+        """As `definitive`; of a bucket that is not there nothing can be said."""
+        bucket = self._view.buckets.get(number)
+        return bucket is not None and self.definitive(bucket, partition)
 
     @property
     def incomplete(self) -> tuple[int, ...]:
@@ -58,9 +63,20 @@ class Completeness:
         self._incomplete.update(partitions)
         self._save()
 
+    def hold(self, partitions: Iterable[int]) -> None:
+        """As `doubt`, by metadata that will be in force; until `release` what was exchanged proves nothing of them."""
+        held = set(partitions)
+        if held:
+            self._held |= held
+            self.doubt(held)
+
+    def release(self) -> None:
+        """That metadata is in force, and whoever shares these partitions by it is owed an exchange."""
+        self._held.clear()
+
     def proved(self, partition: PartitionId | int) -> None:
         """All owners of the partition have been exchanged with."""
-        if partition in self._incomplete:
+        if partition in self._incomplete and partition not in self._held:
             self._incomplete.discard(partition)
             self._save()
 

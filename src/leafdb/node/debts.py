@@ -161,6 +161,14 @@ class Debts:
                 mask |= 1 << claim.partition
         return mask
 
+    def under_way(self, bucket: BucketId) -> int:
+        """The partitions that are being exchanged with anybody right now."""
+        mask = 0
+        for claim in self._claims:
+            if claim.bucket == bucket:
+                mask |= 1 << claim.partition
+        return mask
+
     def spoil(self, peer: NodeId) -> None:
         """The session with a peer is lost: what was read before counts for nothing with the next one."""
         for claim in self._claims:

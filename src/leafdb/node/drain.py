@@ -1,4 +1,5 @@
-"""A node that takes no work of clients for a while: before it is stopped, or while somebody looks at its machine.
+"""A node that takes no work of clients for a while: before it is stopped, while somebody looks at its machine, or in
+the last phase of the plan by which it goes for good.
 
 It refuses what clients ask, and what others forward for them, as work that was not begun (`draining`); clients go to
 the next node at once. It goes on being a replica: copies come in and are acknowledged, reads of others are answered,
@@ -40,20 +41,27 @@ class Drain:
     def __init__(self, node: Node) -> None:
         self._node = node
         self.active = False
+        self._asked = False
+        self._goes = False
 
     def begin(self) -> None:
         """Take no more work. Harmless when it does not already."""
-        if not self.active:
-            log.info("taking no work of clients")
-            self._set(active=True)
+        self._asked = True
+        self._update()
 
     def end(self) -> None:
-        """Take work again. Raises NotApplied when the node is about to end."""
+        """Take work again. Raises NotApplied when the node is about to end, or to leave its cluster."""
         if self._node.tenure.stopping or self._node.tenure.is_over:
             raise NotApplied("this node is stopping: there is no way back", reason=Reason.DRAINING)
-        if self.active:
-            log.info("taking work of clients again")
-            self._set(active=False)
+        if self._goes:
+            raise NotApplied("this node goes by the plan in progress: abort that", reason=Reason.DRAINING)
+        self._asked = False
+        self._update()
+
+    def goes(self, last: bool) -> None:
+        """Whether the plan in progress is in the phase after which this node is no member."""
+        self._goes = last
+        self._update()
 
     def state(self) -> DrainState:
         """How far it is."""
@@ -62,6 +70,8 @@ class Drain:
             return DrainState.SERVING
         there = node.peers.connected(Lane.BULK)
         if node.coordinator.operations or any(node.hints.ledger.records(member) for member in there):
+            return DrainState.DRAINING
+        if not node.estate.orphans.parted:
             return DrainState.DRAINING
         return DrainState.DRAINED
 
@@ -78,8 +88,13 @@ class Drain:
         else:
             self._node.view.draining.discard(member)
 
-    def _set(self, *, active: bool) -> None:
+    def _update(self) -> None:
+        active = self._asked or self._goes
+        if active == self.active:
+            return
+        log.info("taking no work of clients" if active else "taking work of clients again")
         self.active = self._node.coordinator.draining = active
+        self._node.parting.drains(active)
         for member in self._node.peers.connected(Lane.CONTROL):
             self._tell(member)
 

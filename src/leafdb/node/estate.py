@@ -9,6 +9,7 @@ from typing import Protocol
 import trio
 
 from leafdb.node.anti_entropy import AntiEntropy
+from leafdb.node.heirs import Calls
 from leafdb.node.hint_keeper import HintKeeper
 from leafdb.node.hinted_handoff import HintedHandoff
 from leafdb.node.leftovers import Leftovers
@@ -21,7 +22,7 @@ from leafdb.types import NodeId
 from leafdb.wire.registry import Lane
 
 
-class Sessions(Protocol):
+class Sessions(Calls, Protocol):
     """What is needed of `transport.peers.Peers`."""
 
     def session(self, node: NodeId, lane: Lane) -> object | None:
@@ -42,6 +43,7 @@ class Estate:
         handoff: HintedHandoff,
         metrics: Metrics,
         peers: Sessions,
+        forget: Callable[[], None],
         now: Callable[[], float],
     ) -> None:
         def connected(node: NodeId) -> bool:
@@ -49,11 +51,11 @@ class Estate:
 
         self.leftovers = Leftovers(
             engine=engine, view=view, replica=replica, scanner=repair.scanner, mover=repair.mover, pace=repair.pace,
-            metrics=metrics, connected=connected, now=now,
+            metrics=metrics, forget=forget, connected=connected, now=now,
         )  # fmt: skip
         self.orphans = OrphanHints(
             engine=engine, view=view, replica=replica, keeper=keeper, handoff=handoff, store=repair.store,
-            mover=repair.mover, pace=repair.pace, connected=connected, now=now,
+            mover=repair.mover, pace=repair.pace, peers=peers, connected=connected, now=now,
         )  # fmt: skip
 
     async def run(self) -> None:
@@ -66,6 +68,10 @@ class Estate:
         """A peer is there that was not."""
         self.leftovers.wake()
         self.orphans.wake()
+
+    def lost(self, node: NodeId) -> None:
+        """A peer is gone that was there."""
+        self.orphans.kept(node)
 
     @property
     def quiet(self) -> bool:

@@ -63,8 +63,8 @@ Ended = Callable[[Claim, Done | Failed, bool], None]
 
 
 class Exchanges:
-    """See the top of this file. `admit` says whether an exchange with a peer is welcome now; `behind` is told of peers
-    that know newer metadata."""
+    """See the top of this file. `complete`: whether this store lacks nothing of a range. `admit` says whether an
+    exchange with a peer is welcome now; `behind` is told of peers that know newer metadata."""
 
     def __init__(
         self,
@@ -77,10 +77,12 @@ class Exchanges:
         pace: Pace,
         peers: PeerCalls,
         now: Callable[[], float],
+        complete: Callable[[BucketId, PartitionId], bool],
         admit: Callable[[NodeId], bool],
         behind: Callable[[NodeId], None],
         ended: Ended,
     ) -> None:
+        self._complete = complete
         self.config = ExchangeConfig(
             keys_max=KEYS_AT_ONCE, reply_timeout_s=REPLY_TIMEOUT_S, idle_timeout_s=IDLE_TIMEOUT_S
         )
@@ -242,7 +244,7 @@ class Exchanges:
     def _post(self, bucket: BucketId, partition: PartitionId, to: NodeId, message: AnyMessage) -> bool:
         fields = message.to_wire()
         if isinstance(message, Compare | Equal | Branches):
-            fields["complete"] = self._transfers.complete(bucket, partition)
+            fields["complete"] = self._complete(bucket, partition)
         if isinstance(message, Compare):
             fields["range_epoch"] = self._range_epoch(partition)
         number = MessageType.EXCHANGE if isinstance(message, Request) else MessageType.EXCHANGE_REPLY

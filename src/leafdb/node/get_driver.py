@@ -174,7 +174,7 @@ def _get_local(coordinator: Coordinator, session: Requester, request_id: int, pl
     """Answer from this node's own replica only: no forwarding, hedging, merging or repair."""
     bucket = place.bucket
     # Asked before the read: what becomes complete meanwhile may have been read before it was.
-    definitive = coordinator.completeness.definitive(coordinator.view, bucket, place.partition)
+    definitive = coordinator.completeness.definitive(bucket, place.partition)
     if coordinator.view.self_id not in place.primaries:
         raise not_enough(0, 1, "local replicas (this node does not hold the key)")
 

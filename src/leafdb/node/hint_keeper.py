@@ -106,6 +106,8 @@ class HintKeeper:
         node."""
         self.replica = replica
         self.ledger = ledger
+        self.closed = False
+        """This node goes for good as soon as it keeps nothing: it takes nothing in."""
         self._engine = engine
         self._view = view
         self._metrics = metrics
@@ -140,11 +142,13 @@ class HintKeeper:
     def write(
         self, key: bytes, old: bytes | None, kind: Kind, record: bytes, sequence: int, done: Callable[..., None]
     ) -> None:
-        """Replace the hint under `key`. Raises ReplicaOverloaded when there is no room for it."""
+        """Replace the hint under `key`. Raises ReplicaOverloaded when there is no room for it, or none is taken."""
         value = with_record(old, kind, self._now_ms(), record)
         if value is old:
             self._engine.when_safe(sequence, Durability.ALWAYS, done)
             return
+        if self.closed:
+            raise ReplicaOverloaded(NO_ROOM_RETRY_AFTER_S)
         refused = self.ledger.admit(key, old, value)
         if refused is not None:
             self._metrics.hints_overflowed_total += 1

@@ -54,6 +54,14 @@ class Leases:
         """A new HLC stamp above `floor`. Raises LeaseExhausted."""
         return self.clock.tick(self._now_ms(), floor)
 
+    def forget(self) -> None:
+        """This store is about to forget records: none of its own entries of before counts on. Stands in the log before
+        whatever is written next."""
+        epochs = self.epochs
+        epochs.raise_floor()
+        ceiling = max(epochs.ceiling, self._epochs_asked)
+        self._engine.write(((self._tree, EPOCH_KEY, _EPOCHS.pack(ceiling, epochs.floor)),), Durability.ALWAYS, None)
+
     async def run(self) -> None:
         """Keep blocks at hand also while nothing is minted: stamps follow the wall clock, and their lease runs out."""
         while True:

@@ -1,8 +1,8 @@
 """What a node does between its last request and its end, as far as the drain's time reaches: nothing here must happen
 for the data to be safe, and whoever is in a hurry cuts it short.
 
-Hints are handed to those who are there: while this node is away, nobody else has the fallback copies it holds. What is
-in memory becomes tables, so that the next start has next to nothing to replay.
+Hints are handed over, to their targets or to others who keep them for those: while this node is away, nobody else has
+the fallback copies it holds. What is in memory becomes tables, so that the next start has next to nothing to replay.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import trio
 
 from leafdb.errors import StorageError
 from leafdb.hints.ledger import Ledger
+from leafdb.node.orphan_hints import OrphanHints
 from leafdb.storage.engine import Engine
 from leafdb.transport.peers import Peers
 from leafdb.wire.registry import Lane
@@ -20,9 +21,16 @@ from leafdb.wire.registry import Lane
 LOOK_S: Final = 0.05
 
 
-async def leave(engine: Engine, ledger: Ledger, peers: Peers) -> None:
-    """Hand hints over, then flush. Ends early when the store fails, and waits for nobody who cannot be reached."""
-    while any(ledger.records(target) for target in peers.connected(Lane.BULK)):  # noqa: ASYNC110  # hints are not hot
+async def leave(engine: Engine, ledger: Ledger, orphans: OrphanHints, peers: Peers) -> None:
+    """Hand hints over, then flush. Ends early when the store fails, and waits for nobody who cannot be reached.
+
+    The node drains: what is kept for those who are away is on its way to others.
+    """
+
+    def hands_over() -> bool:
+        return not orphans.parted or any(ledger.records(target) for target in peers.connected(Lane.BULK))
+
+    while hands_over():  # noqa: ASYNC110  # hints are not hot
         await trio.sleep(LOOK_S)
     flushed = trio.Event()
     try:

@@ -86,9 +86,14 @@ class Leftovers:
         mover: RecordMover,
         pace: Pace,
         metrics: Metrics,
+        forget: Callable[[], None],
         connected: Callable[[NodeId], bool],
         now: Callable[[], float],
     ) -> None:
+        """`forget` is called before this store forgets any record (model/epochs)."""
+        self._forget_dots = forget
+        self._forgot = False
+        """It was called in this pass."""
         self._engine = engine
         self._view = view
         self._replica = replica
@@ -225,7 +230,7 @@ class Leftovers:
 
     async def _pass(self) -> None:
         """Go once through every leftover whose holders are all there."""
-        self._again = False
+        self._again = self._forgot = False
         awaited: set[NodeId] = set()
         for number, mask in sorted(self._left.items()):
             for partition in bits(mask):
@@ -291,6 +296,9 @@ class Leftovers:
     async def _drop_all(
         self, bucket: BucketView, partition: PartitionId, items: Sequence[tuple[bytes, bytes]], proof: Proof
     ) -> None:
+        if not self._forgot:
+            self._forgot = True
+            self._forget_dots()
         for at in range(0, len(items), GROUP_KEYS):
             await self._room()
             began = self._pace.begin()

@@ -56,6 +56,8 @@ from leafdb.node.logs import Log
 from leafdb.node.memory import MemoryLedger
 from leafdb.node.metrics import TRANSPORT_COUNTERS, Metrics
 from leafdb.node.news import News
+from leafdb.node.parting import Parting
+from leafdb.node.recovery_rules import unvouched
 from leafdb.node.register import META_TREE, Register
 from leafdb.node.replica import Replica
 from leafdb.node.replica_service import ReplicaService
@@ -95,6 +97,7 @@ class Node:
         self.tenure = Tenure(self)
         self.belonging = Belonging(self, world.random_bytes(16))
         self.drain = Drain(self)
+        self.parting = Parting(self)
         self._secret = secret
         self._client_dispatch = ClientDispatch()
         self._peer_dispatch = PeerDispatch()
@@ -167,7 +170,7 @@ class Node:
         self.leases: Leases = await open_leases(engine, world.now_ms)
         self.wheel = TimingWheel(world.now)
         self.replica = Replica(engine, self.leases)
-        self.completeness = Completeness(engine, META_TREE)
+        self.completeness = Completeness(engine, META_TREE, view)
         self.completeness.load(await read_value(engine, META_TREE, COMPLETENESS_KEY))
         seen = await read_value(engine, META_TREE, PEERS_KEY)
         self.admission = Admission(engine, view, self.belonging.contests, seen)
@@ -188,6 +191,7 @@ class Node:
         self.register = Register(
             engine=engine, view=view, wheel=self.wheel, now=world.now, rng=world.rng,
             random_bytes=world.random_bytes, send=self._on_lane(Lane.CONTROL), expelled=self.belonging.unnamed,
+            begins=lambda metadata: self.completeness.hold(unvouched(view, metadata)),
         )  # fmt: skip
         self.news = News(view, self.register, self.peers)
         self.catch_up = CatchUp(self.news.fetch)
@@ -228,11 +232,11 @@ class Node:
         )  # fmt: skip
         self.hints = HintKeeper(
             engine=engine, view=view, replica=self.replica, ledger=ledger, metrics=self.metrics,
-            now_ms=world.now_ms, mark=self.anti_entropy.mark, kept=self.handoff.kept,
+            now_ms=world.now_ms, mark=self.anti_entropy.mark, kept=self._hint_kept,
         )  # fmt: skip
         self.estate = Estate(
             engine=engine, view=view, replica=self.replica, repair=self.anti_entropy, keeper=self.hints,
-            handoff=self.handoff, metrics=self.metrics, peers=self.peers, now=world.now,
+            handoff=self.handoff, metrics=self.metrics, peers=self.peers, forget=self.leases.forget, now=world.now,
         )  # fmt: skip
 
     def _build_request_path(self) -> None:
@@ -325,6 +329,10 @@ class Node:
     def _forwarded(self, number: MessageType) -> Callable[..., None]:
         return lambda _, __, request_id, body: self.coordinator.on_forwarded_reply(number, request_id, body)
 
+    def _hint_kept(self, target: NodeId) -> None:
+        self.handoff.kept(target)
+        self.estate.orphans.kept(target)
+
     def _session_up(self, node: NodeId, lane: Lane) -> None:
         match lane:
             case Lane.REQUESTS:
@@ -348,6 +356,7 @@ class Node:
             case Lane.BULK:
                 self.handoff.on_session_down(node)
                 self.anti_entropy.on_session_down(node)
+                self.estate.lost(node)
 
     def _remember(self, remembered: Remembered) -> None:
         """Be the member the store says it is."""
@@ -380,6 +389,7 @@ class Node:
             log.info("bucket dropped", bucket=int(BucketId(tree)))
             self.engine.drop_tree(tree)
         self.hints.ledger.partitions = metadata.partitions
+        self.parting.installed(metadata)
         self.peers.set_members({member.id: split_address(member.peer_address) for member in metadata.members.values()})
         self.metrics.metadata_installed_total += 1
 

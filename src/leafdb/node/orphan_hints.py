@@ -1,4 +1,5 @@
-"""Hands hints kept for a node that is no holder of their keys any more to the nodes that are.
+"""Hands hints on that cannot stay here: those kept for a node that is no holder of their keys any more, to the nodes
+that are; and when this node goes itself, all others that nobody takes home.
 
 A hint becomes an *orphan* when a plan ends: its target was removed or replaced, or gave the range away. A fallback copy
 may be all that is left of an acknowledged write, so it goes only by the same proof as a leftover (leftover_rules):
@@ -14,6 +15,10 @@ those of targets that are gone, or are there and should have none left, for hint
 changed. A target that is no holder refuses them (hinted_handoff), so none is delivered to the wrong place meanwhile.
 Until it is handed on, an orphan is not found by reads; its write is acknowledged, and a sloppy one that no primary took
 shows as soon as holders have it.
+
+**Parting.** While this node drains, or goes by a plan, each hint whose target cannot be reached is given to an heir
+(`heirs`), and the rest is delivered as always. Without an heir it stays, and a node that goes waits with it; unless its
+target goes too, as dead: then every other holder has to have the record, and nobody keeps a hint.
 """
 
 from __future__ import annotations
@@ -30,6 +35,7 @@ from leafdb.hints.hint import HintKey, Kind, decode, decode_key, target_range
 from leafdb.hints.ledger import Ledger
 from leafdb.limits import EXCHANGE_BYTES_MAX
 from leafdb.node.boot import read_page
+from leafdb.node.heirs import Calls, Heirs, goers
 from leafdb.node.hint_keeper import HINTS_TREE, HintKeeper
 from leafdb.node.hinted_handoff import HintedHandoff
 from leafdb.node.leftover_rules import Proof, stands, wanted
@@ -49,6 +55,7 @@ LOOK_AGAIN_S: Final = 60.0
 PAGE_HINTS: Final = 128
 AGAIN_S: Final = 30.0
 """Before hints that could not be handed on are tried again, if nothing else changes."""
+PARTING_AGAIN_S: Final = 1.0
 STORE_FAILED_WAIT_S: Final = 10.0
 
 log = Log("orphan_hints")
@@ -94,6 +101,7 @@ class OrphanHints:
         store: RecordStore,
         mover: RecordMover,
         pace: Pace,
+        peers: Calls,
         connected: Callable[[NodeId], bool],
         now: Callable[[], float],
     ) -> None:
@@ -108,6 +116,11 @@ class OrphanHints:
         self._pace = pace
         self._now = now
         self._peers = PeerBackoff(connected, now)
+        self._heirs = Heirs(view, peers, self._peers.ready, self._peers.failed)
+        self._goes = False
+        self._drains = False
+        self._passes = 0
+        """That began since this node parts, and are over."""
         self._due: set[NodeId] = set()
         """Targets whose hints are to be looked through."""
         self._look_at = inf
@@ -131,13 +144,40 @@ class OrphanHints:
             return ""
         name = self._view.name_of
         told = ", ".join(f"{name(peer)} ({reason})" for peer, reason in waits.items())
-        return f"it keeps hints for nodes that are gone until others have them: {told}"
+        what = (
+            "that others must have before it goes" if self.parts else "for nodes that are gone until others have them"
+        )
+        return f"it keeps hints {what}: {told}"
 
     # -- reasons to look
 
     def wake(self) -> None:
         """A peer is there that was not."""
         self._changed.set()
+
+    def part(self, *, goes: bool, drains: bool) -> None:
+        """Whether this node goes by the plan in progress, and whether it drains."""
+        parted = self.parts
+        self._goes, self._drains = goes, drains
+        if self.parts and not parted:
+            self._passes = 0
+            self._due.update(self._ledger.targets())
+            self._changed.set()
+
+    @property
+    def parts(self) -> bool:
+        """Every hint of this node is to be handed on."""
+        return self._goes or self._drains
+
+    @property
+    def parted(self) -> bool:
+        """All was tried once since this node parts."""
+        return self._passes > 0 or not self._ledger.targets()
+
+    def kept(self, target: NodeId) -> None:
+        """There is another hint for a node, or that node was lost."""
+        if self.parts:
+            self.look_at(target)
 
     def _installed(self, metadata: ClusterMetadata) -> None:
         topology = (metadata.range_epochs, tuple(metadata.members))
@@ -168,6 +208,7 @@ class OrphanHints:
         """Work until cancelled."""
         while True:
             self._changed = trio.Event()
+            parts = self.parts
             if self._now() >= self._look_at:
                 self._look_at = self._now() + LOOK_EVERY_S
                 self._due.update(self._suspects())
@@ -177,9 +218,10 @@ class OrphanHints:
                 log.error("hints cannot be read", reason=str(error))
                 await trio.sleep(STORE_FAILED_WAIT_S)
                 continue
+            self._passes += parts and self.parts
             wait_s = self._look_at - self._now()
             if self._due:
-                wait_s = min(wait_s, AGAIN_S, self._peers.retry_in())
+                wait_s = min(wait_s, PARTING_AGAIN_S if self.parts else AGAIN_S, self._peers.retry_in())
             with trio.move_on_after(max(0.0, wait_s)):
                 await self._changed.wait()
 
@@ -208,28 +250,30 @@ class OrphanHints:
             began = self._pace.begin()
             found = self._orphans(page.items)
             await self._pace.spent(began)
-            for (number, partition), orphans in found.items():
-                everything &= await self._hand_on(number, partition, orphans, awaited)
+            for (number, partition, has_target), orphans in found.items():
+                hand_on = self._part_with if has_target else self._hand_on
+                everything &= await hand_on(number, partition, orphans, awaited)
             if page.next_key is None:
                 return everything
             start = page.next_key
 
-    def _orphans(self, items: Sequence[tuple[bytes, bytes]]) -> dict[tuple[BucketId, PartitionId], list[Orphan]]:
-        """The orphans among some hints, by range."""
+    def _orphans(self, items: Sequence[tuple[bytes, bytes]]) -> dict[tuple[BucketId, PartitionId, bool], list[Orphan]]:
+        """The hints that cannot stay among some of one target, by range, and whether the target holds that."""
         ring, metadata = self._view.ring, self._view.metadata
         assert ring is not None
         assert metadata is not None
-        found: dict[tuple[BucketId, PartitionId], list[Orphan]] = defaultdict(list)
+        found: dict[tuple[BucketId, PartitionId, bool], list[Orphan]] = defaultdict(list)
         for key, value in items:
             parts, hint = decode_key(key), decode(value)
             partition = parts.partition(ring.partitions)
             bucket = self._view.buckets.get(parts.bucket)
+            holds = bucket is not None and parts.target in ring.holders(partition, bucket.properties.n)
             if bucket is None:
-                orphan = parts.bucket < metadata.next_bucket_id  # else its bucket is not known here yet
+                goes = parts.bucket < metadata.next_bucket_id  # else its bucket is not known here yet
             else:
-                orphan = parts.target not in ring.holders(partition, bucket.properties.n)
-            if orphan:
-                found[parts.bucket, partition].append(Orphan(key, value, parts, hint.kind, hint.record))
+                goes = not holds or (self.parts and not self._peers.connected(parts.target))
+            if goes:
+                found[parts.bucket, partition, holds].append(Orphan(key, value, parts, hint.kind, hint.record))
         return found
 
     # -- handing on
@@ -250,11 +294,40 @@ class OrphanHints:
                 elif not await self._give(holder, bucket, orphans, proof):
                     awaited.add(holder)
                     return False
+        await self._remove_all(partition, orphans, proof)
+        return True
+
+    async def _part_with(
+        self, number: BucketId, partition: PartitionId, hints: Sequence[Orphan], awaited: set[NodeId]
+    ) -> bool:
+        """See that somebody else keeps these hints, then remove them; False when nobody does."""
+        bucket, ring, target = self._view.buckets.get(number), self._view.ring, hints[0].parts.target
+        if bucket is None or ring is None:
+            return False
+        proof = wanted(ring, partition, bucket.properties.n)
+        if not await self._keep_elsewhere(target, bucket, partition, hints):
+            gone = goers(ring.metadata)
+            if not self._goes or target not in gone:
+                awaited.add(target)
+                return False
+            for holder in proof.holders:
+                if holder not in gone and not await self._give(holder, bucket, hints, proof):
+                    awaited.add(holder)
+                    return False
+        await self._remove_all(partition, hints, proof)
+        return True
+
+    async def _keep_elsewhere(
+        self, target: NodeId, bucket: BucketView, partition: PartitionId, hints: Sequence[Orphan]
+    ) -> bool:
+        items = [(hint.parts.storage_key, hint.record) for hint in hints]
+        return await self._heirs.keep(target, bucket, partition, items)
+
+    async def _remove_all(self, partition: PartitionId, orphans: Sequence[Orphan], proof: Proof) -> None:
         began = self._pace.begin()
         for orphan in orphans:
             self._replica.queue.do(HINTS_TREE, orphan.key, _Remove(self, orphan, partition, proof))
         await self._pace.spent(began)
-        return True
 
     async def _take(self, bucket: BucketView, orphans: Sequence[Orphan]) -> bool:
         """Whether this node has merged all of these records into its own tree."""
@@ -264,6 +337,9 @@ class OrphanHints:
     async def _give(self, holder: NodeId, bucket: BucketView, orphans: Sequence[Orphan], proof: Proof) -> bool:
         """Whether a holder has all of these records, or its hints have them here."""
         if not self._peers.connected(holder):
+            if self.parts:
+                partition = orphans[0].parts.partition(self._ledger.partitions)
+                return await self._keep_elsewhere(holder, bucket, partition, orphans)
             return await self._keep(holder, bucket, orphans)
         if not self._peers.ready(holder):
             return False

@@ -17,7 +17,7 @@ from typing import Final
 import trio
 
 SHARE: Final = 0.2
-SHARE_MIN: Final = 0.02
+SHARE_MIN: Final = 0.05
 SHARE_STEP: Final = 0.005
 SLICE_S: Final = 0.002
 SLEEP_S_MIN: Final = 0.001

@@ -1,10 +1,10 @@
 """How far a node's part of a plan is: what it says of itself, and what the driver of the plan hears.
 
-    plan.progress {} -> {epoch, plan_id, settled, left, total, bytes_done, bytes_left, bytes_per_s, waiting_for,
+    plan.progress {} -> {epoch, plan_id, settled, left, total, bytes_done, bytes_left, bytes_per_s, waiting_for, keeps,
                          waiting}
 
-`settled` is the word that counts: nothing is owed here, in either direction, in a range that is changing. The other
-figures are for people.
+`settled` is the word that counts: nothing is owed here, in either direction, in a range that is changing, and a member
+that goes keeps nothing that only it has (`parting`; `keeps` says what). The other figures are for people.
 """
 
 from __future__ import annotations
@@ -40,6 +40,8 @@ class Progress:
     bytes_per_s: int = 0
     waiting_for: tuple[NodeId, ...] = ()
     """Old owners that it cannot reach."""
+    keeps: tuple[str, ...] = ()
+    """What it has to give away before it may go, a sentence each."""
 
     def to_wire(self) -> dict[str, Any]:
         """As an answer."""
@@ -53,6 +55,7 @@ class Progress:
             "bytes_left": self.bytes_left,
             "bytes_per_s": self.bytes_per_s,
             "waiting_for": [int(node) for node in self.waiting_for],
+            "keeps": list(self.keeps),
         }
 
     @classmethod
@@ -69,6 +72,7 @@ class Progress:
             bytes_left=None if answer.get("bytes_left") is None else int_field(answer, "bytes_left"),
             bytes_per_s=int_field(answer, "bytes_per_s"),
             waiting_for=tuple(NodeId(as_int(node, "node", low=1, high=NODE_ID_MAX)) for node in waiting),
+            keeps=tuple(str(text) for text in list_field(answer, "keeps", items_max=NODES_MAX)),
         )
 
 
@@ -76,14 +80,16 @@ def own_progress(node: Node) -> Progress:
     """Of this node, at this moment."""
     metadata, report = node.view.metadata, node.transfers.report()
     plan = None if metadata is None else metadata.plan
+    keeps = tuple(node.parting.waiting())
     return Progress(
         epoch=node.view.epoch,
         plan_id=b"" if plan is None else plan.id,
-        settled=node.transfers.settled(),
+        settled=node.transfers.settled() and not keeps,
         left=report.left,
         total=report.total,
         bytes_done=report.bytes_done,
         bytes_left=report.bytes_left,
         bytes_per_s=report.bytes_per_s,
         waiting_for=report.waiting_for,
+        keeps=keeps,
     )

@@ -1,8 +1,8 @@
 """What the driver of a plan does next, of what it knows: pure (docs/decisions/0007-ring-changes.md, "The cuts").
 
     WRITE_BOTH_READ_OLD   advance when every new owner knows this epoch and owes nothing: the copies are made
-    WRITE_BOTH_READ_NEW   finish when every old owner knows this epoch and owes nothing, so that a late hint lies with
-                          the new owners too
+    WRITE_BOTH_READ_NEW   finish when every old owner, and whoever leaves, knows this epoch and owes nothing: a late
+                          hint lies with the new owners too, and nobody takes along what only it has
     RETREAT               end it when every new owner that stays a member knows this epoch
 
 Who is given up as dead is not waited for, unless it is seen alive: then it answers reads, and has to hear first. The
@@ -62,7 +62,7 @@ def asked(metadata: ClusterMetadata, alive: Collection[NodeId]) -> frozenset[Nod
         case Phase.WRITE_BOTH_READ_OLD:
             return awaited(metadata) | frozenset(plan.joining)
         case Phase.WRITE_BOTH_READ_NEW:
-            return awaited(metadata) | (plan.given_up & frozenset(metadata.owners) & frozenset(alive))
+            return awaited(metadata) | frozenset(plan.leaving) | (plan.given_up & frozenset(alive))
         case Phase.RETREAT:
             return awaited(metadata) | (frozenset(plan.joining) & frozenset(alive))
 
@@ -123,6 +123,8 @@ def _missing(
         yield f"{name} has not heard of it yet: it is at epoch {answer.epoch}, not {metadata.epoch}"
     elif answer.plan_id != plan.id:
         yield f"{name} knows more: it is at epoch {answer.epoch}"
+    elif answer.keeps:
+        yield from answer.keeps
     elif not answer.settled and plan.phase is not Phase.RETREAT:
         names = ", ".join(_name(metadata, other) for other in answer.waiting_for)
         held_up = f"; it cannot reach {names}" if names else ""

@@ -17,12 +17,14 @@ from dataclasses import dataclass
 from leafdb.consensus.desired_control import Candidate, desired_control
 from leafdb.errors import NotApplied, Reason
 from leafdb.node.register import Standing
+from leafdb.node.view import ClusterView
 from leafdb.ring.history import what_changed
 from leafdb.ring.metadata import ClusterMetadata
 from leafdb.ring.owner_table import OwnerTable
 from leafdb.ring.plan_report import N_WITHOUT_BUCKETS
 from leafdb.ring.plan_safety import Finding
 from leafdb.ring.recovery import recovered
+from leafdb.ring.ring import Ring
 from leafdb.types import NodeId, PartitionId
 
 
@@ -131,3 +133,24 @@ def _about_ranges(base: ClusterMetadata, reachable: Collection[NodeId]) -> Itera
         if few:
             what = f"n = {n}: no majority of the owners can be reached, acknowledged writes may be lost"
             yield Finding(what, tuple(few)).describe()
+
+
+def unvouched(view: ClusterView, following: ClusterMetadata) -> list[PartitionId]:
+    """Of metadata of another generation that are about to be believed: the partitions this node is to hold by them
+    without holding everything of them now.
+
+    The value a cluster is recovered with may be older than what this node knows, if it was away then. It may have given
+    ranges away since, and dropped them; it holds them by right again, and must not say what is absent from them.
+    """
+    before, after, own = view.ring, Ring(following), view.self_id
+    assert before is not None, "there is no other generation before the first"
+    counts = {bucket.n for bucket in following.buckets.values()}
+    return [
+        partition
+        for partition in map(PartitionId, range(after.partitions))
+        if any(
+            after.is_primary(own, partition, n)
+            and (own not in before.holders(partition, n) or own in before.copying(partition, n))
+            for n in counts
+        )
+    ]

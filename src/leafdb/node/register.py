@@ -90,7 +90,9 @@ class Register:
         random_bytes: Callable[[int], bytes],
         send: Callable[[NodeId, bytes], bool],
         expelled: Callable[[ClusterMetadata], None],
+        begins: Callable[[ClusterMetadata], None],
     ) -> None:
+        """`begins` hears of another generation before it is written here; what it writes is synced with it."""
         self._engine = engine
         self._view = view
         self._wheel = wheel
@@ -100,6 +102,7 @@ class Register:
         self._send = send
         self._seat = Seat()
         self._expelled = expelled
+        self._begins = begins
         self._proposer: Proposer | None = None
         self._ballots: BallotSource | None = None
         self._decided: Callable[[Outcome], None] | None = None
@@ -176,6 +179,7 @@ class Register:
         self._newest = metadata.version
         writes: list[tuple[TreeId, bytes, bytes | None]] = [(META_TREE, METADATA_KEY, metadata.encode())]
         if begun:
+            self._begins(metadata)
             writes.append((REGISTERS_TREE, REGISTER, self._seat.begin_generation(me, metadata)))
         elif has_seat(me, metadata) and acceptor_of(me, metadata) not in control_of(current).everyone:
             writes.append((REGISTERS_TREE, REGISTER, self._seat.be_named(me, metadata)))

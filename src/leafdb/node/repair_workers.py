@@ -8,6 +8,7 @@ stays until an exchange with it has come to its end.
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import inf
 from typing import Final
 
 import trio
@@ -15,7 +16,7 @@ import trio
 from leafdb.errors import StorageError
 from leafdb.merkle.effects import Done
 from leafdb.node.debts import Claim, Debts
-from leafdb.node.exchange_queue import ExchangeQueue, Wait, Work
+from leafdb.node.exchange_queue import LOOK_S, ExchangeQueue, Wait, Work
 from leafdb.node.exchanges import Exchanges
 from leafdb.node.logs import Log
 from leafdb.node.range_scanner import RangeScanner
@@ -48,8 +49,11 @@ class RepairWorkers:
         exchanges: Exchanges,
         transfers: Transfers,
         mover: RecordMover,
+        afterthoughts: Callable[[], bool],
         connected: Callable[[NodeId], bool],
     ) -> None:
+        """`afterthoughts` makes debts of them, as far as it can; answers whether some are left."""
+        self._afterthoughts = afterthoughts
         self._view = view
         self._debts = debts
         self._tasks = tasks
@@ -70,10 +74,11 @@ class RepairWorkers:
         """Work until cancelled."""
         while True:
             try:
+                again_s = LOOK_S if self._afterthoughts() else inf
                 stray = self._queue.stray()
                 work = stray or self._queue.next(self._view.self_id)
                 if isinstance(work, Wait):
-                    with trio.move_on_after(work.seconds):
+                    with trio.move_on_after(min(work.seconds, again_s)):
                         await self._changed.wait()
                 elif stray:
                     await self._pass_on(work)

@@ -112,6 +112,8 @@ class Replica:
         self._leases = leases
         self._identity: ActorIdentity | None = None
         self.queue = KeyQueue(engine)
+        self.says_more: Callable[[TreeId, bytes], None] = lambda tree, key: None
+        """Told of each record of which this node had nothing, and has now stored more than it was given."""
         self.minted_total = 0
         self.merged_total = 0
         self.merged_unchanged_total = 0
@@ -216,6 +218,8 @@ class Replica:
                 self._engine.when_safe(sequence, durability, done)
             else:
                 self._engine.write(((tree, key, merged),), durability, done)
+                if local is None and merged is not incoming:
+                    self.says_more(tree, key)
         except REFUSALS as error:
             done(error)
 

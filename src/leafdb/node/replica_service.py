@@ -109,7 +109,7 @@ class ReplicaService:
             return
         bucket, storage_key, partition, holder = placed
         if holder:
-            definitive = self._completeness.definitive(self._view, bucket, partition)
+            definitive = self._completeness.definitive(bucket, partition)
             done = partial(self._found, session, request_id, definitive, False)
             self._replica.read(bucket.tree, storage_key, bucket.durability, done)
         else:

@@ -94,7 +94,7 @@ class ScanReplica:
         if not same_ring or not holds(ring, view.self_id, bucket.properties.n, partitions):
             raise NotApplied("the nodes disagree about who holds the range", reason=Reason.STALE_EPOCH)
         # Asked before the read: what becomes complete meanwhile may have been read before it was.
-        definitive = partial(coordinator.completeness.definitive, view, bucket)
+        definitive = partial(coordinator.completeness.definitive, bucket)
         complete = all(definitive(PartitionId(partition)) for partition in partitions)
         try:
             page = await read_range(self._engine, bucket, request)

@@ -38,8 +38,8 @@ from leafdb.ring.metadata import ClusterMetadata
 from leafdb.ring.token import split_storage_key
 from leafdb.types import BucketId, NodeId, PartitionId
 
-PAID_S_MAX: Final = 30.0
-"""The longest wait of an exchange for its bytes: the other side does not wait for ever."""
+PAID_S_MAX: Final = 5.0
+"""The longest wait of an exchange for its bytes, which others of this node wait for; pulls pay what is left."""
 USELESS_S: Final = 30.0
 """A source that may have forgotten something may be whole again after that."""
 REASON: Final = "the ring is changing"
@@ -93,8 +93,9 @@ class Transfers:
 
     # -- the ring changes
 
-    def installed(self, metadata: ClusterMetadata) -> Mapping[BucketId, int]:
-        """New metadata is in force; answers the partitions, by bucket, that this node holds no more."""
+    def installed(self, metadata: ClusterMetadata, *, again: bool = False) -> Mapping[BucketId, int]:
+        """New metadata is in force; answers the partitions, by bucket, that this node holds no more. `again`: what this
+        store may have forgotten it must copy once more."""
         progress = self.progress
         for bucket in progress.buckets() - self._view.buckets.keys():
             progress.forget_bucket(BucketId(bucket))
@@ -110,7 +111,7 @@ class Transfers:
             self._owe(masks, REASON)
             progress.begin(plan.epoch, self._waited_for(masks))
             log.info("copies to be made", exchanges=progress.total, plan=plan.id.hex())
-        elif self._first:
+        elif self._first or again:
             self._again()
         progress.copies.keep(self._ranges.between)
         self._first = False
@@ -177,11 +178,6 @@ class Transfers:
         if not self._ranges.changing(bucket) >> partition & 1:
             return True
         return not (self._queue.older_waiting or self.to_pull(bucket) >> partition & 1)
-
-    def complete(self, bucket: BucketId, partition: PartitionId) -> bool:
-        """Whether this store has all of the range that it should have."""
-        found = self._view.buckets.get(bucket)
-        return found is not None and self._completeness.definitive(self._view, found, partition)
 
     def to_pull(self, bucket: BucketId) -> int:
         """The partitions that this node has to page through before it exchanges them."""

@@ -298,6 +298,7 @@ class MemoryCluster(Inside):
             ProposedMember(
                 name=f"n{node}",
                 host=host_of(node),
+                zone=self.config(node).node.zone,
                 client_address=f"{host_of(node)}:1",
                 peer_address=f"{host_of(node)}:2",
                 http_address=f"{host_of(node)}:3",

@@ -43,13 +43,19 @@ async def test_every_answer_about_members_tells_who_comes_and_who_goes(monkeypat
         name = node.view.name_of(N3)
 
         moving = committed(node.view.metadata, Leave(N3))
-        monkeypatch.setattr(node.view, "metadata", moving)
-        for verb, members in ((ring_show, "members"), (node_list, "nodes"), (status, ""), (cluster_status, "members")):
-            answer = await verb(node, {})
-            assert answer["change"]["leaving"] == [name]
-            assert answer["change"]["id"] == plan_of(moving).id
-            if members:
-                assert [row["change"] for row in answer[members]] == ["", "", "leaving"]
-        shown = (await ring_show(node, {}))["members"]
-        assert sum(row["owned_next"] for row in shown) == moving.partitions
-        assert shown[2]["owned"] > shown[2]["owned_next"] == 0
+        with monkeypatch.context() as patch:
+            patch.setattr(node.view, "metadata", moving)
+            for verb, members in (
+                (ring_show, "members"),
+                (node_list, "nodes"),
+                (status, ""),
+                (cluster_status, "members"),
+            ):
+                answer = await verb(node, {})
+                assert answer["change"]["leaving"] == [name]
+                assert answer["change"]["id"] == plan_of(moving).id
+                if members:
+                    assert [row["change"] for row in answer[members]] == ["", "", "leaving"]
+            shown = (await ring_show(node, {}))["members"]
+            assert sum(row["owned_next"] for row in shown) == moving.partitions
+            assert shown[2]["owned"] > shown[2]["owned_next"] == 0

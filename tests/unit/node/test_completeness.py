@@ -5,16 +5,19 @@ from __future__ import annotations
 from random import Random
 
 from leafdb.node.completeness import KEY, Completeness, encode_partitions
-from leafdb.types import TreeId
+from leafdb.node.view import BucketView, ClusterView
+from leafdb.types import PartitionId, TreeId
+from support.clusters import bucket
 from support.store import Store
 
 META = TreeId(1)
+BUCKET = BucketView(bucket(), 3)
 
 
 def opened(store: Store) -> Completeness:
     """What a store remembers."""
     store.engine.create_tree(META)
-    completeness = Completeness(store.engine, META)
+    completeness = Completeness(store.engine, META, ClusterView())
     completeness.load(store.get(KEY, META))
     return completeness
 
@@ -22,7 +25,8 @@ def opened(store: Store) -> Completeness:
 def test_a_store_that_never_forgot_is_complete_everywhere() -> None:
     completeness = opened(Store())
     assert completeness.incomplete == ()
-    assert all(completeness.complete(partition) for partition in range(64))
+    assert all(completeness.definitive(BUCKET, PartitionId(partition)) for partition in range(64))
+    assert not completeness.definitive_in(BUCKET.id, PartitionId(0)), "of which nobody has heard"
 
 
 def test_what_is_in_doubt_and_what_is_proved_survives_restarts() -> None:
@@ -34,8 +38,8 @@ def test_what_is_in_doubt_and_what_is_proved_survives_restarts() -> None:
     store.commit()
     again = opened(Store(store.fs.power_cut(Random(0), keep=0.0)))
     assert again.incomplete == completeness.incomplete
-    assert again.complete(5)
-    assert not again.complete(6)
+    assert again.definitive(BUCKET, PartitionId(5))
+    assert not again.definitive(BUCKET, PartitionId(6))
 
 
 def test_proving_what_is_complete_writes_nothing() -> None:

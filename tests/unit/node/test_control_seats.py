@@ -66,7 +66,7 @@ class Member:
         self.register = Register(
             engine=cast(Engine, self.store), view=ClusterView(), wheel=TimingWheel(lambda: 0.0), now=lambda: 0.0,
             rng=Random(1), random_bytes=lambda count: b"n" * count, send=self._send,
-            expelled=self.expelled.append,
+            expelled=self.expelled.append, begins=lambda _: None,
         )  # fmt: skip
         metadata = self.store.durable[META_TREE, METADATA_KEY]
         assert metadata is not None
@@ -274,6 +274,7 @@ def test_a_member_that_joins_begins_with_an_empty_seat_where_its_first_metadata_
     register = Register(
         engine=cast(Engine, store), view=ClusterView(), wheel=TimingWheel(lambda: 0.0), now=lambda: 0.0,
         rng=Random(1), random_bytes=lambda count: b"n" * count, send=lambda *_: True, expelled=lambda _: None,
+        begins=lambda _: None,
     )  # fmt: skip
     taken: list[object] = []
     register.found(FOUR, NAMED, taken.append)

@@ -96,6 +96,24 @@ def test_a_clean_stop_keeps_old_epochs_in_use_and_wastes_no_more_than_a_block() 
     assert again.epochs.next_epoch <= first + EPOCH_LEASE
 
 
+def test_what_is_forgotten_on_purpose_is_counted_on_no_more_after_a_clean_stop_too() -> None:
+    store, wall = Store(), Wall()
+    leases = opened(store, wall)
+    leases.renew()
+    store.commit()
+    used = [leases.epochs.next() for _ in range(3)]
+    leases.forget()
+    assert leases.epochs.floor > max(used)
+    after = leases.epochs.next()
+    assert after >= leases.epochs.floor
+    store.commit()
+    store.close()
+    again = opened(Store(store.fs), wall)
+    again.renew()
+    assert max(used) < again.epochs.floor <= after
+    assert again.epochs.next_epoch > after
+
+
 def test_the_stamps_lease_follows_the_wall_also_while_nothing_is_minted() -> None:
     store, wall = Store(), Wall()
     leases = opened(store, wall)

@@ -23,9 +23,9 @@ from leafdb.testing.virtual_time import virtual
 from leafdb.types import BucketId, Epoch, NodeId, PartitionId
 from leafdb.wire.body import encode_map
 from support.clusters import cluster, proposed
+from support.plans import Steps
 from support.repairs import contents, make_bucket, plant, record_of, view_of
 from support.ring_changes import advanced, committed, finished
-from support.ring_moves import begun
 
 ONE, TWO, THREE, FOUR, FIVE = map(NodeId, range(1, 6))
 
@@ -172,8 +172,9 @@ async def test_a_holder_whose_ring_changes_while_it_merges_promises_nothing(monk
         merge = store.merge
 
         async def merge_late(*args: object) -> object:
+            monkeypatch.setattr(store, "merge", merge)
             errors = await merge(*args)  # type: ignore[arg-type]
-            await begun(nodes, nodes.nodes[TWO], Leave(THREE))
+            await Steps(nodes, TWO).begin(Leave(THREE))
             return errors
 
         monkeypatch.setattr(store, "merge", merge_late)
