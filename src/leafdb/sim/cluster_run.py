@@ -146,9 +146,8 @@ class Simulation:
         await self._settle(stage, nemesis)
         if not plan.destructive:
             await check_delivered(setting)
-        if stage.deaths or setting.copies.drops:
-            # See `delivery`: in this version somebody has to start this after a death. And a node that gave a range
-            # away and gets it back is like one that has forgotten: it marks its copy, and owes nobody that mark.
+        if stage.deaths:
+            # See `delivery`: in this version somebody has to start this after a death.
             for running in cluster.nodes.values():
                 running.anti_entropy.start_repair(None)
             await self._settle(stage, nemesis)

@@ -12,7 +12,7 @@ an earlier run says what any write of an earlier run said.
 
 from __future__ import annotations
 
-from leafdb.hints.hint import Kind
+from leafdb.hints.hint import HintKey, Kind
 from leafdb.hints.hint import decode as decode_hint
 from leafdb.hints.hint import decode_key as decode_hint_key
 from leafdb.model.clock import EMPTY, CausalClock, Dot
@@ -43,8 +43,6 @@ class Copies:
         """What the record of a key may be, by the machine of the store."""
         self._let_go: set[tuple[NodeId, bytes]] = set()
         """Members that have given a record away, with its storage key."""
-        self.drops = 0
-        """Records given away."""
         self._hints: dict[tuple[NodeId, bytes], Said] = {}
         """What each hint says, by the node that keeps it and its key."""
         self._targets: dict[tuple[NodeId, bytes], set[NodeId]] = {}
@@ -121,7 +119,6 @@ class Copies:
             said.write(self._processes[machine], clock)
             self._gives(member, key, clock)
             return
-        self.drops += 1
         self._let_go.add((member, key))
         self._known.get(key, {}).pop(member, None)
         holders = self._holders(machine, key)
@@ -177,6 +174,8 @@ class Copies:
             return
         holders = self._holders(machine, of.storage_key)
         elsewhere = tuple(holder for holder in holders if holder not in targets)
+        if self._kept_elsewhere(machine, key, of, says):
+            return
         missing = of.target if of.target in holders else self._missing(of.storage_key, says, elsewhere)
         if missing is None:
             return
@@ -184,6 +183,15 @@ class Copies:
             f"n{machine} removed a hint for n{of.target}, which has {has!r} and not {says!r}, and so has n{missing} not"
         )
         self._lose(Invariant.HINTS_CONSERVED, text)
+
+    def _kept_elsewhere(self, machine: NodeId, key: bytes, of: HintKey, says: list[CausalClock]) -> bool:
+        """Whether another machine keeps that hint: who leaves hands its own on."""
+        for (other, stored), targets in self._targets.items():
+            if other != machine and stored == of.storage_key and of.target in targets:
+                kept = self._hints[other, key].now(self._processes[other])
+                if any(clock.descends(said) for clock in kept for said in says):
+                    return True
+        return False
 
 
 class Said:
