@@ -175,9 +175,13 @@ class RingTroubles:
         violated(Invariant.LIVENESS, text)
 
     async def bring_back(self) -> None:
-        """Machines that were lost are found again; their members were removed, and nobody has them."""
+        """Machines that were lost are found again; their members were removed, and nobody has them. Except who was away
+        while everybody whom it knew was exchanged: nobody is left to tell it."""
         stage = self._stage
         for machine in sorted(stage.lost):
+            belief = self._watch.last_belief(machine)
+            if belief is None or not belief.members.keys() & self._machines.metadata.members.keys():
+                continue
             del stage.lost[machine]
             network = stage.cluster.network
             network.cut(CLIENT_HOST, host_of(machine))  # before it has heard, it may answer for itself
