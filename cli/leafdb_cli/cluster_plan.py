@@ -95,16 +95,22 @@ def abort(
     plan_id: Annotated[
         str, typer.Argument(metavar="PLAN_ID", help="This plan and no other; otherwise whichever is in progress.")
     ] = "",
+    force: Annotated[
+        bool, typer.Option("--force", help="Do not wait for members that are down: they will never be back.")
+    ] = False,
 ) -> None:
     """Give the plan in progress up.
 
     The ring becomes what it was and nothing is lost; who was joining is sent away and may try again. With --wait, until
-    that is over.
+    that is over. A plan on its way back waits for members that are down; when they are gone for good, abort once more
+    with --force.
 
     Example: leafdb cluster abort --wait
     """
     session = session_of(ctx)
     args: dict[str, Any] = {"plan_id": parse_plan_id(plan_id)} if plan_id else {}
+    if force:
+        args["force"] = True
     examined = ask_plan(session) if session.options.wait else None
     if examined is not None and not examined.in_progress:
         raise NotApplied("no plan is in progress", reason=Reason.NO_PLAN)

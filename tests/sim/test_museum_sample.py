@@ -37,6 +37,7 @@ sys.exit("not caught")
         "read-without-accept",
         "accept-without-promise",
         "no-refutation",
+        "pending-not-counted",
     ],
 )
 def test_the_bug_is_caught(name: str) -> None:

@@ -6,7 +6,7 @@
     cluster.plan    {}                                                  -> the report of the plan (`plan_answer`)
     cluster.commit  {plan_id, force}                                    -> {epoch, plan_id}
     cluster.clear   {}                                                  -> {epoch}
-    cluster.abort   {plan_id?}                                          -> {epoch, phase}
+    cluster.abort   {plan_id?, force?}                                  -> {epoch, phase}
 
 Any member takes them. What holds is decided by the register's value (`ring/transitions`); what a node knows itself, who
 is alive and how much there is to copy, decides only what it refuses to commit without `force`.
@@ -19,21 +19,23 @@ from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
-from leafdb.codec.fields import as_bool, bytes_field
-from leafdb.errors import NotApplied, Reason
-from leafdb.node.admin import Verb, ask_stranger
+from leafdb.codec.fields import as_bool, bytes_field, int_field
+from leafdb.errors import ConnectFailed, NotApplied, Reason
+from leafdb.node.admin import Verb, ask_stranger, gather
 from leafdb.node.admin_cluster import metadata_of, state_of
 from leafdb.node.admin_data import CHANGE_TIMEOUT_S, offer
 from leafdb.node.admin_ring import bytes_estimate
-from leafdb.node.admin_transfers import rate_seen
+from leafdb.node.admin_transfers import progress, rate_seen
 from leafdb.node.logs import Log
 from leafdb.node.plan_answer import plan_answer, staged_texts
 from leafdb.node.ring_requests import Kind, Newcomer, change_asked, text
 from leafdb.ring import transitions
 from leafdb.ring.history import phase_text
 from leafdb.ring.metadata import ClusterMetadata
-from leafdb.ring.plan import PLAN_ID_BYTES
+from leafdb.ring.plan import PLAN_ID_BYTES, Phase
 from leafdb.ring.plan_report import report
+from leafdb.ring.transitions import awaited
+from leafdb.transport.calls import PeerLost
 from leafdb.types import Liveness, NodeId
 
 if TYPE_CHECKING:
@@ -54,7 +56,12 @@ async def stage(node: Node, args: Args) -> Answer:
     member, store = None, b""
     if kind.comes:
         address = text(args, "address")
-        answer = await ask_stranger(node, address, "join.describe", {}, DESCRIBE_TIMEOUT_S)
+        try:
+            answer = await ask_stranger(node, address, "join.describe", {}, DESCRIBE_TIMEOUT_S)
+        except PeerLost as error:
+            raise ConnectFailed(
+                f"{address} hung up when it was asked who it is", attempts={address: str(error)}
+            ) from None
         newcomer = Newcomer.from_wire(answer)
         newcomer.check(metadata, address)
         member, store = newcomer.member, newcomer.store
@@ -121,18 +128,39 @@ async def clear(node: Node, args: Args) -> Answer:
 
 
 async def abort(node: Node, args: Args) -> Answer:
-    """Give the plan in progress up: at once while reads have not moved, else by way of a retreat."""
+    """Give the plan in progress up: at once while reads have not moved, else by way of a retreat. With `force` a
+    retreat ends although members that are down have not heard of it: who says so knows that they will never be back.
+    """
     metadata_of(node)
     named = bytes_field(args, "plan_id", high=PLAN_ID_BYTES) if args.get("plan_id") else b""
+    force = as_bool(args.get("force", False), "force")
+    if force:
+        await _check_retreat(node)
 
     def change(current: ClusterMetadata, change_id: bytes) -> ClusterMetadata:
         plan_id = named or (b"" if current.plan is None else current.plan.id)
+        if force and current.plan is not None and current.plan.phase is Phase.RETREAT:
+            return transitions.finish_abort(current, plan_id, change_id=change_id)
         return transitions.abort(current, plan_id, change_id=change_id)
 
     chosen = await node.register.change(change, CHANGE_TIMEOUT_S)
     log.info("a plan is given up", epoch=int(chosen.epoch))
     await offer(node, chosen)
     return {"epoch": int(chosen.epoch), "phase": "" if chosen.plan is None else phase_text(chosen.plan.phase)}
+
+
+async def _check_retreat(node: Node) -> None:
+    """That nobody who is alive would go on reading from new owners. Raises NotApplied."""
+    metadata = await _newest(node)
+    if metadata.plan is None or metadata.plan.phase is not Phase.RETREAT:
+        return
+    answers, _ = await gather(node, "plan.progress", progress, {})
+    for member in sorted(awaited(metadata)):
+        name = metadata.members[member].name
+        heard = name in answers and int_field(answers[name], "epoch") >= metadata.epoch
+        if not heard and (name in answers or member in node.view.not_dead()):
+            told = f"{name} has not heard yet and may be alive: wait for it, or stop it"
+            raise NotApplied(told, reason=Reason.UNSAFE)
 
 
 async def _newest(node: Node) -> ClusterMetadata:

@@ -261,12 +261,11 @@ class Register:
         match outcome:
             case Chosen(value=value):
                 assert value is not None
-                chosen = decode(value)
-                believed = trio.Event()
-                self.learn(chosen, believed.set)
-                await believed.wait()
-                return chosen
-            case Refused(reason=reason):
+                return await self._believe(value)
+            case Refused(reason=reason, current=current):
+                if current is not None:
+                    # Its proposer may have died before anybody heard: else "staged already", and nobody shows it.
+                    await self._believe(current)
                 if refusals and reason == str(_REFUSED):
                     raise refusals[-1]
                 if reason == STALE_CONFIG:
@@ -285,6 +284,14 @@ class Register:
                                      acks=0, required=1)  # fmt: skip
             case _:
                 assert_never(outcome)
+
+    async def _believe(self, value: bytes) -> ClusterMetadata:
+        """A value that is chosen; returns when it is in force here, or a later one is."""
+        chosen = decode(value)
+        believed = trio.Event()
+        self.learn(chosen, believed.set)
+        await believed.wait()
+        return chosen
 
     # -- messages
 

@@ -232,12 +232,13 @@ class DirectClient(Recorder):
 
     async def get(self, node: NodeId, key: str, how: ReadHow = READ) -> Reading | None:
         """Read through a node, or with `local` from its own store only."""
-        before = self.setting.local.get((node, key), EMPTY)
+        member = self.setting.copies.member_on(node)
+        before = self.setting.local.get((member, key), EMPTY)
         reading = await self.read(
             self.begin_read(key, how, via=f" through n{node}"), partial(self._get, node, key, how)
         )
-        if reading is not None and how.local:
-            self.check_local(node, key, before, reading)
+        if reading is not None and how.local and member == self.setting.copies.member_on(node):
+            self.check_local(member, key, before, reading)
         return reading
 
     async def put(

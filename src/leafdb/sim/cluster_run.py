@@ -20,8 +20,9 @@ from typing import Final
 
 import trio
 
+from leafdb.node.leftovers import LOOK_AGAIN_S
 from leafdb.node.node import Node
-from leafdb.sim.convergence import check_converged
+from leafdb.sim.convergence import check_converged, check_ring
 from leafdb.sim.delivery import check_delivered
 from leafdb.sim.log_capture import Captured, captured_logs
 from leafdb.sim.nemesis import Nemesis
@@ -29,6 +30,7 @@ from leafdb.sim.outcome import NODES, OPERATIONS, Broken, Outcome, Tier
 from leafdb.sim.plan import Plan, Shape
 from leafdb.sim.probes import collect
 from leafdb.sim.replica_story import tell_replica_writes
+from leafdb.sim.ring_troubles import RingTroubles
 from leafdb.sim.setting import Setting, Workload
 from leafdb.sim.simulated_cluster import SimulatedCluster
 from leafdb.sim.stage import Stage
@@ -55,8 +57,8 @@ def run(seed: int, *, nodes: int = NODES, operations: int = OPERATIONS, keep: bo
     return run_plan(Plan.draw(seed, nodes), operations=operations, keep=keep)
 
 
-def run_plan(plan: Plan, *, operations: int, keep: bool = False) -> Outcome:
-    """Run a plan that may have been changed by hand."""
+def run_plan(plan: Plan, *, operations: int, keep: bool = False, tier: Tier = Tier.CLUSTER) -> Outcome:
+    """Run a plan that may have been changed by hand. Of `tier` is what comes out."""
     simulation = Simulation(plan, operations, keep=keep)
     broken: Broken | None = None
     with captured_logs(simulation.trace) as logs:
@@ -67,7 +69,7 @@ def run_plan(plan: Plan, *, operations: int, keep: bool = False) -> Outcome:
                 raise
             broken = broken_by(error)
     return Outcome(
-        tier=Tier.CLUSTER,
+        tier=tier,
         seed=plan.seed,
         nodes=plan.nodes,
         operations=operations,
@@ -89,6 +91,7 @@ class Simulation:
         self.trace = Trace(self._now, keep=keep)
         self.virtual_s = 0.0
         self._ran: list[Node] = []
+        self._rings: RingTroubles | None = None
         self._facts: Counter[str] = Counter()
 
     def _now(self) -> float:
@@ -97,11 +100,13 @@ class Simulation:
 
     def probes(self, logs: Captured) -> Mapping[str, int]:
         """What the run has been through."""
+        if self._rings is not None:
+            self._rings.count()
         return collect(self.trace, self._ran, logs, self._facts)
 
     async def main(self) -> None:
         """All of it. Raises Violation, or whatever a node raised."""
-        limit = STEPS_BEFORE + STEPS_PER_OPERATION * self.operations
+        limit = int((STEPS_BEFORE + STEPS_PER_OPERATION * self.operations) * self.plan.pace)
         with trio.CancelScope() as scope:
             counter = StepCounter(limit, scope)
             trio.lowlevel.add_instrument(counter)
@@ -121,36 +126,57 @@ class Simulation:
             await stage.start(node)
         await cluster.found()
         setting = await Setting.open(cluster, plan, trace)
+        setting.watched(cluster.watch)
         self._facts = setting.history.facts
         tell_replica_writes(setting)
         nemesis = Nemesis(stage)
+        rings = self._rings = None if plan.rings is None else RingTroubles(stage, setting)
         done = trio.Event()
         async with trio.open_nursery() as both:
             both.start_soon(nemesis.run, done)
-            workload = WORKLOADS[plan.shape](setting)
-            await workload.run(self.operations)
+            async with trio.open_nursery() as beside:
+                if rings is not None:
+                    beside.start_soon(rings.run)
+                await WORKLOADS[plan.shape](setting).run(self.operations)
+                beside.cancel_scope.cancel()
             done.set()
         trace.tell("nemesis", "everything is mended")
+        if rings is not None:
+            await self._end_plans(rings, stage, nemesis)
         await self._settle(stage, nemesis)
         if not plan.destructive:
             await check_delivered(setting)
-        if stage.deaths:
-            # See `delivery`: in this version somebody has to start this after a death.
+        if stage.deaths or setting.copies.drops:
+            # See `delivery`: in this version somebody has to start this after a death. And a node that gave a range
+            # away and gets it back is like one that has forgotten: it marks its copy, and owes nobody that mark.
             for running in cluster.nodes.values():
                 running.anti_entropy.start_repair(None)
             await self._settle(stage, nemesis)
         await check_converged(setting)
+        if rings is not None:
+            await check_ring(setting)
+            rings.check()
         await cluster.check()
         await cluster.stop(*cluster.nodes)
+
+    async def _end_plans(self, rings: RingTroubles, stage: Stage, nemesis: Nemesis) -> None:
+        """The ring comes to rest, and every node with it; and who was removed comes back in vain."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(nemesis.look_after)
+            await rings.end()
+            nursery.cancel_scope.cancel()
+        await self._settle(stage, nemesis)
+        await rings.bring_back()
+        await trio.sleep(LOOK_AGAIN_S + 1.0)  # what came late is looked for then
 
     async def _settle(self, stage: Stage, nemesis: Nemesis) -> None:
         cluster = stage.cluster
         with trio.move_on_after(SETTLING_S):
-            while cluster.unsettled() or len(cluster.nodes) < len(stage.all):
+            while cluster.unsettled() or stage.down:
                 await trio.sleep(0.25)
                 await nemesis.revive()
             return
-        down = [f"n{node} is down" for node in stage.all if node not in cluster.nodes]
+        down = [f"n{node} is down" for node in stage.down]
         raise Violation(Invariant.LIVENESS, f"after {SETTLING_S:g} s: {'; '.join(down + cluster.unsettled())}")
 
 

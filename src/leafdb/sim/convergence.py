@@ -11,16 +11,19 @@ from typing import Final
 
 from leafdb.model.record import describe
 from leafdb.node.hint_keeper import HINTS_TREE
-from leafdb.ring.token import storage_key
+from leafdb.ring.plan import Phase
 from leafdb.sim.clients import DirectClient
 from leafdb.sim.recorder import ReadHow
-from leafdb.sim.setting import Setting, encoded
+from leafdb.sim.ring_rules import rest_problems
+from leafdb.sim.ring_watch import RingWatch
+from leafdb.sim.setting import Setting
 from leafdb.testing import linearizability, session_guarantees
+from leafdb.testing.cluster import MemoryCluster
 from leafdb.testing.final_record import check_final
 from leafdb.testing.linearizability_models import NameRegistry
 from leafdb.testing.stores import tree_of
 from leafdb.testing.violation import Invariant, require, violated
-from leafdb.types import NodeId, Token, TreeId
+from leafdb.types import FIRST_BUCKET_ID, NodeId, Token, TreeId
 
 REREAD_S: Final = 30.0
 """The deadline of a read in a cluster where nothing is wrong."""
@@ -51,9 +54,13 @@ async def check_converged(setting: Setting) -> None:
 async def _same_everywhere(setting: Setting) -> dict[str, bytes]:
     """The record of each key, by name; a stray key by its bytes."""
     cluster, bucket = setting.cluster, setting.bucket
-    trees = {number: await tree_of(cluster.nodes[number], TreeId(bucket.id)) for number in sorted(cluster.nodes)}
-    ring = next(node.view.ring for node in cluster.nodes.values() if node.view.ring is not None)
-    names = {storage_key(bucket.id, encoded(key)): key for key in setting.history.keys}
+    trees = {
+        node.view.self_id: await tree_of(node, TreeId(bucket.id))
+        for _, node in sorted(cluster.nodes.items())
+        if node.view.metadata is not None
+    }
+    ring = cluster.ring
+    names = {stored: key for key, stored in setting.stored_keys()}
     found: dict[str, bytes] = {}
     for key in sorted(set().union(*trees.values())):
         name = names.get(key, key.hex())
@@ -65,6 +72,41 @@ async def _same_everywhere(setting: Setting) -> dict[str, bytes]:
             violated(Invariant.REPLICAS_EQUAL, f"its primaries are {_numbers(owners)}; held by\n{_story(held)}", name)
         found[name] = data
     return found
+
+
+async def check_ring(setting: Setting) -> None:
+    """Raise Violation unless a ring that has changed is at rest: fair, and with nothing left of plans (I20, I22)."""
+    watch = setting.ring
+    assert watch is not None
+    metadata = watch.newest
+    assert metadata is not None
+    require(metadata.plan is None, Invariant.LIVENESS, "a plan is in progress")
+    for problem in rest_problems(metadata, setting.bucket.n):
+        violated(*problem)
+    for machine, node in sorted(setting.cluster.nodes.items()):
+        number = node.view.self_id
+        if node.view.metadata is None:
+            left = [tree for tree in node.engine.trees() if tree >= FIRST_BUCKET_ID]
+            require(not left, Invariant.BANS_FINAL, f"n{machine} is blank, and holds {left}")
+            continue
+        require(number in metadata.members, Invariant.BANS_FINAL, f"n{machine} runs as {number}, who is no member")
+        settled = node.transfers.settled() and not node.transfers.report().total
+        require(settled, Invariant.BANS_FINAL, f"n{machine} has copies to make, though no plan is in progress")
+    _check_sent_away(watch, setting.cluster)
+
+
+def _check_sent_away(watch: RingWatch, cluster: MemoryCluster) -> None:
+    """Whose join was given up has emptied its store, and is blank; unless it had been told that it is read."""
+    for step in watch.steps:
+        for member in step.plan.joining if step.given_up else ():
+            machine = watch.machines[member]
+            belief = watch.last_belief(machine)
+            plan = None if belief is None else belief.plan
+            knew_it_is_read = plan is not None and plan.phase is Phase.WRITE_BOTH_READ_NEW
+            latest = [number for number, place in watch.machines.items() if place == machine][-1] == member
+            if latest and plan is not None and plan.id == step.plan.id and not knew_it_is_read:
+                text = f"n{machine} was sent away while it joined, and is not blank again"
+                require(machine in cluster.nodes, Invariant.BANS_FINAL, text)
 
 
 def _numbers(nodes: tuple[NodeId, ...]) -> str:
@@ -89,7 +131,7 @@ async def _check_quiet(setting: Setting) -> None:
     cluster = setting.cluster
     reader = DirectClient(setting, "reader")
     before = _repairs(setting)
-    nodes = sorted(cluster.nodes)
+    nodes = sorted(machine for machine, node in cluster.nodes.items() if node.view.metadata is not None)
     for index, key in enumerate(setting.history.written_keys()):
         how = ReadHow(r=setting.bucket.n, timeout_s=REREAD_S)
         if await reader.get(nodes[index % len(nodes)], key, how) is None:

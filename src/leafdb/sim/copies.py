@@ -20,6 +20,7 @@ from leafdb.model.record import clock_of
 from leafdb.node.boot import CHECKPOINTS_TREE
 from leafdb.node.debts import OWED, owed_key
 from leafdb.node.hint_keeper import HINTS_TREE
+from leafdb.ring.token import split_storage_key
 from leafdb.testing.cluster import MemoryCluster
 from leafdb.testing.cluster_process import Process
 from leafdb.testing.violation import Invariant, require, violated
@@ -29,21 +30,32 @@ from leafdb.types import BucketId, NodeId, TreeId
 class Copies:
     """Of one bucket, from the moment it is made."""
 
-    def __init__(self, cluster: MemoryCluster, bucket: BucketId, partitions: int) -> None:
+    def __init__(self, cluster: MemoryCluster, bucket: BucketId, n: int, partitions: int) -> None:
         self._bucket = bucket
+        self._n = n
         self._partitions = partitions
         self._tree = TreeId(bucket)
         self._known: dict[bytes, dict[NodeId, CausalClock]] = {}
-        """By storage key: what each node has ever been given to keep."""
+        """By storage key: what each member has ever been given to keep, and has not given away since."""
+        self._stands: dict[bytes, dict[NodeId, set[NodeId]]] = {}
+        """By storage key: for whom each member has kept a fallback's copy."""
+        self._records: dict[tuple[NodeId, bytes], Said] = {}
+        """What the record of a key may be, by the machine of the store."""
+        self._let_go: set[tuple[NodeId, bytes]] = set()
+        """Members that have given a record away, with its storage key."""
+        self.drops = 0
+        """Records given away."""
         self._hints: dict[tuple[NodeId, bytes], Said] = {}
         """What each hint says, by the node that keeps it and its key."""
+        self._targets: dict[tuple[NodeId, bytes], set[NodeId]] = {}
+        """For whom each machine keeps a hint, by storage key."""
         self._debts: dict[tuple[NodeId, bytes], int] = {}
         """The partitions each node owes, by the key under which it notes that."""
         self._overflowed: dict[NodeId, tuple[Process, int]] = {}
         """How many hints each node has had no room for, when it was asked last."""
         self._noted: set[NodeId] = set()
         """Who has noted a debt since."""
-        self._lost: str | None = None
+        self._lost: tuple[Invariant, str] | None = None
         self._processes = cluster.processes
         cluster.observe_writes(self._written)
 
@@ -56,10 +68,20 @@ class Copies:
         what = f"{text} is acknowledged by {acks}, and {told} has been given a copy"
         require(len(holders) >= acks, Invariant.SURVIVES_STORES, what, key)
 
+    def has(self, member: NodeId, storage_key: bytes, dot: Dot) -> bool:
+        """Whether a member has been given the write of this dot."""
+        return self._known.get(storage_key, {}).get(member, EMPTY).covers(dot)
+
+    def holders(self, storage_key: bytes, dot: Dot) -> dict[NodeId, set[NodeId]]:
+        """The members that have been given the write of this dot, each with all for whom its copy counts."""
+        stands = self._stands.get(storage_key, {})
+        known = self._known.get(storage_key, {})
+        return {node: {node, *stands.get(node, ())} for node, clock in known.items() if clock.covers(dot)}
+
     def check_hints(self) -> None:
         """No hint has been removed before its time, or refused without a debt. Raised here, and not inside the node."""
         if self._lost is not None:
-            violated(Invariant.HINTS_CONSERVED, self._lost)
+            violated(*self._lost)
         for node, process in self._processes.items():
             self._check_refusals(node, process)
         self._noted.clear()
@@ -73,38 +95,95 @@ class Copies:
             owes = any(mask for (debtor, _), mask in self._debts.items() if debtor == node)
             require(owes, Invariant.HINTS_CONSERVED, f"n{node} had no room for a hint, and owes nobody an exchange")
 
-    def _written(self, node: NodeId, tree: TreeId, key: bytes, value: bytes | None) -> None:
-        if tree == self._tree and value is not None:
-            self._gives(node, key, clock_of(value))
+    def _written(self, machine: NodeId, tree: TreeId, key: bytes, value: bytes | None) -> None:
+        """A machine has the number of the member that lives on it, until that becomes another."""
+        if tree == self._tree:
+            self._record(machine, key, value)
         elif tree == HINTS_TREE:
-            self._hint(node, key, value)
+            self._hint(machine, key, value)
         elif tree == CHECKPOINTS_TREE and key[:1] == bytes((OWED,)):
-            self._noted.add(node)
-            self._debts[node, key] = int.from_bytes(value or b"", "little")
+            self._noted.add(machine)
+            self._debts[machine, key] = int.from_bytes(value or b"", "little")
 
-    def _gives(self, node: NodeId, storage_key: bytes, clock: CausalClock) -> None:
+    def has_let_go(self, member: NodeId, storage_key: bytes) -> bool:
+        """Whether a member has ever given its record of a key away."""
+        return (member, storage_key) in self._let_go
+
+    def member_on(self, machine: NodeId) -> NodeId:
+        """The number of the member that lives on a machine; that of the machine while none does."""
+        return self._processes[machine].node.view.self_id or machine
+
+    def _record(self, machine: NodeId, key: bytes, value: bytes | None) -> None:
+        said = self._records.setdefault((machine, key), Said())
+        member = self.member_on(machine)
+        if value is not None:
+            clock = clock_of(value)
+            said.write(self._processes[machine], clock)
+            self._gives(member, key, clock)
+            return
+        self.drops += 1
+        self._let_go.add((member, key))
+        self._known.get(key, {}).pop(member, None)
+        holders = self._holders(machine, key)
+        if member in holders:
+            self._lose(Invariant.NOTHING_LEFT_BEHIND, f"n{member} drops a record of a range that it holds")
+        says = said.now(self._processes[machine])
+        if missing := self._missing(key, says, holders):
+            text = f"n{member} drops a record that n{missing} does not have, which holds its range with {holders}"
+            self._lose(Invariant.NOTHING_LEFT_BEHIND, text)
+
+    def _holders(self, machine: NodeId, storage_key: bytes) -> tuple[NodeId, ...]:
+        """Who holds the range, as a machine believes."""
+        ring = self._processes[machine].node.view.ring
+        assert ring is not None, "nobody writes to a bucket before there is one"
+        return ring.holders(ring.partition_of(split_storage_key(storage_key)[0]), self._n)
+
+    def _missing(self, storage_key: bytes, says: list[CausalClock], holders: tuple[NodeId, ...]) -> NodeId | None:
+        """One of the holders that has nothing of what may have been said; None: all have."""
+        known = self._known.get(storage_key, {})
+        for holder in holders:
+            if not any(map(known.get(holder, EMPTY).descends, says)):
+                return holder
+        return None
+
+    def _lose(self, invariant: Invariant, text: str) -> None:
+        self._lost = self._lost or (invariant, text)
+
+    def _gives(self, member: NodeId, storage_key: bytes, clock: CausalClock) -> None:
         known = self._known.setdefault(storage_key, {})
-        before = known.get(node)
-        known[node] = clock if before is None else before.merge(clock)
+        before = known.get(member)
+        known[member] = clock if before is None else before.merge(clock)
 
-    def _hint(self, node: NodeId, key: bytes, value: bytes | None) -> None:
+    def _hint(self, machine: NodeId, key: bytes, value: bytes | None) -> None:
         of = decode_hint_key(key)
         if of.bucket != self._bucket:
             return
-        said = self._hints.setdefault((node, key), Said())
+        said = self._hints.setdefault((machine, key), Said())
+        targets = self._targets.setdefault((machine, of.storage_key), set())
+        (targets.discard if value is None else targets.add)(of.target)
         if value is not None:
             hint = decode_hint(value)
             clock = clock_of(hint.record)
-            said.write(self._processes[node], clock)
+            said.write(self._processes[machine], clock)
             if hint.kind is not Kind.COORDINATOR:
-                self._gives(node, of.storage_key, clock)
+                member = self.member_on(machine)
+                self._gives(member, of.storage_key, clock)
+                self._stands.setdefault(of.storage_key, {}).setdefault(member, set()).add(of.target)
             return
-        says = said.now(self._processes[node])
+        says = said.now(self._processes[machine])
         has = self._known.get(of.storage_key, {}).get(of.target, EMPTY)
-        owed = self._debts.get((node, owed_key(of.target, self._bucket)), 0)
-        if not any(map(has.descends, says)) and not owed >> of.partition(self._partitions) & 1:
-            text = f"n{node} removed a hint for n{of.target}, which has {has!r} and not {says!r}"
-            self._lost = self._lost or text
+        owed = self._debts.get((machine, owed_key(of.target, self._bucket)), 0)
+        if any(map(has.descends, says)) or owed >> of.partition(self._partitions) & 1:
+            return
+        holders = self._holders(machine, of.storage_key)
+        elsewhere = tuple(holder for holder in holders if holder not in targets)
+        missing = of.target if of.target in holders else self._missing(of.storage_key, says, elsewhere)
+        if missing is None:
+            return
+        text = (
+            f"n{machine} removed a hint for n{of.target}, which has {has!r} and not {says!r}, and so has n{missing} not"
+        )
+        self._lose(Invariant.HINTS_CONSERVED, text)
 
 
 class Said:

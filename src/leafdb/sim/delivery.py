@@ -19,7 +19,7 @@ async def check_delivered(setting: Setting) -> None:
     for key in history.written_keys():
         acked = [write for write in history.of_key(key).acked if write.acks > history.stores_lost]
         for node in cluster.primaries(bucket, key_of(key)):
-            data = await cluster.record(node, bucket, key_of(key))
+            data = await cluster.record(setting.machine(node), bucket, key_of(key))
             clock = EMPTY if data is None else decode(data).clock
             for write in acked:
                 known = any(clock.covers(dot) for dot in write.dots)

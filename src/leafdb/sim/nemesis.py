@@ -84,7 +84,7 @@ class Nemesis:
         kinds = [kind for kind, _ in plan.troubles]
         weights = [weight for _, weight in plan.troubles]
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._care)
+            nursery.start_soon(self.look_after)
             while True:
                 await trio.sleep(rng.expovariate(1 / plan.gap_s))
                 if kinds:
@@ -92,8 +92,8 @@ class Nemesis:
                     lasting_s = min(LASTING_MAX * plan.lasting_s, rng.expovariate(1 / plan.lasting_s))
                     nursery.start_soon(MAKERS[kind], self._stage, lasting_s, name=kind)
 
-    async def _care(self) -> None:
-        """Somebody looks after nodes that ended by themselves."""
+    async def look_after(self) -> None:
+        """Somebody looks after nodes that ended by themselves, until cancelled."""
         while True:
             await trio.sleep(self._rng.expovariate(1 / CARE_S))
             await self.revive()
@@ -104,6 +104,8 @@ class Nemesis:
         for node in stage.forsaken():
             if node in stage.forsaken():  # it may have been seen to while another one started
                 stage.check_end(node)
+                if node in stage.retired:
+                    continue
                 stage.trace.probe("node_ended_by_itself")
                 with stage.claimed(node):
                     stage.mend_disk(node)
@@ -116,7 +118,7 @@ class Nemesis:
         stage.trace.tell("nemesis", "calm")
         await trio.sleep(stage.plan.calm_s)
         with trio.move_on_after(SETTLING_S):
-            while stage.cluster.unsettled() or len(stage.cluster.nodes) < len(stage.all):
+            while stage.cluster.unsettled() or stage.down:
                 await trio.sleep(0.05)
                 await self.revive()
             stage.settled()

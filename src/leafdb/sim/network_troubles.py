@@ -12,6 +12,7 @@ import trio
 from leafdb.sim.stage import Stage
 from leafdb.testing.cluster import CLIENT_HOST, host_of
 from leafdb.testing.network import Link
+from leafdb.types import NodeId
 
 Way = tuple[str, str]
 """From one host to another."""
@@ -60,28 +61,29 @@ async def one_way(stage: Stage, lasting_s: float) -> None:
 async def swizzle(stage: Stage, lasting_s: float) -> None:
     """Some hosts fall silent one by one, and come back in another order."""
     rng, network = stage.rng, stage.cluster.network
-    hosts = rng.sample(_hosts(stage), rng.randint(1, len(stage.all)))
+    everybody = _hosts(stage)  # as of now: machines come and go
+    hosts = rng.sample(everybody, rng.randint(1, len(everybody)))
     stage.trace.fault("swizzle_clog", " ".join(hosts))
     clogged: list[str] = []
+
+    def unclog(host: str) -> None:
+        clogged.remove(host)
+        for source, target in _ways_of(host, everybody):
+            if source not in clogged and target not in clogged:
+                network.unclog(source, target)
+
     try:
         for host in hosts:
             clogged.append(host)
-            for source, target in _ways_of(stage, host):
+            for source, target in _ways_of(host, everybody):
                 network.clog(source, target)
             await trio.sleep(rng.uniform(0, lasting_s / len(hosts)))
         for host in rng.sample(hosts, len(hosts)):
-            _unclog(stage, host, clogged)
+            unclog(host)
             await trio.sleep(rng.uniform(0, lasting_s / len(hosts)))
     finally:
         for host in list(clogged):
-            _unclog(stage, host, clogged)
-
-
-def _unclog(stage: Stage, host: str, clogged: list[str]) -> None:
-    clogged.remove(host)
-    for source, target in _ways_of(stage, host):
-        if source not in clogged and target not in clogged:
-            stage.cluster.network.unclog(source, target)
+            unclog(host)
 
 
 async def reset(stage: Stage, lasting_s: float) -> None:
@@ -122,6 +124,13 @@ async def flap(stage: Stage, lasting_s: float) -> None:
         await trio.sleep(rng.uniform(0, lasting_s / times))
 
 
+async def cut_off(stage: Stage, machine: NodeId, lasting_s: float, name: str) -> None:
+    """One machine and the others do not reach each other."""
+    others = [host for host in _hosts(stage) if host != host_of(machine)]
+    with _cut(stage, product([host_of(machine)], others), name):
+        await trio.sleep(lasting_s)
+
+
 async def client_cut(stage: Stage, lasting_s: float) -> None:
     """Clients do not reach some nodes, though these reach each other."""
     hosts = _hosts(stage)
@@ -146,8 +155,8 @@ def _some_ways(stage: Stage) -> list[Way]:
     return sorted(stage.rng.sample(ways, stage.rng.randint(1, max(1, len(ways) // 3))))
 
 
-def _ways_of(stage: Stage, host: str) -> list[Way]:
-    others = [other for other in _hosts(stage) if other != host]
+def _ways_of(host: str, hosts: list[str]) -> list[Way]:
+    others = [other for other in hosts if other != host]
     return [*((host, other) for other in others), *((other, host) for other in others)]
 
 

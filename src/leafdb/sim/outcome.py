@@ -18,6 +18,8 @@ class Tier(StrEnum):
 
     CLUSTER = "cluster"
     """Whole nodes and clients in one loop under virtual time."""
+    RING = "ring"
+    """The same, small and slow, in every seed with a ring that changes."""
     STORE = "store"
     """One storage engine under crashes and faults of its disk."""
     RECORD = "record"

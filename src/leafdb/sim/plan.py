@@ -18,6 +18,7 @@ from random import Random
 from typing import Final
 
 from leafdb.limits import KIB, MIB
+from leafdb.sim.ring_plan import RING_N, RingPlan, log_uniform
 from leafdb.types import Conflict, Durability
 
 QUIET_CHANCE: Final = 0.04
@@ -26,6 +27,8 @@ CLONE_CHANCE: Final = 0.06
 """Of a seed in which disks are cloned, beside its other troubles."""
 CROWD_CHANCE: Final = 0.05
 """Of a seed whose clients nearly all write to one key without looking, so that it meets the limit of siblings."""
+RING_CHANCE: Final = 0.15
+"""Of a seed in which the ring changes, too; there is a tier where it does in every seed."""
 KINDS_MAX: Final = 7
 
 
@@ -67,6 +70,9 @@ class Trouble(StrEnum):
 
 DESTROYERS: Final = (Trouble.ROT, Trouble.LOST_WRITE, Trouble.MISDIRECTED_WRITE, Trouble.WIPE, Trouble.ROLLBACK)
 """What was acknowledged may be gone from the store they hit, in a bucket of any durability."""
+NOT_WITH_RINGS: Final = (*DESTROYERS, Trouble.CLONE, Trouble.ABSENCE)
+"""Where the ring changes, an operator who loses a disk does what one does in life: another machine takes the member's
+place, or none (`ring_operator`). These go another way, or take too long."""
 
 
 class Shape(StrEnum):
@@ -123,6 +129,8 @@ class Plan:
     crowded: bool = False
     """Clients write to one key without looking."""
     kinds: frozenset[Trouble] = field(default=frozenset(), repr=False)
+    rings: RingPlan | None = None
+    """Changes of the ring, if it changes."""
 
     @classmethod
     def draw(cls, seed: int, nodes: int) -> Plan:
@@ -135,10 +143,10 @@ class Plan:
                 seed=seed,
                 nodes=nodes,
                 troubles=troubles,
-                gap_s=_log_uniform(rng, 0.1, 2.0),
-                lasting_s=_log_uniform(rng, 0.2, 6.0),
-                calm_every_s=_log_uniform(rng, 5.0, 30.0),
-                calm_s=_log_uniform(rng, 0.5, 4.0),
+                gap_s=log_uniform(rng, 0.1, 2.0),
+                lasting_s=log_uniform(rng, 0.2, 6.0),
+                calm_every_s=log_uniform(rng, 5.0, 30.0),
+                calm_s=log_uniform(rng, 0.5, 4.0),
                 bucket=bucket,
                 shape=rng.choice(tuple(Shape)),
                 latency_s=rng.choice(((0.0, 0.0), (0.0001, 0.001), (0.001, 0.005), (0.0005, 0.05))),
@@ -155,13 +163,14 @@ class Plan:
             )
             .with_clones(rng)
             .with_crowd(rng)
+            .with_rings_perhaps()
         )
 
     def with_clones(self, rng: Random) -> Plan:
         """Now and then: with disks that are cloned. Drawn late, and added to whatever there is."""
         if rng.random() >= CLONE_CHANCE or self.bucket.w < 2:
             return self
-        troubles = (*self.troubles, (Trouble.CLONE, _log_uniform(rng, 0.3, 3.0)))
+        troubles = (*self.troubles, (Trouble.CLONE, log_uniform(rng, 0.3, 3.0)))
         return replace(self, troubles=troubles, kinds=self.kinds | {Trouble.CLONE})
 
     def with_crowd(self, rng: Random) -> Plan:
@@ -169,6 +178,40 @@ class Plan:
         siblings = self.bucket.conflict is Conflict.SIBLINGS
         crowded = rng.random() < CROWD_CHANCE and siblings
         return replace(self, crowded=True, shape=Shape.PROGRAM) if crowded else self
+
+    def with_rings_perhaps(self) -> Plan:
+        """Now and then: with a ring that changes."""
+        chosen = self.nodes >= RING_N and Random(f"{self.seed}/ring chance").random() < RING_CHANCE
+        return self.with_rings() if chosen else self
+
+    def with_rings(self) -> Plan:
+        """The same seed, with a ring that changes."""
+        if self.rings is not None:
+            return self
+        rings = RingPlan.draw(self.seed, self.nodes)
+        troubles = tuple((kind, weight) for kind, weight in self.troubles if kind not in NOT_WITH_RINGS)
+        bucket = replace(self.bucket, n=RING_N, r=RING_N // 2 + 1, w=RING_N // 2 + 1)
+        if rings.losses:  # one kind of loss at a time
+            bucket = replace(bucket, durability=Durability.ALWAYS)
+        return replace(
+            self,
+            bucket=bucket,
+            troubles=troubles,
+            kinds=frozenset(kind for kind, _ in troubles),
+            partitions=min(self.partitions, 16),
+            crowded=False,
+            rings=rings,
+        )
+
+    @property
+    def founders(self) -> int:
+        """Nodes at the beginning."""
+        return self.nodes if self.rings is None else self.rings.founders
+
+    @property
+    def pace(self) -> float:
+        """So many times longer than usual do clients rest."""
+        return 1.0 if self.rings is None else self.rings.pace
 
     def destroys(self, kind: Trouble) -> bool:
         """Whether this trouble may take acknowledged writes from the store it hits."""
@@ -182,12 +225,14 @@ class Plan:
     @property
     def destructive(self) -> bool:
         """Whether anything in this run destroys stores."""
-        return any(self.destroys(kind) for kind, _ in self.troubles)
+        lost = self.rings is not None and self.rings.losses
+        return lost or any(self.destroys(kind) for kind, _ in self.troubles)
 
     def describe(self) -> str:
         """In words, on one line."""
         bucket = self.bucket
         troubles = ", ".join(f"{kind} {weight:.1f}" for kind, weight in self.troubles) or "none"
+        rings = "" if self.rings is None else f"the ring changes: {self.rings.describe()}; "
         return (
             f"{self.nodes} nodes, {self.partitions} partitions; bucket n={bucket.n} r={bucket.r} w={bucket.w} "
             f"{'sloppy' if bucket.sloppy else 'strict'} {bucket.conflict.name.lower()} "
@@ -196,7 +241,7 @@ class Plan:
             f"memtable {self.memtable_bytes} bytes, hints {self.hints_bytes_max} bytes for {self.hint_age_max_s:g} s, "
             f"{'cold' if self.cold else 'warm'} cache, disk {self.disk_latency_s * 1000:g} ms, "
             f"link {self.latency_s[0] * 1000:g} to {self.latency_s[1] * 1000:g} ms, skew {self.skew_ms} ms; "
-            f"troubles every {self.gap_s:.2f} s for {self.lasting_s:.2f} s: {troubles}"
+            f"{rings}troubles every {self.gap_s:.2f} s for {self.lasting_s:.2f} s: {troubles}"
         )
 
 
@@ -225,7 +270,7 @@ def _draw_troubles(rng: Random, bucket: BucketPlan) -> tuple[tuple[Trouble, floa
         kept = rng.choice(destroyers)
         chosen = [kind for kind in chosen if kind is kept or kind not in DESTROYERS]
     order = list(Trouble)
-    return tuple((kind, _log_uniform(rng, 0.3, 3.0)) for kind in sorted(chosen, key=order.index))
+    return tuple((kind, log_uniform(rng, 0.3, 3.0)) for kind in sorted(chosen, key=order.index))
 
 
 def _possible(bucket: BucketPlan) -> Iterable[Trouble]:
@@ -235,7 +280,3 @@ def _possible(bucket: BucketPlan) -> Iterable[Trouble]:
         if kind is Trouble.CLONE or (kind in DESTROYERS and bucket.w < 2):
             continue
         yield kind
-
-
-def _log_uniform(rng: Random, low: float, high: float) -> float:
-    return float(low * (high / low) ** rng.random())

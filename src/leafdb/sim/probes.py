@@ -51,6 +51,11 @@ COUNTED: Final = (
     Counted(Probe("outcome_unknown", "a write was answered with an unknown outcome"), "outcomes_unknown_total"),
     Counted(Probe("blind_write", "a client wrote without a context"), "blind_writes_total"),
     Counted(Probe("scanned", "a scan was answered"), "scans_total"),
+    Counted(Probe("copied", "bytes were copied for a change of the ring"), "transfer_bytes_received_total"),
+    Counted(
+        Probe("leftovers_dropped", "a range that was others' by then was given up"), "leftover_ranges_dropped_total"
+    ),
+    Counted(Probe("hint_handed_on", "a hint for who is no owner any more went to the owners"), "hints_handed_on_total"),
 )
 REFUSED: Final = {
     "not_enough_replicas": Probe("refused_too_few", "a request was refused since too few replicas were there"),
@@ -73,6 +78,9 @@ LOGGED: Final = {
     ),
     "anti-entropy cannot use the store": Probe("exchange_met_damage", "an exchange met a store that cannot be read"),
     "hints cannot be read": Probe("hints_met_damage", "hints could not be read"),
+    "the join was given up: this store is emptied, and can be staged again": Probe(
+        "joiner_emptied", "a node whose join was given up emptied its store"
+    ),
     "all hints delivered": Probe("hints_all_delivered", "a peer was given all hints kept for it"),
 }
 STORES: Final = (
@@ -107,9 +115,36 @@ NEMESIS: Final = (
     Probe("disk_fault_struck", "a planted fault was met"),
     Probe("rollback_given_up", "a rolled-back disk was not tried since not everybody had met the newer one"),
 )
+RINGS: Final = (
+    Probe("plan_committed", "a plan was committed"),
+    Probe("plan_finished", "a plan came to its end"),
+    Probe("aborted_copying", "a plan was given up while copies were made"),
+    Probe("aborted_reading_new", "a plan was given up after reads had moved"),
+    Probe("aborted_twice", "a plan was given up once more on its way back"),
+    Probe("node_joined", "a node joined"),
+    Probe("node_left", "a member left"),
+    Probe("node_replaced", "a lost member was replaced"),
+    Probe("node_removed", "a lost member was removed"),
+    Probe("node_sent_away", "a node ended since it was no member any more"),
+    Probe("removed_node_refused", "a node that had been removed came back, and nobody had it"),
+    Probe("driver_killed", "the node that drove a plan was killed"),
+    Probe("receiver_killed", "a node was killed while it copied"),
+    Probe("source_killed", "a node was killed while others copied from it"),
+    Probe("source_cut_off", "a node that copied could not reach one to copy from, which was up"),
+    Probe("abort_forced", "a plan on its way back was not to wait for a member that was lost for good"),
+    Probe("control_set_changed", "members of the control set were exchanged"),
+    Probe("stale_commit_refused", "an operator was told that a plan is stale"),
+    Probe("unsafe_commit_refused", "an operator was told that a plan is unsafe"),
+    Probe("commit_retried", "a commit was asked for once more, since nobody had said what came of it"),
+    Probe("two_commits", "two plans were committed at once"),
+    Probe("staged_too_late", "an operator was told that a plan is in progress"),
+    Probe("staged_cleared", "what was staged was forgotten"),
+    Probe("read_after_a_step", "a key that moves was read right after a step of a plan"),
+)
+"""Only of runs in which the ring changes."""
 PROBES: Final = (
     *(counted.probe for counted in COUNTED), *REFUSED.values(), *LOGGED.values(), *STORES, *TOLD.values(), *READ,
-    *NEMESIS,
+    *NEMESIS, *RINGS,
 )  # fmt: skip
 """All of tier CLUSTER."""
 

@@ -96,15 +96,18 @@ class Recorder:
     def __init__(self, setting: Setting, name: str) -> None:
         self.setting = setting
         self.name = name
-        self._asked: dict[bytes, tuple[int, int]] = {}
-        """By operation id, how many copies a write needs, and how many of them on primaries."""
+        self._asked: dict[bytes, tuple[int, int, int]] = {}
+        """By operation id, how many copies a write needs, how many of them on primaries, and the oldest epoch that a
+        node believed in when it was sent first."""
 
     # -- writes
 
     def asks(self, write: Write, how: WriteHow) -> None:
         """It is about to be sent, so."""
-        bucket = self.setting.bucket
-        self._asked[write.op_id] = how.w or bucket.w, how.pw or bucket.pw
+        bucket, ring = self.setting.bucket, self.setting.ring
+        since = 0 if ring is None else ring.floor()
+        _, _, first = self._asked.get(write.op_id, (0, 0, since))
+        self._asked[write.op_id] = how.w or bucket.w, how.pw or bucket.pw, first
 
     def begin_write(
         self, key: str, context: bytes | None, how: WriteHow, *, delete: bool = False, via: str = ""
@@ -134,12 +137,14 @@ class Recorder:
         """It was acknowledged."""
         setting = self.setting
         setting.history.acked(write, reply, setting.cluster.now_ms())
-        w, pw = self._asked[write.op_id]
+        w, pw, since = self._asked[write.op_id]
         enough = reply.acks >= w and reply.primaries >= pw
         text = f"{write.text} was to have w={w}, pw={pw}, and got {reply.acks} acks, {reply.primaries} of primaries"
         require(enough, Invariant.SURVIVES_STORES, text, write.key)
         stored = storage_key(setting.bucket.id, encoded(write.key))
         setting.copies.check(stored, write.dots[-1], reply.acks, write.text, write.key)
+        if setting.ring is not None:
+            setting.ring.check_counts(stored, write.dots[-1], w, since, write.text, write.key)
         context = sealed_of(reply.context)
         promised = reply.primaries >= setting.history.quorum
         event = Event(
@@ -192,14 +197,15 @@ class Recorder:
             setting.sessions.append(Event(self.name, Kind.READ, key, clock, reads.began, setting.tick()))
         return Reading(sealed_of(answer.context), values)
 
-    def check_local(self, node: NodeId, key: str, before: CausalClock, reading: Reading) -> None:
-        """A store never knows less than it had shown `before`, unless it may have lost something."""
+    def check_local(self, member: NodeId, key: str, before: CausalClock, reading: Reading) -> None:
+        """A store never knows less than it had shown `before`, unless it may have lost something, or gave it away."""
         setting = self.setting
         clock = clock_of(reading.context)
-        if not setting.history.stores_lost and not clock.descends(before):
-            text = f"n{node} shows less of its own store than it did before: {clock!r} after {before!r}"
-            violated(Invariant.READS_MONOTONIC, text, key)
-        setting.local[node, key] = clock.merge(setting.local.get((node, key), EMPTY))
+        if not setting.copies.has_let_go(member, storage_key(setting.bucket.id, encoded(key))):
+            if not setting.history.stores_lost and not clock.descends(before):
+                text = f"n{member} shows less of its own store than it did before: {clock!r} after {before!r}"
+                violated(Invariant.READS_MONOTONIC, text, key)
+            setting.local[member, key] = clock.merge(setting.local.get((member, key), EMPTY))
 
     # -- words
 

@@ -1,6 +1,7 @@
 """A member whose disk is gone gets a new one: the same number, a new incarnation, nothing in it.
 
-No command of leafdb does this yet: this version has no replacement of members, so the simulation does what one will do.
+No command of leafdb does this: an operator replaces the member by another, as seeds do in which the ring changes. It
+is what a disk would be that was restored empty, and finds more faults of stores that have forgotten.
 The store knows the metadata and that all its ranges are incomplete; it has no promises, so it has no vote in the
 control set; and its boot number goes on where the lost one stood, or peers would take it for a rolled-back disk.
 """

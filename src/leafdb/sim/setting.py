@@ -5,7 +5,7 @@ Texts told to the trace are made of what is the same in every run of a seed: num
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from random import Random
 from typing import Final, Protocol
@@ -13,8 +13,10 @@ from typing import Final, Protocol
 from leafdb.model.bucket import BucketProperties
 from leafdb.model.clock import CausalClock
 from leafdb.model.key import encode_key
+from leafdb.ring.token import storage_key
 from leafdb.sim.copies import Copies
 from leafdb.sim.plan import Plan, Trouble
+from leafdb.sim.ring_watch import RingWatch
 from leafdb.sim.trace import Trace
 from leafdb.testing.cluster import MemoryCluster
 from leafdb.testing.cluster_process import Process
@@ -45,6 +47,8 @@ class Setting:
     """What each node has shown of its own store."""
     names: Recording = field(default_factory=Recording)
     """Buckets created and dropped, by name, for the linearizability checker."""
+    ring: RingWatch | None = None
+    """The history of the ring, where somebody watches it."""
     left: int = 0
     """Client operations that may still be begun."""
     moment: int = 0
@@ -69,12 +73,29 @@ class Setting:
         history.stores_lost = wanted.w - 1 if plan.destructive else 0
         if not plan.kinds & {Trouble.CLOCK_JUMP, Trouble.CLOCK_DRIFT}:
             history.expiry_slack_ms = 2 * plan.skew_ms + CLOCK_GRACE_MS
-        return cls(cluster, plan, trace, bucket, history, Copies(cluster, bucket.id, plan.partitions))
+        return cls(cluster, plan, trace, bucket, history, Copies(cluster, bucket.id, bucket.n, plan.partitions))
+
+    def watched(self, ring: RingWatch) -> None:
+        """From now on what clients are told is held against the history of the ring."""
+        self.ring = ring
+        ring.setting = self
 
     @property
     def nodes(self) -> list[NodeId]:
-        """All nodes, running or not."""
-        return sorted(self.cluster.disks)
+        """The machines of all members, running or not."""
+        metadata = None if self.ring is None else self.ring.newest
+        if self.ring is None or metadata is None or self.plan.rings is None:
+            return sorted(self.cluster.disks)
+        return sorted({self.ring.machines[member] for member in metadata.members})
+
+    def machine(self, member: NodeId) -> NodeId:
+        """Where a member lives."""
+        return member if self.ring is None else self.ring.machines[member]
+
+    def stored_keys(self) -> Iterator[tuple[str, bytes]]:
+        """Every key of the history, with the key it is stored under."""
+        for key in self.history.keys:
+            yield key, storage_key(self.bucket.id, encoded(key))
 
     @property
     def lww(self) -> bool:
@@ -97,7 +118,8 @@ class Setting:
         """How many primaries a read surely hears. A stand-in's copy may count to r, never to pr."""
         bucket = self.bucket
         strict = sloppy is False or (sloppy is None and not bucket.sloppy)
-        return (r or bucket.r) if strict or len(self.cluster.disks) == bucket.n else pr or bucket.pr
+        nobody_else = self.plan.rings is None and len(self.cluster.disks) == bucket.n
+        return (r or bucket.r) if strict or nobody_else else pr or bucket.pr
 
     def revived(self, rng: Random) -> NodeId | None:
         """A node that runs and was started since this was last asked; None when there is none."""

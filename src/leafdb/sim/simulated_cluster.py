@@ -12,17 +12,17 @@ import trio
 import xxhash
 
 from leafdb.config import Config, RepairConfig, StorageConfig
-from leafdb.model.bucket import BucketProperties
-from leafdb.model.key import encode_key
+from leafdb.node.node import Node
 from leafdb.node.world import World
+from leafdb.ring.metadata import ClusterMetadata
 from leafdb.ring.ring import Ring
-from leafdb.ring.token import storage_key
 from leafdb.sim.plan import Plan
+from leafdb.sim.ring_watch import RingWatch
 from leafdb.sim.trace import Trace
-from leafdb.testing.cluster import FIRST, MemoryCluster
+from leafdb.testing.cluster import MemoryCluster
 from leafdb.testing.network import Link, MemoryNetwork
 from leafdb.testing.process import Life, MemoryExecutor
-from leafdb.types import Key, NodeId, Token
+from leafdb.types import NodeId
 
 SLOWEST_S: Final = 2.0
 SELDOM: Final = 0.02
@@ -39,7 +39,7 @@ class SimulatedCluster(MemoryCluster):
         network.observer = _deliveries(trace)
         super().__init__(
             nursery,
-            plan.nodes,
+            plan.founders,
             Random(f"{seed}/cluster").randrange(1 << 62),
             partitions=plan.partitions,
             storage=StorageConfig(
@@ -51,12 +51,12 @@ class SimulatedCluster(MemoryCluster):
         )
         self.plan = plan
         self.slowness = dict.fromkeys(self.disks, 1.0)
-        self._ring: Ring | None = None
+        self.watch = RingWatch(self)
         self._disk_rng = Random(f"{seed}/disk latency")
-        skews = Random(f"{seed}/skew")
+        self._skews = Random(f"{seed}/skew")
         for node, disk in self.disks.items():
             disk.cold = plan.cold
-            self.skew_ms[node] = skews.randint(-plan.skew_ms, plan.skew_ms)
+            self.skew_ms[node] = self._skews.randint(-plan.skew_ms, plan.skew_ms)
 
     def config(self, node: NodeId) -> Config:
         """With hints as the plan has them."""
@@ -72,21 +72,48 @@ class SimulatedCluster(MemoryCluster):
             read_executor=MemoryExecutor(life, latency_s),
         )
 
-    async def found(self) -> None:
-        """As the cluster's own. The ring is remembered: this version never changes it."""
-        await super().found()
-        self._ring = self.nodes[FIRST].view.ring
+    async def add_node(self, *, name: str = "", host: str = "", zone: str = "default") -> NodeId:
+        """As the cluster's own, on a machine like the others."""
+        node = NodeId(max(self.disks) + 1)
+        self.slowness[node] = 1.0
+        await super().add_node(name=name, host=host, zone=zone)
+        self.disks[node].cold = self.plan.cold
+        self.skew_ms[node] = self._skews.randint(-self.plan.skew_ms, self.plan.skew_ms)
+        return node
 
-    def walk(self, bucket: BucketProperties, key: Key) -> tuple[NodeId, ...]:
-        """As the cluster's own, also while every node is down."""
-        assert self._ring is not None
-        token = int.from_bytes(storage_key(bucket.id, encode_key(key))[:8], "big")
-        return self._ring.walk(self._ring.partition_of(Token(token)))
+    @property
+    def ring(self) -> Ring:
+        """The newest that anybody has ever believed in, also while every node is down."""
+        return self.watch.ring
+
+    def unsettled(self) -> list[str]:
+        """As the cluster's own; and whose ring is changing, or not yet what it is for others."""
+        metadata = self.watch.newest
+        if starting := [f"n{machine} is starting" for machine, node in self.nodes.items() if not node.ready]:
+            return starting
+        left = super().unsettled()
+        if metadata is None:
+            return left
+        if metadata.plan is not None:
+            left.append(f"a plan is in progress: {metadata.plan.describe()}")
+        left += [
+            f"n{machine} runs, and is banned" for machine, node in self.nodes.items() if _is_banned(node, metadata)
+        ]
+        late = [machine for machine, node in self.nodes.items() if _is_late(node, metadata)]
+        return left + [f"n{machine} has not heard of epoch {metadata.epoch}" for machine in late]
 
     def _disk_latency_s(self, node: NodeId) -> float:
         rng, mean_s = self._disk_rng, self.plan.disk_latency_s
         drawn_s = rng.expovariate(1 / mean_s) if rng.random() >= SELDOM else min(0.3, 100 * mean_s)
         return min(SLOWEST_S, drawn_s * self.slowness[node])
+
+
+def _is_banned(node: Node, metadata: ClusterMetadata) -> bool:
+    return node.view.self_id in metadata.bans
+
+
+def _is_late(node: Node, metadata: ClusterMetadata) -> bool:
+    return node.view.metadata is not None and node.view.epoch < metadata.epoch
 
 
 def plan_link(plan: Plan) -> Link | None:

@@ -5,12 +5,15 @@ Their faults overlap freely otherwise.
 
 I7 promises a write to whoever loses fewer than W of its stores. So stores may be destroyed up to W - 1 of them between
 two moments at which nobody owed anybody anything (`settled`): `may_destroy` says which are left.
+
+Where the ring changes, machines come and go: one may be lost for good (`lose`), with the member that lived on it, and
+one whose member is not of the cluster any more ends by itself and is retired.
 """
 
 from __future__ import annotations
 
 import contextvars
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from random import Random
 from typing import Final
@@ -18,6 +21,7 @@ from typing import Final
 import trio
 
 from leafdb.errors import CorruptionError, StorageError, UnknownFormat
+from leafdb.node.endings import Expelled
 from leafdb.node.node import Node
 from leafdb.ring.metadata import ClusterMetadata
 from leafdb.sim.plan import Plan
@@ -58,6 +62,12 @@ class Stage:
         """The most stores that lost something between two moments at which nobody owed anybody anything."""
         self._claims: dict[NodeId, None] = {}
         self._destroying = 0
+        self.lost: dict[NodeId, None] = {}
+        """Machines that will not come back."""
+        self.retired: dict[NodeId, None] = {}
+        """Machines whose nodes have ended since the cluster does not have them any more."""
+        self.on_kill: Callable[[Sequence[NodeId]], None] = lambda victims: None
+        """Is told who is about to be killed."""
         self.alone = False
         """One store is dealt with, and no other may forget anything meanwhile."""
         self._destroyed: dict[NodeId, None] = {}
@@ -71,16 +81,29 @@ class Stage:
 
     @property
     def all(self) -> list[NodeId]:
-        """Every node, running or not."""
-        return sorted(self.cluster.disks)
+        """Every node that runs, or is to."""
+        return sorted(node for node in self.cluster.disks if node not in self.lost and node not in self.retired)
+
+    @property
+    def down(self) -> list[NodeId]:
+        """Nodes that are to run and do not."""
+        return [node for node in self.all if node not in self.cluster.nodes]
+
+    @property
+    def missing(self) -> list[NodeId]:
+        """Lost machines whose members are members still."""
+        watch = self.cluster.watch
+        members = () if watch.newest is None else watch.newest.members
+        return [machine for machine in self.lost if any(watch.machines[member] == machine for member in members)]
 
     def free(self) -> list[NodeId]:
         """Running nodes that nobody has claimed."""
-        return [node for node in sorted(self.cluster.nodes) if node not in self._claims]
+        running = self.cluster.nodes
+        return [node for node in self.all if node in running and node not in self._claims]
 
     def forsaken(self) -> list[NodeId]:
         """Nodes that ended by themselves."""
-        return [node for node in self.all if node not in self.cluster.nodes and node not in self._claims]
+        return [node for node in self.down if node not in self._claims]
 
     @contextmanager
     def claimed(self, *nodes: NodeId) -> Iterator[None]:
@@ -128,8 +151,27 @@ class Stage:
         self.stores_lost = max(self.stores_lost, len(self._destroyed))
 
     def settled(self) -> None:
-        """Nobody owes anybody anything: what was acknowledged is where it belongs."""
-        self._destroyed.clear()
+        """Nobody owes anybody anything: what was acknowledged is where it belongs, if everybody is there."""
+        if not self.missing:
+            self._destroyed.clear()
+
+    async def lose(self, node: NodeId) -> None:
+        """A machine is gone for good, with its disk."""
+        self.destroyed(node)
+        self.lost[node] = None
+        await self.kill(node)
+
+    def expelled(self, node: NodeId, error: Expelled) -> None:
+        """A node has ended since the cluster does not have it any more, it says. Raises Violation when it does."""
+        watch = self.cluster.watch
+        metadata = watch.newest
+        numbers = [member for member, machine in watch.machines.items() if machine == node]
+        banned = metadata is not None and bool(numbers) and numbers[-1] in metadata.bans
+        require(banned, Invariant.BANS_FINAL, f"n{node} believes that it was removed: {error}")
+        self.tell("stopped", [node])
+        self.trace.tell("nemesis", f"n{node} says: {error}")
+        self.trace.probe("node_sent_away")
+        self.retired[node] = None
 
     # -- starting and stopping
 
@@ -138,6 +180,7 @@ class Stage:
         victims = [node for node in nodes if node in self.cluster.nodes]
         self.deaths += len(victims)
         self.tell("killed", victims)
+        self.on_kill(victims)
         with trio.CancelScope(shield=True):
             await self.cluster.kill(*victims, vanish=vanish)
 
@@ -146,6 +189,7 @@ class Stage:
         victims = [node for node in nodes if node in self.cluster.nodes]
         self.deaths += len(victims)
         self.tell("killed", victims)
+        self.on_kill(victims)
         with trio.CancelScope(shield=True):
             await self.cluster.power_cut(*victims, vanish=self.rng.random() < 0.3)
 
@@ -165,15 +209,14 @@ class Stage:
         return other in one.peers.connected(lane) and node in two.peers.connected(lane)
 
     async def start(self, node: NodeId) -> None:
-        """Start a node; where its disk keeps it from starting, the disk is mended, or the store replaced."""
+        """Start a node; where its disk keeps it from starting, the disk is mended, or the store replaced. One that is
+        told not to be of the cluster any more is not started again."""
         cluster = self.cluster
         for _ in range(STARTS_MAX):
             token = NODE.set(f"n{node}")
             try:
-                started = await cluster.start(node)
-                self.ran.append(started)
-                self.identities[node] = started.engine.identity
-                self.tell("started", [node])
+                await cluster.start(node)
+                self._runs(node)
                 return
             except (CorruptionError, UnknownFormat) as error:
                 if isinstance(error.__cause__, OSError):  # the disk failed, which tables call damage, too
@@ -183,6 +226,9 @@ class Stage:
                     raise Violation(Invariant.PREFIX_DURABLE, f"n{node} cannot open its store: {error}") from error
                 self.trace.probe("damage_found_at_start")
                 await self.replace(node)
+            except Expelled as error:
+                self.expelled(node, error)
+                return
             except StorageError as error:
                 self.trace.tell("nemesis", f"n{node} does not start: {error}")
                 self.trace.probe("start_failed")
@@ -192,10 +238,32 @@ class Stage:
                 self.watch_disk(node)
         raise Violation(Invariant.LIVENESS, f"n{node} does not start on a disk that works")
 
+    async def add(self, host: str = "") -> NodeId:
+        """Start a blank node on a machine of its own, which is a shard of `host` if one is named."""
+        machine = NodeId(max(self.cluster.disks) + 1)
+        token = NODE.set(f"n{machine}")
+        try:
+            with trio.CancelScope(shield=True), self.claimed(machine):
+                assert await self.cluster.add_node(host=host) == machine
+        finally:
+            NODE.reset(token)
+        self._runs(machine)
+        self.watch_disk(machine)
+        return machine
+
+    def _runs(self, node: NodeId) -> None:
+        started = self.cluster.nodes[node]
+        self.ran.append(started)
+        self.identities[node] = started.engine.identity
+        self.tell("started", [node])
+
     def check_end(self, node: NodeId) -> None:
-        """A node that ended by itself has met a failing disk, or damage that was done on purpose."""
-        self.deaths += 1
+        """A node that ended by itself has met a failing disk, or damage that was done on purpose, or is no member."""
         failure = self.cluster.processes[node].failure
+        if isinstance(failure, Expelled):
+            self.expelled(node, failure)
+            return
+        self.deaths += 1
         if isinstance(failure, CorruptionError) and node not in self.damaged and failure.__cause__ is None:
             raise Violation(Invariant.CORRUPTION_DETECTED, f"n{node} found damage where there is none: {failure}")
 

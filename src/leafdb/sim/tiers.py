@@ -14,6 +14,7 @@ from leafdb.testing.violation import Invariant
 
 MODULES: Final[Mapping[Tier, str]] = {
     Tier.CLUSTER: "leafdb.sim.cluster_run",
+    Tier.RING: "leafdb.sim.ring_run",
     Tier.STORE: "leafdb.sim.store_run",
     Tier.RECORD: "leafdb.sim.record_run",
     Tier.MEMBERSHIP: "leafdb.sim.membership_run",

@@ -64,7 +64,7 @@ class ModelWorkload:
         rng = Random(self._seed)
         self._roamers = rng.randint(6, 10)
         self._writers = 2
-        self._gap_s = rng.uniform(*GAP_S)
+        self._gap_s = rng.uniform(*GAP_S) * world.plan.pace
         names = [f"hot{number}" for number in range(HOT)] + [f"cold{number}" for number in range(COLD)]
         self.keys = {name: KeyModel(name) for name in names}
         self.rows = {
@@ -206,10 +206,9 @@ class Roamer:
         self._learn(model, found)
 
     async def _read_locally(self, model: KeyModel) -> None:
-        owners = (
-            self._setting.cluster.primaries(self._setting.bucket, model.name) if self._setting.cluster.nodes else ()
-        )
-        node = self._rng.choice(owners or self._setting.nodes)
+        setting = self._setting
+        owners = setting.cluster.primaries(setting.bucket, model.name) if setting.cluster.nodes else ()
+        node = self._rng.choice([setting.machine(owner) for owner in owners] or setting.nodes)
         self._learn(model, await self._direct.get(node, model.name, ReadHow(timeout_s=1.0, local=True)))
 
     async def _write(self, model: KeyModel, *, newest: bool, delete: bool = False) -> None:

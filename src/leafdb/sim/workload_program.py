@@ -53,7 +53,7 @@ class ProgramWorkload:
         self._seed = f"{world.plan.seed}/program"
         rng = Random(self._seed)
         self._clients = rng.randint(*CLIENTS)
-        self._pause_s = rng.uniform(*SPAN_S) * self._clients / 1_000
+        self._pause_s = rng.uniform(*SPAN_S) * self._clients / 1_000 * world.plan.pace
 
     async def run(self, operations: int) -> None:
         """Perform exactly so many client operations."""
@@ -79,7 +79,7 @@ class Author:
     def __init__(self, rng: Random, setting: Setting, pause_s: float) -> None:
         self._rng = rng
         self._pause_s = pause_s
-        self._nodes = setting.nodes
+        self._setting = setting
         self._n = setting.bucket.n
         # A client has favourites, some of them everybody's: Zipf's law, shifted a little for each.
         keys = [f"loose{number}" for number in range(LOOSE)]
@@ -126,7 +126,7 @@ class Author:
         return tuple(dict.fromkeys(self._key() for _ in range(self._rng.randint(2, most))))
 
     def _via(self) -> NodeId | None:
-        return self._rng.choice(self._nodes) if self._rng.random() < 0.5 else None
+        return self._rng.choice(self._setting.nodes) if self._rng.random() < 0.5 else None
 
     def _timeout_s(self) -> float:
         return self._rng.choice((0.2, 0.5, 1.5, 3.0))

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from leafdb.sim.museum import hints, membership, protocol, quorums, records, register, storage
+from leafdb.sim.museum import hints, membership, protocol, quorums, records, register, rings, storage
 from leafdb.sim.mutation import Mutation
 
 MUTATIONS: Final[tuple[Mutation, ...]] = (
@@ -19,6 +19,7 @@ MUTATIONS: Final[tuple[Mutation, ...]] = (
     *storage.MUTATIONS,
     *membership.MUTATIONS,
     *register.MUTATIONS,
+    *rings.MUTATIONS,
 )
 """All of them, room by room."""
 

@@ -1,0 +1,73 @@
+"""What the simulation of ring changes has found, each as small as it can be told."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+import trio
+
+from leafdb.errors import ConnectFailed, NotApplied, Reason
+from leafdb.node.node import Node
+from leafdb.ring import transitions
+from leafdb.ring.plan import Phase
+from leafdb.ring.staging import Leave
+from leafdb.testing.cluster import address_of, memory_cluster
+from leafdb.testing.virtual_time import virtual
+from leafdb.types import NodeId
+from support import plans
+from support.ring_operators import committed, copying, metadata_of, operator, phases, until_phase
+
+N1, N2, N3 = NodeId(1), NodeId(2), NodeId(3)
+
+
+@virtual
+async def test_a_refusal_shows_what_it_is_about_although_its_proposer_died_before_anybody_heard() -> None:
+    async with memory_cluster(3) as cluster:
+        cluster.nodes[N1].register.learn = lambda *_: None  # type: ignore[method-assign]
+        with trio.move_on_after(2):
+            await plans.change(cluster.nodes[N1], transitions.stage, Leave(NodeId(3)))
+        assert not any(metadata_of(cluster, node).staged for node in cluster.nodes)
+        with pytest.raises(NotApplied):
+            await operator(cluster, N2, "cluster.stage", change="leave", node=3)
+        assert metadata_of(cluster, N2).staged == (Leave(NodeId(3)),), "or nobody can see what is staged, or commit it"
+        await cluster.kill(N1)
+
+
+@virtual
+async def test_a_newcomer_that_dies_while_it_is_asked_who_it_is_was_not_staged_and_that_is_what_is_said() -> None:
+    async with memory_cluster(1) as cluster:
+        machine = await cluster.add_node()
+
+        async def dies(node: Node, args: Mapping[str, Any]) -> dict[str, Any]:
+            nursery.start_soon(cluster.kill, machine)
+            await trio.sleep_forever()
+
+        cluster.nodes[machine].admin._peer_verbs["join.describe"] = dies
+        async with trio.open_nursery() as nursery:
+            with pytest.raises(ConnectFailed) as refused:
+                await operator(cluster, N1, "cluster.stage", change="join", address=address_of(machine))
+        assert refused.value.outcome == "not_applied"
+
+
+@virtual
+async def test_a_member_that_is_lost_for_good_does_not_hold_a_plan_that_is_given_up_for_ever() -> None:
+    async with memory_cluster(4) as cluster:
+        copies = copying(cluster)
+        copies[N2].stuck = (Phase.WRITE_BOTH_READ_NEW, cluster.nodes[N2].view)
+        plan_id = await committed(cluster, N1, {"change": "leave", "node": 4})
+        await until_phase(cluster, Phase.WRITE_BOTH_READ_NEW)
+        await cluster.kill(N3)
+        await operator(cluster, N1, "cluster.abort", plan_id=plan_id)
+        with pytest.raises(NotApplied) as refused:
+            await operator(cluster, N2, "cluster.abort", force=True)
+        assert refused.value.reason is Reason.UNSAFE, "nobody knows yet whether n3 is dead"
+        await trio.sleep(120)
+        assert set(phases(cluster).values()) == {Phase.RETREAT}, "it waits for the one that is lost"
+        await operator(cluster, N2, "cluster.abort", force=True)
+        await until_phase(cluster, None)
+        copies[N2].stuck = None
+        await committed(cluster, N1, {"change": "force-remove", "node": 3})
+        await until_phase(cluster, None)
+        assert set(metadata_of(cluster, N1).members) == {1, 2, 4}

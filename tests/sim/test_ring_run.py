@@ -1,0 +1,39 @@
+"""Whole clusters whose ring changes (I18 to I22): seeds that end clean, can be repeated, and see what they ought."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from leafdb.sim import cluster_run, ring_run
+from leafdb.sim.outcome import Tier
+from leafdb.sim.plan import Plan
+
+ASK = "from leafdb.sim import ring_run; print(ring_run.run({seed}, operations={operations}).trace)"
+
+
+@pytest.mark.parametrize("seed", [3, 18, 45, 48, 53])
+def test_a_seed_keeps_every_promise(seed: int) -> None:
+    outcome = ring_run.run(seed, operations=100)
+    assert outcome.broken is None, f"seed {seed}: {outcome.broken}"
+    assert outcome.tier is Tier.RING
+    assert outcome.probes["plan_committed"], "a seed in which nothing happens says nothing"
+
+
+def test_the_same_seed_runs_the_same_way_in_another_process() -> None:
+    here = ring_run.run(45, operations=60)
+    assert here.probes["plan_committed"]
+    env = {**os.environ, "PYTHONHASHSEED": "1"}
+    ask = ASK.format(seed=45, operations=60)
+    answer = subprocess.run([sys.executable, "-c", ask], env=env, capture_output=True, text=True, timeout=120)
+    assert answer.stdout.strip() == here.trace, answer.stderr
+
+
+def test_whole_clusters_have_rings_that_change_now_and_then() -> None:
+    seed = next(seed for seed in range(100) if Plan.draw(seed, 4).rings is not None)
+    outcome = cluster_run.run(seed, nodes=4, operations=60)
+    assert outcome.broken is None, f"seed {seed}: {outcome.broken}"
+    assert outcome.probes["read_after_a_step"] or not outcome.probes["plan_committed"]
