@@ -129,7 +129,7 @@ MUTATIONS: Final = (
         "A commit takes whatever is staged by then, and not the plan that was looked at.",
         (TRANSITIONS, "    if plan.id != plan_id:\n", "    if not plan.id:\n"),
         caught_by=(Invariant.HONEST_OUTCOMES, *LEFT),
-        seeds_max=40,
+        seeds_max=80,
     ),
     _ring(
         "abort-in-one-step",
