@@ -120,8 +120,8 @@ MUTATIONS: Final = (
         "Hints for a node that was removed are dropped, and with them the only copies of some writes (riak).",
         (
             "leafdb.node.orphan_hints",
-            "            for holder in proof.holders:\n",
-            "            for holder in proof.holders[:0]:\n",
+            "            for holder in proof.holders:\n                if holder == self._view.self_id:\n",
+            "            for holder in proof.holders[:0]:\n                if holder == self._view.self_id:\n",
         ),
     ),
     _ring(
