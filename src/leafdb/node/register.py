@@ -23,8 +23,18 @@ from leafdb.codec import cbor
 from leafdb.consensus.acceptor_state import AcceptorState
 from leafdb.consensus.ballot import Ballot, BallotSource
 from leafdb.consensus.effects import (
-    NO_STEP, STALE_CONFIG, AcceptorEffect, Chosen, Decided, Outcome,
-    Persist, ProposerEffect, Refusal, Refused, Send, Unknown,
+    NO_STEP,
+    STALE_CONFIG,
+    AcceptorEffect,
+    Chosen,
+    Decided,
+    Outcome,
+    Persist,
+    ProposerEffect,
+    Refusal,
+    Refused,
+    Send,
+    Unknown,
 )  # fmt: skip
 from leafdb.consensus.messages import Accept, Message, Prepare, from_wire, to_wire
 from leafdb.consensus.proposer import Proposer
