@@ -269,16 +269,12 @@ class Register:
                 if refusals and reason == str(_REFUSED):
                     raise refusals[-1]
                 if reason == STALE_CONFIG:
-                    raise NotApplied(
-                        "the cluster was recovered, and this node has not heard of it yet: nothing was changed",
-                        reason=Reason.NO_QUORUM,
-                    )
+                    told = "the cluster was recovered, and this node has not heard of it yet: nothing was changed"
+                    raise NotApplied(told, reason=Reason.NO_QUORUM)
                 if reason == NO_STEP:
                     raise NotApplied("the control set changes one step at a time", reason=Reason.BAD_REQUEST)
-                raise NotApplied(
-                    "the control set has no majority: buckets and topology cannot be changed until it is back",
-                    reason=Reason.NO_QUORUM,
-                )
+                told = "the control set has no majority: buckets and topology cannot be changed until it is back"
+                raise NotApplied(told, reason=Reason.NO_QUORUM)
             case Unknown(reason=reason):
                 raise OutcomeUnknown(f"the change may have been made ({reason}); look before repeating it",
                                      acks=0, required=1)  # fmt: skip

@@ -65,8 +65,8 @@ MUTATIONS: Final = (
         "A store that has forgotten counts as complete as soon as it is asked.",
         (
             REPAIR,
-            "sorted(partition for partition in doubted if not self.debts.partition_owed(partition))\n",
-            "sorted(doubted)\n",
+            "        proved = sorted(partition for partition in doubted if not self.debts.partition_owed(partition))\n",
+            "        proved = sorted(doubted)\n",
         ),
         caught_by=FORGOT,
         nodes=3,
