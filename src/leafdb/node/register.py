@@ -35,7 +35,7 @@ from leafdb.consensus.effects import (
     Refused,
     Send,
     Unknown,
-)
+)  # fmt: skip
 from leafdb.consensus.messages import Accept, Message, Prepare, from_wire, to_wire
 from leafdb.consensus.proposer import Proposer
 from leafdb.errors import LeafdbError, NotApplied, OutcomeUnknown, ProtocolError, Reason, StorageError

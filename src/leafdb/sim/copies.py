@@ -1,5 +1,5 @@
 """Who holds what, as the stores were told: an acknowledgement by k nodes is k nodes that have a copy (I7), and a hint
-goes when its target has what it says, or is owed an exchange of its range (I11).
+goes when its target has what it says, is owed an exchange of its range, or has another who keeps the hint (I11).
 
 Clients cannot see whether a count is honest until stores are lost, and then seldom; and a hint that is lost is mostly
 made good by anti-entropy. From outside of the cluster both can be seen at once: every write of every store passes by
@@ -12,13 +12,14 @@ an earlier run says what any write of an earlier run said.
 
 from __future__ import annotations
 
-from leafdb.hints.hint import HintKey, Kind
+from leafdb.hints.hint import Kind
 from leafdb.hints.hint import decode as decode_hint
 from leafdb.hints.hint import decode_key as decode_hint_key
 from leafdb.model.clock import EMPTY, CausalClock, Dot
 from leafdb.model.record import clock_of
 from leafdb.node.boot import CHECKPOINTS_TREE
 from leafdb.node.debts import OWED, owed_key
+from leafdb.node.heirs import goers
 from leafdb.node.hint_keeper import HINTS_TREE
 from leafdb.ring.token import split_storage_key
 from leafdb.testing.cluster import MemoryCluster
@@ -172,10 +173,10 @@ class Copies:
         owed = self._debts.get((machine, owed_key(of.target, self._bucket)), 0)
         if any(map(has.descends, says)) or owed >> of.partition(self._partitions) & 1:
             return
+        if self._is_handed_on(machine, key, says):
+            return
         holders = self._holders(machine, of.storage_key)
         elsewhere = tuple(holder for holder in holders if holder not in targets)
-        if self._kept_elsewhere(machine, key, of, says):
-            return
         missing = of.target if of.target in holders else self._missing(of.storage_key, says, elsewhere)
         if missing is None:
             return
@@ -184,14 +185,24 @@ class Copies:
         )
         self._lose(Invariant.HINTS_CONSERVED, text)
 
-    def _kept_elsewhere(self, machine: NodeId, key: bytes, of: HintKey, says: list[CausalClock]) -> bool:
-        """Whether another machine keeps that hint: who leaves hands its own on."""
-        for (other, stored), targets in self._targets.items():
-            if other != machine and stored == of.storage_key and of.target in targets:
-                kept = self._hints[other, key].now(self._processes[other])
-                if any(clock.descends(said) for clock in kept for said in says):
-                    return True
-        return False
+    def _is_handed_on(self, machine: NodeId, key: bytes, says: list[CausalClock]) -> bool:
+        """Whether the hint may go because its node goes, or stops: another that stays keeps it for the same target; or
+        that goes too, and all other holders have it."""
+        of = decode_hint_key(key)
+        ring = self._processes[machine].node.view.ring
+        assert ring is not None
+        gone = goers(ring.metadata)
+        for other, process in self._processes.items():
+            said = self._hints.get((other, key))
+            kept = of.target in self._targets.get((other, of.storage_key), ())
+            if other == machine or said is None or not kept or self.member_on(other) in gone:
+                continue
+            if all(any(map(clock.descends, says)) for clock in said.now(process)):
+                return True
+        if of.target not in gone:
+            return False
+        holders = tuple(holder for holder in self._holders(machine, of.storage_key) if holder not in gone)
+        return self._missing(of.storage_key, says, holders) is None
 
 
 class Said:
