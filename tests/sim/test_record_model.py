@@ -35,6 +35,11 @@ def test_small_histories_keep_every_promise() -> None:
     assert outcome.operations >= 4 * HISTORIES
 
 
+def test_a_record_does_not_rot_under_the_hand_that_reads_it() -> None:
+    """A merge queued behind a fetch was given what had rotted meanwhile, and confirmed it: the store's fault."""
+    assert count_histories(3473391330, 170).broken is None
+
+
 def test_long_histories_with_fallbacks_keep_every_promise() -> None:
     first = SystemRandom().randrange(1 << 32)
     print(f"seeds from {first}")

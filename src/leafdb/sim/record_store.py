@@ -8,6 +8,7 @@ caller must wait and its key's other work queues behind.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from random import Random
 from typing import Final
@@ -46,6 +47,7 @@ class ForgetfulStore:
         self._sync_wanted = False
         self._commit_set = False
         self._waiters: list[tuple[int, Durability, Waiter]] = []
+        self._fetching: Counter[tuple[TreeId, bytes]] = Counter()
 
     # -- as the engine has it
 
@@ -68,7 +70,13 @@ class ForgetfulStore:
         self._heap.trace.probe(WAITED)
         slot = self._slots.get((tree, key), (self.durable.get((tree, key)), 0))
         longest = STUCK_S if self._rng.random() < 0.03 else FETCH_S
-        self._host.at(self._heap.now + self._rng.random() * longest, lambda: done(slot))
+        self._fetching[tree, key] += 1
+
+        def fetched() -> None:
+            self._fetching[tree, key] -= 1
+            done(slot)
+
+        self._host.at(self._heap.now + self._rng.random() * longest, fetched)
 
     def write(
         self, writes: Sequence[Entry], durability: Durability = Durability.ALWAYS, done: Waiter | None = None
@@ -152,9 +160,13 @@ class ForgetfulStore:
         self._begin_again()
 
     def quarantine(self, tree: TreeId, key: bytes) -> bool:
-        """A bad block: one key's value is gone. False when there is none on the disk, or memory has it still."""
+        """A bad block: one key's value is gone. False when there is none on the disk, or memory has it still.
+
+        Nor while it is being fetched: mutations queued behind the fetch are given what it found, rightly, and confirm
+        what the block no longer holds; rot between two readings is what is meant here.
+        """
         slot = (tree, key)
-        if slot in self._slots or slot not in self.durable:
+        if slot in self._slots or slot not in self.durable or self._fetching[slot]:
             return False
         del self.durable[slot]
         return True
@@ -163,6 +175,7 @@ class ForgetfulStore:
         self._slots.clear()
         self._log.clear()
         self._waiters.clear()
+        self._fetching.clear()
         self._commit_set = self._sync_wanted = False
         self.written = self.synced = self.sequence
 
