@@ -1,8 +1,7 @@
-"""What is on the disk of a node that has stopped, read by the engine from a copy, past every node and its opinion."""
+"""What is on the disk of a node that has stopped, read by an engine of the test, past every node and its opinion."""
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -10,16 +9,15 @@ from leafdb.model.record import Record, decode
 from leafdb.ring.token import TOKEN_BYTES
 from leafdb.storage.settings import EngineConfig
 from leafdb.types import BucketId, TreeId
-from leafdb.vfs.disk import DiskFileSystem
+from leafdb.vfs.memory import MemoryFileSystem
 from support.store import Store
 
 PAGE_KEYS = 1_000
 
 
-def records_on(data: Path, bucket: BucketId, scratch: Path) -> dict[bytes, Record]:
-    """The records of a bucket in a data directory, by encoded key. `scratch` is where the copy is made."""
-    shutil.copytree(data, scratch)
-    store = Store(DiskFileSystem(scratch), EngineConfig())
+def records_on(data: Path, bucket: BucketId) -> dict[bytes, Record]:
+    """The records of a bucket in a data directory, by encoded key; the directory stays as it is."""
+    store = Store(copy_of(data), EngineConfig())
     found: dict[bytes, Record] = {}
     start: bytes | None = b""
     while start is not None:
@@ -27,8 +25,21 @@ def records_on(data: Path, bucket: BucketId, scratch: Path) -> dict[bytes, Recor
         found.update((key[TOKEN_BYTES:], decode(record)) for key, record in page.items)
         start = page.next_key
     store.close()
-    shutil.rmtree(scratch)
     return found
+
+
+def copy_of(directory: Path) -> MemoryFileSystem:
+    """All its files, in memory."""
+    fs = MemoryFileSystem()
+    for path in sorted(directory.rglob("*")):
+        name = path.relative_to(directory).as_posix()
+        if path.is_dir():
+            fs.mkdir(name)
+        else:
+            file = fs.create(name)
+            file.append(path.read_bytes())
+            file.close()
+    return fs
 
 
 def values_of(records: Iterable[Record]) -> list[bytes | None]:
