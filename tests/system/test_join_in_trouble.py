@@ -83,7 +83,6 @@ class Join:
         """The plan waits, and says so."""
         eventually(text, lambda: any(text in said for said in self.db.admin("transfer.list", {})["waiting"]))
 
-    @property
     def over(self) -> bool:
         """No plan is in progress."""
         return not self.db.admin("transfer.list", {})["plan_id"]
@@ -109,7 +108,7 @@ def test_a_join_whose_disk_fills_is_given_up_and_one_that_is_killed_goes_on(part
             ballast = disk.leave(DISK_FREE_BYTES_LOW // 2)
             eventually("it says so", lambda: "disk is full" in str(db.admin("status", {})["problems"]))
             db.admin("cluster.abort", {}, changes=True)
-            assert join.over
+            assert join.over()
             eventually("it is blank", lambda: (cluster.ask(TARGET, "ping") or {}).get("node") == 0)
             assert "the join was given up" in cluster.log_of(TARGET)
             assert cluster.runs(TARGET), "the same process"
@@ -123,7 +122,7 @@ def test_a_join_whose_disk_fills_is_given_up_and_one_that_is_killed_goes_on(part
             join.waits_for("dev-1")
             cluster.indexes = [0, 1, 2, TARGET]
             cluster.start(SOURCE)
-            assert not join.over
+            assert not join.over()
 
             # And it itself: it goes on where it was.
             done = join.bytes_done()
@@ -132,7 +131,7 @@ def test_a_join_whose_disk_fills_is_given_up_and_one_that_is_killed_goes_on(part
             join.waits_for(NAME)
             cluster.start(TARGET)
             join.limit(0)
-            eventually("the plan is done", lambda: join.over)
+            eventually("the plan is done", join.over)
             received = metric(cluster.nodes[TARGET].http_port, RECEIVED)
             assert received < 1.1 * (SHARE - done / 2), "much of what it had it has not copied again"
             load.allow(1_200)
