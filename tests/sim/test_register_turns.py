@@ -7,9 +7,11 @@ import pytest
 import trio
 
 from leafdb.errors import LeafdbError, NotApplied, Overloaded, Reason
+from leafdb.node.admin import VERBS_MAX, ask_member
 from leafdb.node.admin_data import CHANGE_TIMEOUT_S
 from leafdb.node.register_turns import GIVE_WAY_S
 from leafdb.testing.cluster import MemoryCluster, memory_cluster
+from leafdb.testing.raw_client import RawClient
 from leafdb.testing.virtual_time import virtual
 from leafdb.types import NodeId
 from support.ring_operators import committed, copying, operator
@@ -66,6 +68,25 @@ async def test_of_many_operators_without_a_majority_each_hears_something_in_time
         kinds = [type(error) for error, _ in heard]
         assert set(kinds) == {NotApplied, Overloaded}
         assert all("wait" in str(error) for error, _ in heard if isinstance(error, Overloaded))
+
+
+@virtual
+async def test_operators_without_a_majority_do_not_keep_out_what_members_ask_of_each_other() -> None:
+    async with memory_cluster(5) as cluster:
+        await cluster.kill(N2, N3)
+        clients = [await cluster.client(N1) for _ in range(VERBS_MAX)]
+
+        async def ask(client: RawClient) -> None:
+            with pytest.raises(NotApplied):
+                await client.admin("cluster.clear")
+
+        async with trio.open_nursery() as nursery:
+            for client in clients:
+                nursery.start_soon(ask, client)
+            await trio.sleep(1)
+            error, _ = await answer_of(cluster, "status")
+            assert isinstance(error, Overloaded)
+            assert await ask_member(cluster.nodes[N4], N1, "plan.progress", {})
 
 
 @virtual
