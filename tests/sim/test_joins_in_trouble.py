@@ -215,3 +215,22 @@ async def test_a_join_that_is_given_up_leaves_no_trace_and_the_same_node_joins_a
         await committed(cluster, N3, JOIN)
         await until(lambda: cluster.nodes[TARGET].view.self_id == N5)
         await join.finish()
+
+
+@virtual
+async def test_a_newcomer_whose_disk_is_wiped_amid_its_copies_is_another_store_and_joins_after_an_abort() -> None:
+    """The plan names the store that was staged: another one under its name is told so, and the plan says it waits."""
+    async with joining() as join:
+        cluster = join.cluster
+        await cluster.kill(TARGET)
+        cluster.wipe(TARGET)
+        await cluster.start(TARGET)
+        changes = cluster.nodes[N1].ring_changes
+        await until(lambda: "another store was staged under this name" in str(changes.waiting()), 60)
+        await trio.sleep(TROUBLE_S)
+        assert is_blank(cluster, TARGET)
+        await operator(cluster, N2, "cluster.abort")
+        await join.assert_as_before()
+        await committed(cluster, N2, JOIN)
+        await until(lambda: cluster.nodes[TARGET].view.self_id == N5)
+        await join.finish()
