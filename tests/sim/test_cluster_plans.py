@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from random import Random
+
 import pytest
 import trio
 
 from leafdb.errors import LeafdbError, NotApplied, Reason
+from leafdb.model.bucket import BucketProperties
 from leafdb.model.key import encode_key
 from leafdb.node.plan_driver import STEPS
 from leafdb.node.plan_rules import Action
 from leafdb.ring.plan import Phase
 from leafdb.ring.token import storage_key
-from leafdb.testing.cluster import memory_cluster
+from leafdb.testing.cluster import MemoryCluster, memory_cluster
 from leafdb.testing.virtual_time import virtual
 from leafdb.types import NodeId
+from leafdb.vfs.memory import MemoryFileSystem
 from support.repairs import record_of
 from support.ring_operators import (
     Copies,
@@ -201,30 +207,55 @@ async def test_an_aborted_plan_leaves_the_ring_as_it_was_and_may_be_tried_again(
         await cluster.kill(N4)
 
 
-@virtual
-async def test_reads_do_not_move_while_an_old_owner_owes_the_new_ones_what_a_late_hint_brought() -> None:
-    async with memory_cluster(4) as cluster:
+@asynccontextmanager
+async def a_late_hint() -> AsyncIterator[tuple[MemoryCluster, BucketProperties, str, Callable[[], None]]]:
+    """Node 4 leaves, all copies are made, and the first node has a hint for it, of this key; node 3 says that it has
+    work left until it is called off. The leaver reaches the first node alone."""
+    async with memory_cluster(4, disk_latency_s=lambda: 0.01) as cluster:
         bucket = await cluster.create_bucket(n=3)
-        metadata = metadata_of(cluster, N1)
         view = cluster.nodes[N1].view.buckets[bucket.id]
         key = next(key for key in map(str, range(1_000)) if N4 in cluster.primaries(bucket, key))
         receiver = cluster.nodes[N3]
-        real, receiver.transfers = receiver.transfers, Copies(done=False).transfers  # it says that it has work left
+        real, receiver.transfers = receiver.transfers, Copies(done=False).transfers
         await committed(cluster, N2, {"change": "leave", "node": 4})
-        leaver = cluster.nodes[N4].transfers
         await until(lambda: all(node.anti_entropy.transfers.settled() for node in cluster.nodes.values()))
         cluster.cut(N4, [N2, N3])
         cluster.nodes[N1].hints.owe(N4, view, storage_key(bucket.id, encode_key(key)), record_of(1))
-        await until(lambda: not leaver.settled(), 60)
-        receiver.transfers = real
+        yield cluster, bucket, key, lambda: setattr(receiver, "transfers", real)
+        cluster.heal()
+        await until_phase(cluster, None, N1, N2, N3)
+        for owner in cluster.primaries(bucket, key):
+            assert await cluster.record(owner, bucket, key) == record_of(1)
+
+
+@virtual
+async def test_reads_do_not_move_while_an_old_owner_owes_the_new_ones_what_a_late_hint_brought() -> None:
+    async with a_late_hint() as (cluster, _, _, call_off):
+        await until(lambda: not cluster.nodes[N4].transfers.settled(), 60)
+        call_off()
         await trio.sleep(10)
         assert set(phases(cluster).values()) == {OLD}
         assert any(line.startswith("n4 has ") for line in cluster.nodes[N1].ring_changes.waiting())
-        cluster.heal()
-        await until_phase(cluster, None, N1, N2, N3)
-        assert metadata_of(cluster, N1).owners != metadata.owners
-        for owner in cluster.primaries(bucket, key):
-            assert await cluster.record(owner, bucket, key) == record_of(1)
+
+
+@virtual
+async def test_who_kept_a_late_hint_hears_that_it_was_taken_when_what_is_owed_for_it_is_on_the_disk() -> None:
+    async with a_late_hint() as (cluster, bucket, key, call_off):
+        handoff, left = cluster.nodes[N4].handoff, list[MemoryFileSystem]()
+        applied = handoff.applied
+
+        def told(sender: NodeId, batch: int, refused: tuple[int, ...]) -> None:
+            left.append(cluster.disks[N4].power_cut(Random(0), keep=0.0))
+            applied(sender, batch, refused)
+
+        handoff.applied = told  # type: ignore[method-assign]
+        await until(lambda: bool(left), 60)
+        await cluster.kill(N4)
+        cluster.disks[N4] = left[0]
+        await cluster.start(N4)
+        assert await cluster.record(N4, bucket, key) == record_of(1)
+        assert not cluster.nodes[N4].transfers.settled()
+        call_off()
 
 
 @virtual
