@@ -11,7 +11,7 @@ import trio
 from leafdb.errors import LeafdbError, NotApplied, OutcomeUnknown, Reason
 from leafdb.model.bucket import BucketProperties
 from leafdb.node.endings import Expelled
-from leafdb.node.register import Change
+from leafdb.node.register_change import Change
 from leafdb.ring.metadata import ClusterMetadata
 from leafdb.testing.cluster import MemoryCluster, memory_cluster
 from leafdb.testing.raw_client import Severed

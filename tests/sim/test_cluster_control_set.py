@@ -8,7 +8,7 @@ import pytest
 import trio
 
 from leafdb.errors import NotApplied, Reason
-from leafdb.node.register import Change
+from leafdb.node.register_change import Change
 from leafdb.ring.metadata import ClusterMetadata
 from leafdb.testing.cluster import MemoryCluster, memory_cluster
 from leafdb.testing.virtual_time import virtual

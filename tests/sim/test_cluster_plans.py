@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from random import Random
+
 import pytest
 import trio
 
 from leafdb.errors import LeafdbError, NotApplied, Reason
+from leafdb.model.bucket import BucketProperties
+from leafdb.model.key import encode_key
 from leafdb.node.plan_driver import STEPS
 from leafdb.node.plan_rules import Action
 from leafdb.ring.plan import Phase
-from leafdb.testing.cluster import memory_cluster
+from leafdb.ring.token import storage_key
+from leafdb.testing.cluster import MemoryCluster, memory_cluster
 from leafdb.testing.virtual_time import virtual
 from leafdb.types import NodeId
+from leafdb.vfs.memory import MemoryFileSystem
+from support.repairs import record_of
 from support.ring_operators import (
     Copies,
     blank,
@@ -22,6 +31,7 @@ from support.ring_operators import (
     phases,
     until_phase,
 )
+from support.transports import until
 
 N1, N2, N3, N4, N5, N6 = map(NodeId, range(1, 7))
 OLD, NEW, BACK = Phase.WRITE_BOTH_READ_OLD, Phase.WRITE_BOTH_READ_NEW, Phase.RETREAT
@@ -175,15 +185,14 @@ async def test_the_next_driver_takes_the_steps_when_the_first_is_given_up_itself
 @virtual
 async def test_an_aborted_plan_leaves_the_ring_as_it_was_and_may_be_tried_again(phase: Phase) -> None:
     async with memory_cluster(4) as cluster:
-        copying(cluster, done=phase is NEW)
+        copies = copying(cluster, done=phase is NEW)
         before = metadata_of(cluster, N1)
-        if phase is NEW:
-            cluster.nodes[N2].transfers = Copies().transfers
-            cluster.cut(N4, [N1, N2, N3], silently=True)
+        copies[N4].stuck = NEW, cluster.nodes[N4].view
         plan_id = await committed(cluster, N2, {"change": "leave", "node": 4})
+        await until_phase(cluster, phase)
         if phase is NEW:
-            # It gives everything away, so it is no new owner: nobody asks it before reads move.
-            await until_phase(cluster, NEW, N1, N2, N3)
+            # It gives everything away, so it is no new owner: nobody waits for it before the retreat ends.
+            cluster.cut(N4, [N1, N2, N3], silently=True)
         answer = await operator(cluster, N3, "cluster.abort", plan_id=plan_id)
         assert answer["phase"] == ("" if phase is OLD else "given up, reads go back")
         await until_phase(cluster, None, N1, N2, N3)
@@ -196,6 +205,57 @@ async def test_an_aborted_plan_leaves_the_ring_as_it_was_and_may_be_tried_again(
         await until_phase(cluster, None, N1, N2, N3)
         assert N4 not in metadata_of(cluster, N1).members
         await cluster.kill(N4)
+
+
+@asynccontextmanager
+async def a_late_hint() -> AsyncIterator[tuple[MemoryCluster, BucketProperties, str, Callable[[], None]]]:
+    """Node 4 leaves, all copies are made, and the first node has a hint for it, of this key; node 3 says that it has
+    work left until it is called off. The leaver reaches the first node alone."""
+    async with memory_cluster(4, disk_latency_s=lambda: 0.01) as cluster:
+        bucket = await cluster.create_bucket(n=3)
+        view = cluster.nodes[N1].view.buckets[bucket.id]
+        key = next(key for key in map(str, range(1_000)) if N4 in cluster.primaries(bucket, key))
+        receiver = cluster.nodes[N3]
+        real, receiver.transfers = receiver.transfers, Copies(done=False).transfers
+        await committed(cluster, N2, {"change": "leave", "node": 4})
+        await until(lambda: all(node.anti_entropy.transfers.settled() for node in cluster.nodes.values()))
+        cluster.cut(N4, [N2, N3])
+        cluster.nodes[N1].hints.owe(N4, view, storage_key(bucket.id, encode_key(key)), record_of(1))
+        yield cluster, bucket, key, lambda: setattr(receiver, "transfers", real)
+        cluster.heal()
+        await until_phase(cluster, None, N1, N2, N3)
+        for owner in cluster.primaries(bucket, key):
+            assert await cluster.record(owner, bucket, key) == record_of(1)
+
+
+@virtual
+async def test_reads_do_not_move_while_an_old_owner_owes_the_new_ones_what_a_late_hint_brought() -> None:
+    async with a_late_hint() as (cluster, _, _, call_off):
+        await until(lambda: not cluster.nodes[N4].transfers.settled(), 60)
+        call_off()
+        await trio.sleep(10)
+        assert set(phases(cluster).values()) == {OLD}
+        assert any(line.startswith("n4 has ") for line in cluster.nodes[N1].ring_changes.waiting())
+
+
+@virtual
+async def test_who_kept_a_late_hint_hears_that_it_was_taken_when_what_is_owed_for_it_is_on_the_disk() -> None:
+    async with a_late_hint() as (cluster, bucket, key, call_off):
+        handoff, left = cluster.nodes[N4].handoff, list[MemoryFileSystem]()
+        applied = handoff.applied
+
+        def told(sender: NodeId, batch: int, refused: tuple[int, ...]) -> None:
+            left.append(cluster.disks[N4].power_cut(Random(0), keep=0.0))
+            applied(sender, batch, refused)
+
+        handoff.applied = told  # type: ignore[method-assign]
+        await until(lambda: bool(left), 60)
+        await cluster.kill(N4)
+        cluster.disks[N4] = left[0]
+        await cluster.start(N4)
+        assert await cluster.record(N4, bucket, key) == record_of(1)
+        assert not cluster.nodes[N4].transfers.settled()
+        call_off()
 
 
 @virtual

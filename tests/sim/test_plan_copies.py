@@ -284,6 +284,20 @@ async def test_a_plan_that_is_given_up_leaves_no_debt_and_another_begins_anew() 
 
 
 @virtual
+async def test_a_page_that_is_not_paid_for_holds_nothing_up_when_its_plan_is_given_up() -> None:
+    async with ring_cluster(4, partitions=4) as (cluster, steps):
+        await fill(cluster, 300, size=1_000)
+        for node in cluster.nodes.values():
+            node.transfers.set_limit(1_000)
+        await steps.begin(Leave(N4))
+        await trio.sleep(3)
+        assert any(node.transfers._pulling for node in cluster.nodes.values()), "for a minute or more"
+        await steps.abort()
+        await trio.sleep(3)
+        assert not any(node.transfers._pulling for node in cluster.nodes.values())
+
+
+@virtual
 async def test_in_a_retreat_nothing_is_copied_and_nothing_is_waited_for() -> None:
     async with ring_cluster(3) as (cluster, steps):
         await fill(cluster, 200)

@@ -44,7 +44,7 @@ async def test_a_newcomer_that_dies_while_it_is_asked_who_it_is_was_not_staged_a
             nursery.start_soon(cluster.kill, machine)
             await trio.sleep_forever()
 
-        cluster.nodes[machine].admin._peer_verbs["join.describe"] = dies
+        cluster.nodes[machine].admin._peers.verbs["join.describe"] = dies
         async with trio.open_nursery() as nursery:
             with pytest.raises(ConnectFailed) as refused:
                 await operator(cluster, N1, "cluster.stage", change="join", address=address_of(machine))

@@ -4,12 +4,9 @@ serve, and once there is room writes work again by themselves. The disk is a sma
 
 from __future__ import annotations
 
-import builtins
-import os
 import random
 import subprocess
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -18,6 +15,7 @@ from leafdb.client.sync_client import Client
 from leafdb.limits import DISK_FREE_BYTES_HIGH, DISK_FREE_BYTES_LOW, MIB
 from support.processes import Cluster, eventually
 from support.raw_wire import Witness
+from support.small_disk import SmallDisk
 
 pytestmark = pytest.mark.system
 
@@ -25,38 +23,6 @@ SMALL = DISK_FREE_BYTES_LOW + 32 * MIB
 LARGE = DISK_FREE_BYTES_HIGH + 160 * MIB
 VALUE_BYTES = 256 * 1024
 FULL = 2
-
-
-class SmallDisk:
-    """A file system of its own for one directory."""
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        directory.mkdir(mode=0o700, parents=True)
-
-    def mount(self, *options: str) -> None:
-        flags = ",".join([*options, "mode=0700"])
-        subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", flags, "tmpfs", str(self.directory)], check=True, capture_output=True
-        )
-
-    def enlarge(self) -> None:
-        subprocess.run(["mount", "-o", f"remount,size={LARGE}", str(self.directory)], check=True, capture_output=True)
-
-    def unmount(self) -> None:
-        subprocess.run(["umount", str(self.directory)], check=True, capture_output=True)
-
-    def take_the_rest(self) -> Path:
-        """A stranger's file that leaves not one byte."""
-        ballast = self.directory / "ballast"
-        with builtins.open(ballast, "wb", buffering=0) as file:
-            try:
-                while file.write(bytes(64 * 1024)):
-                    pass
-            except OSError:
-                pass
-        assert os.statvfs(self.directory).f_bavail == 0
-        return ballast
 
 
 @pytest.fixture(scope="module")
@@ -144,7 +110,7 @@ def test_a_disk_fills_and_empties_and_nothing_acknowledged_is_lost(parts: tuple[
             writer.check(full)
             writer.fill(full)  # its start has flushed what it had in memory, which made a little room
 
-            disk.enlarge()
+            disk.enlarge(LARGE)
             eventually("writes work again", lambda: writer.put(full, w=3, size=100) is None)
             assert cluster.runs(FULL)
         # What is kept for it is tried again now and then; a session that is new, at once.
@@ -160,7 +126,7 @@ def test_a_store_that_does_not_find_a_single_byte_says_so_and_has_lost_nothing(
 ) -> None:
     """Somebody else has taken the rest of the disk."""
     cluster, disk = parts
-    disk.enlarge()
+    disk.enlarge(LARGE)
     cluster.heal()
     writer = Writer("no-byte")
     with cluster.connect() as db:

@@ -162,6 +162,11 @@ class Proposer:
             return self._pause(now)
         return self._send(now)
 
+    def hurry(self, deadline: float) -> None:
+        """End by then, if not before: the one who asked has no more time."""
+        if not self.idle:
+            self._expires = min(self._expires, deadline)
+
     def deadline(self) -> float | None:
         """When `on_time` is wanted next."""
         return None if self.idle else min(self._wake_at, self._expires)

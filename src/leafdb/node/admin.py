@@ -2,7 +2,9 @@
 
 A verb is an async function of (node, arguments) that answers a map. Cluster verbs answer for all members: they run the
 like-named local verb on every member over the control lanes and put those that did not answer under `errors`, with the
-reason. Everything here is off the request path: each request is a task, and there are never more than VERBS_MAX.
+reason. Everything here is off the request path: each request is a task, and there are never more than VERBS_MAX of
+clients, nor of peers. Each has places of its own: else clients that wait for a change of the ring would keep out the
+peers whose answers it waits for.
 """
 
 from __future__ import annotations
@@ -35,15 +37,22 @@ log = Log("admin")
 Verb = Callable[["Node", Mapping[str, Any]], Awaitable[dict[str, Any]]]
 
 
+class _Table:
+    """Verbs, and how many of them run."""
+
+    def __init__(self, verbs: Mapping[str, Verb]) -> None:
+        self.verbs = dict(verbs)
+        self.running = 0
+
+
 class Admin:
     """The tables of verbs and the tasks that run them."""
 
     def __init__(self, node: Node, verbs: Mapping[str, Verb], peer_verbs: Mapping[str, Verb]) -> None:
         self._node = node
-        self._verbs = dict(verbs)
-        self._peer_verbs = dict(peer_verbs)
+        self._clients = _Table(verbs)
+        self._peers = _Table(peer_verbs)
         self._nursery: trio.Nursery | None = None
-        self._running = 0
 
     async def run(self) -> None:
         """Own the tasks of verbs until cancelled."""
@@ -53,27 +62,27 @@ class Admin:
     def on_request(self, session: Session, request_id: int, body: bytes) -> None:
         """An ADMIN frame of a client."""
         answer = partial(self._answer, session, MessageType.ADMIN_REPLY, request_id)
-        self._begin(self._verbs, AdminRequest.decode(body), answer)
+        self._begin(self._clients, AdminRequest.decode(body), answer)
 
     def on_peer_request(self, session: Session, _: NodeId, request_id: int, body: bytes) -> None:
         """A PEER_ADMIN frame of another node."""
         answer = partial(self._answer, session, MessageType.PEER_ADMIN_REPLY, request_id)
-        self._begin(self._peer_verbs, AdminRequest.decode(body), answer)
+        self._begin(self._peers, AdminRequest.decode(body), answer)
 
     def _begin(
-        self, verbs: Mapping[str, Verb], request: AdminRequest, answer: Callable[[dict[str, Any] | LeafdbError], None]
+        self, table: _Table, request: AdminRequest, answer: Callable[[dict[str, Any] | LeafdbError], None]
     ) -> None:
-        verb = verbs.get(request.verb)
+        verb = table.verbs.get(request.verb)
         if verb is None:
             answer(NotApplied(f"this version has no admin verb {request.verb!r}", reason=Reason.UNSUPPORTED))
-        elif self._nursery is None or self._running >= VERBS_MAX:
+        elif self._nursery is None or table.running >= VERBS_MAX:
             answer(Overloaded("too many admin verbs are running", retry_after=1.0))
         else:
-            self._running += 1
-            self._nursery.start_soon(self._run, verb, request, answer, name=f"admin {request.verb}")
+            table.running += 1
+            self._nursery.start_soon(self._run, table, verb, request, answer, name=f"admin {request.verb}")
 
     async def _run(
-        self, verb: Verb, request: AdminRequest, answer: Callable[[dict[str, Any] | LeafdbError], None]
+        self, table: _Table, verb: Verb, request: AdminRequest, answer: Callable[[dict[str, Any] | LeafdbError], None]
     ) -> None:
         try:
             answer(await verb(self._node, request.args))
@@ -83,7 +92,7 @@ class Admin:
             problem = f"{request.verb}: {type(error).__name__}: {error}"
             answer(NotApplied(problem, reason=Reason.BAD_REQUEST))
         finally:
-            self._running -= 1
+            table.running -= 1
 
     def _answer(
         self, session: Session, number: MessageType, request_id: int, reply: dict[str, Any] | LeafdbError

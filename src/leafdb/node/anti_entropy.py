@@ -182,6 +182,13 @@ class AntiEntropy:
         masks = {(target, effect.bucket): 1 << effect.partition for target in self._concerned(effect)}
         self._owe(masks, f"hints for {self._view.name_of(effect.target)} were given up")
 
+    def hint_taken(self, bucket: BucketId, storage_key: bytes, done: Callable[[StorageError | None], None]) -> None:
+        """A hint was merged here; `done` once what this node owes for it is on the disk."""
+        if self.transfers.hint_taken(bucket, storage_key):
+            self._engine.when_safe(self._last_sequence, Durability.ALWAYS, done)
+        else:
+            done(None)
+
     def _concerned(self, effect: MarkRange) -> list[NodeId]:
         """The target of hints; where it holds their range no more, the others that do."""
 

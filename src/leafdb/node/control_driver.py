@@ -102,7 +102,7 @@ class ControlDriver:
 
         log.info("the control set changes", names=_names(metadata, metadata.control), to=_names(metadata, following))
         try:
-            chosen = await self._node.register.change(change, CHANGE_TIMEOUT_S)
+            chosen = await self._node.register.change(change, CHANGE_TIMEOUT_S, gives_way=True)
         except LeafdbError as error:
             return self._failed(error)
         await offer(self._node, chosen)
@@ -115,7 +115,7 @@ class ControlDriver:
             return finish_control(current, change_id=change_id)
 
         try:
-            chosen = await self._node.register.change(change, CHANGE_TIMEOUT_S)
+            chosen = await self._node.register.change(change, CHANGE_TIMEOUT_S, gives_way=True)
         except LeafdbError as error:
             return self._failed(error)
         log.info("the control set has changed", names=_names(chosen, chosen.control))

@@ -54,7 +54,7 @@ class Removal(NamedTuple):
 
 class HintedHandoff:
     """Both ends of handoff. `send` puts a frame on a peer's bulk lane; `mark` makes a range owe an exchange; `taken` is
-    told of each hint that was merged here, before its holder is."""
+    told of each hint that was merged here, and says when its holder may be."""
 
     def __init__(
         self,
@@ -70,7 +70,7 @@ class HintedHandoff:
         now_ms: Callable[[], int],
         send: Callable[[NodeId, bytes], bool],
         mark: Callable[[MarkRange], None],
-        taken: Callable[[BucketId, bytes], None],
+        taken: Callable[[BucketId, bytes, Callable[[Exception | None], None]], None],
     ) -> None:
         self._engine = engine
         self._view = view
@@ -271,10 +271,11 @@ class _Application:
         return ring.is_primary(self._view.self_id, partition, bucket.properties.n)
 
     def _taken(self, place: int, error: Exception | None) -> None:
-        if error is None:
-            hint = self._batch.hints[place]
-            self._handoff.taken(BucketId(hint.bucket), hint.storage_key)
-        self._merged(place, error)
+        if error is not None:
+            self._merged(place, error)
+            return
+        hint = self._batch.hints[place]
+        self._handoff.taken(BucketId(hint.bucket), hint.storage_key, partial(self._merged, place))
 
     def _merged(self, place: int, error: Exception | None) -> None:
         if error is not None:

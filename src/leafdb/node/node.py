@@ -228,7 +228,7 @@ class Node:
             engine=engine, view=view, replica=self.replica, metrics=self.metrics, wheel=self.wheel,
             schedule=Schedule(hints_config, ledger, rng=world.rng), grantor=CreditGrantor(hints_config),
             now=world.now, now_ms=world.now_ms, send=self._on_lane(Lane.BULK), mark=self.anti_entropy.mark,
-            taken=self.transfers.hint_taken,
+            taken=self.anti_entropy.hint_taken,
         )  # fmt: skip
         self.hints = HintKeeper(
             engine=engine, view=view, replica=self.replica, ledger=ledger, metrics=self.metrics,

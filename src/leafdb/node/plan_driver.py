@@ -24,7 +24,7 @@ from leafdb.node.admin_data import CHANGE_TIMEOUT_S, offer
 from leafdb.node.logs import Log
 from leafdb.node.plan_progress import Progress, own_progress
 from leafdb.node.plan_rules import Action, Decision, asked, decide, driver_of
-from leafdb.node.register import Change
+from leafdb.node.register_change import Change
 from leafdb.ring import transitions
 from leafdb.ring.metadata import ClusterMetadata
 from leafdb.ring.plan import Plan
@@ -154,7 +154,7 @@ class PlanDriver:
 
     async def _take(self, step: Step, plan: Plan, action: Action) -> float:
         try:
-            chosen = await self._node.register.change(_on_plan(plan, step), CHANGE_TIMEOUT_S)
+            chosen = await self._node.register.change(_on_plan(plan, step), CHANGE_TIMEOUT_S, gives_way=True)
         except LeafdbError as error:
             self.waiting = (f"the step is due ({action.value}) but could not be made: {error}",)
             log.warning("a step of the plan could not be made", step=action.value, reason=str(error))

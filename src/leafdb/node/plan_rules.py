@@ -1,8 +1,9 @@
 """What the driver of a plan does next, of what it knows: pure (docs/decisions/0007-ring-changes.md, "The cuts").
 
-    WRITE_BOTH_READ_OLD   advance when every new owner knows this epoch and owes nothing: the copies are made
-    WRITE_BOTH_READ_NEW   finish when every old owner, and whoever leaves, knows this epoch and owes nothing: a late
-                          hint lies with the new owners too, and nobody takes along what only it has
+    WRITE_BOTH_READ_OLD   advance when every new owner, and every old one, knows this epoch and owes nothing: the copies
+                          are made, and a late hint lies with the new owners too
+    WRITE_BOTH_READ_NEW   finish when every old owner, and whoever leaves, knows this epoch and owes nothing: nobody
+                          takes along what only it has
     RETREAT               end it when every new owner that stays a member knows this epoch
 
 Who is given up as dead is not waited for, unless it is seen alive: then it answers reads, and has to hear first. The

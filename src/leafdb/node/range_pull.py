@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Final
 
 from leafdb.limits import EXCHANGE_BYTES_MAX
-from leafdb.node.rate_limit import RateLimit
+from leafdb.node.rate_limit import LOOK_S, RateLimit
 from leafdb.node.record_messages import Page, Pull
 from leafdb.node.record_mover import ExchangeFault, RecordMover
 from leafdb.node.record_store import Item
@@ -78,12 +78,18 @@ class RangePull:
             self._sizes.moved(size, page.next or stop)
             if not page.next:
                 self._finish(slot)
-                await self._limit.spent(size)
+                await self._pay(size, slot, epoch)
                 return True
             start = page.next
             self._progress.advance(slot, start)
-            await self._limit.spent(size)
+            await self._pay(size, slot, epoch)
             self._still(slot, epoch)
+
+    async def _pay(self, size: int, slot: Slot, epoch: Epoch) -> None:
+        """Return when the bytes are paid for, or the ring has changed: at a low limit a page may take minutes."""
+        await self._limit.spent(size, LOOK_S)
+        while self._limit.owing and self._is_still(slot, epoch):
+            await self._limit.spent(0, LOOK_S)
 
     def _finish(self, slot: Slot) -> None:
         self._progress.finish(slot)
@@ -94,9 +100,12 @@ class RangePull:
 
     def _still(self, slot: Slot, epoch: Epoch) -> None:
         """What is written down must be of the plan that asked for it."""
-        ring = self._view.ring
-        if ring is None or ring.range_epoch(slot[1]) != epoch or slot[0] not in self._view.buckets:
+        if not self._is_still(slot, epoch):
             raise ExchangeFault("the ring has changed")
+
+    def _is_still(self, slot: Slot, epoch: Epoch) -> bool:
+        ring = self._view.ring
+        return ring is not None and ring.range_epoch(slot[1]) == epoch and slot[0] in self._view.buckets
 
 
 def items_of(bucket: BucketView, page: Page, start: bytes, stop: bytes) -> list[Item]:

@@ -42,6 +42,12 @@ class RateLimit:
             await trio.sleep(min(LOOK_S, wait_s))
             self._pass_time()
 
+    @property
+    def owing(self) -> bool:
+        """Whether anything is left to be waited for."""
+        self._pass_time()
+        return self._owed_s() > SLEEP_S_MIN
+
     def _owed_s(self) -> float:
         return self._owed / self.bytes_per_s if self.bytes_per_s else 0.0
 

@@ -23,24 +23,22 @@ from leafdb.codec import cbor
 from leafdb.consensus.acceptor_state import AcceptorState
 from leafdb.consensus.ballot import Ballot, BallotSource
 from leafdb.consensus.effects import (
-    NO_STEP,
-    STALE_CONFIG,
     AcceptorEffect,
     Chosen,
     Decided,
     Outcome,
     Persist,
     ProposerEffect,
-    Refusal,
     Refused,
     Send,
-    Unknown,
 )  # fmt: skip
 from leafdb.consensus.messages import Accept, Message, Prepare, from_wire, to_wire
 from leafdb.consensus.proposer import Proposer
-from leafdb.errors import LeafdbError, NotApplied, OutcomeUnknown, ProtocolError, Reason, StorageError
+from leafdb.errors import LeafdbError, NotApplied, ProtocolError, Reason, StorageError
 from leafdb.node.control_seats import REGISTER, Seat, acceptor_of, control_of, has_seat, named, opening_state
 from leafdb.node.logs import Log
+from leafdb.node.register_change import Change, problem_of, proposed
+from leafdb.node.register_turns import Turns
 from leafdb.node.timers import TimingWheel
 from leafdb.node.view import ClusterView
 from leafdb.ring.difference import apply, difference
@@ -61,8 +59,6 @@ FETCH_TIMEOUT_S: Final = 2.0
 
 Version = tuple[int, int]
 """(generation, epoch) of metadata: the later generation holds, whatever its epoch."""
-Change = Callable[[ClusterMetadata, bytes], ClusterMetadata]
-"""(current, change id) to next; pure; may run several times; raises NotApplied to refuse. Equal: nothing to do."""
 Ask = Callable[[NodeId, int, bytes, Callable[[object], None], float], bool]
 
 
@@ -106,7 +102,7 @@ class Register:
         self._proposer: Proposer | None = None
         self._ballots: BallotSource | None = None
         self._decided: Callable[[Outcome], None] | None = None
-        self._changing = trio.Lock()
+        self._turns = Turns(now, self._hurry)
         self._fetch_done: Callable[[], None] | None = None
         self._newest: Version = (0, 0)
         """The newest this node has taken, which may be on its way to the disk."""
@@ -221,12 +217,14 @@ class Register:
 
     # -- changing it
 
-    async def change(self, change: Change, timeout_s: float) -> ClusterMetadata:
-        """Change the metadata; returns what was chosen, which this node already believes.
+    async def change(self, change: Change, timeout_s: float, *, gives_way: bool = False) -> ClusterMetadata:
+        """Change the metadata; returns what was chosen, which this node already believes. Waits so long for its turn at
+        most, and then so long for an end, or less when it `gives_way` to who waits.
 
-        Raises NotApplied (the change's own, or `no_quorum` when the control set has no majority) or OutcomeUnknown.
+        Raises NotApplied (the change's own, `no_quorum` when the control set has no majority, or Overloaded when its
+        turn did not come) or OutcomeUnknown.
         """
-        async with self._changing:
+        async with self._turns.turn(timeout_s, gives_way=gives_way) as deadline:
             current = self._view.metadata
             if current is None or self._ballots is None:
                 raise NotApplied("this node is not part of a cluster yet", reason=Reason.NOT_READY)
@@ -238,7 +236,7 @@ class Register:
                 ended.set()
 
             refusals: list[LeafdbError] = []
-            proposed = partial(_apply, change, self._random_bytes(16), refusals)
+            made = partial(proposed, change, self._random_bytes(16), refusals)
             self._proposer = Proposer(
                 REGISTER,
                 control_of(current),
@@ -248,8 +246,7 @@ class Register:
                 names=named,
             )
             self._decided = decided
-            now = self._now()
-            self._perform(self._proposer.propose(proposed, now=now, deadline=now + timeout_s, deduplicates=True))
+            self._perform(self._proposer.propose(made, now=self._now(), deadline=deadline, deduplicates=True))
             try:
                 await ended.wait()
             finally:
@@ -257,29 +254,24 @@ class Register:
                 self._proposer = self._decided = None
             return await self._conclude(outcomes[0], refusals)
 
+    @property
+    def busy(self) -> bool:
+        """Whether a change by this node is under way."""
+        return self._turns.taken
+
+    def _hurry(self, deadline: float) -> None:
+        if self._proposer is not None:
+            self._proposer.hurry(deadline)
+            self._perform(())  # the wheel has to know
+
     async def _conclude(self, outcome: Outcome, refusals: list[LeafdbError]) -> ClusterMetadata:
-        match outcome:
-            case Chosen(value=value):
-                assert value is not None
-                return await self._believe(value)
-            case Refused(reason=reason, current=current):
-                if current is not None:
-                    # Its proposer may have died before anybody heard: else "staged already", and nobody shows it.
-                    await self._believe(current)
-                if refusals and reason == str(_REFUSED):
-                    raise refusals[-1]
-                if reason == STALE_CONFIG:
-                    told = "the cluster was recovered, and this node has not heard of it yet: nothing was changed"
-                    raise NotApplied(told, reason=Reason.NO_QUORUM)
-                if reason == NO_STEP:
-                    raise NotApplied("the control set changes one step at a time", reason=Reason.BAD_REQUEST)
-                told = "the control set has no majority: buckets and topology cannot be changed until it is back"
-                raise NotApplied(told, reason=Reason.NO_QUORUM)
-            case Unknown(reason=reason):
-                raise OutcomeUnknown(f"the change may have been made ({reason}); look before repeating it",
-                                     acks=0, required=1)  # fmt: skip
-            case _:
-                assert_never(outcome)
+        if isinstance(outcome, Chosen):
+            assert outcome.value is not None
+            return await self._believe(outcome.value)
+        if isinstance(outcome, Refused) and outcome.current is not None:
+            # Its proposer may have died before anybody heard: else "staged already", and nobody shows it.
+            await self._believe(outcome.current)
+        raise problem_of(outcome, refusals)
 
     async def _believe(self, value: bytes) -> ClusterMetadata:
         """A value that is chosen; returns when it is in force here, or a later one is."""
@@ -395,21 +387,6 @@ class Register:
             raise ProtocolError(f"a peer's metadata cannot be read: {error}") from None
         self.learn(metadata, done)
         return True
-
-
-_REFUSED: Final = Reason.BAD_REQUEST
-
-
-def _apply(
-    change: Change, change_id: bytes, refusals: list[LeafdbError], current: bytes | None
-) -> bytes | Refusal | None:
-    if current is None:
-        return Refusal("the register was never written")
-    try:
-        return change(decode(current), change_id).encode()
-    except NotApplied as error:
-        refusals.append(error)
-        return Refusal(str(_REFUSED))
 
 
 def _message(body: bytes) -> Message:

@@ -139,18 +139,20 @@ class Transfers:
             self._held = {BucketId(bucket): self._shared.held(own, BucketId(bucket)) for bucket in self._view.buckets}
         return {bucket: mask for bucket, mask in lost.items() if mask}
 
-    def hint_taken(self, bucket: BucketId, storage_key: bytes) -> None:
-        """A hint was merged here: it may be of a write that only old owners acknowledged."""
+    def hint_taken(self, bucket: BucketId, storage_key: bytes) -> bool:
+        """A hint was merged here: it may be of a write that only old owners acknowledged. Answers whether this node
+        owes anybody anything for it."""
         ring, plan = self._view.ring, self._ranges.plan
         if plan is None or ring is None or not self._ranges.is_older(bucket):
-            return
+            return False
         bit = 1 << ring.partition_of(split_storage_key(storage_key)[0])
         if not bit & self._ranges.old(self._view.self_id, bucket):
-            return
+            return False
         members = self._view.metadata.members if self._view.metadata is not None else ()
         masks = {(peer, bucket): bit & self._ranges.new(peer, bucket) for peer in members if peer != self._view.self_id}
         self._owe(masks, "hints came late")
         self.progress.owe(masks)
+        return True
 
     # -- when what may begin
 

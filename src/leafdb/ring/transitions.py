@@ -153,14 +153,15 @@ def awaited(metadata: ClusterMetadata) -> frozenset[NodeId]:
     Who goes on reading from a table whose writes are about to end would show what is no longer true. So the old owners
     are awaited before the end, and the new ones before the end of a retreat; but not those given up as dead, nor those
     that an abort sends away, perhaps because they do not answer: for these the caller waits while it sees them alive.
-    Before reads move the receivers are awaited, since they have copies to make.
+    Before reads move the receivers are awaited, since they have copies to make, and the old owners, since a hint that
+    came late may lie with them alone.
     """
     plan = metadata.plan
     if plan is None:
         return frozenset()
     match plan.phase:
         case Phase.WRITE_BOTH_READ_OLD:
-            return frozenset(plan.owners)
+            return frozenset(plan.owners) | (frozenset(metadata.owners) - plan.given_up)
         case Phase.WRITE_BOTH_READ_NEW:
             return frozenset(metadata.owners) - plan.given_up
         case Phase.RETREAT:

@@ -74,7 +74,8 @@ def allowed(metadata: ClusterMetadata, states: Mapping[NodeId, str]) -> bool:
         old, new = node in metadata.owners, node in plan.owners
         match plan.phase:
             case Phase.WRITE_BOTH_READ_OLD:
-                if (new or node in plan.joining) and state != SETTLED:
+                owes = old and node not in plan.given_up
+                if (new or owes or node in plan.joining) and state != SETTLED:
                     return False
             case Phase.WRITE_BOTH_READ_NEW:
                 excused = node in plan.given_up and state == DEAD
@@ -143,6 +144,15 @@ def test_a_newcomer_that_will_own_nothing_is_waited_for_all_the_same() -> None:
     assert idle
     states = {node: SETTLED for node in metadata.members if node not in idle}
     assert decided(metadata, states)[0] is Action.WAIT
+
+
+@pytest.mark.parametrize("state", [OWING, BEHIND, DEAD])
+def test_reads_do_not_move_before_an_old_owner_has_given_on_what_came_late_unless_it_is_given_up(state: str) -> None:
+    start = cluster(5, partitions=8)
+    for going, action in ((Leave(FIVE), Action.WAIT), (ForceRemove(FIVE), Action.ADVANCE)):
+        metadata = committed(start, going)
+        assert FIVE not in plan_of(metadata).owners
+        assert decided(metadata, dict.fromkeys(metadata.members, SETTLED) | {FIVE: state})[0] is action
 
 
 def test_a_member_of_the_control_set_that_goes_holds_the_end_up() -> None:
