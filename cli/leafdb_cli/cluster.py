@@ -27,7 +27,7 @@ INIT_TIMEOUT_S: Final = 30.0
 MEMBER_FIELDS: Final = ("name", "host", "zone", "weight", "client", "peer", "http")
 
 STATUS_COLUMNS: Final = [
-    Column("name"), Column("cluster_id"), Column("epoch"), Column("generation"), Column("agree"),
+    Column("name"), Column("cluster_id", spare=2), Column("epoch"), Column("generation", spare=1), Column("agree"),
     Column("control", show=joined),
 ]  # fmt: skip
 

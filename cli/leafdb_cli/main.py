@@ -15,6 +15,7 @@ from typing import Annotated, Final, NoReturn
 
 import typer
 
+from leafdb.limits import REQUEST_TIMEOUT_S_MAX
 from leafdb_cli.options import VALUED, Format, Options, hoist, parse_duration_s
 from leafdb_cli.session import Guard, Session
 
@@ -47,7 +48,10 @@ def root(
     ] = "",
     output: Annotated[Format, typer.Option("-o", "--output", help="How data is printed.")] = Format.TABLE,
     timeout: Annotated[
-        str, typer.Option("--timeout", metavar="TIME", help="Deadline of each request, as 5s or 250ms.")
+        str,
+        typer.Option(
+            "--timeout", metavar="TIME", help="Deadline of each request, as 5s; with --wait of the waiting, as 2h."
+        ),
     ] = "",
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, where supported.")] = False,
@@ -62,8 +66,9 @@ def root(
             timeout_s = parse_duration_s(timeout)
         except ValueError as error:
             raise typer.BadParameter(str(error), param_hint="--timeout") from None
-        if not 0 < timeout_s <= 300:
-            raise typer.BadParameter("a deadline lies above 0 and at most at 300 seconds", param_hint="--timeout")
+        if timeout_s <= 0 or (timeout_s > REQUEST_TIMEOUT_S_MAX and not wait):
+            most = f"a deadline lies above 0 and at most at {REQUEST_TIMEOUT_S_MAX:.0f} seconds, but for that of --wait"
+            raise typer.BadParameter(most, param_hint="--timeout")
     ctx.obj = Session(
         Options(
             node=node_,

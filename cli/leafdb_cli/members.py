@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Final
 
 from leafdb_cli.options import Format
 from leafdb_cli.plan_view import phase_text
 from leafdb_cli.session import Session
+
+SCREEN_CELLS: Final = 80
 
 Reply = Mapping[str, Any]
 
@@ -29,7 +32,12 @@ def tell_changes(session: Session, reply: Reply) -> None:
     """Those lines as notes, below a table; JSON has them as fields."""
     if session.options.output is Format.TABLE:
         for line in coming_and_going(reply):
-            session.note(line)
+            session.note(_folded(line) if session.output.err.isatty() else line)
+
+
+def _folded(line: str) -> str:
+    """Between words, for a terminal: a command on it can still be copied."""
+    return textwrap.fill(line, SCREEN_CELLS, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
 
 
 def plan_line(plan: Reply) -> str:

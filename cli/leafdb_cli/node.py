@@ -8,7 +8,7 @@ that who answers there has that name.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -41,11 +41,13 @@ def state_style(state: object) -> str:
 
 
 COLUMNS: Final = [
-    Column("name"), Column("id", right=True), Column("state", style=state_style), Column("host"), Column("zone"),
-    Column("client"), Column("version"), Column("uptime_s", "uptime", human_seconds),
-    Column("memory_bytes", "memory", human_bytes), Column("pid", right=True),
+    Column("name"), Column("id", right=True), Column("state", style=state_style), Column("host", spare=2),
+    Column("zone", spare=1), Column("client"), Column("version", spare=3),
+    Column("uptime_s", "uptime", human_seconds, spare=4), Column("memory_bytes", "memory", human_bytes, spare=5),
+    Column("pid", right=True, spare=6),
 ]  # fmt: skip
 CHANGE: Final = Column("change", style=lambda _: "yellow")
+WEIGHT: Final = Column("weight", show=lambda weight: str(1 if weight is None else weight), right=True)
 STATE_COLUMNS: Final = [Column("name"), Column("state", style=state_style)]
 SAFE_COLUMNS: Final = [
     Column("name"),
@@ -69,9 +71,15 @@ def _show(session: Session) -> None:
     tell_changes(session, reply)
 
 
-def node_columns(nodes: list[Mapping[str, Any]]) -> list[Column]:
-    """What a table of nodes shows; changes only where there are some."""
-    return [*COLUMNS, CHANGE] if any(node.get("change") for node in nodes) else COLUMNS
+def node_columns(nodes: Sequence[Mapping[str, Any]]) -> list[Column]:
+    """What a table of nodes shows; weights and changes only where there are some."""
+    weights = [WEIGHT] if weighted(nodes) else []
+    return [*COLUMNS, *weights, *([CHANGE] if any(node.get("change") for node in nodes) else [])]
+
+
+def weighted(members: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether any member has another weight than most have."""
+    return any(member.get("weight", 1) != 1 for member in members)
 
 
 @app.command()
@@ -146,7 +154,7 @@ def _node(session: Session, name: str) -> Iterator[tuple[Client, str]]:
     from leafdb.client.connect import connect
 
     url = f"leafdb://{_address_of(session, name)}" if name else _only_url(session)
-    with connect(url, timeout=session.timeout_s(DRAIN_TIMEOUT_S), routing="listed") as client:
+    with connect(url, timeout=session.request_s(DRAIN_TIMEOUT_S), routing="listed") as client:
         found = client.ping().name
         if name and found != name:
             raise Quit(exits.FAILED, f"{found} answers at the address of {name}: nothing was done")

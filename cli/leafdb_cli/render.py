@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
 API_VERSION: Final = "leafdb/v1"
+GAP_CELLS: Final = 3
+"""Between two columns on a terminal."""
 
 Item = Mapping[str, Any]
 
@@ -34,6 +36,8 @@ class Column:
     show: Callable[[Any], str] | None = None
     style: Callable[[Any], str] | None = None
     right: bool = False
+    spare: int = 0
+    """Above 0: a terminal that is too narrow goes without this column, before those with lower figures."""
 
     def text(self, item: Item) -> str:
         """The cell of this item."""
@@ -95,6 +99,18 @@ def plain_table(columns: Sequence[Column], items: Sequence[Item]) -> str:
         ]
         lines.append("  ".join(cells).rstrip())
     return "\n".join(lines) + "\n"
+
+
+def fitting(columns: Sequence[Column], items: Sequence[Item], width: int) -> list[Column]:
+    """The columns for which a terminal so wide has room: a row that is folded reads worse than one that is shorter."""
+    sizes = [max(len(column.heading()), *(len(column.text(item)) for item in items)) for column in columns]
+    kept = list(range(len(columns)))
+    while sum(sizes[index] + GAP_CELLS for index in kept) > width:
+        spare = max(kept, key=lambda index: columns[index].spare)
+        if not columns[spare].spare:
+            break
+        kept.remove(spare)
+    return [columns[index] for index in kept]
 
 
 def rich_table(columns: Sequence[Column], items: Sequence[Item]) -> RenderableType:
@@ -187,7 +203,8 @@ class Output:
                     self.out.write(json.dumps(item, ensure_ascii=False) + "\n")
             case Format.TABLE:
                 if self.out.isatty() and (items or pretty):
-                    self.console(self.out).print(pretty() if pretty else rich_table(columns, items))
+                    console = self.console(self.out)
+                    console.print(pretty() if pretty else rich_table(fitting(columns, items, console.width), items))
                 elif items:
                     self.out.write(plain() if plain else plain_table(columns, items))
         self.out.flush()
@@ -237,8 +254,8 @@ def human_bytes(size: int | float | None) -> str:
     if size is None:
         return "-"
     amount = float(size)
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if amount < 1024 or unit == "GiB":
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if amount < 1024 or unit == "TiB":
             return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
         amount /= 1024
     raise AssertionError("unreachable")

@@ -9,7 +9,7 @@ import typer
 
 from leafdb_cli import ring_simulate
 from leafdb_cli.members import change_item, tell_changes
-from leafdb_cli.node import CHANGE, state_style
+from leafdb_cli.node import CHANGE, WEIGHT, state_style, weighted
 from leafdb_cli.plan_screen import CELLS_PER_LINE, mark_of, percent
 from leafdb_cli.render import Column
 from leafdb_cli.session import Session, session_of
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="The ring: who owns which partitions.", no_args_is_help=True, rich_markup_mode=None)
 
-BAR_CELLS: Final = 24
+BAR_CELLS: Final = 16
 
 COLUMNS: Final = [
     Column("name"), Column("id", right=True), Column("state", style=state_style), Column("host"), Column("zone"),
@@ -38,10 +38,11 @@ def show(ctx: typer.Context) -> None:
 
 def print_ring(session: Session, reply: Mapping[str, Any]) -> None:
     """The ring, in whatever form was asked for."""
+    weights = [WEIGHT] if weighted(reply["members"]) else []
     session.output.items(
         "RingMemberList",
         reply["members"],
-        [*COLUMNS, *CHANGING] if reply.get("change") else COLUMNS,
+        [*COLUMNS, *weights, *(CHANGING if reply.get("change") else [])],
         extra={
             "epoch": reply["epoch"],
             "partitions": reply["partitions"],
@@ -61,7 +62,7 @@ def marks(members: Sequence[Mapping[str, Any]]) -> dict[int, tuple[str, str]]:
 
 
 def pretty_ring(reply: Mapping[str, Any]) -> RenderableType:
-    """A bar for each member, and a strip with a cell for each partition."""
+    """A bar for each member, and a strip with a cell for each partition; labels only where they tell something."""
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text
@@ -70,18 +71,25 @@ def pretty_ring(reply: Mapping[str, Any]) -> RenderableType:
     mark = marks(members)
     largest = max((member["share"] for member in members), default=0) or 1
     changing = bool(reply.get("change"))
+    labels = [
+        *(["host"] if any(member["host"] != member["name"] for member in members) else []),
+        *(["zone"] if len({member["zone"] for member in members}) > 1 else []),
+        *(["weight"] if weighted(members) else []),
+    ]
     table = Table.grid(padding=(0, 2))
+    headings = ["", "name", "state", *labels, "owned", "share", *(["then"] if changing else [])]
+    table.add_row(*(Text(heading, style="dim") for heading in headings))
     for member in members:
         letter, color = mark[member["id"]]
-        then = [Text(f"-> {member['owned_next']:>4}"), Text(str(member["change"]), style="yellow")] if changing else []
         bar = "█" * max(1, round(BAR_CELLS * member["share"] / largest)) if member["owned"] else ""
         state = str(member.get("state", ""))
+        then = [Text(f"{member['owned_next']:>4}"), Text(str(member["change"]), style="yellow")] if changing else []
         table.add_row(
             Text(letter, style=f"bold {color}"),
             Text(str(member["name"]), style="bold"),
             Text(state, style=state_style(state)),
-            Text(f"host {member['host']}  zone {member['zone']}", style="dim"),
-            Text(f"{member['owned']:>4}", justify="right"),
+            *(Text(str(member.get(label, 1)), style="dim") for label in labels),
+            Text(f"{member['owned']:>5}", justify="right"),
             Text(percent(member["share"]), justify="right"),
             *(then or [Text(bar, style=color)]),
         )

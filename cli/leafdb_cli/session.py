@@ -48,12 +48,18 @@ class Session:
         """What --timeout says, or this command's own."""
         return default if self.options.timeout_s is None else self.options.timeout_s
 
+    def request_s(self, default: float = TIMEOUT_S) -> float:
+        """The deadline of one request. With --wait, --timeout bounds the waiting, which may take hours; the requests it
+        is made of have this command's own deadline, or a shorter one.
+        """
+        return min(default, self.timeout_s(default)) if self.options.wait else self.timeout_s(default)
+
     @contextmanager
     def client(self, *, routing: Routing = "ring", timeout_s: float = TIMEOUT_S) -> Iterator[Client]:
         """A client for the nodes the options name."""
         from leafdb.client.connect import connect
 
-        with connect(url_of(self.options), timeout=self.timeout_s(timeout_s), routing=routing) as client:
+        with connect(url_of(self.options), timeout=self.request_s(timeout_s), routing=routing) as client:
             yield client
 
     def ask(

@@ -11,7 +11,7 @@ import typer
 from leafdb_cli import exits
 from leafdb_cli.exits import Quit
 from leafdb_cli.members import change_item, coming_and_going, tell_changes
-from leafdb_cli.render import Column, joined
+from leafdb_cli.render import Column, plain_table
 from leafdb_cli.session import Session, session_of
 
 if TYPE_CHECKING:
@@ -22,8 +22,10 @@ POLL_S: Final = 0.25
 
 FIELDS: Final = (
     "cluster", "epoch", "healthy", "nodes_up", "nodes_total", "hints_pending", "repair_pending", "problems",
+    "notices",
 )  # fmt: skip
-COLUMNS: Final = [*(Column(name) for name in FIELDS[:-1]), Column("problems", show=lambda value: joined(value or ()))]
+LISTS: Final = ("problems", "notices")
+COLUMNS: Final = [Column(name) for name in FIELDS if name not in LISTS]
 
 
 def status(
@@ -39,7 +41,7 @@ def status(
 
 def _show(session: Session) -> bool:
     reply = _settled(session) if session.options.wait else session.ask("status")
-    item = {name: reply[name] for name in FIELDS}
+    item = {name: reply.get(name, []) if name in LISTS else reply[name] for name in FIELDS}
     changes = coming_and_going(reply)
     session.output.items(
         "StatusList",
@@ -48,6 +50,7 @@ def _show(session: Session) -> bool:
         errors=reply.get("errors") or {},
         extra=change_item(reply),
         pretty=lambda: _pretty(item, changes),
+        plain=lambda: _plain(item),
     )
     if not session.output.pretty:
         tell_changes(session, reply)
@@ -63,6 +66,12 @@ def _settled(session: Session) -> Mapping[str, Any]:
             if reply["healthy"] or time.monotonic() >= deadline:
                 return reply
             time.sleep(POLL_S)
+
+
+def _plain(item: Mapping[str, Any]) -> str:
+    """The figures in a table, then a line for each problem and each notice: never cut short."""
+    found = [f"! {problem}\n" for problem in item["problems"]] + [f"- {notice}\n" for notice in item["notices"]]
+    return plain_table(COLUMNS, [item]) + "".join(found)
 
 
 def _pretty(item: Mapping[str, Any], changes: Sequence[str]) -> RenderableType:
@@ -83,4 +92,5 @@ def _pretty(item: Mapping[str, Any], changes: Sequence[str]) -> RenderableType:
         f"   hints pending {item['hints_pending']}   repairs pending {item['repair_pending']}",
     )
     troubles = (Text(f"  ! {problem}", style="yellow") for problem in item["problems"])
-    return Group(head, body, *troubles, *(Text(f"  {change}", style="cyan") for change in changes))
+    notices = (Text(f"  - {notice}") for notice in item["notices"])
+    return Group(head, body, *troubles, *notices, *(Text(f"  {change}", style="cyan") for change in changes))

@@ -68,7 +68,12 @@ def _print(session: Session, reply: Mapping[str, Any], shown: list[str]) -> None
         items_of(reply),
         COLUMNS,
         errors=errors,
-        extra={"plan_id": plan_of(reply), "phase": phase_text(reply.get("phase"))},
+        extra={
+            "epoch": reply.get("epoch"),
+            "plan_id": plan_of(reply),
+            "phase": phase_text(reply.get("phase")),
+            "waiting": [str(said) for said in reply.get("waiting") or ()],
+        },
         pretty=(lambda: view_of(reply)) if plan_of(reply) else None,
     )
 

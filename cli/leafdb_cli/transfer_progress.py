@@ -28,7 +28,7 @@ POLL_S: Final = 1.0
 REQUEST_S: Final = 5.0
 PATIENCE_S: Final = 60.0
 """For so long nobody may answer: a node that is restarted meanwhile is no reason to stop waiting."""
-BAR_CELLS: Final = 16
+BAR_CELLS: Final = 12
 NO_PLAN: Final = "no ring change is in progress"
 
 Reply = Mapping[str, Any]

@@ -6,23 +6,28 @@ import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
+from textwrap import dedent
 from typing import NamedTuple
 
+from leafdb_cli.options import FLAGS, VALUED
 from support.source_tree import ROOT
 
-_BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+_BLOCK = re.compile(r"^( *)```(\w*)\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
+_HEADING = re.compile(r"^#+ (.*)$", re.MULTILINE)
 _INDENTED = re.compile(r"^ {4}(\S.*)$", re.MULTILINE)
+_PLACEHOLDER = re.compile(r"[A-Z.…\[<]")
 _SPAN = re.compile(r"`([^`\n]+)`")
-_FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 SHELL = ("sh", "shell", "bash", "console")
 
 
 class Block(NamedTuple):
-    """A fenced block of a page: its code, and after how many lines of the page it begins."""
+    """A fenced block of a page, also one in a list: its code, after how many lines of the page it begins, and the
+    heading above it."""
 
     language: str
     code: str
     lines_before: int
+    heading: str
 
 
 class Command(NamedTuple):
@@ -45,18 +50,47 @@ def pages() -> list[Path]:
 def blocks(page: Path) -> list[Block]:
     """The fenced blocks of a page, in order."""
     text = page.read_text(encoding="utf-8")
-    return [Block(found[1], found[2], text[: found.start(2)].count("\n")) for found in _BLOCK.finditer(text)]
+    prose = _BLOCK.sub(lambda found: " " * len(found[0]), text)  # a comment in a block is no heading
+    made = []
+    for found in _BLOCK.finditer(text):
+        headings = _HEADING.findall(prose, 0, found.start())
+        lines_before = text[: found.start(3)].count("\n")
+        made.append(Block(found[2], dedent(found[3]), lines_before, headings[-1] if headings else ""))
+    return made
 
 
 def commands(page: Path, *programs: str) -> list[Command]:
     """The lines of a page, in shell blocks, in indented blocks and in the text, that begin with one of `programs`."""
     text = page.read_text(encoding="utf-8")
-    prose = _FENCE.sub("", text)
-    shell = [block.code.replace("\\\n", " ") for block in blocks(page) if block.language in SHELL]
-    lines = [line for code in shell for line in code.splitlines()]
-    lines += _INDENTED.findall(prose)
-    lines += _SPAN.findall(prose)
-    return [Command(page, words) for line in lines for words in _calls(line) if words[0] in programs]
+    prose = _BLOCK.sub("", text)
+    found = [words for block in blocks(page) if block.language in SHELL for words in commands_of(block, *programs)]
+    lines = _INDENTED.findall(prose) + _SPAN.findall(prose)
+    found += [words for line in lines for words in _calls(line) if words[0] in programs]
+    return [Command(page, words) for words in found]
+
+
+def commands_of(block: Block, *programs: str) -> list[tuple[str, ...]]:
+    """The words of each line of a shell block that begins with one of `programs`."""
+    lines = block.code.replace("\\\n", " ").splitlines()
+    return [words for line in lines for words in _calls(line) if words[0] in programs]
+
+
+def split(words: tuple[str, ...]) -> tuple[list[str], list[str]]:
+    """The nouns and verbs of a line of `leafdb` (as `kv get`), and its options but the global ones."""
+    path: list[str] = []
+    options: list[str] = []
+    skip = False
+    for word in words:
+        if skip:
+            skip = False
+        elif word.startswith("-"):
+            name = word.partition("=")[0]
+            skip = name in VALUED and "=" not in word
+            if name not in (*VALUED, *FLAGS, "--help", "--"):
+                options.append(name)
+        elif len(path) < (3 if path == ["cluster", "stage"] else 2) and not options and not _PLACEHOLDER.match(word):
+            path.append(word)
+    return path, options
 
 
 def _calls(line: str) -> Iterator[tuple[str, ...]]:

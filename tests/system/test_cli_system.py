@@ -73,6 +73,7 @@ def test_the_cluster_in_json(cli: Cli) -> None:
     (status,) = cli("status", "--check", "--wait", "-o", "json").items
     assert list(status) == [
         "cluster", "epoch", "healthy", "nodes_up", "nodes_total", "hints_pending", "repair_pending", "problems",
+        "notices",
     ]  # fmt: skip
     assert (status["healthy"], status["nodes_up"], status["nodes_total"]) == (True, 3, 3)
     nodes = cli("node", "list", "-o", "json").items

@@ -41,7 +41,8 @@ class Pong:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """The cluster in a few figures. `errors` names the nodes that could not be asked, with the reason."""
+    """The cluster in a few figures. `errors` names the nodes that could not be asked, with the reason; `notices` are
+    what goes on and ends by itself, such as a change of the ring, and make nothing unhealthy."""
 
     cluster: str
     epoch: int
@@ -52,6 +53,7 @@ class Status:
     repair_pending: int
     problems: tuple[str, ...]
     errors: Mapping[str, str]
+    notices: tuple[str, ...] = ()
 
 
 def bucket_info(properties: BucketProperties) -> BucketInfo:
@@ -83,6 +85,7 @@ def status_of(reply: Mapping[str, Any]) -> Status:
         repair_pending=int(reply["repair_pending"]),
         problems=tuple(str(problem) for problem in reply["problems"]),
         errors={str(name): str(reason) for name, reason in reply.get("errors", {}).items()},
+        notices=tuple(str(notice) for notice in reply.get("notices", ())),
     )
 
 

@@ -52,6 +52,7 @@ async def ring_show(node: Node, args: Args) -> Answer:
                 "name": member.name,
                 "host": member.host,
                 "zone": member.zone,
+                "weight": member.weight,
                 "state": state_of(node, member.id).value,
                 "owned": owned[member.id],
                 "share": owned[member.id] / metadata.partitions,
@@ -100,9 +101,11 @@ async def facts(node: Node, args: Args) -> Answer:
         "usable": sorted(int(peer) for peer in node.view.usable),
         "hints_pending": sum(summary.records for summary in node.hints.ledger.summaries()),
         "repair_pending": node.anti_entropy.pending,
+        "copies_pending": node.transfers.report().left,
         "incomplete": len(node.completeness.incomplete),
         "problems": problems(node),
         "waiting": node.ring_changes.waiting(),
+        "stuck": node.ring_changes.stuck(),
         "counters": {name: float(value) for name, value in metrics.items()},
     }
 
@@ -120,6 +123,7 @@ async def node_list(node: Node, args: Args) -> Answer:
             "id": int(member.id),
             "host": member.host,
             "zone": member.zone,
+            "weight": member.weight,
             "state": state if known is not None else absent_state(node, member.id, state),
             "client": member.client_address,
             "peer": member.peer_address,
@@ -133,28 +137,30 @@ async def node_list(node: Node, args: Args) -> Answer:
 
 
 async def status(node: Node, args: Args) -> Answer:
-    """The cluster in a few figures, and every problem in words."""
+    """The cluster in a few figures, and every problem in words; what goes on by itself and ends is a notice."""
     metadata = metadata_of(node)
     answers, errors = await gather(node, "facts", facts, {})
     problems = [f"{name} cannot be reached: {reason}" for name, reason in errors.items()]
-    hints = repairs = 0
+    hints = repairs = copies = 0
     severed = severed_pairs(metadata, answers)
     problems += [f"requests of {sender} do not reach {receiver}" for sender, receiver in severed]
     for name, known in answers.items():
         hints += known["hints_pending"]
         repairs += known["repair_pending"]
+        copies += known.get("copies_pending", 0)
         if known["incomplete"]:
             problems.append(f"{name} is resynchronising {known['incomplete']} partitions")
         if known["epoch"] != metadata.epoch:
             problems.append(f"{name} is at epoch {known['epoch']}, this node at {metadata.epoch}")
         problems += [f"{name}: {problem}" for problem in known["problems"]]
-    if metadata.plan is not None:
-        problems.append(f"the ring is changing: {phase_text(metadata.plan.phase)}")
-    problems += waiting_of(answers)
+    notices = [] if metadata.plan is None else [f"the ring is changing: {phase_text(metadata.plan.phase)}"]
+    stuck = stuck_of(answers)
+    problems += [f"the change is stuck: {said}" for said in stuck]
+    notices += [f"the change waits: {said}" for said in waiting_of(answers) if said not in stuck]
     if hints:
         problems.append(f"{hints} hints wait for delivery")
-    if repairs:
-        problems.append(f"{repairs} partitions wait for an exchange")
+    if repairs > copies:  # those that a plan waits for are its own, and end with it
+        problems.append(f"{repairs - copies} partitions wait for an exchange")
     return {
         "cluster": metadata.cluster_name,
         "epoch": int(metadata.epoch),
@@ -164,6 +170,7 @@ async def status(node: Node, args: Args) -> Answer:
         "hints_pending": hints,
         "repair_pending": repairs,
         "problems": problems,
+        "notices": notices,
         **change_summary(metadata),
         "errors": errors,
     }
@@ -171,7 +178,12 @@ async def status(node: Node, args: Args) -> Answer:
 
 def waiting_of(answers: Mapping[str, Args]) -> list[str]:
     """For whom a change of the ring waits, in the words of the node that drives it."""
-    return [f"the change waits: {said}" for known in answers.values() for said in known.get("waiting", [])]
+    return [said for known in answers.values() for said in known.get("waiting", [])]
+
+
+def stuck_of(answers: Mapping[str, Args]) -> list[str]:
+    """What of it needs somebody to do something: all of it where a node of an older version cannot tell."""
+    return [said for known in answers.values() for said in known.get("stuck", known.get("waiting", []))]
 
 
 def severed_pairs(metadata: ClusterMetadata, answers: Mapping[str, Args]) -> list[tuple[str, str]]:
@@ -202,7 +214,7 @@ async def cluster_status(node: Node, args: Args) -> Answer:
         "control": [node.view.name_of(member) for member in metadata.control],
         "control_next": [node.view.name_of(member) for member in metadata.control_next],
         **change_summary(metadata),
-        "waiting": waiting_of(answers),
+        "waiting": [f"the change waits: {said}" for said in waiting_of(answers)],
         "members": listed["nodes"],
         "agree": not errors and set(epochs.values()) == {int(metadata.epoch)},
         "epochs": epochs,

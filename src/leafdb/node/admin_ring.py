@@ -53,8 +53,8 @@ async def history(node: Node, args: Args) -> Answer:
 
 
 async def bytes_estimate(node: Node, metadata: ClusterMetadata) -> BytesOf:
-    """What one copy of a partition of a bucket weighs: the bytes of the bucket's tables on the members that answer,
-    divided by the copies these hold. Every partition counts the same, and what is in memory only counts for nothing.
+    """What one copy of a partition of a bucket weighs: the bytes of the bucket's records on the members that answer,
+    in tables and in memory, divided by the copies these hold. Every partition counts the same.
     """
     answers, _ = await gather(node, "ring.bytes", tree_bytes, {})
     ring = Ring(metadata)
@@ -84,7 +84,7 @@ async def bytes_estimate(node: Node, metadata: ClusterMetadata) -> BytesOf:
 
 
 async def tree_bytes(node: Node, args: Args) -> Answer:
-    """Peer verb: the bytes of each bucket's tables here."""
+    """Peer verb: about how many bytes each bucket has here."""
     buckets = [] if node.view.metadata is None else list(node.view.metadata.buckets)
     return {"buckets": [[int(bucket), node.engine.tree_bytes(TreeId(bucket))] for bucket in buckets]}
 

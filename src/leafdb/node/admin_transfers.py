@@ -1,6 +1,6 @@
 """Verbs about the copies of a plan: how far they are, and how fast they may be.
 
-transfer.list   {}                      -> {plan_id, phase, items, waiting, errors}
+transfer.list   {}                      -> {epoch, plan_id, phase, items, waiting, errors}
 transfer.limit  {bytes_per_s, node?}    -> {nodes, errors}       0: as fast as it goes
 """
 
@@ -35,10 +35,13 @@ async def transfer_list(node: Node, args: Args) -> Answer:
     metadata = metadata_of(node)
     plan = metadata.plan
     if plan is None:
-        return {"plan_id": b"", "phase": "", "items": [], "waiting": [], "errors": {}}
+        return {
+            "epoch": int(metadata.epoch), "plan_id": b"", "phase": "", "items": [], "waiting": [], "errors": {},
+        }  # fmt: skip
     answers, errors = await gather(node, "plan.progress", progress, {})
     numbers = {member.name: int(member.id) for member in metadata.members.values()}
     return {
+        "epoch": int(metadata.epoch),
         "plan_id": plan.id,
         "phase": phase_text(plan.phase),
         "items": [

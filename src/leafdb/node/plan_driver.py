@@ -23,7 +23,7 @@ from leafdb.node.admin import ask_member, ask_stranger
 from leafdb.node.admin_data import CHANGE_TIMEOUT_S, offer
 from leafdb.node.logs import Log
 from leafdb.node.plan_progress import Progress, own_progress
-from leafdb.node.plan_rules import Action, Decision, asked, decide, driver_of
+from leafdb.node.plan_rules import LET_IN, Action, Decision, asked, decide, driver_of
 from leafdb.node.register_change import Change
 from leafdb.ring import transitions
 from leafdb.ring.metadata import ClusterMetadata
@@ -53,6 +53,8 @@ class PlanDriver:
         self._backoff_s = POLL_S
         self.waiting: tuple[str, ...] = ()
         """For whom the plan waits; empty on nodes that do not drive."""
+        self.stuck: tuple[str, ...] = ()
+        """Those of them for whom somebody has to do something."""
         node.view.on_install.append(lambda _: self._wake.set())
         node.view.on_judged.append(self._judged)
 
@@ -82,14 +84,14 @@ class PlanDriver:
         """Do what is due; answers after how many seconds to look again, unless something happens before."""
         metadata = self._node.view.metadata
         if metadata is None or metadata.plan is None or not self.drives:
-            self.waiting = ()
+            self.waiting = self.stuck = ()
             return math.inf
         alive = self._node.view.not_dead()
         answers, problems = await self._ask(asked(metadata, alive))
         decision = decide(metadata, alive=alive, answers=answers, problems=problems)
         if decision.admit:
             decision = await self._admit(metadata, metadata.plan, decision, answers, problems)
-        self.waiting = decision.waiting
+        self.waiting, self.stuck = decision.waiting, decision.stuck
         step = STEPS.get(decision.action)
         if step is None:
             return POLL_S
@@ -142,7 +144,7 @@ class PlanDriver:
             except (LeafdbError, ValueError) as error:
                 problems[node] = str(error)
             else:
-                problems[node] = "it has just been let in"
+                problems[node] = LET_IN
                 log.info("a newcomer was let in", member=member.name, number=int(node))
 
         async with trio.open_nursery() as nursery:
@@ -156,11 +158,11 @@ class PlanDriver:
         try:
             chosen = await self._node.register.change(_on_plan(plan, step), CHANGE_TIMEOUT_S, gives_way=True)
         except LeafdbError as error:
-            self.waiting = (f"the step is due ({action.value}) but could not be made: {error}",)
+            self.waiting = self.stuck = (f"the step is due ({action.value}) but could not be made: {error}",)
             log.warning("a step of the plan could not be made", step=action.value, reason=str(error))
             return self._pause()
         self._backoff_s = POLL_S
-        self.waiting = ()
+        self.waiting = self.stuck = ()
         log.info("a step of the plan is made", step=action.value, plan=plan.id.hex(), epoch=int(chosen.epoch))
         await offer(self._node, chosen)
         return 0.0

@@ -19,12 +19,24 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from typing import Final, NamedTuple
 
 from leafdb.node.plan_progress import Progress
 from leafdb.ring.metadata import ClusterMetadata
 from leafdb.ring.plan import Phase, Plan
 from leafdb.ring.transitions import awaited
 from leafdb.types import NodeId
+
+LET_IN: Final = "it has just been let in"
+"""Why a newcomer that was called does not answer yet: the one reason that passes by itself."""
+
+
+class Wait(NamedTuple):
+    """Something that the plan waits for."""
+
+    text: str
+    stuck: bool
+    """Whether it needs somebody to look after it: work that goes on, and news on their way, do not."""
 
 
 class Action(Enum):
@@ -45,6 +57,8 @@ class Decision:
     action: Action
     waiting: tuple[str, ...] = ()
     """For whom or what the plan waits, a sentence each."""
+    stuck: tuple[str, ...] = ()
+    """Those of the sentences that will stay true until somebody does something."""
     admit: tuple[NodeId, ...] = ()
     """Newcomers that have not come yet: to be called."""
 
@@ -102,42 +116,45 @@ def decide(
             waiting += _control(metadata, plan)
         case Phase.RETREAT:
             step = Action.FINISH_ABORT
-    return Decision(Action.WAIT if waiting else step, tuple(waiting), admit)
+    texts = tuple(wait.text for wait in waiting)
+    stuck = tuple(wait.text for wait in waiting if wait.stuck)
+    return Decision(Action.WAIT if waiting else step, texts, stuck, admit)
 
 
 def _missing(
     metadata: ClusterMetadata, plan: Plan, node: NodeId, answer: Progress | None, alive: bool, problem: str
-) -> Iterator[str]:
+) -> Iterator[Wait]:
     """What a node still has to do or to hear; nothing when it is done."""
     name = metadata.members[node].name
     why = f" ({problem})" if problem else ""
     if answer is None:
         if node in plan.joining and plan.phase is Phase.WRITE_BOTH_READ_OLD:
-            yield f"{name} has not come yet{why}"
+            yield Wait(f"{name} has not come yet{why}", stuck=problem not in ("", LET_IN))
         elif node in plan.given_up:
-            yield f"{name} goes as dead but is alive, and does not answer{why}: stop it"
+            yield Wait(f"{name} goes as dead but is alive, and does not answer{why}: stop it", stuck=True)
         elif alive:
-            yield f"{name} does not answer{why}"
+            yield Wait(f"{name} does not answer{why}", stuck=True)
         else:
-            yield f"{name} is down{why}"
+            yield Wait(f"{name} is down{why}", stuck=True)
     elif answer.epoch < metadata.epoch:
-        yield f"{name} has not heard of it yet: it is at epoch {answer.epoch}, not {metadata.epoch}"
+        behind = f"it is at epoch {answer.epoch}, not {metadata.epoch}"
+        yield Wait(f"{name} has not heard of it yet: {behind}", stuck=False)
     elif answer.plan_id != plan.id:
-        yield f"{name} knows more: it is at epoch {answer.epoch}"
+        yield Wait(f"{name} knows more: it is at epoch {answer.epoch}", stuck=False)
     elif answer.keeps:
-        yield from answer.keeps
+        yield from (Wait(text, stuck=False) for text in answer.keeps)
     elif not answer.settled and plan.phase is not Phase.RETREAT:
         names = ", ".join(_name(metadata, other) for other in answer.waiting_for)
         held_up = f"; it cannot reach {names}" if names else ""
-        yield f"{name} has {answer.left} of {answer.total} exchanges to do{held_up}"
+        yield Wait(f"{name} has {answer.left} of {answer.total} exchanges to do{held_up}", stuck=bool(names))
 
 
-def _control(metadata: ClusterMetadata, plan: Plan) -> Iterator[str]:
+def _control(metadata: ClusterMetadata, plan: Plan) -> Iterator[Wait]:
     names = ", ".join(
         _name(metadata, node) for node in sorted({*metadata.control, *metadata.control_next} & plan.going)
     )
     if names:
-        yield f"the control set changes first: {names} will go"
+        yield Wait(f"the control set changes first: {names} will go", stuck=False)
 
 
 def _name(metadata: ClusterMetadata, node: NodeId) -> str:

@@ -34,8 +34,14 @@ class RingChanges:
 
     def waiting(self) -> list[str]:
         """For whom a change of the ring waits, when it is for this node to drive it."""
-        problem = self.control.problem
-        return [*self.plans.waiting, *([problem] if problem else [])]
+        return [*self.plans.waiting, *self._control_problem()]
+
+    def stuck(self) -> list[str]:
+        """What of it goes on only when somebody does something: brings a node back, or gives the plan up."""
+        return [*self.plans.stuck, *self._control_problem()]
+
+    def _control_problem(self) -> list[str]:
+        return [self.control.problem] if self.control.problem else []
 
 
 async def open_ring_changes(node: Node) -> RingChanges:

@@ -65,9 +65,13 @@ class Engine(EngineLife):
         self._tables.submit(VersionEdit(dropped_trees=(tree_id,)), done)
 
     def tree_bytes(self, tree_id: TreeId) -> int:
-        """The size of a tree's tables; what is in memory only is not in it. 0 when there is none."""
-        tree = self._tables.version.trees.get(tree_id)
-        return 0 if tree is None else sum(meta.size for meta in tree)
+        """About how much a tree holds: the size of its tables, and of what is in memory. 0 when there is none.
+
+        Keys that were written again count more than once, until a compaction.
+        """
+        tree = self._tables.version.trees.get(tree_id, ())
+        memtables = [memtable.trees.get(tree_id) for memtable in (*self._maintenance.frozen, self._memtable)]
+        return sum(meta.size for meta in tree) + sum(table.bytes_about() for table in memtables if table is not None)
 
     # -- reading
 

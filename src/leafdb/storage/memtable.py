@@ -28,6 +28,10 @@ ENTRY_OVERHEAD_BYTES: Final = 240
 """Per key: two headers of bytes (66), tuple (56), int (32), dict slot with room to grow (35-75), index entry (16)."""
 
 
+SAMPLE: Final = 1_000
+"""Entries that are looked at to tell how large a tree is: exactly, while it has no more."""
+
+
 class TreeTable:
     """The entries of one tree in one generation."""
 
@@ -54,6 +58,11 @@ class TreeTable:
             value, sequence = entries[key]
             found.append((key, sequence, value))
         return found
+
+    def bytes_about(self) -> int:
+        """The bytes of keys and values, told from a sample of them: counting all would take the loop's time."""
+        sample = [len(key) + len(slot[0] or b"") for key, slot in islice(reversed(self.entries.items()), SAMPLE)]
+        return len(self.entries) * sum(sample) // max(1, len(sample))
 
 
 class Memtable:

@@ -268,6 +268,20 @@ def test_waiting_gives_up_with_its_time_and_the_plan_goes_on(run: Run, node: Sta
     assert "the plan goes on" in waited.err
 
 
+def test_waiting_may_take_longer_than_any_request(run: Run, node: StandIn) -> None:
+    plan_id = SAFE["plan_id"]
+    node.verbs |= {
+        "cluster.plan": SAFE,
+        "cluster.commit": {"epoch": 8, "plan_id": plan_id},
+        "transfer.list": [transfers(plan_id), transfers(b"")],
+        "ring.show": ring(10, 1, 3, 4),
+    }
+    assert run("cluster", "commit", SAFE_ID, "--wait", "--timeout", "2d").code == 0
+    told = run("cluster", "commit", SAFE_ID, "--timeout", "2d")
+    assert told.code == 2, "without waiting it is the deadline of a request"
+    assert "300 seconds" in told.err
+
+
 # -- clear, abort
 
 

@@ -74,6 +74,6 @@ def test_safe_to_stop_is_an_exit_code_with_reasons(run: Run, node: StandIn) -> N
 def test_waiting_until_it_is_safe(run: Run, node: StandIn) -> None:
     unsafe: dict[str, Any] = {"safe": False, "reasons": ["c is down"]}
     node.verbs["node.safe_to_stop"] = [unsafe, unsafe, {"safe": True, "reasons": []}]
-    assert run("node", "safe-to-stop", "a", "--wait").code == 0
+    assert run("node", "safe-to-stop", "a", "--wait", "--timeout", "2h").code == 0
     node.verbs["node.safe_to_stop"] = unsafe
     assert run("node", "safe-to-stop", "a", "--wait", "--timeout", "200ms").code == 7

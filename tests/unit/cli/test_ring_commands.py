@@ -85,7 +85,7 @@ def test_the_ring_shows_who_comes_and_goes(run: Run, node: StandIn) -> None:
         shown = run("ring", "show", "--no-color", terminal=terminal)
         (row,) = [line for line in shown.out.splitlines() if "leaving" in line]
         assert "0" in row.split()
-        assert TOLD in shown.err
+        assert TOLD in " ".join(shown.err.split())
         assert "gone for good: nodes 7, 9" in shown.err
     document = run("ring", "show", "-o", "json").document
     assert document["plan"]["id"] == PLAN_ID.hex()
@@ -117,6 +117,24 @@ def test_status_tells_of_the_change_beside_what_is_wrong(run: Run, node: StandIn
     assert document["plan"]["joining"] == ["d"]
     assert document["items"][0]["healthy"] is True
     assert "plan" not in document["items"][0], "the item is pinned"
+
+
+def test_status_tells_problems_from_what_ends_by_itself(run: Run, node: StandIn) -> None:
+    calm: dict[str, Any] = {
+        "cluster": "prod", "epoch": 3, "healthy": True, "nodes_up": 3, "nodes_total": 3, "hints_pending": 0,
+        "repair_pending": 5, "problems": [], "notices": ["the ring is changing: write both, read old"],
+        "errors": {}, **CHANGE,
+    }  # fmt: skip
+    stuck = {**calm, "healthy": False, "problems": ["the change is stuck: b is down"]}
+    for terminal in (False, True):
+        node.verbs["status"] = calm
+        shown = run("status", "--check", "--no-color", terminal=terminal)
+        assert shown.code == 0
+        assert "- the ring is changing: write both, read old" in shown.out
+        node.verbs["status"] = stuck
+        shown = run("status", "--check", "--no-color", terminal=terminal)
+        assert shown.code == 7
+        assert "! the change is stuck: b is down" in shown.out
 
 
 def test_an_older_node_that_knows_of_no_changes_is_still_shown(run: Run, node: StandIn) -> None:

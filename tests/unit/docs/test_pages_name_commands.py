@@ -11,11 +11,8 @@ from collections.abc import Iterable
 import pytest
 
 from leafdb_cli.main import main as leafdb
-from leafdb_cli.options import FLAGS, VALUED
-from support.pages import Command, commands, pages
+from support.pages import Command, commands, pages, split
 from support.source_tree import ROOT
-
-PLACEHOLDER = re.compile(r"[A-Z.…\[<]")
 
 
 def named(*programs: str) -> list[Command]:
@@ -29,24 +26,6 @@ def help_of(arguments: Iterable[str]) -> tuple[object, str]:
     with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said), pytest.raises(SystemExit) as ended:
         leafdb([*arguments, "--help"])
     return ended.value.code, said.getvalue()
-
-
-def split(words: tuple[str, ...]) -> tuple[list[str], list[str]]:
-    """The nouns and verbs of a line (as `kv get`), and its options but the global ones."""
-    path: list[str] = []
-    options: list[str] = []
-    skip = False
-    for word in words:
-        if skip:
-            skip = False
-        elif word.startswith("-"):
-            name = word.partition("=")[0]
-            skip = name in VALUED and "=" not in word
-            if name not in (*VALUED, *FLAGS, "--help", "--"):
-                options.append(name)
-        elif len(path) < (3 if path == ["cluster", "stage"] else 2) and not options and not PLACEHOLDER.match(word):
-            path.append(word)
-    return path, options
 
 
 def test_every_leafdb_command_exists() -> None:

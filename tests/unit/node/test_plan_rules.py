@@ -9,7 +9,7 @@ from itertools import product
 import pytest
 
 from leafdb.node.plan_progress import Progress
-from leafdb.node.plan_rules import Action, asked, decide, driver_of
+from leafdb.node.plan_rules import LET_IN, Action, asked, decide, driver_of
 from leafdb.ring.metadata import ClusterMetadata
 from leafdb.ring.plan import Phase
 from leafdb.ring.staging import ForceRemove, Join, Leave, Replace
@@ -136,6 +136,32 @@ def test_newcomers_that_have_not_come_are_called_in_the_first_phase_only() -> No
     assert decision.waiting == ("node-7 has not come yet (no route)",)
     later = advanced(start, Join(proposed(7)), Join(proposed(8)))
     assert not decide(later, alive=later.members, answers={}, problems={}).admit
+
+
+def test_a_plan_is_stuck_on_who_is_away_and_not_on_work_or_news_under_way() -> None:
+    metadata = committed(cluster(5, partitions=8), Join(proposed(7)), ForceRemove(FIVE))
+    heard: dict[NodeId, Progress] = {node: made for node in metadata.members if (made := answer(metadata, SETTLED))}
+    everybody = frozenset(metadata.members)
+
+    def stuck(node: NodeId, said: Progress | None, *, alive: bool = True, problem: str = "") -> tuple[str, ...]:
+        answers = {**heard, node: said} if said is not None else {one: heard[one] for one in heard if one != node}
+        present = everybody if alive else everybody - {node}
+        decision = decide(metadata, alive=present, answers=answers, problems={node: problem} if problem else {})
+        assert decision.waiting
+        assert set(decision.stuck) <= set(decision.waiting)
+        return decision.stuck
+
+    copying = Progress(epoch=metadata.epoch, plan_id=plan_of(metadata).id, settled=False, left=2, total=9)
+    assert stuck(TWO, copying) == ()
+    assert stuck(TWO, replace(copying, keeps=("node-1 has 3 requests under way",))) == ()
+    assert stuck(TWO, answer(metadata, BEHIND)) == ()
+    assert stuck(SIX, None, problem=LET_IN) == ()
+    assert stuck(SIX, None, problem="no route") == ("node-7 has not come yet (no route)",)
+    assert stuck(TWO, replace(copying, waiting_for=(ONE,))) == (
+        "node-1 has 2 of 9 exchanges to do; it cannot reach node-0",
+    )
+    assert stuck(TWO, None) == ("node-1 does not answer",)
+    assert stuck(TWO, None, alive=False) == ("node-1 is down",)
 
 
 def test_a_newcomer_that_will_own_nothing_is_waited_for_all_the_same() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from random import Random
 
-from leafdb.storage.memtable import Memtable
+from leafdb.storage.memtable import SAMPLE, Memtable
 from leafdb.types import TreeId
 
 ONE, TWO = TreeId(1), TreeId(2)
@@ -41,6 +41,20 @@ def test_replay_skips_trees_that_are_no_more_and_dropping_one_frees_its_bytes() 
     memtable.drop(ONE)
     memtable.check()
     assert memtable.tree_ids() == [TWO]
+
+
+def test_what_a_tree_weighs_is_told_exactly_while_it_is_small_and_about_when_it_is_large() -> None:
+    rng = Random(12)
+    memtable = Memtable([ONE, TWO], segments=[1], first_lsn=1)
+    assert memtable.trees[ONE].bytes_about() == 0
+    for tree, count in ((ONE, 100), (TWO, 5 * SAMPLE)):
+        held = 0
+        for number in range(count):
+            key, value = b"%06d" % number, rng.randbytes(rng.randrange(200))
+            memtable.put(tree, key, value if number % 7 else None, number + 1)
+            held += len(key) + (len(value) if number % 7 else 0)
+        about = memtable.trees[tree].bytes_about()
+        assert about == held if tree == ONE else 0.8 * held < about < 1.2 * held
 
 
 def test_overwriting_does_not_grow_the_account() -> None:
