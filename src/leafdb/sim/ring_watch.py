@@ -4,8 +4,8 @@ Every node writes the metadata it believes in to its store, and every such write
 nodes can be compared byte by byte, each with the one before it (`ring_rules`), and at the moment a plan takes a step
 what everybody holds can be held against what clients were told:
 
-- **reads move** (I21): those who will be asked from now on have every acknowledged write of the range that readers were
-  promised to find, so many of them as acknowledged it;
+- **a plan begins, or reads move** (I21): those who will be asked from now on have every acknowledged write of the range
+  that readers were promised to find, so many of them as acknowledged it;
 - **a write is acknowledged** (I19): some version that was in force while it ran had its count in each set of owners.
 
 A version is one node's belief; the newest is what the ring is. Problems are kept, and raised by `check`, outside nodes.
@@ -168,7 +168,7 @@ class RingWatch:
                 self._found(*problem)
         if (phase_of(before), phase_of(after)) in AWAITED:
             self._check_heard(before)
-        if before.plan is not None and not step.given_up:
+        if not step.given_up:
             self._check_there(before, after)
 
     # -- at a step
@@ -190,7 +190,7 @@ class RingWatch:
         return belief.plan == metadata.plan
 
     def _check_there(self, before: ClusterMetadata, after: ClusterMetadata) -> None:
-        """Those who are read from now on have what readers were promised."""
+        """Those who are read from now on have what readers were promised; at a commit they are those of before."""
         setting = self.setting
         if setting is None:
             return
@@ -198,7 +198,7 @@ class RingWatch:
         ring, old = self._rings[after.generation, after.epoch], self._rings[before.generation, before.epoch]
         for key, stored in setting.stored_keys():
             partition = ring.partition_of(split_storage_key(stored)[0])
-            if not old.is_changing(partition, n):
+            if not (ring if before.plan is None else old).is_changing(partition, n):
                 continue
             owners = ring.primaries(partition, n)
             for write in setting.history.of_key(key).acked:
