@@ -6,17 +6,17 @@ what everybody holds can be held against what clients were told:
 
 - **a plan begins, or reads move** (I21): those who will be asked from now on have every acknowledged write of the range
   that readers were promised to find, so many of them as acknowledged it;
-- **a write is acknowledged** (I19): some version that was in force while it ran had its count in each set of owners.
+- **a write is acknowledged, a read shows something** (I19): so many of each set of owners, of some version that was in
+  force meanwhile, have it.
 
 A version is one node's belief; the newest is what the ring is. Problems are kept, and raised by `check`, outside nodes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from leafdb.model.clock import Dot
 from leafdb.node.node import Node
 from leafdb.node.register import META_TREE, METADATA_KEY
 from leafdb.ring.metadata import ClusterMetadata, decode
@@ -212,14 +212,15 @@ class RingWatch:
                     )
                     self._found(Invariant.NOTHING_LEFT_BEHIND, text)
 
-    # -- at an acknowledgement
+    # -- at an answer
 
-    def check_counts(self, stored: bytes, dot: Dot, w: int, since: int, text: str, key: str) -> None:
-        """The write of this dot needed `w` and was acknowledged: in some version from the epoch `since` on it has them,
-        in each set of owners."""
+    def check_counts(
+        self, stored: bytes, holders: Mapping[NodeId, set[NodeId]], wanted: int, since: int, text: str, key: str
+    ) -> None:
+        """What a client was told rests on so many of each set of owners, in some version from the epoch `since` on.
+        `holders` have it, each for itself and for others."""
         setting = self.setting
         assert setting is not None
-        holders = setting.copies.holders(stored, dot)
         told = ""
         for version, ring in self._rings.items():
             if version[1] < since:
@@ -227,10 +228,10 @@ class RingWatch:
             partition = ring.partition_of(split_storage_key(stored)[0])
             sets = ring.write_sets(partition, setting.bucket.n)
             counts = [sum(bool(each & set(owners)) for each in holders.values()) for owners in sets]
-            if all(count >= min(w, len(owners)) for count, owners in zip(counts, sets, strict=True)):
+            if all(count >= min(wanted, len(owners)) for count, owners in zip(counts, sets, strict=True)):
                 return
             told = f"of {' and of '.join(map(_names, sets))} in epoch {version[1]} {counts} have it"
-        violated(Invariant.QUORUMS_MEET, f"{text} was to have w={w} in each set of owners; {told}", key)
+        violated(Invariant.QUORUMS_MEET, f"{text}; {told}", key)
 
     # -- problems
 

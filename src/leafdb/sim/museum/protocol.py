@@ -20,7 +20,7 @@ FORGOT: Final = (
     Invariant.READS_MONOTONIC, Invariant.NOTHING_LOST, Invariant.SURVIVES_STORES, Invariant.SESSIONS,
     Invariant.HONEST_OUTCOMES,
 )  # fmt: skip
-COPIED: Final = (Invariant.BANS_FINAL, Invariant.DOTS_UNIQUE, Invariant.PROMISES_DURABLE, *FORGOT)
+COPIED: Final = (Invariant.BANS_FINAL, Invariant.SELF_CHECK, Invariant.DOTS_UNIQUE, *FORGOT)
 
 
 def _protocol(
