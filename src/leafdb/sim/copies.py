@@ -188,6 +188,12 @@ class Copies:
         )
         self._lose(Invariant.HINTS_CONSERVED, text)
 
+    def hints_on(self, machine: NodeId) -> int:
+        """How many hints the present run of a machine has written and not removed."""
+        process = self._processes[machine]
+        mine = ((decode_hint_key(key), said) for (node, key), said in self._hints.items() if node == machine)
+        return sum(said.is_of(process) and of.target in self._targets[machine, of.storage_key] for of, said in mine)
+
     def _is_handed_on(self, machine: NodeId, key: bytes, says: list[CausalClock]) -> bool:
         """Whether the hint may go because its node goes, or stops: another that stays keeps it for the same target; or
         that goes too, and all other holders have it. (An orphan goes likewise, holder by holder.)"""
@@ -231,6 +237,10 @@ class Said:
         """This run of the node has written it."""
         self._process = process
         self._clocks.append(clock)
+
+    def is_of(self, process: Process) -> bool:
+        """Whether it was written by this run, so that nothing of it is in doubt."""
+        return process is self._process
 
     def now(self, process: Process) -> list[CausalClock]:
         """What this run may find in its store."""

@@ -6,6 +6,7 @@ what everybody holds can be held against what clients were told:
 
 - **a plan begins, or reads move** (I21): those who will be asked from now on have every acknowledged write of the range
   that readers were promised to find, so many of them as acknowledged it;
+- **a member has left** (I11): it keeps no hint;
 - **a write is acknowledged, a read shows something** (I19): so many of each set of owners, of some version that was in
   force meanwhile, have it.
 
@@ -166,6 +167,10 @@ class RingWatch:
             committed_on = self._versions.get((before.generation, step.plan.epoch - 1))
             for problem in () if committed_on is None else lasting_problems(committed_on, after):
                 self._found(*problem)
+        if step.finished and self.setting is not None:
+            for member in step.plan.leaving:
+                if hints := self.setting.copies.hints_on(self.machines[member]):
+                    self._found(Invariant.HINTS_CONSERVED, f"n{member} has left for good, and kept {hints} hints")
         if (phase_of(before), phase_of(after)) in AWAITED:
             self._check_heard(before)
         if not step.given_up:

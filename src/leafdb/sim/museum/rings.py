@@ -55,7 +55,6 @@ MUTATIONS: Final = (
             "        return ring is None or ring is not None or view.self_id not in",
         ),
         caught_by=(*BEHIND, Invariant.SELF_CHECK),
-        seeds_max=60,
     ),
     _ring(
         "pending-not-counted",
@@ -97,16 +96,6 @@ MUTATIONS: Final = (
         ),
     ),
     _ring(
-        "stale-coordinator-not-fenced",
-        "A replica serves requests of those who mean the owners before: they are counted where nobody looks any more.",
-        (
-            "leafdb.node.replica_service",
-            "        if message.range_epoch != range_epoch:\n",
-            "        if message.range_epoch > range_epoch:\n",
-        ),
-        seeds_max=60,
-    ),
-    _ring(
         "shown-by-one-set-alone",
         "A read in a plan shows what R owners of one set hold, and after the next step nobody asks these any more.",
         (GETS, "        if not shown or (self._held and self.other.met):\n", "        if not shown or self._held:\n"),
@@ -116,7 +105,6 @@ MUTATIONS: Final = (
             "        if self.ended or not self._held:\n",
         ),
         (GETS, "            assert self.other.met\n", ""),
-        seeds_max=60,
     ),
     _ring(
         "advance-without-a-receiver",
@@ -166,12 +154,13 @@ MUTATIONS: Final = (
             "            for holder in proof.holders:\n                if holder == self._view.self_id:\n",
             "            for holder in proof.holders[:0]:\n                if holder == self._view.self_id:\n",
         ),
+        seeds_max=60,
     ),
     _ring(
         "leaver-takes-its-hints-along",
         "A plan ends although a node that goes by it keeps hints: half of an acknowledged write goes with it.",
         ("leafdb.node.parting", "        if hints:\n", "        if hints and not self.last:\n"),
-        seeds_max=60,
+        ("leafdb.node.parting", "orphans.part(goes=self._goes, drains", "orphans.part(goes=False, drains"),
     ),
     _ring(
         "commit-of-another-plan",
