@@ -176,7 +176,8 @@ class Simulation:
                 await nemesis.revive()
             return
         down = [f"n{node} is down" for node in stage.down]
-        raise Violation(Invariant.LIVENESS, f"after {SETTLING_S:g} s: {'; '.join(down + cluster.unsettled())}")
+        broken = Invariant.BANS_FINAL if cluster.banned() else Invariant.LIVENESS
+        raise Violation(broken, f"after {SETTLING_S:g} s: {'; '.join(down + cluster.unsettled())}")
 
 
 class StepCounter(trio.abc.Instrument):

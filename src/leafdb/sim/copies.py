@@ -12,9 +12,10 @@ an earlier run says what any write of an earlier run said.
 
 from __future__ import annotations
 
-from leafdb.hints.hint import Kind
+from leafdb.hints.hint import HintKey, Kind
 from leafdb.hints.hint import decode as decode_hint
 from leafdb.hints.hint import decode_key as decode_hint_key
+from leafdb.hints.hint import encode_key as encode_hint_key
 from leafdb.model.clock import EMPTY, CausalClock, Dot
 from leafdb.model.record import clock_of
 from leafdb.node.boot import CHECKPOINTS_TREE
@@ -71,11 +72,11 @@ class Copies:
         """Whether a member has been given the write of this dot."""
         return self._known.get(storage_key, {}).get(member, EMPTY).covers(dot)
 
-    def holders(self, storage_key: bytes, dot: Dot) -> dict[NodeId, set[NodeId]]:
-        """The members that have been given the write of this dot, each with all for whom its copy counts."""
+    def holders(self, storage_key: bytes, clock: CausalClock) -> dict[NodeId, set[NodeId]]:
+        """The members that have been given all of this of a key, each with all for whom its copy counts."""
         stands = self._stands.get(storage_key, {})
         known = self._known.get(storage_key, {})
-        return {node: {node, *stands.get(node, ())} for node, clock in known.items() if clock.covers(dot)}
+        return {node: {node, *stands.get(node, ())} for node, has in known.items() if has.descends(clock)}
 
     def check_hints(self) -> None:
         """No hint has been removed before its time, or refused without a debt. Raised here, and not inside the node."""
@@ -176,7 +177,9 @@ class Copies:
         if self._is_handed_on(machine, key, says):
             return
         holders = self._holders(machine, of.storage_key)
-        elsewhere = tuple(holder for holder in holders if holder not in targets)
+        elsewhere = tuple(
+            holder for holder in holders if holder not in targets and not self._is_kept(machine, holder, of, says)
+        )
         missing = of.target if of.target in holders else self._missing(of.storage_key, says, elsewhere)
         if missing is None:
             return
@@ -185,24 +188,40 @@ class Copies:
         )
         self._lose(Invariant.HINTS_CONSERVED, text)
 
+    def hints_on(self, machine: NodeId) -> int:
+        """How many hints the present run of a machine has written and not removed."""
+        process = self._processes[machine]
+        mine = ((decode_hint_key(key), said) for (node, key), said in self._hints.items() if node == machine)
+        return sum(said.is_of(process) and of.target in self._targets[machine, of.storage_key] for of, said in mine)
+
     def _is_handed_on(self, machine: NodeId, key: bytes, says: list[CausalClock]) -> bool:
         """Whether the hint may go because its node goes, or stops: another that stays keeps it for the same target; or
-        that goes too, and all other holders have it."""
+        that goes too, and all other holders have it. (An orphan goes likewise, holder by holder.)"""
         of = decode_hint_key(key)
+        if self._is_kept(machine, of.target, of, says):
+            return True
         ring = self._processes[machine].node.view.ring
         assert ring is not None
         gone = goers(ring.metadata)
-        for other, process in self._processes.items():
-            said = self._hints.get((other, key))
-            kept = of.target in self._targets.get((other, of.storage_key), ())
-            if other == machine or said is None or not kept or self.member_on(other) in gone:
-                continue
-            if all(any(map(clock.descends, says)) for clock in said.now(process)):
-                return True
         if of.target not in gone:
             return False
         holders = tuple(holder for holder in self._holders(machine, of.storage_key) if holder not in gone)
         return self._missing(of.storage_key, says, holders) is None
+
+    def _is_kept(self, machine: NodeId, target: NodeId, of: HintKey, says: list[CausalClock]) -> bool:
+        """Whether another than `machine`, which stays, keeps what it says as a hint for a target."""
+        ring = self._processes[machine].node.view.ring
+        assert ring is not None
+        gone = goers(ring.metadata)
+        key = encode_hint_key(target, of.bucket, of.storage_key)
+        for other, process in self._processes.items():
+            said = self._hints.get((other, key))
+            kept = target in self._targets.get((other, of.storage_key), ())
+            if other == machine or said is None or not kept or self.member_on(other) in gone:
+                continue
+            if all(any(map(clock.descends, says)) for clock in said.now(process)):
+                return True
+        return False
 
 
 class Said:
@@ -218,6 +237,10 @@ class Said:
         """This run of the node has written it."""
         self._process = process
         self._clocks.append(clock)
+
+    def is_of(self, process: Process) -> bool:
+        """Whether it was written by this run, so that nothing of it is in doubt."""
+        return process is self._process
 
     def now(self, process: Process) -> list[CausalClock]:
         """What this run may find in its store."""

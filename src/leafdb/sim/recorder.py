@@ -88,6 +88,10 @@ class Reads(NamedTuple):
     key: str
     known: Known | None
     began: int
+    sure: int
+    """So many primaries it surely hears."""
+    since: int
+    """The oldest epoch that a node believed in when it began."""
 
 
 class Recorder:
@@ -144,7 +148,9 @@ class Recorder:
         stored = storage_key(setting.bucket.id, encoded(write.key))
         setting.copies.check(stored, write.dots[-1], reply.acks, write.text, write.key)
         if setting.ring is not None:
-            setting.ring.check_counts(stored, write.dots[-1], w, since, write.text, write.key)
+            text = f"{write.text} was to have w={w} in each set of owners"
+            holders = setting.copies.holders(stored, CausalClock.from_dots(write.dots[-1:]))
+            setting.ring.check_counts(stored, holders, w, since, text, write.key)
         context = sealed_of(reply.context)
         promised = reply.primaries >= setting.history.quorum
         event = Event(
@@ -166,13 +172,13 @@ class Recorder:
     def begin_read(self, key: str, how: ReadHow, *, via: str = "", tell: bool = True) -> Reads:
         """It is about to be sent."""
         setting = self.setting
-        known = None
+        known, sure = None, 0
         if not how.local:
             sure = setting.sure_primaries(how.r, how.pr, how.sloppy)
             known = setting.history.begin_read(key, sure, setting.cluster.now_ms())
         if tell:
             self.tell(f"read begins{' locally' if how.local else ''}{via}{_options(how)}", key)
-        return Reads(key, known, setting.tick())
+        return Reads(key, known, setting.tick(), sure, 0 if setting.ring is None else setting.ring.floor())
 
     async def read(self, reads: Reads, send: Callable[[], Awaitable[Answer]]) -> Reading | None:
         """Send it; what it found."""
@@ -193,6 +199,11 @@ class Recorder:
         if tell:
             self.tell(f"read finds {dots_text(values)}", key)
         clock = setting.history.read(key, reads.known, answer, held=held)
+        if held and clock and setting.ring is not None:
+            stored = storage_key(setting.bucket.id, encoded(key))
+            text = f"what a read shows was to be held by r={reads.sure} of each set of owners"
+            holders = setting.copies.holders(stored, clock)
+            setting.ring.check_counts(stored, holders, reads.sure, reads.since, text, key)
         if held and reads.known is not None and reads.known.primaries >= setting.history.quorum:
             setting.sessions.append(Event(self.name, Kind.READ, key, clock, reads.began, setting.tick()))
         return Reading(sealed_of(answer.context), values)

@@ -31,6 +31,15 @@ def phase_of(metadata: ClusterMetadata) -> Phase | None:
     return None if metadata.plan is None else metadata.plan.phase
 
 
+def may_be_gone(metadata: ClusterMetadata, node: NodeId) -> bool:
+    """Whether a node may say, while these are the newest anybody has written down, that it was sent away for good: it
+    was, or it is by the next step of the plan, which whoever had a part in that round knows before everybody."""
+    plan = metadata.plan
+    if plan is None or node in metadata.bans:
+        return node in metadata.bans
+    return node in (plan.going if plan.phase is Phase.WRITE_BOTH_READ_NEW else plan.joining)
+
+
 def step_problems(before: ClusterMetadata, after: ClusterMetadata) -> Iterator[Problem]:
     """What is wrong with `after` as the version that follows on `before`, of one generation."""
     assert (before.generation, before.epoch + 1) == (after.generation, after.epoch)

@@ -214,6 +214,8 @@ class RingTroubles:
         """Raise Violation when anything of the ring's history was not as it must be."""
         self._watch.check()
         self._commits.check()
+        wrong = sorted(self._stage.outcasts.keys() - set(self._machines.metadata.bans))
+        require(not wrong, Invariant.BANS_FINAL, f"members {wrong} have ended as if they had been removed")
         self._reader.close()
         for operator in self._operators:
             operator.close()

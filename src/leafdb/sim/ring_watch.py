@@ -4,19 +4,20 @@ Every node writes the metadata it believes in to its store, and every such write
 nodes can be compared byte by byte, each with the one before it (`ring_rules`), and at the moment a plan takes a step
 what everybody holds can be held against what clients were told:
 
-- **reads move** (I21): those who will be asked from now on have every acknowledged write of the range that readers were
-  promised to find, so many of them as acknowledged it;
-- **a write is acknowledged** (I19): some version that was in force while it ran had its count in each set of owners.
+- **a plan begins, or reads move** (I21): those who will be asked from now on have every acknowledged write of the range
+  that readers were promised to find, so many of them as acknowledged it;
+- **a member has left** (I11): it keeps no hint;
+- **a write is acknowledged, a read shows something** (I19): so many of each set of owners, of some version that was in
+  force meanwhile, have it.
 
 A version is one node's belief; the newest is what the ring is. Problems are kept, and raised by `check`, outside nodes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from leafdb.model.clock import Dot
 from leafdb.node.node import Node
 from leafdb.node.register import META_TREE, METADATA_KEY
 from leafdb.ring.metadata import ClusterMetadata, decode
@@ -166,9 +167,13 @@ class RingWatch:
             committed_on = self._versions.get((before.generation, step.plan.epoch - 1))
             for problem in () if committed_on is None else lasting_problems(committed_on, after):
                 self._found(*problem)
+        if step.finished and self.setting is not None:
+            for member in step.plan.leaving:
+                if hints := self.setting.copies.hints_on(self.machines[member]):
+                    self._found(Invariant.HINTS_CONSERVED, f"n{member} has left for good, and kept {hints} hints")
         if (phase_of(before), phase_of(after)) in AWAITED:
             self._check_heard(before)
-        if before.plan is not None and not step.given_up:
+        if not step.given_up:
             self._check_there(before, after)
 
     # -- at a step
@@ -190,7 +195,7 @@ class RingWatch:
         return belief.plan == metadata.plan
 
     def _check_there(self, before: ClusterMetadata, after: ClusterMetadata) -> None:
-        """Those who are read from now on have what readers were promised."""
+        """Those who are read from now on have what readers were promised; at a commit they are those of before."""
         setting = self.setting
         if setting is None:
             return
@@ -198,7 +203,7 @@ class RingWatch:
         ring, old = self._rings[after.generation, after.epoch], self._rings[before.generation, before.epoch]
         for key, stored in setting.stored_keys():
             partition = ring.partition_of(split_storage_key(stored)[0])
-            if not old.is_changing(partition, n):
+            if not (ring if before.plan is None else old).is_changing(partition, n):
                 continue
             owners = ring.primaries(partition, n)
             for write in setting.history.of_key(key).acked:
@@ -212,14 +217,15 @@ class RingWatch:
                     )
                     self._found(Invariant.NOTHING_LEFT_BEHIND, text)
 
-    # -- at an acknowledgement
+    # -- at an answer
 
-    def check_counts(self, stored: bytes, dot: Dot, w: int, since: int, text: str, key: str) -> None:
-        """The write of this dot needed `w` and was acknowledged: in some version from the epoch `since` on it has them,
-        in each set of owners."""
+    def check_counts(
+        self, stored: bytes, holders: Mapping[NodeId, set[NodeId]], wanted: int, since: int, text: str, key: str
+    ) -> None:
+        """What a client was told rests on so many of each set of owners, in some version from the epoch `since` on.
+        `holders` have it, each for itself and for others."""
         setting = self.setting
         assert setting is not None
-        holders = setting.copies.holders(stored, dot)
         told = ""
         for version, ring in self._rings.items():
             if version[1] < since:
@@ -227,10 +233,10 @@ class RingWatch:
             partition = ring.partition_of(split_storage_key(stored)[0])
             sets = ring.write_sets(partition, setting.bucket.n)
             counts = [sum(bool(each & set(owners)) for each in holders.values()) for owners in sets]
-            if all(count >= min(w, len(owners)) for count, owners in zip(counts, sets, strict=True)):
+            if all(count >= min(wanted, len(owners)) for count, owners in zip(counts, sets, strict=True)):
                 return
             told = f"of {' and of '.join(map(_names, sets))} in epoch {version[1]} {counts} have it"
-        violated(Invariant.QUORUMS_MEET, f"{text} was to have w={w} in each set of owners; {told}", key)
+        violated(Invariant.QUORUMS_MEET, f"{text}; {told}", key)
 
     # -- problems
 

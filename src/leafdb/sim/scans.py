@@ -44,7 +44,7 @@ class Scan:
         require(
             self._within(key), Invariant.HONEST_OUTCOMES, f"{self._what} shows a key that it was not asked for", key
         )
-        reads = Reads(key, self._known.get(key), 0)
+        reads = Reads(key, self._known.get(key), 0, 0, 0)
         client.found(reads, item.answer, held=False, tell=False)
         self.shown.append(key)
 

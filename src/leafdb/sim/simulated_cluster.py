@@ -96,11 +96,16 @@ class SimulatedCluster(MemoryCluster):
             return left
         if metadata.plan is not None:
             left.append(f"a plan is in progress: {metadata.plan.describe()}")
-        left += [
-            f"n{machine} runs, and is banned" for machine, node in self.nodes.items() if _is_banned(node, metadata)
-        ]
+        left += [f"n{machine} runs, and is banned" for machine in self.banned()]
         late = [machine for machine, node in self.nodes.items() if _is_late(node, metadata)]
         return left + [f"n{machine} has not heard of epoch {metadata.epoch}" for machine in late]
+
+    def banned(self) -> list[NodeId]:
+        """Machines that run nodes who were sent away for good."""
+        metadata = self.watch.newest
+        return (
+            [] if metadata is None else [machine for machine, node in self.nodes.items() if _is_banned(node, metadata)]
+        )
 
     def _disk_latency_s(self, node: NodeId) -> float:
         rng, mean_s = self._disk_rng, self.plan.disk_latency_s

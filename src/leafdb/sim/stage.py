@@ -26,6 +26,7 @@ from leafdb.node.node import Node
 from leafdb.ring.metadata import ClusterMetadata
 from leafdb.sim.plan import Plan
 from leafdb.sim.replacement import replace_store
+from leafdb.sim.ring_rules import may_be_gone
 from leafdb.sim.simulated_cluster import SimulatedCluster, plan_link
 from leafdb.sim.trace import Trace
 from leafdb.storage.identity import Identity
@@ -66,6 +67,8 @@ class Stage:
         """Machines that will not come back."""
         self.retired: dict[NodeId, None] = {}
         """Machines whose nodes have ended since the cluster does not have them any more."""
+        self.outcasts: dict[NodeId, None] = {}
+        """Numbers of members that have ended with the word that they are none any more."""
         self.on_kill: Callable[[Sequence[NodeId]], None] = lambda victims: None
         """Is told who is about to be killed."""
         self.alone = False
@@ -166,8 +169,9 @@ class Stage:
         watch = self.cluster.watch
         metadata = watch.newest
         numbers = [member for member, machine in watch.machines.items() if machine == node]
-        banned = metadata is not None and bool(numbers) and numbers[-1] in metadata.bans
-        require(banned, Invariant.BANS_FINAL, f"n{node} believes that it was removed: {error}")
+        gone = metadata is not None and bool(numbers) and may_be_gone(metadata, numbers[-1])
+        require(gone, Invariant.BANS_FINAL, f"n{node} believes that it was removed: {error}")
+        self.outcasts[numbers[-1]] = None
         self.tell("stopped", [node])
         self.trace.tell("nemesis", f"n{node} says: {error}")
         self.trace.probe("node_sent_away")

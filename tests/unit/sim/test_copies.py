@@ -1,13 +1,27 @@
-"""What a hint may say, after deaths of the node that keeps it."""
+"""What a hint may say, after deaths of the node that keeps it; and when one may go."""
 
 from __future__ import annotations
 
-from typing import cast
+from types import SimpleNamespace
+from typing import Any, cast
 
+import pytest
+
+from leafdb.hints.hint import Hint, Kind, encode, encode_key
 from leafdb.model.actor import Actor
 from leafdb.model.clock import CausalClock
-from leafdb.sim.copies import Said
+from leafdb.model.key import encode_key as encode_user_key
+from leafdb.node.hint_keeper import HINTS_TREE
+from leafdb.ring.ring import Ring
+from leafdb.ring.staging import Join, Leave
+from leafdb.ring.token import split_storage_key, storage_key
+from leafdb.sim.copies import Copies, Said
 from leafdb.testing.cluster_process import Process
+from leafdb.testing.violation import Violation
+from leafdb.types import BucketId, NodeId, TreeId
+from support.clusters import cluster, proposed
+from support.repairs import record_of
+from support.ring_changes import committed
 
 FIRST_RUN, SECOND_RUN = (cast(Process, object()) for _ in range(2))
 
@@ -32,3 +46,36 @@ def test_after_a_death_a_hint_says_what_any_write_before_said() -> None:
     assert said.now(SECOND_RUN) == [clock(1), clock(2)]
     said.write(SECOND_RUN, clock(3))
     assert said.now(SECOND_RUN) == [clock(3)]
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_leaver_may_give_an_orphan_to_an_heir_for_a_holder_that_is_away(kept: bool) -> None:
+    """Tier ring, seed 9 with another mutation: the target was gone, a newcomer held its range and could not be reached,
+    and the leaver that kept the hint gave it to a node that keeps it for the newcomer."""
+    leaver, newcomer, heir, gone = NodeId(2), NodeId(5), NodeId(1), NodeId(9)
+    ring = Ring(committed(cluster(4), Join(proposed(5)), Leave(leaver)))
+    bucket = BucketId(256)
+    keys = (storage_key(bucket, encode_user_key(f"key-{number}")) for number in range(1000))
+    placed = ((key, ring.holders(ring.partition_of(split_storage_key(key)[0]), 3)) for key in keys)
+    stored, holders = next((key, nodes) for key, nodes in placed if newcomer in nodes and heir not in nodes)
+    watchers: list[Any] = []
+    metrics = SimpleNamespace(hints_overflowed_total=0)
+    processes = {
+        node: SimpleNamespace(node=SimpleNamespace(view=SimpleNamespace(self_id=node, ring=ring), metrics=metrics))
+        for node in (*ring.metadata.members, gone)
+    }
+    copies = Copies(cast(Any, SimpleNamespace(processes=processes, observe_writes=watchers.append)), bucket, 3, 64)
+    (written,) = watchers
+    record, value = record_of(1), encode(Hint(Kind.FALLBACK, 0, record_of(1)))
+    for holder in holders:
+        if holder != newcomer:
+            written(holder, TreeId(bucket), stored, record)
+    written(leaver, HINTS_TREE, encode_key(gone, bucket, stored), value)
+    if kept:
+        written(heir, HINTS_TREE, encode_key(newcomer, bucket, stored), value)
+    written(leaver, HINTS_TREE, encode_key(gone, bucket, stored), None)
+    if kept:
+        copies.check_hints()
+    else:
+        with pytest.raises(Violation, match="so has n5 not"):
+            copies.check_hints()

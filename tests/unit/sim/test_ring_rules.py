@@ -15,7 +15,7 @@ from leafdb.ring.metadata import ClusterMetadata, found
 from leafdb.ring.plan import Phase
 from leafdb.ring.staging import Join, Leave
 from leafdb.ring.transitions import abort, advance, clear_staged, commit, finish, finish_abort
-from leafdb.sim.ring_rules import lasting_problems, rest_problems, step_problems
+from leafdb.sim.ring_rules import lasting_problems, may_be_gone, rest_problems, step_problems
 from leafdb.testing.violation import Invariant
 from leafdb.types import Epoch, NodeId
 from support.ring_changes import committed, plan_of, staged
@@ -98,3 +98,18 @@ def test_a_ring_that_is_not_fair_is_not_at_rest() -> None:
     metadata = founded()
     crowded = replace(metadata, owners=(NodeId(1),) * 13 + (NodeId(2), NodeId(3), NodeId(4)))
     assert {invariant for invariant, _ in rest_problems(crowded, 3)} == {Invariant.OWNERSHIP_FAIR}
+
+
+def test_whoever_may_say_that_it_is_gone_is_banned_at_once_or_by_the_next_step() -> None:
+    for before, after in itertools.pairwise(history()):
+        numbers = [NodeId(number) for number in range(1, 9)]
+        sent_away = {number for number in numbers if number in after.bans}
+        assert {number for number in numbers if may_be_gone(after, number)} >= sent_away
+        assert {number for number in numbers if may_be_gone(before, number)} >= sent_away
+    made = founded()
+    assert not any(may_be_gone(made, number) for number in made.members)
+    under_way = committed(made, Join(member(5)), Leave(NodeId(4)))
+    joining, leaving = NodeId(5), NodeId(4)
+    assert (may_be_gone(under_way, joining), may_be_gone(under_way, leaving)) == (True, False)
+    reading_new = advance(under_way, plan_of(under_way).id)
+    assert (may_be_gone(reading_new, joining), may_be_gone(reading_new, leaving)) == (False, True)

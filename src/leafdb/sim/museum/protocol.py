@@ -8,6 +8,7 @@ from leafdb.sim.mutation import Edit, Mutation
 from leafdb.sim.outcome import Tier
 from leafdb.testing.violation import Invariant
 
+ADMISSION: Final = "leafdb.node.admission"
 EXCHANGE: Final = "leafdb.merkle.exchange"
 REPAIR: Final = "leafdb.node.anti_entropy"
 
@@ -19,6 +20,7 @@ FORGOT: Final = (
     Invariant.READS_MONOTONIC, Invariant.NOTHING_LOST, Invariant.SURVIVES_STORES, Invariant.SESSIONS,
     Invariant.HONEST_OUTCOMES,
 )  # fmt: skip
+COPIED: Final = (Invariant.BANS_FINAL, Invariant.SELF_CHECK, Invariant.DOTS_UNIQUE, *FORGOT)
 
 
 def _protocol(
@@ -69,6 +71,22 @@ MUTATIONS: Final = (
             "        proved = sorted(doubted)\n",
         ),
         caught_by=FORGOT,
+        nodes=3,
+        seeds_max=60,
+    ),
+    _protocol(
+        "rolled-back-disk-accepted",
+        "A node that comes back on an old copy of its disk, started less often than the last, is let in (riak#679).",
+        (ADMISSION, "        if facts.boot < seen.boot:\n            return Refusal.ROLLED_BACK\n", ""),
+        caught_by=COPIED,
+        nodes=3,
+        seeds_max=60,
+    ),
+    _protocol(
+        "cloned-disk-accepted",
+        "A process on a copy of a disk, started as often as the one on the disk, is let in under its number.",
+        (ADMISSION, "        if nonce is not None and nonce != seen.nonce:\n", '        if nonce == b"":\n'),
+        caught_by=COPIED,
         nodes=3,
         seeds_max=60,
     ),

@@ -8,8 +8,10 @@ from leafdb.sim.mutation import Edit, Mutation
 from leafdb.sim.outcome import Tier
 from leafdb.testing.violation import Invariant
 
+REGISTER: Final = "leafdb.node.register"
 TRANSITIONS: Final = "leafdb.ring.transitions"
 RULES: Final = "leafdb.node.plan_rules"
+GETS: Final = "leafdb.quorum.joint_get_operation"
 
 BEHIND: Final = (
     Invariant.QUORUMS_MEET, Invariant.NOTHING_LEFT_BEHIND, Invariant.READS_MONOTONIC, Invariant.NOTHING_LOST,
@@ -53,7 +55,6 @@ MUTATIONS: Final = (
             "        return ring is None or ring is not None or view.self_id not in",
         ),
         caught_by=(*BEHIND, Invariant.SELF_CHECK),
-        seeds_max=60,
     ),
     _ring(
         "pending-not-counted",
@@ -74,6 +75,36 @@ MUTATIONS: Final = (
             "                    found[peer, bucket] = wanted & held\n                    wanted &= ~held\n",
         ),
         seeds_max=40,
+    ),
+    _ring(
+        "copies-of-the-reachable-alone",
+        "A plan does not wait for copies from an old owner that cannot be reached (removenode, scylladb#7359).",
+        (
+            RULES,
+            "    elif not answer.settled and plan.phase is not Phase.RETREAT:\n",
+            "    elif not answer.settled and not answer.waiting_for and plan.phase is not Phase.RETREAT:\n",
+        ),
+        seeds_max=60,
+    ),
+    _ring(
+        "newcomer-copies-nothing",
+        "A newcomer takes itself for whole and copies nothing (a Cassandra node that is its own seed).",
+        (
+            "leafdb.node.changing_ranges",
+            "        if plan is None:\n            return {}\n",
+            "        if plan is None or self._view.self_id in plan.joining:\n            return {}\n",
+        ),
+    ),
+    _ring(
+        "shown-by-one-set-alone",
+        "A read in a plan shows what R owners of one set hold, and after the next step nobody asks these any more.",
+        (GETS, "        if not shown or (self._held and self.other.met):\n", "        if not shown or self._held:\n"),
+        (
+            GETS,
+            "        if self.ended or not (self._held and self.other.met):\n",
+            "        if self.ended or not self._held:\n",
+        ),
+        (GETS, "            assert self.other.met\n", ""),
     ),
     _ring(
         "advance-without-a-receiver",
@@ -123,13 +154,21 @@ MUTATIONS: Final = (
             "            for holder in proof.holders:\n                if holder == self._view.self_id:\n",
             "            for holder in proof.holders[:0]:\n                if holder == self._view.self_id:\n",
         ),
+        seeds_max=60,
+    ),
+    _ring(
+        "leaver-takes-its-hints-along",
+        "A plan ends although a node that goes by it keeps hints: half of an acknowledged write goes with it.",
+        ("leafdb.node.parting", "        if hints:\n", "        if hints and not self.last:\n"),
+        ("leafdb.node.parting", "orphans.part(goes=self._goes, drains", "orphans.part(goes=False, drains"),
     ),
     _ring(
         "commit-of-another-plan",
-        "A commit takes whatever is staged by then, and not the plan that was looked at.",
+        "A commit takes whatever is staged or in progress by then, and not the plan that was looked at.",
         (TRANSITIONS, "    if plan.id != plan_id:\n", "    if not plan.id:\n"),
+        (TRANSITIONS, "        if metadata.plan.id == plan_id:\n", "        if metadata.plan.id:\n"),
         caught_by=(Invariant.HONEST_OUTCOMES, *LEFT),
-        seeds_max=80,
+        seeds_max=40,
     ),
     _ring(
         "abort-in-one-step",
@@ -152,6 +191,36 @@ MUTATIONS: Final = (
             "        if facts.node not in metadata.members:\n            return None\n",
         ),
         caught_by=(*BEHIND, *LEFT, Invariant.SELF_CHECK),
+    ),
+    _ring(
+        "ban-forgotten",
+        "Only those are banned whom the last plan sent away (Scylla forgot the removed after three days).",
+        (TRANSITIONS, "        bans=tuple(sorted({*metadata.bans, *gone})),\n", "        bans=tuple(sorted(gone)),\n"),
+        caught_by=LEFT,
+    ),
+    _ring(
+        "banned-node-serves-on",
+        "A node that learns that it was removed for good goes on serving.",
+        (
+            "leafdb.node.expulsion",
+            "    node.tenure.end(error)\n",
+            "    if why is not Refusal.BANNED:\n        node.tenure.end(error)\n",
+        ),
+        caught_by=LEFT,
+    ),
+    _ring(
+        "older-metadata-believed",
+        "A node believes whatever version of the metadata it hears of last: a stale one takes the others back.",
+        ("leafdb.node.gossiper", "or epoch > metadata.epoch:", "or epoch != metadata.epoch:"),
+        (REGISTER, "or current.epoch <= known:", "or current.epoch == known:"),
+        (REGISTER, "        if metadata.version <= self._newest:\n", "        if metadata.version == self._newest:\n"),
+        (REGISTER, "or metadata.version > current.version:", "or metadata.version != current.version:"),
+        (
+            "leafdb.node.view",
+            "metadata.version > self.metadata.version\n",
+            "metadata.version != self.metadata.version\n",
+        ),
+        caught_by=(Invariant.ONE_HISTORY,),
     ),
     _ring(
         "joiner-keeps-its-store",
