@@ -15,6 +15,7 @@ from typing import Any, Final
 import trio
 
 from leafdb.errors import LeafdbError, NotApplied, Reason
+from leafdb.ring.metadata import ClusterMetadata
 from leafdb.ring.plan import Phase
 from leafdb.sim.clients import DirectClient, Setting
 from leafdb.sim.recorder import NotConnected
@@ -240,7 +241,9 @@ class Operator(DirectClient):
         while True:
             metadata = self._machines.metadata
             plan = metadata.plan
-            if plan is not None:
+            if plan is not None and self._is_unheard(metadata):
+                await self.clear()  # it was chosen, and who made it died before anybody heard: the next round shows it
+            elif plan is not None:
                 stuck = set(self._machines.lost()) - plan.given_up
                 if gives_up or stuck:
                     await self.abort()
@@ -252,6 +255,10 @@ class Operator(DirectClient):
             else:
                 return
             await trio.sleep(1.0)
+
+    def _is_unheard(self, metadata: ClusterMetadata) -> bool:
+        """Whether nobody who runs believes in that version, or a later one."""
+        return all(node.view.epoch < metadata.epoch for node in self._stage.cluster.nodes.values())
 
 
 def _text(value: object) -> str:
