@@ -38,6 +38,7 @@ sys.exit("not caught")
         "accept-without-promise",
         "no-refutation",
         "pending-not-counted",
+        "older-metadata-believed",
     ],
 )
 def test_the_bug_is_caught(name: str) -> None:

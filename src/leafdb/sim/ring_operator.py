@@ -185,10 +185,10 @@ class Operator(DirectClient):
         """Commit, and ask again with the same id while nobody says what came of it."""
         trace = self.setting.trace
         for attempt in range(TRIES):
-            self._commits.asked(plan_id)
+            since = self._commits.asked(plan_id)
             answer = await self.ask("cluster.commit", {"plan_id": plan_id})
             if isinstance(answer, Mapping):
-                self._commits.won(plan_id, int(answer["epoch"]))
+                self._commits.won(plan_id, since, int(answer["epoch"]))
                 trace.probe("commit_retried", int(attempt > 0))
                 return
             if answer is Reason.PLAN_STALE:

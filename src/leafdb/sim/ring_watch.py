@@ -116,10 +116,10 @@ class RingWatch:
         epochs = [node.view.epoch for node in self._cluster.nodes.values() if node.view.metadata is not None]
         return min(epochs, default=0)
 
-    def plans_until(self, epoch: int) -> Iterator[bytes]:
-        """The ids of all plans that were in progress in that epoch or before."""
+    def plans_between(self, first: int, last: int) -> Iterator[bytes]:
+        """The ids of all plans that were in progress in these epochs."""
         for version, metadata in self._versions.items():
-            if version[1] <= epoch and metadata.plan is not None:
+            if first <= version[1] <= last and metadata.plan is not None:
                 yield metadata.plan.id
 
     # -- what stores are told

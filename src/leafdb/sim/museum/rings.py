@@ -77,16 +77,6 @@ MUTATIONS: Final = (
         seeds_max=40,
     ),
     _ring(
-        "copies-of-the-reachable-alone",
-        "A plan does not wait for copies from an old owner that cannot be reached (removenode, scylladb#7359).",
-        (
-            RULES,
-            "    elif not answer.settled and plan.phase is not Phase.RETREAT:\n",
-            "    elif not answer.settled and not answer.waiting_for and plan.phase is not Phase.RETREAT:\n",
-        ),
-        seeds_max=60,
-    ),
-    _ring(
         "newcomer-copies-nothing",
         "A newcomer takes itself for whole and copies nothing (a Cassandra node that is its own seed).",
         (
@@ -157,18 +147,11 @@ MUTATIONS: Final = (
         seeds_max=60,
     ),
     _ring(
-        "leaver-takes-its-hints-along",
-        "A plan ends although a node that goes by it keeps hints: half of an acknowledged write goes with it.",
-        ("leafdb.node.parting", "        if hints:\n", "        if hints and not self.last:\n"),
-        ("leafdb.node.parting", "orphans.part(goes=self._goes, drains", "orphans.part(goes=False, drains"),
-    ),
-    _ring(
         "commit-of-another-plan",
         "A commit takes whatever is staged or in progress by then, and not the plan that was looked at.",
         (TRANSITIONS, "    if plan.id != plan_id:\n", "    if not plan.id:\n"),
         (TRANSITIONS, "        if metadata.plan.id == plan_id:\n", "        if metadata.plan.id:\n"),
         caught_by=(Invariant.HONEST_OUTCOMES, *LEFT),
-        seeds_max=40,
     ),
     _ring(
         "abort-in-one-step",
