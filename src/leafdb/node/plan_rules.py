@@ -133,7 +133,8 @@ def _missing(
         elif node in plan.given_up:
             yield Wait(f"{name} goes as dead but is alive, and does not answer{why}: stop it", stuck=True)
         elif alive:
-            yield Wait(f"{name} does not answer{why}", stuck=True)
+            # One answer too late is none to worry about; many, and it is dead or cut off, which is said elsewhere.
+            yield Wait(f"{name} does not answer{why}", stuck=False)
         else:
             yield Wait(f"{name} is down{why}", stuck=True)
     elif answer.epoch < metadata.epoch:
