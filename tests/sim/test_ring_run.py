@@ -23,6 +23,13 @@ def test_a_seed_keeps_every_promise(seed: int) -> None:
     assert outcome.probes["plan_committed"], "a seed in which nothing happens says nothing"
 
 
+def test_a_new_machine_whose_disk_fails_at_once_is_mended_and_started_again() -> None:
+    """It used to end the run, as if a node had broken something."""
+    outcome = ring_run.run(9189, operations=100)
+    assert outcome.broken is None
+    assert outcome.probes["start_failed"]
+
+
 def test_the_same_seed_runs_the_same_way_in_another_process() -> None:
     here = ring_run.run(45, operations=60)
     assert here.probes["plan_committed"]

@@ -234,26 +234,34 @@ class Stage:
                 self.expelled(node, error)
                 return
             except StorageError as error:
-                self.trace.tell("nemesis", f"n{node} does not start: {error}")
-                self.trace.probe("start_failed")
-                self.mend_disk(node)
+                self._does_not_start(node, error)
             finally:
                 NODE.reset(token)
                 self.watch_disk(node)
         raise Violation(Invariant.LIVENESS, f"n{node} does not start on a disk that works")
 
     async def add(self, host: str = "") -> NodeId:
-        """Start a blank node on a machine of its own, which is a shard of `host` if one is named."""
+        """Start a blank node on a machine of its own, which is a shard of `host` if one is named. A new disk may fail
+        like any other."""
         machine = NodeId(max(self.cluster.disks) + 1)
         token = NODE.set(f"n{machine}")
-        try:
-            with trio.CancelScope(shield=True), self.claimed(machine):
+        with trio.CancelScope(shield=True), self.claimed(machine):
+            try:
                 assert await self.cluster.add_node(host=host) == machine
-        finally:
-            NODE.reset(token)
-        self._runs(machine)
-        self.watch_disk(machine)
+            except StorageError as error:
+                self._does_not_start(machine, error)
+                await self.start(machine)
+            else:
+                self._runs(machine)
+                self.watch_disk(machine)
+            finally:
+                NODE.reset(token)
         return machine
+
+    def _does_not_start(self, node: NodeId, error: StorageError) -> None:
+        self.trace.tell("nemesis", f"n{node} does not start: {error}")
+        self.trace.probe("start_failed")
+        self.mend_disk(node)
 
     def _runs(self, node: NodeId) -> None:
         started = self.cluster.nodes[node]
