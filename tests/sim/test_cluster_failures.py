@@ -12,13 +12,12 @@ import trio
 from leafdb.errors import DeadlineExceeded, LeafdbError, NotApplied, NotEnoughReplicas, OutcomeUnknown
 from leafdb.model.bucket import BucketProperties
 from leafdb.testing.cluster import MemoryCluster, memory_cluster
-from leafdb.testing.raw_client import RawClient, Severed
+from leafdb.testing.raw_client import RawClient, Severed, op_id_of
 from leafdb.testing.virtual_time import virtual
 from leafdb.types import Durability, NodeId
 from leafdb.vfs.memory import MemoryFileSystem
 
 N1, N2, N3 = NodeId(1), NodeId(2), NodeId(3)
-OP = bytes(range(16))
 
 
 @virtual
@@ -241,7 +240,7 @@ async def test_a_write_whose_replicas_are_lost_under_way_is_unknown_and_names_it
 
         async def put() -> None:
             with pytest.raises(OutcomeUnknown) as unknown:
-                await client.put(bucket, "k", b"v", op_id=OP)
+                await client.put(bucket, "k", b"v", op_id=op_id_of(bucket, "k", 1))
             errors.append(unknown.value)
 
         began = trio.current_time()
@@ -252,7 +251,7 @@ async def test_a_write_whose_replicas_are_lost_under_way_is_unknown_and_names_it
             await cluster.kill(N2, N3)
         assert trio.current_time() - began < 1.0, "a lost session is news at once, not at the deadline"
         (error,) = errors
-        assert (error.op_id, error.acks, error.required) == (OP, 1, 2)
+        assert (error.op_id, error.acks, error.required) == (op_id_of(bucket, "k", 1), 1, 2)
         assert set(error.replicas) == {"n1", "n2", "n3"}
         cluster.heal()
         await cluster.restart(N2, N3)
@@ -269,8 +268,8 @@ async def test_deadlines_are_honoured_and_leave_nothing_behind() -> None:
         cluster.cut(N1, (N2, N3), silently=True)
         began = trio.current_time()
         with pytest.raises(OutcomeUnknown) as unknown:
-            await client.put(bucket, "k", b"v", timeout_s=0.5, op_id=OP)
-        assert unknown.value.op_id == OP
+            await client.put(bucket, "k", b"v", timeout_s=0.5, op_id=op_id_of(bucket, "k", 1))
+        assert unknown.value.op_id == op_id_of(bucket, "k", 1)
         assert 0.5 <= trio.current_time() - began < 0.6
         began = trio.current_time()
         with pytest.raises(DeadlineExceeded) as late:

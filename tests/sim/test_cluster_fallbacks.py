@@ -9,11 +9,11 @@ from leafdb.errors import NotApplied, NotEnoughReplicas, OutcomeUnknown, Overloa
 from leafdb.hints.hint import Kind, decode, decode_key
 from leafdb.model.record import decode as decode_record
 from leafdb.testing.cluster import MemoryCluster, memory_cluster
+from leafdb.testing.raw_client import op_id_of
 from leafdb.testing.virtual_time import virtual
 from leafdb.types import NodeId
 
 N1, N2, N3, N4 = map(NodeId, range(1, 5))
-OP = bytes(range(16))
 
 
 async def kinds(cluster: MemoryCluster, node: NodeId) -> list[tuple[NodeId, Kind]]:
@@ -90,8 +90,8 @@ async def test_a_forwarded_write_whose_coordinator_is_lost_is_unknown_and_names_
         client = await cluster.client(N4)
         cluster.cut(N4, (N1,), silently=True)
         with pytest.raises(OutcomeUnknown) as unknown:
-            await client.put(bucket, key, b"v", op_id=OP, timeout_s=0.5)
-        assert unknown.value.op_id == OP
+            await client.put(bucket, key, b"v", op_id=op_id_of(bucket, key, 1), timeout_s=0.5)
+        assert unknown.value.op_id == op_id_of(bucket, key, 1)
         cluster.heal()
         await cluster.settle()
 

@@ -50,8 +50,7 @@ class Generator:
         self._keys = keys
         self._rng = rng
         self._values = [rng.randbytes(value_size) for _ in range(VALUES)]
-        self._op_prefix = rng.randbytes(8)
-        self._op_count = 0
+        self._op_count = rng.getrandbits(62)
         self._choose: Callable[[Lane], tuple[str, int] | None] = lambda lane: None
         self._flying = 0
         self._paused: list[tuple[float, int, Lane]] = []
@@ -142,7 +141,7 @@ class Generator:
 
     def _put(self, lane: Lane, key: int, context: bytes) -> bytes:
         self._op_count = count = self._op_count + 1
-        op_id = self._op_prefix + count.to_bytes(8, "big")
+        op_id = self._keys.tokens[key] + count.to_bytes(8, "big")
         return self._bucket.put(lane.number, self._keys.encoded[key], context, op_id, self._values[count % VALUES])
 
     def _on_answer(self, lane: Lane, message_type: int, body: bytes, now: float) -> bytes:

@@ -18,6 +18,7 @@ class Keyspace:
         self._placement = placement
         self._addresses = {address: index for index, address in enumerate(addresses)}
         self.encoded: list[bytes] = []
+        self.tokens: list[bytes] = []
         self.contexts: list[bytes] = []
         self.busy = bytearray()
         self._holders: list[tuple[int, ...]] = []
@@ -42,6 +43,7 @@ class Keyspace:
         key = self._bucket.key(f"{PREFIX}{index:010d}")
         primaries = self._placement.primaries(self._bucket, key)
         self.encoded.append(key)
+        self.tokens.append(self._bucket.token(key))
         self.contexts.append(b"")
         self.busy.append(0)
         self._holders.append(tuple(self._addresses[address] for address in primaries if address in self._addresses))

@@ -38,7 +38,7 @@ class _AdminCall:
         self.op_id = op_id
         self.patient = patient
 
-    def body(self, deadline_ms: int) -> bytes:
+    def body(self, deadline_ms: int, *, again: bool = False) -> bytes:
         """The same whatever time is left: an admin request carries no deadline."""
         return self._body
 

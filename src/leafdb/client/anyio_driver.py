@@ -93,8 +93,12 @@ class AnyioDriver:
                 else:
                     assert not isinstance(effect, Exchange)
                     await anyio.sleep(effect.seconds)
-                    self._check_usable()
-                    effect = operation.send(None)
+                    try:
+                        self._check_usable()
+                    except ClientMisuse as misuse:
+                        effect = operation.throw(misuse)
+                    else:
+                        effect = operation.send(None)
         except StopIteration as stop:
             value: T = stop.value
             return value

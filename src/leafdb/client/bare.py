@@ -18,7 +18,7 @@ from leafdb.model.bucket import BucketProperties
 from leafdb.model.key import encode_key, partition_part
 from leafdb.ring.metadata import decode
 from leafdb.ring.ring import Ring
-from leafdb.ring.token import storage_key, token_of
+from leafdb.ring.token import TOKEN_BYTES, storage_key, token_of
 from leafdb.types import BucketId, Conflict, Key
 from leafdb.wire.control import ScanReply, ScanRequest
 from leafdb.wire.errors import decode_error
@@ -112,6 +112,10 @@ class Bucket:
         """The encoded key."""
         return encode_key(key)
 
+    def token(self, encoded_key: bytes) -> bytes:
+        """The first half of the operation ids of writes of this key."""
+        return token_of(BucketId(self.properties.id), partition_part(encoded_key)).to_bytes(TOKEN_BYTES, "big")
+
     def get(self, request_id: int, encoded_key: bytes) -> bytes:
         """A GET."""
         properties = self.properties
@@ -121,7 +125,8 @@ class Bucket:
         return encode_frame(MessageType.GET, request_id, encode_get(request))
 
     def put(self, request_id: int, encoded_key: bytes, context: bytes, op_id: bytes, value: bytes) -> bytes:
-        """A PUT after a context taken from an answer; an empty one is a blind write."""
+        """A PUT after a context taken from an answer; an empty one is a blind write. The operation id is the key's
+        token and 8 bytes that no other write of the key has."""
         properties = self.properties
         flags = self._lww | (0 if context and not self._lww else FLAG_BLIND)
         request = PutRequest(

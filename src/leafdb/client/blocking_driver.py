@@ -151,7 +151,10 @@ class BlockingDriver:
     def _sleep(self, operation: Operation[T], effect: Effect) -> Effect:
         assert not isinstance(effect, Exchange)
         time.sleep(effect.seconds)
-        self._check_usable()
+        try:
+            self._check_usable()
+        except ClientMisuse as misuse:
+            return operation.throw(misuse)
         return operation.send(None)
 
     def _exchange(self, exchange: Exchange) -> Frame:

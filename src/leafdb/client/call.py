@@ -5,10 +5,14 @@ Repeating is safe, and done, for
 - any request of which nothing was sent: the next node is asked at once; when none could be reached, all again
   later;
 - an answer that proves nothing was applied, for a reason that may pass (`Reason` says which);
-- a read, whatever became of it; one whose connection was lost moves on to the next node at once.
+- a read, whatever became of it; one whose connection was lost moves on to the next node at once;
+- a write whose outcome is unknown, if it has an operation id: sent again under the same id and marked as a retry, it is
+  recognised where it was applied, and answered without being written twice.
 
-Never after OutcomeUnknown. A write whose bytes may have gone out and that got no answer *is* OutcomeUnknown. A read
-gives one node half of the time that is left, so that a node which hangs does not cost the whole deadline.
+A write whose bytes may have gone out and that got no answer *is* OutcomeUnknown. Once it may have been applied, no
+refusal of a later try proves that it was not: if none succeeds, the call ends as it stood then, unknown. Changes
+without an operation id (verbs) are never sent twice. A read gives one node half of the time that is left, so that a
+node which hangs does not cost the whole deadline.
 """
 
 from __future__ import annotations
@@ -21,6 +25,7 @@ from leafdb.client.effects import Exchange, ExchangeFailed, Expired, Operation, 
 from leafdb.client.retry import RETRIES_MAX, pause_s
 from leafdb.client.routing import NodeState, Place
 from leafdb.errors import (
+    ClientMisuse,
     ConnectFailed,
     DeadlineExceeded,
     LeafdbError,
@@ -41,6 +46,7 @@ MARGIN_SHARE: Final = 0.05
 MARGIN_S_MAX: Final = 0.1
 """The node is told a little less than what is left, so that its answer, which knows more, comes before our own."""
 ATTEMPT_S_MIN: Final = 0.1
+"""With less time no attempt is worth it: that of a write would only leave a second copy of it."""
 
 
 class Request(Protocol):
@@ -60,7 +66,8 @@ class Request(Protocol):
 
     @property
     def op_id(self) -> bytes | None:
-        """None for a read. Anything else may change something, and is reported as unknown under this id."""
+        """None for a read. Anything else may change something, and is reported as unknown under this id; empty: nodes
+        would not recognise it if it came twice."""
 
     @property
     def once(self) -> bool:
@@ -70,8 +77,8 @@ class Request(Protocol):
     def patient(self) -> bool:
         """One node may take all the time there is: its work is long, and another would be no quicker."""
 
-    def body(self, deadline_ms: int) -> bytes:
-        """Its body, given the milliseconds that are left."""
+    def body(self, deadline_ms: int, *, again: bool = False) -> bytes:
+        """Its body, given the milliseconds that are left; `again`: it may have been applied already."""
 
     def required(self) -> int:
         """Replicas it needs, for the report of a failure."""
@@ -117,6 +124,7 @@ def call(core: Core, request: Request, deadline: float, begun: Begun | None = No
     unreached: dict[NodeState, str] = {}
     retries = 0
     refused: LeafdbError | None = None
+    unknown: OutcomeUnknown | None = None
     leaving: LeafdbError | None = None
     while True:
         error: LeafdbError
@@ -127,13 +135,13 @@ def call(core: Core, request: Request, deadline: float, begun: Begun | None = No
         else:
             now = core.clock()
             if now >= deadline:
-                raise refused or _out_of_time(core, request, unreached)
+                raise unknown or refused or _out_of_time(core, request, unreached)
             node = core.router.pick(request.place, now, [*shunned, *unreached])
             if node is None and shunned:
                 node = core.router.pick(request.place, now, unreached)
             if node is not None:
                 until = _attempt_until(core, request, now, deadline)
-                body = request.body(_wire_ms(until - now))
+                body = request.body(_wire_ms(until - now), again=unknown is not None)
                 try:
                     outcome = yield Exchange(node, request.message_type, body, until)
                 except ExchangeFailed as failure:
@@ -166,14 +174,31 @@ def call(core: Core, request: Request, deadline: float, begun: Begun | None = No
                 node.failed(core.clock())
             else:
                 node.answered()
-        pause = pause_before_retry(core, error, retries, deadline) if _safe_to_repeat(request, error) else None
+        until = deadline
+        if isinstance(error, OutcomeUnknown):
+            unknown = error if unknown is None or error.acks >= unknown.acks else unknown
+            until -= ATTEMPT_S_MIN
+        again = _safe_to_repeat(request, error, unknown is not None)
+        pause = pause_before_retry(core, error, retries, until) if again else None
         if pause is None:
-            raise error
+            if unknown is None or unknown is error:
+                raise error
+            raise unknown from error
         retries += 1
         refused = error
         shunned = [] if node is None else [node]
         unreached, leaving = {}, None
+        yield from _rest(pause, unknown)
+
+
+def _rest(pause: float, unknown: OutcomeUnknown | None) -> Operation[None]:
+    """Wait before another try. A client that was closed meanwhile makes none: a write may be there all the same."""
+    try:
         yield Sleep(pause)
+    except ClientMisuse as closed:
+        if unknown is None:
+            raise
+        raise unknown from closed
 
 
 def _attempt_until(core: Core, request: Request, now: float, deadline: float) -> float:
@@ -187,9 +212,11 @@ def _wire_ms(left_s: float) -> int:
     return max(1, int((left_s - min(MARGIN_S_MAX, left_s * MARGIN_SHARE)) * 1000))
 
 
-def _safe_to_repeat(request: Request, error: LeafdbError) -> bool:
+def _safe_to_repeat(request: Request, error: LeafdbError, unknown: bool) -> bool:
     if isinstance(error, NotApplied):
-        return error.retryable and not request.once
+        return error.retryable and (unknown or not request.once)
+    if isinstance(error, OutcomeUnknown):
+        return bool(request.op_id)
     if isinstance(error, DeadlineExceeded):
         return request.op_id is None
     return isinstance(error, ConnectFailed)

@@ -21,7 +21,8 @@ from leafdb.client.routing import Place
 from leafdb.errors import ClientMisuse, NotApplied, ProtocolError, Reason, ServerBug
 from leafdb.limits import VALUE_BYTES_MAX
 from leafdb.model.bucket import BucketProperties
-from leafdb.model.key import encode_key
+from leafdb.model.key import encode_key, partition_part
+from leafdb.ring.token import OPERATION_CHANCE_BYTES, operation_id, token_of
 from leafdb.types import Conflict, Key
 from leafdb.wire.frame import Frame
 from leafdb.wire.registry import MessageType
@@ -29,6 +30,7 @@ from leafdb.wire.requests import (
     FLAG_BLIND,
     FLAG_DELETE,
     FLAG_LOCAL,
+    FLAG_RETRY,
     GetReply,
     GetRequest,
     PutRequest,
@@ -70,7 +72,7 @@ class Get(Generic[A]):
         self._properties = properties
         self.place = self.ref.place(properties, self._key)
 
-    def body(self, deadline_ms: int) -> bytes:
+    def body(self, deadline_ms: int, *, again: bool = False) -> bytes:
         """GET."""
         properties, plan = self._properties, self._plan
         assert properties is not None
@@ -138,9 +140,10 @@ def prepare(ref: BucketRef, key: Key, value: bytes | None, after: Context | Blin
 
 
 class Put:
-    """A write or deletion of one key. Its operation id is drawn once and stays through every try."""
+    """A write or deletion of one key. Its operation id stays through every try: the key's token and 8 bytes that are
+    drawn once. (In a bucket dropped and made anew under the same name it is another write.)"""
 
-    __slots__ = ("_plan", "_prepared", "_properties", "_ttl_ms", "deadline", "once", "op_id", "place", "ref")
+    __slots__ = ("_chance", "_plan", "_prepared", "_properties", "_ttl_ms", "deadline", "once", "op_id", "place", "ref")
     message_type = MessageType.PUT
     reply_type = MessageType.PUT_REPLY
     patient = True
@@ -152,7 +155,8 @@ class Put:
         self.deadline: float = plan.deadline
         self.once: bool = once
         self.place: Place | None = None
-        self.op_id: bytes = ref.core.rng.getrandbits(128).to_bytes(16, "big")
+        self.op_id: bytes = b""
+        self._chance = ref.core.rng.getrandbits(64).to_bytes(OPERATION_CHANCE_BYTES, "big")
         self._prepared = prepared
         self._plan = plan
         self._ttl_ms = plan.ttl_ms if ttl_ms is None else ttl_ms
@@ -165,9 +169,12 @@ class Put:
             raise NotApplied(f"a value of {size} bytes is over {VALUE_BYTES_MAX}", reason=Reason.TOO_LARGE)
         check_write(properties, self._plan)
         self._properties = properties
-        self.place = self.ref.place(properties, self._prepared.key)
+        key = self._prepared.key
+        self.place = place = self.ref.place(properties, key)
+        token = token_of(properties.id, partition_part(key)) if place is None else place.token
+        self.op_id = operation_id(token, self._chance)
 
-    def body(self, deadline_ms: int) -> bytes:
+    def body(self, deadline_ms: int, *, again: bool = False) -> bytes:
         """PUT."""
         properties, plan, prepared = self._properties, self._plan, self._prepared
         assert properties is not None
@@ -177,7 +184,7 @@ class Put:
                 properties.generation,
                 self.ref.core.router.epoch,
                 deadline_ms,
-                prepared.flags | plan.flags,
+                prepared.flags | plan.flags | (FLAG_RETRY if again else 0),
                 plan.w,
                 plan.pw,
                 plan.dw,

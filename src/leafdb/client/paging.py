@@ -173,7 +173,7 @@ class _ScanCall:
         if self.ref.core.router.has_ring:
             self.place = Place(self._pager.first_token, properties.n)
 
-    def body(self, deadline_ms: int) -> bytes:
+    def body(self, deadline_ms: int, *, again: bool = False) -> bytes:
         assert self._properties is not None
         return self._pager.asks(self._properties, self._plan.r, deadline_ms).encode()
 

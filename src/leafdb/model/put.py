@@ -12,6 +12,9 @@ of a fresh epoch becomes the one that the next put increments.
 **Limits act here and never in merge**, where refusing would make replicas diverge for ever. A put that lowers what it
 finds too high is always admitted, so reading and resolving always work.
 
+**No operation twice.** A put whose operation id a sibling here bears already is that write, sent again: the record
+stays as it is, and the answer is the dot that the write has. (One that was replaced since: node/op_memory.py.)
+
 **lww**: the new sibling replaces all; its stamp is raised, if it must be, above every stamp in the record. A context
 only adds what it knows to the clock: `merge` decides by stamps.
 """
@@ -25,7 +28,7 @@ from leafdb.model.actor import Actor, ActorIdentity, epoch_of
 from leafdb.model.clock import COUNTER_MAX, EMPTY, CausalClock, Dot
 from leafdb.model.epochs import EpochLease
 from leafdb.model.hlc import STAMP_MAX, stamp_ms
-from leafdb.model.live import shown
+from leafdb.model.live import NO_OPERATION, shown
 from leafdb.model.record_format import (
     Header,
     Record,
@@ -42,6 +45,10 @@ from leafdb.types import Conflict
 _NOTHING: Final = Header(EMPTY, {}, b"")
 
 
+Named = tuple[bytes, Dot]
+"""(operation id, dot): a sibling by both of its names."""
+
+
 class PutRefused(ValueError):
     """The put breaks a limit; nothing was minted that anyone saw."""
 
@@ -55,7 +62,8 @@ class RecordTooLarge(PutRefused):
 
 
 class PutResult(NamedTuple):
-    """The merged record to store and send, and the dot it minted."""
+    """The merged record to store and send, and the dot it minted; the very object `local`, and the dot that the write
+    has, when it is there already."""
 
     data: bytes
     dot: Dot
@@ -72,8 +80,10 @@ def put(
     op_id: bytes,
     value: bytes | None,
     conflict: Conflict,
+    replaced: list[Named] | None = None,
 ) -> PutResult:
-    """Write `value` (None: delete) over `local`; `context` is what the writer had seen (None: blind).
+    """Write `value` (None: delete) over `local`; `context` is what the writer had seen (None: blind). The siblings that
+    it covers are added to `replaced`.
 
     Raises ConflictLimit, RecordTooLarge, LeaseExhausted; RecordError when `local` is malformed.
     """
@@ -85,6 +95,9 @@ def put(
 
     found = _NOTHING if local is None else header(local)
     heads = found.heads
+    for dot, head in heads.items():
+        if head.op_id == op_id and op_id != NO_OPERATION:
+            return PutResult(found.data, dot)
     known = found.clock if context is None else found.clock.merge(context)
     if conflict is Conflict.LWW:
         siblings: dict[Dot, Sibling] = {}
@@ -97,6 +110,8 @@ def put(
     else:
         siblings = {dot: found.sibling(dot) for dot in heads if not context.covers(dot)}
 
+    if replaced is not None and len(siblings) < len(heads):
+        replaced.extend([(head.op_id, dot) for dot, head in heads.items() if dot not in siblings])
     if len(siblings) >= SIBLINGS_MAX:
         _limit_siblings(found, siblings, stamp, added=value is not None)
     dot = _mint(found.clock, known, identity, epochs)

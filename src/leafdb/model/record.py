@@ -15,13 +15,15 @@ cover. Since a write's stamp exceeds every stamp in the record it read, coverage
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from leafdb.model.actor import ActorIdentity
 from leafdb.model.actor import describe as describe_actor
 from leafdb.model.clock import CausalClock, Dot
 from leafdb.model.epochs import EpochLease
 from leafdb.model.hlc import stamp_ms
 from leafdb.model.live import live, winner
-from leafdb.model.put import ConflictLimit, PutRefused, PutResult, RecordTooLarge, adopt, put
+from leafdb.model.put import ConflictLimit, Named, PutRefused, PutResult, RecordTooLarge, adopt, put
 from leafdb.model.record_format import (
     Head,
     Header,
@@ -37,10 +39,19 @@ from leafdb.model.record_format import (
 from leafdb.types import Conflict
 
 
-def merge(local: bytes, incoming: bytes, conflict: Conflict) -> bytes:
+def merge(
+    local: bytes,
+    incoming: bytes,
+    conflict: Conflict,
+    *,
+    replaced: list[Named] | None = None,
+    was_replaced: Callable[[bytes, Header], bool] | None = None,
+) -> bytes:
     """The join of two encoded records. Raises RecordError when either is malformed.
 
     Returns the object `local` when that is the join already, the object `incoming` when that is; else a new encoding.
+    What of `local` is not in it is added to `replaced`. A store that remembers operations gives `was_replaced`: what
+    comes of an operation of which that is true, given the header of `local`, is covered as it comes (op_memory.py).
     """
     if local is incoming or local == incoming:
         return local
@@ -50,7 +61,11 @@ def merge(local: bytes, incoming: bytes, conflict: Conflict) -> bytes:
         kept = _greatest(ours, theirs)
     else:
         kept = _uncovered(ours, theirs)
+        if was_replaced is not None:
+            kept = _not_replaced(kept, ours, theirs, was_replaced)
     heads = ours.heads
+    if replaced is not None:
+        replaced.extend([(head.op_id, dot) for dot, head in heads.items() if dot not in kept])
     if clock is ours.clock:
         if len(kept) == len(heads) and all(dot in heads for dot in kept):
             return local
@@ -65,24 +80,37 @@ def merge(local: bytes, incoming: bytes, conflict: Conflict) -> bytes:
 
 
 def accept(
-    local: bytes | None, incoming: bytes, conflict: Conflict, *, identity: ActorIdentity, epochs: EpochLease
+    local: bytes | None,
+    incoming: bytes,
+    conflict: Conflict,
+    *,
+    identity: ActorIdentity,
+    epochs: EpochLease,
+    replaced: list[Named] | None = None,
+    was_replaced: Callable[[bytes, Header], bool] | None = None,
 ) -> bytes:
     """What a replica stores when `incoming` arrives: the merge, plus the fresh entry that `adopt` may find necessary.
 
     Every store that `put` may read from (the bucket's own, and a fallback's copies for others) takes arriving records
     through here and not through `merge`: two copies of one key on a node, each incremented alone, would mint a dot
-    twice. Returns the object `local` when nothing is to be stored. Raises RecordError, LeaseExhausted.
+    twice. Returns the object `local` when nothing is to be stored. Raises RecordError, LeaseExhausted. `replaced` and
+    `was_replaced` are those of `merge`.
     """
     if local is None:
         header(incoming)
         return adopt(incoming, incoming, None, identity, epochs)
-    merged = merge(local, incoming, conflict)
+    merged = merge(local, incoming, conflict, replaced=replaced, was_replaced=was_replaced)
     return merged if merged is local else adopt(merged, incoming, local, identity, epochs)
 
 
 def newest_stamp(data: bytes) -> int:
     """The greatest stamp in the record, which an `lww` write must exceed; 0 if it has no sibling."""
     return max((head.stamp for head in header(data).heads.values()), default=0)
+
+
+def dots_of(data: bytes, op_id: bytes) -> list[Dot]:
+    """The dots of the record's siblings that bear this operation id, ascending. Raises RecordError."""
+    return [dot for dot, head in header(data).heads.items() if head.op_id == op_id]
 
 
 def describe(data: bytes) -> str:
@@ -110,6 +138,14 @@ def _uncovered(ours: Header, theirs: Header) -> list[Dot]:
     return kept
 
 
+def _not_replaced(
+    kept: list[Dot], ours: Header, theirs: Header, was_replaced: Callable[[bytes, Header], bool]
+) -> list[Dot]:
+    """`kept` without what comes of operations that are remembered as replaced."""
+    heads = ours.heads
+    return [dot for dot in kept if dot in heads or not was_replaced(theirs.heads[dot].op_id, ours)]
+
+
 def _greatest(ours: Header, theirs: Header) -> list[Dot]:
     """The dot of the sibling with the greatest (stamp, dot) of all."""
     ranks = [(head.stamp, dot) for dot, head in ours.heads.items()]
@@ -126,6 +162,7 @@ __all__ = [
     "ConflictLimit",
     "Head",
     "Header",
+    "Named",
     "PutRefused",
     "PutResult",
     "Record",
@@ -137,6 +174,7 @@ __all__ = [
     "clock_of",
     "decode",
     "describe",
+    "dots_of",
     "encode",
     "first",
     "header",

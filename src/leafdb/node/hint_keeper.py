@@ -12,9 +12,9 @@ from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from typing import Final, NamedTuple
 
-from leafdb.errors import StoreFailed
+from leafdb.errors import StorageError, StoreFailed
 from leafdb.hints.effects import MarkRange
-from leafdb.hints.hint import Kind, decode, encode_key, with_record
+from leafdb.hints.hint import Kind, decode, decode_key, encode_key, with_record
 from leafdb.hints.ledger import Ledger
 from leafdb.model.record import RecordError, header, merge
 from leafdb.node.key_queue import ReplicaOverloaded
@@ -46,7 +46,9 @@ class _Keep(NamedTuple):
                 merged = self.record
             elif hint.kind is Kind.MINTED:
                 # The next put is minted from this copy: what it shows us to have forgotten must be settled now.
-                merged = self.keeper.replica.accepted(hint.record, self.record, self.conflict)
+                _, bucket, storage_key = decode_key(self.key)
+                tree = TreeId(bucket)
+                merged = self.keeper.replica.accepted(hint.record, self.record, self.conflict, tree, storage_key)
             else:
                 merged = merge(hint.record, self.record, self.conflict)
             self.keeper.write(self.key, value, self.kind, merged, sequence, self.done)
@@ -75,13 +77,17 @@ class _Coordinate(NamedTuple):
                 local = hint.record
                 if hint.kind is not Kind.MINTED:
                     # What of ours is in it came from elsewhere, and need not be all.
-                    local = self.keeper.replica.accepted(None, local, operation.bucket.conflict)
+                    replica, bucket = self.keeper.replica, operation.bucket
+                    local = replica.accepted(None, local, bucket.conflict, bucket.tree, operation.storage_key)
             result = self.keeper.replica.next_record(operation, local)
-            self.keeper.write(self.key, value, Kind.MINTED, result.data, sequence, operation.committed)
+            if result.data is not local:
+                self.keeper.write(self.key, value, Kind.MINTED, result.data, sequence, operation.committed)
         except (*REFUSALS, ValueError) as error:
             operation.unminted(error)
             return
         operation.minted(result.data, result.dot)
+        if result.data is local:
+            self.keeper.when_safe(sequence, operation.committed)
 
     def refuse(self, error: Exception) -> None:
         self.operation.unminted(error)
@@ -157,6 +163,10 @@ class HintKeeper:
         self._engine.write(((HINTS_TREE, key, value),), Durability.ALWAYS, done)
         self._metrics.hints_stored_total += 1
         self._kept(NodeId(int.from_bytes(key[:2], "big")))
+
+    def when_safe(self, sequence: int, done: Callable[[StorageError | None], None]) -> None:
+        """Call `done` once the hint that was written with this sequence number is synced."""
+        self._engine.when_safe(sequence, Durability.ALWAYS, done)
 
     def _owed(self, key: bytes, error: Exception | None) -> None:
         if error is not None and not isinstance(error, StoreFailed):

@@ -42,6 +42,7 @@ COUNTERS: Final = (
     Counted("deadlines_exceeded_total", "leafdb_deadlines_exceeded_total", "Requests whose deadline passed."),
     Counted("failures_total", "leafdb_failures_total", "Requests answered with an error of leafdb itself."),
     Counted("blind_writes_total", "leafdb_blind_writes_total", "Puts without a context."),
+    Counted("writes_recognised_total", "leafdb_writes_recognised_total", "Puts that were here already, by their ids."),
     Counted("forwards_total", "leafdb_forwards_total", "Requests passed on to a node that may coordinate them."),
     Counted("fallback_writes_total", "leafdb_fallback_writes_total", "Puts this node coordinated as a fallback."),
     Counted("hedges_total", "leafdb_hedges_total", "Reads that asked one more replica because one was slow."),
@@ -167,6 +168,7 @@ class Metrics:
         self.deadlines_exceeded_total = 0
         self.failures_total = 0
         self.blind_writes_total = 0
+        self.writes_recognised_total = 0
         self.forwards_total = 0
         self.fallback_writes_total = 0
         self.hedges_total = 0

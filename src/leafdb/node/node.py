@@ -246,6 +246,7 @@ class Node:
         self.memory.hold("block_cache", lambda: self.engine.stats().block_cache_bytes)
         self.memory.hold("table_readers", lambda: self.engine.stats().reader_bytes)
         self.memory.hold("sessions", self.pump.memory_bytes)
+        self.memory.hold("replaced_operations", lambda: self.replica.operations.held_bytes)
         self.memory.hold("operations", lambda: len(self.coordinator.operations) * OPERATION_BYTES)
         sealer = ContextSealer(hashlib.blake2b(self._secret, digest_size=32, person=SEAL_PERSON[:16]).digest())
         self.coordinator = Coordinator(

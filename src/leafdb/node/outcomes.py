@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from leafdb.errors import DiskFull, LeafdbError, NotApplied, Overloaded, Reason, ServerBug, StorageError
+from leafdb.errors import DiskFull, LeafdbError, NotApplied, OutcomeUnknown, Overloaded, Reason, ServerBug, StorageError
 from leafdb.model.hlc import LeaseExhausted
 from leafdb.model.record import ConflictLimit, RecordError, RecordTooLarge
 from leafdb.node.key_queue import ReplicaOverloaded
+from leafdb.node.op_memory import OperationForgotten
 from leafdb.quorum.messages import ReplicaStatus
 from leafdb.storage.reads import ReadsOverloaded
 
 
 def refusal_of(error: Exception) -> LeafdbError:
-    """The typed error for a local write or read that provably changed nothing."""
+    """The typed error for a local write or read that changed nothing."""
     match error:
         case ReplicaOverloaded(retry_after_s=retry_after_s):
             return Overloaded("this node has too much to do", retry_after=retry_after_s)
@@ -23,6 +24,8 @@ def refusal_of(error: Exception) -> LeafdbError:
             return NotApplied(str(error), reason=Reason.TOO_LARGE)
         case DiskFull():
             return NotApplied(str(error), reason=Reason.DISK_FULL)
+        case OperationForgotten(op_id=op_id):
+            return OutcomeUnknown(str(error), acks=0, required=1, op_id=op_id)
         case RecordError() | ValueError():
             return ServerBug(f"a record here cannot be read: {error}")
         case StorageError():

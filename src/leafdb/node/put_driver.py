@@ -3,6 +3,9 @@
 The local replica goes first, in the same call: it mints the dot and merges. A node that may not do that forwards the
 request once. What happens from there on is in put_under_way.
 
+A put that is marked as a retry, because it may have been applied before, first asks the others whether it was
+(retried_put.py), and then begins like any other.
+
 A range in a plan has two sets of owners and a machine of its own (put_targets), chosen here; all that follows is the
 same. A new owner whose copy is being made is a target, but it coordinates only when nobody else is there: it would mint
 over a record it may not have.
@@ -17,14 +20,16 @@ from leafdb.limits import TTL_S_MAX, VALUE_BYTES_MAX
 from leafdb.model.clock import CausalClock
 from leafdb.model.context import ContextError
 from leafdb.model.key import decode_key
+from leafdb.model.live import NO_OPERATION
 from leafdb.node.coordinator import Coordinator, Place, Requester, not_enough
 from leafdb.node.key_queue import ReplicaOverloaded
 from leafdb.node.outcomes import refusal_of
 from leafdb.node.put_targets import enough_without, one_set, two_sets
 from leafdb.node.put_under_way import CoordinatedPut
+from leafdb.node.retried_put import RetriedPut
 from leafdb.types import Conflict, Durability, NodeId
 from leafdb.wire.registry import MessageType
-from leafdb.wire.requests import FLAG_BLIND, FLAG_LWW, PutRequest, decode_put
+from leafdb.wire.requests import FLAG_BLIND, FLAG_LWW, FLAG_RETRY, PutRequest, decode_put
 
 
 def put(
@@ -34,16 +39,18 @@ def put(
     request_id: int,
     body: bytes,
     deadline: float | None = None,
+    asked: bool = False,
 ) -> None:
-    """Handle a PUT of a client or a FORWARD_PUT of a peer. One that has waited for metadata keeps its `deadline`."""
+    """Handle a PUT of a client or a FORWARD_PUT of a peer. One that has waited for metadata keeps its `deadline`; a
+    retry for which others have been `asked` about what was before does not ask again."""
     request = decode_put(body)
     if deadline is None:
         deadline = coordinator.deadline(request.deadline_ms)
     try:
-        retry = partial(put, coordinator, session, message_type, request_id, body, deadline)
+        retry = partial(put, coordinator, session, message_type, request_id, body, deadline, asked)
         place = coordinator.locate(request.bucket_id, request.generation, request.key, retry)
         if place is not None:
-            _begin(coordinator, session, message_type, request_id, body, request, place, deadline)
+            _begin(coordinator, session, message_type, request_id, body, request, place, deadline, asked)
     except LeafdbError as error:
         if isinstance(error, ProtocolError):
             raise
@@ -59,6 +66,7 @@ def _begin(
     request: PutRequest,
     place: Place,
     deadline: float,
+    asked: bool,
 ) -> None:
     bucket = place.bucket
     context = _validated(coordinator, request, place, deadline)
@@ -103,6 +111,10 @@ def _begin(
         raise refusal_of(error) from None
     except (ReplicaOverloaded, StorageError) as error:
         raise refusal_of(error) from None
+    if request.flags & FLAG_RETRY and not asked:
+        then = partial(put, coordinator, session, message_type, request_id, body, deadline, True)
+        RetriedPut(coordinator, place, targets[own], request.op_id, deadline, then).ask()
+        return
     durability = Durability.ALWAYS if policy.durable else bucket.durability
     operation = CoordinatedPut(coordinator, session, request_id, request, place, deadline, context, machine, durability)
     operation.sloppy = policy.sloppy and not absent
@@ -126,8 +138,12 @@ def _validated(coordinator: Coordinator, request: PutRequest, place: Place, dead
         )
     if len(request.value) > VALUE_BYTES_MAX:
         raise NotApplied(f"a value of {len(request.value)} bytes is over {VALUE_BYTES_MAX}", reason=Reason.TOO_LARGE)
-    if len(request.op_id) != 16 or request.ttl_ms > TTL_S_MAX * 1000:
-        raise NotApplied("a bad operation id or ttl", reason=Reason.BAD_REQUEST)
+    if request.ttl_ms > TTL_S_MAX * 1000:
+        raise NotApplied("a bad ttl", reason=Reason.BAD_REQUEST)
+    if request.op_id[:8] != place.storage_key[:8] and request.op_id != NO_OPERATION:
+        raise NotApplied("an operation id begins with the token of its key", reason=Reason.BAD_REQUEST)
+    if request.flags & FLAG_RETRY and request.op_id == NO_OPERATION:
+        raise NotApplied("a write without an operation id cannot be tried again", reason=Reason.BAD_REQUEST)
     if coordinator.now() >= deadline:
         raise NotApplied("the deadline had passed before the write could begin", reason=Reason.EXPIRED)
     try:

@@ -2,7 +2,8 @@
 
 It carries out what quorum/put_operation decides. The merged record is encoded once; one frame goes to every other
 target. Local commit and remote acknowledgements step the machine; at W the client is answered with a context that
-covers exactly its `after` and its own dot. The rest still arrives, and what never does becomes a hint.
+covers exactly its `after` and its own dot, or dots: of a write that was sent twice there may be two. The rest still
+arrives, and what never does becomes a hint.
 
 **A ring that changes meanwhile.** Replicas that know of the change refuse copies of before it, and the record exists
 here already. So the put goes on: when this node has caught up it asks everybody anew under the ring there is, and all
@@ -12,6 +13,7 @@ Answers to what was sent before bear another number and count no more.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 
 from leafdb.errors import LeafdbError, NotApplied, OutcomeUnknown, ProtocolError, Reason, StorageError
@@ -51,6 +53,7 @@ class CoordinatedPut:
         "sloppy",
         "slot",
         "storage_key",
+        "twins",
         "value",
     )
 
@@ -85,6 +88,8 @@ class CoordinatedPut:
         """This node's own copy is as durable as asked."""
         self.record: bytes | None = None
         self.dot: Dot | None = None
+        self.twins: Sequence[Dot] = ()
+        """All dots of a write that was here already."""
         self.sloppy = False
         """Fallbacks may be taken, and have not been looked for yet."""
         self.id = 0
@@ -96,6 +101,11 @@ class CoordinatedPut:
     def abandoned(self) -> bool:
         """Answered already (deadline) before its turn came."""
         return self.machine.ended
+
+    def known(self, dots: Sequence[Dot]) -> None:
+        """The write was here already: it goes by these dots."""
+        self.twins = dots
+        self._coordinator.metrics.writes_recognised_total += 1
 
     def minted(self, data: bytes, dot: Dot) -> None:
         """The record exists here: send it to everybody else at once."""
@@ -262,8 +272,10 @@ class CoordinatedPut:
     def _answer(self) -> None:
         coordinator = self._coordinator
         assert self.dot is not None
-        clock = EMPTY if self.context is None else self.context
-        sealed = coordinator.sealer.seal(clock.add(self.dot), self.bucket.id, self.place.key)
+        clock = (EMPTY if self.context is None else self.context).add(self.dot)
+        for twin in self.twins:
+            clock = clock.add(twin)
+        sealed = coordinator.sealer.seal(clock, self.bucket.id, self.place.key)
         machine = self.machine
         body = encode_put_reply(coordinator.view.epoch, machine.acks, machine.primary_acks, sealed)
         self._session.send(encode_frame(MessageType.PUT_REPLY, self._request_id, body))

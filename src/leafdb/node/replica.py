@@ -3,13 +3,16 @@
 One read-modify-write per key at a time: it runs to its end in one call when the current record is in memory or in the
 page cache; otherwise the key enters a bounded pending table and later mutations queue behind it in order.
 
+A put that comes a second time, known by its operation id, mints nothing: it is in the record, or remembered as replaced
+(op_memory.py), and what there is goes to everybody as it would have at first.
+
 A version is shown only when it is safe: whatever reveals a version (a read's answer, a merge's acknowledgement even if
 the merge changed nothing) is released by the engine once the commit has passed that version's sequence number.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final, NamedTuple, Protocol
 
@@ -18,9 +21,20 @@ from leafdb.limits import EPOCH_LEASE, EPOCH_LEASE_RENEW_AT
 from leafdb.model.actor import ActorIdentity
 from leafdb.model.clock import CausalClock, Dot
 from leafdb.model.hlc import LeaseExhausted
-from leafdb.model.record import PutRefused, PutResult, RecordError, accept, newest_stamp, put
+from leafdb.model.record import (
+    Named,
+    PutRefused,
+    PutResult,
+    RecordError,
+    accept,
+    clock_of,
+    dots_of,
+    newest_stamp,
+    put,
+)
 from leafdb.node.key_queue import KeyQueue, ReplicaOverloaded
 from leafdb.node.leases import Leases
+from leafdb.node.op_memory import OperationForgotten, OpMemory
 from leafdb.node.view import BucketView
 from leafdb.storage.engine import Engine
 from leafdb.types import Conflict, Durability, TreeId
@@ -29,7 +43,7 @@ Merged = Callable[[Exception | None], None]
 Found = Callable[[bytes | None, Exception | None], None]
 
 
-REFUSALS: Final = (PutRefused, RecordError, LeaseExhausted, StorageError, ReplicaOverloaded)
+REFUSALS: Final = (PutRefused, RecordError, LeaseExhausted, StorageError, ReplicaOverloaded, OperationForgotten)
 """What may come of a mint or a merge without anything having been written."""
 
 
@@ -52,6 +66,9 @@ class Minting(Protocol):
     def minted(self, data: bytes, dot: Dot) -> None:
         """The merged record exists in memory and may travel to other replicas; it is not durable yet."""
 
+    def known(self, dots: Sequence[Dot]) -> None:
+        """It was here already, under these dots: more than one when it was sent to two nodes. `minted` follows."""
+
     def unminted(self, error: Exception) -> None:
         """Nothing was written here; the error says why."""
 
@@ -68,7 +85,7 @@ class _Put(NamedTuple):
     operation: Minting
 
     def run(self, local: bytes | None, sequence: int) -> None:
-        self.replica.mint(self.operation, local)
+        self.replica.mint(self.operation, local, sequence)
 
     def refuse(self, error: Exception) -> None:
         self.operation.unminted(error)
@@ -107,13 +124,16 @@ class _Read(NamedTuple):
 class Replica:
     """This node's copy of the records it is responsible for."""
 
-    def __init__(self, engine: Engine, leases: Leases) -> None:
+    def __init__(self, engine: Engine, leases: Leases, operations: OpMemory | None = None) -> None:
         self._engine = engine
         self._leases = leases
+        self.operations = OpMemory() if operations is None else operations
+        self._was_replaced = self.operations.was_replaced
         self._identity: ActorIdentity | None = None
         self.queue = KeyQueue(engine)
         self.says_more: Callable[[TreeId, bytes], None] = lambda tree, key: None
-        """Told of each record of which this node had nothing, and has now stored more than it was given."""
+        """Told of each record of which this node had nothing, and has now stored more than it was given; and of each
+        of which something was covered as it came."""
         self.minted_total = 0
         self.merged_total = 0
         self.merged_unchanged_total = 0
@@ -146,25 +166,34 @@ class Replica:
         if current is None:
             self.queue.later(tree, operation.storage_key, _Put(self, operation))
         else:
-            self.mint(operation, current[0])
+            self.mint(operation, *current)
 
-    def mint(self, operation: Minting, local: bytes | None) -> None:
+    def mint(self, operation: Minting, local: bytes | None, sequence: int) -> None:
         """The second half of `coordinate`, with the current record at hand."""
         if operation.abandoned:
             return
         try:
             result = self.next_record(operation, local)
-            writes = ((operation.bucket.tree, operation.storage_key, result.data),)
-            self._engine.write(writes, operation.durability, operation.committed)
+            if result.data is not local:
+                writes = ((operation.bucket.tree, operation.storage_key, result.data),)
+                self._engine.write(writes, operation.durability, operation.committed)
         except REFUSALS as error:
             operation.unminted(error)
             return
         operation.minted(result.data, result.dot)
+        if result.data is local:
+            self._engine.when_safe(sequence, operation.durability, operation.committed)
 
     def next_record(self, operation: Minting, local: bytes | None) -> PutResult:
-        """The record that `operation` makes of `local`. Raises one of REFUSALS."""
+        """The record that `operation` makes of `local`, the very object `local` if it made that already. Raises one of
+        REFUSALS."""
         assert self._identity is not None
+        tree, key = operation.bucket.tree, operation.storage_key
+        known = self.operations.dot_in(operation.op_id, tree, key)
+        if known is not None:
+            return self._replaced(operation, local, known)
         conflict = operation.bucket.conflict
+        replaced: list[Named] = []
         floor = newest_stamp(local) if conflict is Conflict.LWW and local is not None else 0
         result = put(
             local,
@@ -176,11 +205,24 @@ class Replica:
             op_id=operation.op_id,
             value=operation.value,
             conflict=conflict,
+            replaced=replaced,
         )
+        if result.data is local:
+            operation.known(dots_of(local, operation.op_id))
+            return result
+        if replaced:
+            self.operations.note(tree, key, replaced)
         self.minted_total += 1
         if not self.minted_total % RENEW_AFTER_MINTED:
             self._leases.renew()
         return result
+
+    def _replaced(self, operation: Minting, local: bytes | None, known: Dot) -> PutResult:
+        """A put of an operation that had the dot `known` here and was replaced since."""
+        if local is None or not clock_of(local).covers(known):
+            raise OperationForgotten(operation.op_id)
+        operation.known((known, *dots_of(local, operation.op_id)))
+        return PutResult(local, known)
 
     # -- merging: everybody else's way in
 
@@ -210,24 +252,37 @@ class Replica:
         done: Merged,
     ) -> None:
         """The second half of `merge`, with the current record at hand."""
+        covered = self.operations.covered_total
         try:
-            merged = self.accepted(local, incoming, conflict)
+            merged = self.accepted(local, incoming, conflict, tree, key)
             self.merged_total += 1
             if merged is local:
                 self.merged_unchanged_total += 1
                 self._engine.when_safe(sequence, durability, done)
             else:
                 self._engine.write(((tree, key, merged),), durability, done)
-                if local is None and merged is not incoming:
+                if (local is None and merged is not incoming) or self.operations.covered_total != covered:
                     self.says_more(tree, key)
         except REFUSALS as error:
             done(error)
 
-    def accepted(self, local: bytes | None, incoming: bytes, conflict: Conflict) -> bytes:
-        """What is to be stored when `incoming` meets `local`; the very object `local` when nothing is. Raises one of
-        REFUSALS."""
+    def accepted(self, local: bytes | None, incoming: bytes, conflict: Conflict, tree: TreeId, key: bytes) -> bytes:
+        """What is to be stored when `incoming` meets `local`, what is here of a key of the bucket with this tree; the
+        very object `local` when nothing is. Raises one of REFUSALS."""
         assert self._identity is not None
-        return accept(local, incoming, conflict, identity=self._identity, epochs=self._leases.epochs)
+        replaced: list[Named] = []
+        merged = accept(
+            local,
+            incoming,
+            conflict,
+            identity=self._identity,
+            epochs=self._leases.epochs,
+            replaced=replaced,
+            was_replaced=self._was_replaced,
+        )
+        if replaced:
+            self.operations.note(tree, key, replaced)
+        return merged
 
     # -- reading
 

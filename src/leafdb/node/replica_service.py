@@ -19,7 +19,7 @@ from leafdb.node.completeness import Completeness
 from leafdb.node.hint_keeper import HintKeeper
 from leafdb.node.key_queue import ReplicaOverloaded
 from leafdb.node.outcomes import status_of
-from leafdb.node.replica import Replica
+from leafdb.node.replica import Found, Replica
 from leafdb.node.view import BucketView, ClusterView
 from leafdb.quorum.messages import (
     FLAG_DURABLE,
@@ -29,6 +29,7 @@ from leafdb.quorum.messages import (
     ReplicaStatus,
     decode_replica_get,
     decode_replica_put,
+    encode_replaced,
     encode_reply,
 )
 from leafdb.ring.token import token_of
@@ -108,12 +109,13 @@ class ReplicaService:
             session.send(encode_frame(MessageType.REPLICA_GET_REPLY, request_id, encode_reply(placed)))
             return
         bucket, storage_key, partition, holder = placed
+        definitive = holder and self._completeness.definitive(bucket, partition)
+        done: Found = partial(self._found, session, request_id, definitive, not holder)
+        if message.op_id:
+            done = partial(self._told, session, request_id, bucket, storage_key, message.op_id, done)
         if holder:
-            definitive = self._completeness.definitive(bucket, partition)
-            done = partial(self._found, session, request_id, definitive, False)
             self._replica.read(bucket.tree, storage_key, bucket.durability, done)
         else:
-            done = partial(self._found, session, request_id, False, True)
             self._hints.read_fallback(bucket, partition, storage_key, done)
 
     def _place(
@@ -170,4 +172,23 @@ class ReplicaService:
             reply = encode_reply(ReplicaStatus.ABSENT if definitive else ReplicaStatus.UNKNOWN)
         else:
             reply = encode_reply(ReplicaStatus.FOUND if definitive or fallback else ReplicaStatus.UNKNOWN, value)
+        session.send(encode_frame(MessageType.REPLICA_GET_REPLY, request_id, reply))
+
+    def _told(
+        self,
+        session: Peer,
+        request_id: int,
+        bucket: BucketView,
+        storage_key: bytes,
+        op_id: bytes,
+        as_ever: Found,
+        value: bytes | None,
+        error: Exception | None,
+    ) -> None:
+        """The answer about an operation: that it was replaced, if that is remembered; else the record, as ever."""
+        dot = self._replica.operations.dot_in(op_id, bucket.tree, storage_key)
+        if dot is None or error is not None:
+            as_ever(value, error)
+            return
+        reply = encode_reply(ReplicaStatus.REPLACED, encode_replaced(*dot, value or b""))
         session.send(encode_frame(MessageType.REPLICA_GET_REPLY, request_id, reply))

@@ -4,7 +4,8 @@
                        key length u16 | key | record
     REPLICA_PUT_REPLY  status u8 | detail (utf-8, mostly empty)
     REPLICA_GET        bucket u32 | generation u32 | range epoch u32 | deadline_ms u32 | flags u8 | key
-    REPLICA_GET_REPLY  status u8 | record (when FOUND) or detail
+                       with FLAG_OPERATION an operation id of 16 bytes stands before the key
+    REPLICA_GET_REPLY  status u8 | record (when FOUND) or detail; when REPLACED: actor 14 | counter u64 | record, if any
 
 A put carries the merged record, never the client's put: minting a dot is the coordinator's alone. The same bytes go to
 every primary, so the frame is built once; a fallback's copy names the absent primary in `hint target`.
@@ -38,6 +39,9 @@ class ReplicaStatus(IntEnum):
     REFUSED_DISK_FULL = 10
     FAILED = 11
     """The replica cannot say whether it was applied."""
+    REPLACED = 12
+    """A get that asked about an operation: it was here, under the dot that follows, and was replaced since. The record
+    follows after that, if there is one. It does not count."""
 
 
 NOT_APPLIED_STATUSES: Final = frozenset(
@@ -55,9 +59,13 @@ FLAG_REPAIR: Final = 1
 """The put is a read repair or a write-back: lower priority under load."""
 FLAG_DURABLE: Final = 2
 """Acknowledge after the sync, even where the bucket is periodic."""
+FLAG_OPERATION: Final = 4
+"""Of a get: it asks for the record because of an operation, which it names."""
+OP_ID_BYTES: Final = 16
 
 _PUT: Final = struct.Struct(">IIIIBHH")
 _GET: Final = struct.Struct(">IIIIB")
+_DOT: Final = struct.Struct(">14sQ")
 
 
 class ReplicaPut(NamedTuple):
@@ -82,6 +90,7 @@ class ReplicaGet(NamedTuple):
     deadline_ms: int
     flags: int
     key: bytes
+    op_id: bytes = b""
 
 
 class MalformedMessage(ValueError):
@@ -124,18 +133,22 @@ def decode_replica_put(body: bytes) -> ReplicaPut:
 
 
 def encode_replica_get(
-    bucket_id: int, generation: int, range_epoch: int, deadline_ms: int, flags: int, key: bytes
+    bucket_id: int, generation: int, range_epoch: int, deadline_ms: int, flags: int, key: bytes, op_id: bytes = b""
 ) -> bytes:
-    """The body of a REPLICA_GET frame."""
-    return _GET.pack(bucket_id, generation, range_epoch, deadline_ms, flags) + key
+    """The body of a REPLICA_GET frame. `op_id` is that of the operation asked about, if `flags` say so."""
+    return _GET.pack(bucket_id, generation, range_epoch, deadline_ms, flags) + op_id + key
 
 
 def decode_replica_get(body: bytes) -> ReplicaGet:
     """The get of a REPLICA_GET body; MalformedMessage when it is not one."""
-    if len(body) <= _GET.size:
-        raise MalformedMessage("a replica get without a key")
+    if len(body) < _GET.size:
+        raise MalformedMessage("a replica get that is too short")
     bucket_id, generation, range_epoch, deadline_ms, flags = _GET.unpack_from(body)
-    return ReplicaGet(bucket_id, generation, range_epoch, deadline_ms, flags, body[_GET.size :])
+    key_at = _GET.size + OP_ID_BYTES if flags & FLAG_OPERATION else _GET.size
+    if len(body) <= key_at:
+        raise MalformedMessage("a replica get without a key")
+    op_id = body[_GET.size : key_at]
+    return ReplicaGet(bucket_id, generation, range_epoch, deadline_ms, flags, body[key_at:], op_id)
 
 
 def encode_reply(status: ReplicaStatus, rest: bytes = b"") -> bytes:
@@ -148,6 +161,19 @@ def decode_reply(body: bytes) -> tuple[ReplicaStatus, bytes]:
     if not body or body[0] not in _STATUS_OF:
         raise MalformedMessage("a replica reply without a known status")
     return _STATUS_OF[body[0]], body[1:]
+
+
+def encode_replaced(actor: bytes, counter: int, record: bytes) -> bytes:
+    """The rest of a REPLACED reply: the dot that the operation had, and the record there is now (empty: none)."""
+    return _DOT.pack(actor, counter) + record
+
+
+def decode_replaced(rest: bytes) -> tuple[bytes, int, bytes]:
+    """(actor, counter, record) of such a rest; MalformedMessage when it is none."""
+    if len(rest) < _DOT.size:
+        raise MalformedMessage("a reply about an operation that is too short")
+    actor, counter = _DOT.unpack_from(rest)
+    return actor, counter, rest[_DOT.size :]
 
 
 _STATUS_BYTES: Final = {status: bytes((status,)) for status in ReplicaStatus}

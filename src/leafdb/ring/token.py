@@ -3,6 +3,7 @@
     token        = XXH3_64(partition part of the encoded key, seed = bucket id)
     storage key  = token as 8 bytes, big-endian ‖ encoded key
     partition    = the top k bits of the token, when there are 2^k partitions
+    operation id = token as 8 bytes, big-endian ‖ 8 bytes of chance
 
 All rows of one partition key share a token, so they share replicas and lie adjacent in the tree. The bucket id is the
 seed, so that one key in two buckets does not load the same nodes twice. A partition is a contiguous range of storage
@@ -22,6 +23,7 @@ from leafdb.types import BucketId, PartitionId, Token
 
 TOKEN_BITS: Final = 64
 TOKEN_BYTES: Final = 8
+OPERATION_CHANCE_BYTES: Final = 8
 
 STORAGE_KEY_END: Final = b"\xff" * (TOKEN_BYTES + KEY_BYTES_MAX + 1)
 """Above every storage key: an encoded key never starts with more than KEY_BYTES_MAX bytes of FF."""
@@ -40,6 +42,12 @@ def storage_key(bucket_id: BucketId, encoded_key: bytes) -> bytes:
 def storage_key_at(token: Token, encoded_key: bytes) -> bytes:
     """As `storage_key`, when the token is known already."""
     return token.to_bytes(TOKEN_BYTES, "big") + encoded_key
+
+
+def operation_id(token: Token, chance: bytes) -> bytes:
+    """The id of a write of a key with this token: whoever has the id knows in which range to ask for it."""
+    assert len(chance) == OPERATION_CHANCE_BYTES
+    return token.to_bytes(TOKEN_BYTES, "big") + chance
 
 
 def split_storage_key(key: bytes) -> tuple[Token, bytes]:

@@ -25,7 +25,9 @@ from leafdb.client.results import Failed, Put, Written
 from leafdb.client.url import Address
 from leafdb.errors import LeafdbError
 from leafdb.model.clock import EMPTY
+from leafdb.ring.token import OPERATION_CHANCE_BYTES
 from leafdb.sim.recorder import NotConnected, ReadHow, Reading, Recorder, WriteHow
+from leafdb.sim.retries_seen import watched
 from leafdb.sim.setting import Setting, Workload, encoded, key_of
 from leafdb.testing.cluster import CLIENT_HOST, host_of
 from leafdb.testing.history_values import Answer, Write
@@ -39,7 +41,7 @@ CONNECT_S_MAX: Final = 1.0
 FORGED_S: Final = 1.0
 READ: Final = ReadHow()
 WRITE: Final = WriteHow()
-_OP_ID_BITS: Final = 128
+_CHANCE_BITS: Final = 8 * OPERATION_CHANCE_BYTES
 
 
 class Counts(TypedDict):
@@ -83,9 +85,9 @@ class ChosenIds(Random):
         return True
 
     def getrandbits(self, k: int, /) -> int:
-        """As ever; but 128 bits are an operation id."""
-        if k == _OP_ID_BITS and self._chosen:
-            return int.from_bytes(self._chosen.popleft(), "big")
+        """As ever; but so many bits are the second half of an operation id."""
+        if k == _CHANCE_BITS and self._chosen:
+            return int.from_bytes(self._chosen.popleft()[-OPERATION_CHANCE_BYTES:], "big")
         return super().getrandbits(k)
 
 
@@ -216,11 +218,18 @@ async def real_client(setting: Setting, name: str, rng: Random) -> AsyncIterator
     ids = ChosenIds(f"{setting.plan.seed}/{name}")
     async with async_client_over(
         [Address(host_of(node), 1) for node in via],
-        dial=dialler(setting.cluster.network, CLIENT_HOST),
+        dial=watched(dialler(setting.cluster.network, CLIENT_HOST), partial(_sent_again, setting, name)),
         routing=rng.choice(("ring", "ring", "listed")),
         rng=ids,
     ) as db:
         yield RealClient(setting, name, db, ids)
+
+
+def _sent_again(setting: Setting, name: str, op_id: bytes) -> None:
+    """A real client sends a write once more, without being asked to."""
+    write = setting.history.writes[op_id]
+    setting.history.again(write)
+    setting.trace.tell(name, f"{write.text} is tried again", write.key)
 
 
 class DirectClient(Recorder):
@@ -285,7 +294,7 @@ class DirectClient(Recorder):
         return await connection.put(
             self.setting.bucket, key_of(write.key), write.value, context,
             w=how.w, pw=how.pw, dw=how.dw, sloppy=how.sloppy, timeout_s=how.timeout_s,
-            ttl_ms=how.ttl_ms, op_id=write.op_id,
+            ttl_ms=how.ttl_ms, op_id=write.op_id, retry=write.attempts > 1,
         )  # fmt: skip
 
     async def _connected(self, node: NodeId) -> RawClient:

@@ -103,6 +103,10 @@ class Oracle:
         ours, theirs = self.of(local), self.of(incoming)
         self._appeared(result, Knowledge(ours.known | theirs.known, ours.merged | theirs.merged))
 
+    def number_of(self, dot: Dot) -> int:
+        """The number of the write that was given this dot."""
+        return self._number[dot]
+
     def minted_by(self, number: int) -> NodeId:
         """The node that minted a write."""
         return node_of(self.writes[number].dot[0])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -77,6 +77,9 @@ class Put:
         if isinstance(error, LeaseExhausted):
             self.at.heap.trace.probe(NO_LEASE)
         self._end("refused")
+
+    def known(self, dots: Sequence[Dot]) -> None:
+        """It is told one of them, which is all that the oracle knows of."""
 
     def minted(self, data: bytes, dot: Dot) -> None:
         """Send it on at once, durable or not."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import struct
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from random import Random
 from typing import Final, Protocol, cast
@@ -24,12 +24,13 @@ from leafdb.hints.hint import encode_key
 from leafdb.hints.ledger import Ledger
 from leafdb.model.actor import ActorIdentity, epoch_of, node_of
 from leafdb.model.hlc import LeaseExhausted
-from leafdb.model.put import PutResult
+from leafdb.model.put import Named, PutResult
 from leafdb.model.record import clock_of
 from leafdb.node.hint_keeper import HINTS_TREE, HintKeeper
 from leafdb.node.hinted_handoff import HintedHandoff, Removal
 from leafdb.node.leases import EPOCH_KEY, STAMP_KEY, Leases
 from leafdb.node.metrics import Metrics
+from leafdb.node.op_memory import OpMemory
 from leafdb.node.register import META_TREE
 from leafdb.node.replica import Minting, Replica
 from leafdb.node.view import BucketView, ClusterView
@@ -94,11 +95,18 @@ class WatchedPut(Minting, Protocol):
     number: int
 
 
+class Oblivious(OpMemory):
+    """Remembers nothing: what this tier judges is dots, and an operation sent twice may have two."""
+
+    def note(self, tree: TreeId, storage_key: bytes, replaced: Sequence[Named]) -> None:
+        """Forget it at once."""
+
+
 class WatchedReplica(Replica):
     """Tells the oracle what it makes of what."""
 
     def __init__(self, store: ForgetfulStore, leases: SmallLeases, oracle: Oracle, trace: Trace) -> None:
-        super().__init__(cast(Engine, store), leases)
+        super().__init__(cast(Engine, store), leases, Oblivious())
         self._oracle = oracle
         self._small_leases = leases
         self._trace = trace
@@ -112,15 +120,18 @@ class WatchedReplica(Replica):
             assert self._identity is not None
             own = [actor for actor in clock_of(local).vector if actor.startswith(self._identity.prefix)]
             self._trace.probe(PASSED_OVER, bool(own) and epoch_of(max(own)) < floor)
-        put.number = self._oracle.minted(local, put.past, result.data, result.dot)
+        if result.data is local:
+            put.number = self._oracle.number_of(result.dot)
+        else:
+            put.number = self._oracle.minted(local, put.past, result.data, result.dot)
         self._small_leases.renew()
         return result
 
-    def accepted(self, local: bytes | None, incoming: bytes, conflict: Conflict) -> bytes:
+    def accepted(self, local: bytes | None, incoming: bytes, conflict: Conflict, tree: TreeId, key: bytes) -> bytes:
         """As ever."""
         epochs = self._small_leases.epochs
         before = epochs.next_epoch
-        result = super().accepted(local, incoming, conflict)
+        result = super().accepted(local, incoming, conflict, tree, key)
         if epochs.next_epoch != before:
             self._trace.probe(ADOPTED)
             self._small_leases.renew()

@@ -13,7 +13,7 @@ from typing import Final, Protocol
 from leafdb.model.bucket import BucketProperties
 from leafdb.model.clock import CausalClock
 from leafdb.model.key import encode_key
-from leafdb.ring.token import storage_key
+from leafdb.ring.token import TOKEN_BYTES, storage_key
 from leafdb.sim.copies import Copies
 from leafdb.sim.plan import Plan, Trouble
 from leafdb.sim.ring_watch import RingWatch
@@ -70,6 +70,7 @@ class Setting:
             ttl_ms=wanted.ttl_ms,
         )
         history = History(wanted.n, conflict=wanted.conflict, ttl_ms=wanted.ttl_ms)
+        history.token = lambda key: storage_key(bucket.id, encoded(key))[:TOKEN_BYTES]
         history.stores_lost = wanted.w - 1 if plan.destructive else 0
         if not plan.kinds & {Trouble.CLOCK_JUMP, Trouble.CLOCK_DRIFT}:
             history.expiry_slack_ms = 2 * plan.skew_ms + CLOCK_GRACE_MS

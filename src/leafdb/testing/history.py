@@ -4,7 +4,8 @@ One history is that of one bucket. Every write has an operation id and bytes of 
 told apart. A write is `acked`, `refused` (the node said: not applied) or `unknown`, which it also is while it is open.
 The rules, each checked as early as it can be seen:
 
-- I1: a dot never names two writes. I5: a write never has two dots, unless its client sent it twice.
+- I1: a dot never names two writes. I5: a write never has two dots, unless its client sent it twice. One of those may
+  be covered because the other was (node/op_memory.py), so what is said of a single dot is not judged of such a write.
 - I2, I6: a record that knows a write shows it, unless a write that may be there covers it; and shows nothing that a
   write it knows has covered. In the end every acknowledged write is known.
 - I8: a quorum read covers every write that enough primaries had acknowledged before it began, and every quorum read
@@ -21,11 +22,13 @@ Its parts are in history_values.py; final records are judged in final_record.py,
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from typing import Final
 
 from leafdb.client.context import Context
 from leafdb.client.results import Written
 from leafdb.model.clock import EMPTY, CausalClock, Dot
+from leafdb.ring.token import OPERATION_CHANCE_BYTES, TOKEN_BYTES
 from leafdb.testing.history_values import Answer, KeyHistory, Known, Seen, Write, clock_of, shown_by
 from leafdb.testing.violation import Invariant, require, violated
 from leafdb.types import Conflict
@@ -57,6 +60,8 @@ class History:
         with them (I7)."""
         self.expiry_slack_ms: int | None = None
         """By how much any two wall clocks may differ at most; None: nobody knows, and expiry is not judged."""
+        self.token: Callable[[str], bytes] = lambda key: bytes(TOKEN_BYTES)
+        """The first half of the operation ids of a key's writes."""
         self._dots: dict[tuple[str, Dot], bytes] = {}
 
     # -- writes
@@ -68,7 +73,8 @@ class History:
         number = len(self.writes) + 1
         value = None if delete else (b"%d" % number).ljust(size, b".")
         clock = EMPTY if context is None else clock_of(context)
-        write = Write(key, number.to_bytes(16, "big"), value, clock, 0 if delete else ttl_ms or self.ttl_ms)
+        op_id = self.token(key) + number.to_bytes(OPERATION_CHANCE_BYTES, "big")
+        write = Write(key, op_id, value, clock, 0 if delete else ttl_ms or self.ttl_ms)
         self.writes[write.op_id] = write
         if value is not None:
             self.by_value[value] = write
@@ -95,26 +101,27 @@ class History:
         """The node said that it is written."""
         clock = clock_of(reply.context)
         new = [dot for dot in (*clock.vector.items(), *clock.cloud) if dot[1] and not write.context.covers(dot)]
-        if len(new) != 1 or clock != write.context.add(new[0]):
+        if not 1 <= len(new) <= write.attempts or clock != write.context.merge(CausalClock.from_dots(new)):
             violated(
                 Invariant.NOTHING_LOST,
                 f"the context of {write.text} covers more or less than its `after` and its own dot: "
                 f"{clock!r} after {write.context!r}",
                 write.key,
             )
-        dot = new[0]
         write.outcome, write.open = "acked", False
         write.acks, write.primaries = max(write.acks, reply.acks), max(write.primaries, reply.primaries)
         write.ended_ms = now_ms
-        self._name(write, dot)
+        for dot in new:
+            self._name(write, dot)
+        dot = new[0]
         of_key = self.of_key(write.key)
         of_key.acked.append(write)
         for level in range(1, min(reply.primaries, self.n) + 1):
             of_key.floors[level] = of_key.floors[level].add(dot)
         of_key.newest[dot[0]] = max(of_key.newest.get(dot[0], 0), dot[1])
         self.events += 1
-        if write.lasting:
-            if not of_key.claimed.covers(dot) and write.attempts == 1:
+        if write.lasting and write.attempts == 1:
+            if not of_key.claimed.covers(dot):
                 of_key.bare[dot] = write
             if reply.primaries >= self.quorum:
                 of_key.steady.append((self.events, dot))

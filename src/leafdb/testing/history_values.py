@@ -12,6 +12,7 @@ from leafdb.client.results import Found, Missing, stamp_time
 from leafdb.model.actor import Actor
 from leafdb.model.clock import EMPTY, CausalClock, Dot
 from leafdb.model.context import SEAL_BYTES
+from leafdb.ring.token import TOKEN_BYTES
 from leafdb.wire.requests import GetReply
 
 Answer = GetReply | Found[bytes] | Missing | Siblings[bytes]
@@ -44,7 +45,7 @@ class Write:
     @property
     def text(self) -> str:
         """For people."""
-        number = int.from_bytes(self.op_id, "big")
+        number = int.from_bytes(self.op_id[TOKEN_BYTES:], "big")
         return f"write {number} ({'delete' if self.value is None else 'put'})"
 
     @property

@@ -12,7 +12,8 @@ from typing import Any
 import trio
 
 from leafdb.model.bucket import BucketProperties
-from leafdb.model.key import encode_key
+from leafdb.model.key import encode_key, partition_part
+from leafdb.ring.token import OPERATION_CHANCE_BYTES, operation_id, token_of
 from leafdb.transport.stream import ByteStream
 from leafdb.types import Conflict, Key
 from leafdb.wire.body import decode_map
@@ -27,6 +28,7 @@ from leafdb.wire.requests import (
     FLAG_DELETE,
     FLAG_LOCAL,
     FLAG_LWW,
+    FLAG_RETRY,
     FLAG_SLOPPY,
     FLAG_STRICT,
     GetReply,
@@ -41,6 +43,12 @@ from leafdb.wire.requests import (
 
 GRACE_S = 2.0
 """How much longer than the deadline the client listens for the node's own word about it."""
+
+
+def op_id_of(bucket: BucketProperties, key: Key, number: int) -> bytes:
+    """The operation id of write `number` of a key."""
+    token = token_of(bucket.id, partition_part(encode_key(key)))
+    return operation_id(token, number.to_bytes(OPERATION_CHANCE_BYTES, "big"))
 
 
 class Severed(Exception):
@@ -132,12 +140,14 @@ class RawClient:
         timeout_s: float = 5.0,
         ttl_ms: int = 0,
         op_id: bytes = bytes(16),
+        retry: bool = False,
         generation: int | None = None,
     ) -> PutReply:
-        """Write (value None: delete); without a context blindly."""
+        """Write (value None: delete); without a context blindly. `retry`: it was sent before, under the same id."""
         flags = FLAG_BLIND if context is None else 0
         flags |= FLAG_DELETE if value is None else 0
         flags |= FLAG_LWW if bucket.conflict is Conflict.LWW else 0
+        flags |= FLAG_RETRY if retry else 0
         flags |= 0 if sloppy is None else FLAG_SLOPPY if sloppy else FLAG_STRICT
         request = PutRequest(
             int(bucket.id), bucket.generation if generation is None else generation, 0, int(timeout_s * 1000), flags,

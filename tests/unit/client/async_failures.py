@@ -11,8 +11,10 @@ import leafdb
 from leafdb import BLIND, Conflict, Found, Missing, NotApplied, Reason
 from leafdb.client.url import Address
 from leafdb.errors import DeadlineExceeded, NotEnoughReplicas, OutcomeUnknown, Overloaded, ServerBug
+from leafdb.model.key import encode_key
+from leafdb.ring.token import storage_key
 from leafdb.wire.registry import MessageType
-from leafdb.wire.requests import decode_get, decode_put
+from leafdb.wire.requests import FLAG_RETRY, decode_get, decode_put
 from unit.client.fake_node import FakeCluster, carry_out_and_hang_up, dead_address, hang_up, refuse, silence, when
 
 OVERLOADED = Overloaded("busy", retry_after=0.0)
@@ -35,13 +37,18 @@ async def every_refusal_arrives_as_what_it_was(cluster: FakeCluster) -> None:
         assert short.value.outcome == "not_applied"
         assert len(cluster.asked(MessageType.GET)) == 4, "three retries and no more"
         unknown = OutcomeUnknown("cut", acks=1, required=2, replicas=["node-3"])
-        cluster.node.script(MessageType.PUT, refuse(unknown))
+        cluster.node.script(MessageType.PUT, *[refuse(unknown)] * 4)
         with pytest.raises(OutcomeUnknown) as cut:
             await raw.put("k", b"", after=BLIND)
         assert (cut.value.acks, cut.value.required, cut.value.replicas) == (1, 2, ("node-3",))
         assert cut.value.op_id == decode_put(cluster.asked(MessageType.PUT)[0].body).op_id
         assert isinstance(cut.value, TimeoutError)
-        assert len(cluster.asked(MessageType.PUT)) == 1
+        assert [decode_put(frame.body).flags & FLAG_RETRY for frame in cluster.asked(MessageType.PUT)] == [
+            0,
+            64,
+            64,
+            64,
+        ]
         cluster.node.script(MessageType.PUT, refuse(ServerBug("oops")))
         with pytest.raises(ServerBug) as bug:
             await raw.put("k", b"", after=BLIND)
@@ -121,6 +128,37 @@ async def a_local_read_is_one_node_s_word(cluster: FakeCluster) -> None:
         assert isinstance(await db.bucket("b").get("k", local=True), Missing)
 
 
+async def a_write_of_unknown_outcome_is_sent_again_under_its_own_name(cluster: FakeCluster) -> None:
+    cluster.grow(3)
+    bucket = cluster.create("b")
+    async with leafdb.connect_async(cluster.url) as db:
+        raw = db.bucket("b")
+        for node in cluster.nodes:
+            node.script(MessageType.PUT, carry_out_and_hang_up)
+        written = await raw.put("k", b"1", after=BLIND)
+        sent = [decode_put(frame.body) for frame in cluster.asked(MessageType.PUT)]
+        assert [len(node.asked(MessageType.PUT)) for node in cluster.nodes].count(0) < 2, "another node is asked"
+        assert {each.op_id for each in sent} == {written.op_id}
+        assert sorted(each.flags & FLAG_RETRY for each in sent)[:2] == [0, 64]
+        assert written.op_id[:8] == storage_key(bucket.id, encode_key("k"))[:8], "an id leads to where its key lies"
+        found = await raw.get("k")
+        assert isinstance(found, Found)
+
+
+async def a_refusal_after_an_unknown_outcome_proves_nothing(cluster: FakeCluster) -> None:
+    cluster.create("b")
+    async with leafdb.connect_async(cluster.url) as db:
+        raw = db.bucket("b")
+        await raw.get("k")
+        no = NotApplied("no", reason=Reason.UNAUTHORIZED)
+        cluster.node.script(MessageType.PUT, carry_out_and_hang_up, refuse(OVERLOADED), refuse(no))
+        with pytest.raises(OutcomeUnknown) as unknown:
+            await raw.put("k", b"1", after=BLIND)
+        assert unknown.value.op_id == decode_put(cluster.asked(MessageType.PUT)[0].body).op_id
+        assert isinstance(unknown.value.__cause__, NotApplied), "why it was not tried again"
+        assert len(cluster.asked(MessageType.PUT)) == 3
+
+
 async def a_read_survives_its_connection_and_a_write_says_unknown(cluster: FakeCluster) -> None:
     cluster.create("b")
     async with leafdb.connect_async(cluster.url) as db:
@@ -128,11 +166,11 @@ async def a_read_survives_its_connection_and_a_write_says_unknown(cluster: FakeC
         await raw.put("k", b"1", after=BLIND)
         cluster.node.script(MessageType.GET, hang_up, hang_up)
         assert isinstance(await raw.get("k"), Found)
-        cluster.node.script(MessageType.PUT, carry_out_and_hang_up)
+        cluster.node.script(MessageType.PUT, *[carry_out_and_hang_up] * 4)
         with pytest.raises(OutcomeUnknown) as unknown:
             await raw.put("k", b"2", after=BLIND)
         assert (unknown.value.acks, unknown.value.required, len(unknown.value.op_id)) == (0, 2, 16)
-        assert len(cluster.asked(MessageType.PUT)) == 2
+        assert len(cluster.asked(MessageType.PUT)) == 5, "three retries and no more"
         cluster.node.script(MessageType.ADMIN, hang_up)
         with pytest.raises(OutcomeUnknown):
             await db.create_bucket("c")

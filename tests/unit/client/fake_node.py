@@ -198,6 +198,8 @@ class FakeCluster:
         self.lock = threading.Lock()
         self.records: Records = {}
         self.dots = 0
+        self.applied: dict[bytes, bytes] = {}
+        """What each write was answered, by its operation id."""
         self.in_cluster = True
         self.cluster_id = cluster_id
         self.nodes: list[FakeNode] = []
@@ -297,6 +299,8 @@ class FakeCluster:
         bucket = self._bucket(request.bucket_id, request.generation)
         if bool(request.flags & FLAG_LWW) != (bucket.conflict is Conflict.LWW):
             raise NotApplied("the other kind of handle", reason=Reason.WRONG_BUCKET_KIND)
+        if request.op_id in self.applied:
+            return self.applied[request.op_id]
         record = self.records.setdefault((request.bucket_id, request.key), {})
         seen = {int(dot) for dot in request.context.split(b",") if dot}
         for dot in list(record):
@@ -304,7 +308,9 @@ class FakeCluster:
                 del record[dot]
         self.dots += 1
         record[self.dots] = None if request.flags & FLAG_DELETE else request.value
-        return encode_put_reply(self.metadata.epoch, 2, 2, _context(dict.fromkeys([*seen, self.dots])))
+        reply = encode_put_reply(self.metadata.epoch, 2, 2, _context(dict.fromkeys([*seen, self.dots])))
+        self.applied[request.op_id] = reply
+        return reply
 
     def _scan(self, request: ScanRequest) -> bytes:
         bucket = self._bucket(request.bucket_id, request.generation)

@@ -181,14 +181,17 @@ def update_tries_again_only_when_nothing_was_applied(cluster: FakeCluster) -> No
         cluster.node.script(MessageType.PUT, refuse(DRAINING), refuse(NotApplied("64", reason=Reason.CONFLICT_LIMIT)))
         assert carts.update("k", change, default=Cart()) == Cart(["tea"])
         assert seen == [[], [], []], "a try saw what another did"
-        cluster.node.script(MessageType.PUT, carry_out_and_hang_up)
+        cluster.node.script(MessageType.PUT, carry_out_and_hang_up, refuse(DRAINING))
+        assert carts.update("k", change, default=Cart()) == Cart(["tea", "tea"])
+        assert len(seen) == 4, "what may have been applied is sent again, not made again"
+        cluster.node.script(MessageType.PUT, *[carry_out_and_hang_up] * 4)
         with pytest.raises(OutcomeUnknown):
             carts.update("k", change, default=Cart())
-        assert len(seen) == 4
+        assert len(seen) == 5
         cluster.node.script(MessageType.PUT, refuse(NotApplied("no", reason=Reason.READ_ONLY)))
         with pytest.raises(NotApplied):
             carts.update("k", change, default=Cart())
-        assert len(seen) == 5
+        assert len(seen) == 6
 
 
 def a_last_writer_wins_bucket_has_no_contexts(cluster: FakeCluster) -> None:

@@ -67,6 +67,6 @@ def test_after_any_other_farewell_the_outcome_of_a_write_is_unknown(error: Leafd
     with FakeCluster() as cluster, leafdb.connect(cluster.url) as db:
         cluster.create("b")
         db.bucket("b").get("k")
-        cluster.node.script(MessageType.PUT, leave_saying(error))
+        cluster.node.script(MessageType.PUT, *[leave_saying(error)] * 4)
         with pytest.raises(OutcomeUnknown, match=str(error)):
             db.bucket("b").put("k", b"v", after=BLIND)

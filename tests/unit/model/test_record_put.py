@@ -55,7 +55,8 @@ class Node:
 
 
 def node(number: int = 1, *, first_epoch: int = 1, floor: int = 0) -> Node:
-    return Node(ActorIdentity(1, NodeId(number), 1), EpochLease(first_epoch, 1 << 20, floor))
+    identity, epochs = ActorIdentity(1, NodeId(number), 1), EpochLease(first_epoch, 1 << 20, floor)
+    return Node(identity, epochs, operations=(first_epoch - 1) << 32)
 
 
 def values(data: bytes) -> set[bytes | None]:

@@ -66,8 +66,8 @@ MUTATIONS: Final = (
         "A replica that has lost its data answers that there is nothing, and that counts to R (riak's notfound_ok).",
         (
             SERVICE,
-            "self._found, session, request_id, definitive, False)",
-            "self._found, session, request_id, True, False)",
+            "definitive = holder and self._completeness.definitive(bucket, partition)",
+            "definitive = holder",
         ),
         (
             UNDER_WAY,
@@ -98,10 +98,10 @@ MUTATIONS: Final = (
         "What a write returns covers siblings its writer has not seen: its next write removes them.",
         (
             PUT,
-            "        sealed = coordinator.sealer.seal(clock.add(self.dot), self.bucket.id, self.place.key)\n",
+            "        sealed = coordinator.sealer.seal(clock, self.bucket.id, self.place.key)\n",
             "        from leafdb.model.record import clock_of\n\n"
             "        clock = clock.merge(clock_of(self.record or b''))\n"
-            "        sealed = coordinator.sealer.seal(clock.add(self.dot), self.bucket.id, self.place.key)\n",
+            "        sealed = coordinator.sealer.seal(clock, self.bucket.id, self.place.key)\n",
         ),
     ),
     _quorum(
