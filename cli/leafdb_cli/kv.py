@@ -229,6 +229,17 @@ def where(ctx: typer.Context, bucket: BUCKET, key: KEY, sort_key: SORT_KEY = Non
 
 
 @app.command()
+def outcome(
+    ctx: typer.Context,
+    op_id: Annotated[str, typer.Argument(metavar="OP_ID", help="32 hex digits: what an error calls operation id.")],
+) -> None:
+    """Ask all nodes what became of a write. Exit code 9: nobody who could be asked knows of it."""
+    from leafdb_cli.outcome import parse_op_id, show_outcome
+
+    show_outcome(session_of(ctx), parse_op_id(op_id))
+
+
+@app.command()
 def scan(
     ctx: typer.Context,
     bucket: BUCKET,

@@ -9,14 +9,18 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from leafdb.client.call import call
+from leafdb.client.context import Context, tag_of, tag_prefix
 from leafdb.client.core import Core
 from leafdb.client.effects import Operation
-from leafdb.client.info import BucketInfo, OutcomeName, Pong, Status, bucket_info, pong_of, status_of
+from leafdb.client.info import BucketInfo, Pong, Status, bucket_info, pong_of, status_of
 from leafdb.client.options import Quorum, Seconds, ttl_ms
+from leafdb.client.results import Outcome
 from leafdb.client.url import Address, parse_address
 from leafdb.errors import ClientMisuse, ConfigError, ConnectFailed, LeafdbError, ProtocolError, ServerBug
 from leafdb.model import bucket as bucket_model
 from leafdb.model.bucket import BucketProperties
+from leafdb.model.key import decode_key
+from leafdb.model.live import NO_OPERATION
 from leafdb.types import FIRST_BUCKET_ID, BucketId, Conflict, Durability, NodeId
 from leafdb.wire.body import decode_map
 from leafdb.wire.control import AdminRequest
@@ -75,15 +79,28 @@ def status(core: Core, timeout: Seconds | None) -> Operation[Status]:
     return reading(core, "status", status_of, timeout)
 
 
-def outcome(core: Core, op_id: bytes, timeout: Seconds | None) -> Operation[OutcomeName]:
+def outcome(core: Core, op_id: bytes, timeout: Seconds | None) -> Operation[Outcome]:
     """What became of a write, as far as the cluster can tell."""
-    if not isinstance(op_id, bytes) or len(op_id) != 16:
+    if not isinstance(op_id, bytes) or len(op_id) != 16 or op_id == NO_OPERATION:
         raise ClientMisuse("an operation id is the 16 bytes of Written.op_id or OutcomeUnknown.op_id")
     reply = yield from admin(core, "outcome", {"op_id": op_id}, core.deadline(timeout))
-    name = reply.get("outcome")
-    if name == "applied":
-        return "applied"
-    return "not_applied" if name == "not_applied" else "unknown"
+    return _formed("outcome", _outcome_of, reply)
+
+
+def _outcome_of(reply: Mapping[str, Any]) -> Outcome:
+    unasked = {str(name): str(reason) for name, reason in reply["errors"].items()}
+    if reply["outcome"] != "applied":
+        return Outcome("unknown", unasked=unasked)
+    bucket, key, sealed = str(reply["bucket"]), bytes(reply["key"]), bytes(reply["context"])
+    return Outcome(
+        "applied",
+        bucket,
+        decode_key(key),
+        Context(tag_of(tag_prefix(bucket), key), sealed) if sealed else None,
+        tuple(str(name) for name in reply["replicas"]),
+        bool(reply["replaced"]),
+        unasked,
+    )
 
 
 def list_buckets(core: Core, timeout: Seconds | None) -> Operation[dict[str, BucketInfo]]:

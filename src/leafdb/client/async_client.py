@@ -17,9 +17,9 @@ from leafdb.client.async_bucket import AsyncBucket, AsyncLwwBucket, AsyncSibling
 from leafdb.client.catalog import BucketRef
 from leafdb.client.codecs import Codec, Raw
 from leafdb.client.core import Core
-from leafdb.client.info import BucketInfo, OutcomeName, Pong, Status
+from leafdb.client.info import BucketInfo, Pong, Status
 from leafdb.client.options import Quorum, Seconds, timeout_s
-from leafdb.client.results import Merge
+from leafdb.client.results import Merge, Outcome
 from leafdb.errors import ClientMisuse
 from leafdb.types import Conflict
 
@@ -130,8 +130,8 @@ class AsyncClient:
         """The cluster in a few figures."""
         return await self._driver.run(admin.status(self._core, timeout))
 
-    async def outcome(self, op_id: bytes, *, timeout: Seconds | None = None) -> OutcomeName:
-        """What became of the write with this operation id, as far as the cluster can tell."""
+    async def outcome(self, op_id: bytes, *, timeout: Seconds | None = None) -> Outcome:
+        """What became of the write with this operation id, as far as the cluster can tell. Any client may ask."""
         return await self._driver.run(admin.outcome(self._core, op_id, timeout))
 
     async def admin(

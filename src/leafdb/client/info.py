@@ -10,8 +10,6 @@ from typing import Any, Literal
 from leafdb.model.bucket import BucketProperties, count_name
 from leafdb.types import Conflict, Durability
 
-OutcomeName = Literal["applied", "not_applied", "unknown"]
-
 
 @dataclass(frozen=True, slots=True)
 class BucketInfo:

@@ -10,10 +10,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Final, Generic, TypeVar
+from typing import Final, Generic, Literal, TypeVar
 
 from leafdb.client.context import Blind, Context
 from leafdb.errors import LeafdbError
@@ -89,6 +89,26 @@ class Written:
     op_id: bytes
     acks: int
     primaries: int = field(default=0, kw_only=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What the cluster knows of a write, asked by its operation id.
+
+    `applied`: at least one replica has it or remembers it. It is there, or was replaced by somebody who saw it
+    (`replaced`), and reaches the other replicas by itself; `replicas` are those that know of it already. `context`
+    covers exactly this write (None in a last-writer-wins bucket). `unknown`: nobody who could be asked knows of it. It
+    may be with one of those in `unasked` (name and reason), still be on its way, or have been replaced and forgotten;
+    that it was not applied cannot be proved, so no answer says it.
+    """
+
+    state: Literal["applied", "unknown"]
+    bucket: str | None = None
+    key: bytes | tuple[bytes, bytes] | None = None
+    context: Context | None = None
+    replicas: tuple[str, ...] = ()
+    replaced: bool = False
+    unasked: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

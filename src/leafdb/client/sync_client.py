@@ -17,9 +17,9 @@ from leafdb.client.blocking_driver import BlockingDriver
 from leafdb.client.catalog import BucketRef
 from leafdb.client.codecs import Codec, Raw
 from leafdb.client.core import Core
-from leafdb.client.info import BucketInfo, OutcomeName, Pong, Status
+from leafdb.client.info import BucketInfo, Pong, Status
 from leafdb.client.options import Quorum, Seconds, timeout_s
-from leafdb.client.results import Merge
+from leafdb.client.results import Merge, Outcome
 from leafdb.client.sync_bucket import Bucket, LwwBucket, SiblingBucket
 from leafdb.errors import ClientMisuse
 from leafdb.types import Conflict
@@ -131,8 +131,8 @@ class Client:
         """The cluster in a few figures."""
         return self._driver.run(admin.status(self._core, timeout))
 
-    def outcome(self, op_id: bytes, *, timeout: Seconds | None = None) -> OutcomeName:
-        """What became of the write with this operation id, as far as the cluster can tell."""
+    def outcome(self, op_id: bytes, *, timeout: Seconds | None = None) -> Outcome:
+        """What became of the write with this operation id, as far as the cluster can tell. Any client may ask."""
         return self._driver.run(admin.outcome(self._core, op_id, timeout))
 
     def admin(

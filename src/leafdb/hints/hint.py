@@ -74,6 +74,11 @@ def encode_key(target: NodeId, bucket: BucketId, storage_key: bytes) -> bytes:
     return _KEY.pack(target, bucket) + storage_key
 
 
+def prefix(target: NodeId, bucket: BucketId) -> bytes:
+    """What the keys of all hints for `target` in a bucket begin with; the storage key follows."""
+    return _KEY.pack(target, bucket)
+
+
 def decode_key(key: bytes) -> HintKey:
     """The parts of a hint's key; ValueError when it is malformed."""
     if len(key) <= KEY_PREFIX_BYTES + TOKEN_BYTES:

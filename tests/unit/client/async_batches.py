@@ -201,14 +201,30 @@ async def a_bucket_that_cannot_work_is_refused_before_anything_is_sent(cluster: 
         assert not cluster.node.log
 
 
+async def an_outcome_says_what_was_written_and_leads_on_from_there(cluster: FakeCluster) -> None:
+    cluster.create("b")
+    async with leafdb.connect_async(cluster.url) as db:
+        raw = db.bucket("b")
+        written = await raw.put("k", b"1", after=leafdb.BLIND)
+        found = await db.outcome(written.op_id)
+        assert (found.state, found.bucket, found.key) == ("applied", "b", b"k")
+        assert (found.replicas, found.replaced, found.unasked) == (("node-1",), True, {})
+        assert found.context is not None
+        await raw.put("k", b"2", after=found.context)
+        with pytest.raises(leafdb.ContextMismatch):
+            await raw.put("other", b"2", after=found.context)
+
+
 async def the_cluster_answers_for_itself(cluster: FakeCluster) -> None:
     async with leafdb.connect_async(cluster.url) as db:
         assert (await db.ping()).name == "node-1"
         status = await db.status()
         assert (status.cluster, status.healthy, status.problems) == ("fake", True, ())
-        assert await db.outcome(b"0" * 16) == "unknown"
-        with pytest.raises(leafdb.ClientMisuse):
-            await db.outcome(b"short")
+        nobody = await db.outcome(b"0" * 16)
+        assert nobody == leafdb.Outcome("unknown", unasked={"node-9": "away"})
+        for wrong in (b"short", bytes(16)):
+            with pytest.raises(leafdb.ClientMisuse):
+                await db.outcome(wrong)
         assert (await db.admin("ping"))["epoch"] == 1
         with pytest.raises(NotApplied):
             await db.admin("no.such.verb", {"a": 1}, changes=True)

@@ -19,7 +19,7 @@ from typing import Any
 from leafdb.client.url import Address
 from leafdb.errors import LeafdbError, NotApplied, ProtocolError, Reason
 from leafdb.model.bucket import BucketProperties
-from leafdb.model.key import partition_part
+from leafdb.model.key import encode_key, partition_part
 from leafdb.ring.member import ProposedMember
 from leafdb.ring.metadata import ClusterMetadata, found
 from leafdb.ring.ring import Ring
@@ -356,8 +356,17 @@ class FakeCluster:
                 self.metadata = self.metadata.drop_bucket(self._named(args["name"]).id)
                 return {}
             case "outcome":
-                return {"outcome": "unknown"}
+                return self._outcome(bytes(args["op_id"]))
         raise NotApplied(f"no such verb {verb!r}", reason=Reason.UNSUPPORTED)
+
+    def _outcome(self, op_id: bytes) -> dict[str, Any]:
+        bucket = next(iter(self.metadata.buckets.values()), None)
+        if op_id not in self.applied or bucket is None:
+            return {"outcome": "unknown", "replicas": [], "replaced": False, "errors": {"node-9": "away"}}
+        return {
+            "outcome": "applied", "bucket": bucket.name, "key": encode_key("k"), "context": b"1",
+            "replicas": ["node-1"], "replaced": True, "errors": {},
+        }  # fmt: skip
 
     def _named(self, name: str) -> BucketProperties:
         bucket = self.metadata.bucket_named(name)

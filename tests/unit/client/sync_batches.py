@@ -202,14 +202,30 @@ def a_bucket_that_cannot_work_is_refused_before_anything_is_sent(cluster: FakeCl
         assert not cluster.node.log
 
 
+def an_outcome_says_what_was_written_and_leads_on_from_there(cluster: FakeCluster) -> None:
+    cluster.create("b")
+    with leafdb.connect(cluster.url) as db:
+        raw = db.bucket("b")
+        written = raw.put("k", b"1", after=leafdb.BLIND)
+        found = db.outcome(written.op_id)
+        assert (found.state, found.bucket, found.key) == ("applied", "b", b"k")
+        assert (found.replicas, found.replaced, found.unasked) == (("node-1",), True, {})
+        assert found.context is not None
+        raw.put("k", b"2", after=found.context)
+        with pytest.raises(leafdb.ContextMismatch):
+            raw.put("other", b"2", after=found.context)
+
+
 def the_cluster_answers_for_itself(cluster: FakeCluster) -> None:
     with leafdb.connect(cluster.url) as db:
         assert (db.ping()).name == "node-1"
         status = db.status()
         assert (status.cluster, status.healthy, status.problems) == ("fake", True, ())
-        assert db.outcome(b"0" * 16) == "unknown"
-        with pytest.raises(leafdb.ClientMisuse):
-            db.outcome(b"short")
+        nobody = db.outcome(b"0" * 16)
+        assert nobody == leafdb.Outcome("unknown", unasked={"node-9": "away"})
+        for wrong in (b"short", bytes(16)):
+            with pytest.raises(leafdb.ClientMisuse):
+                db.outcome(wrong)
         assert (db.admin("ping"))["epoch"] == 1
         with pytest.raises(NotApplied):
             db.admin("no.such.verb", {"a": 1}, changes=True)
