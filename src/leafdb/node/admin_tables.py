@@ -10,9 +10,11 @@ from leafdb.node import (
     admin_data,
     admin_drain,
     admin_founding,
+    admin_hints,
     admin_join,
     admin_plan,
     admin_recovery,
+    admin_repair,
     admin_ring,
     admin_transfers,
 )
@@ -23,8 +25,10 @@ VERBS: Final[Mapping[str, Verb]] = {
     **admin_data.VERBS,
     **admin_drain.VERBS,
     **admin_founding.VERBS,
+    **admin_hints.VERBS,
     **admin_plan.VERBS,
     **admin_recovery.VERBS,
+    **admin_repair.VERBS,
     **admin_ring.VERBS,
     **admin_transfers.VERBS,
 }
@@ -33,8 +37,10 @@ PEER_VERBS: Final[Mapping[str, Verb]] = {
     **admin_data.PEER_VERBS,
     **admin_drain.PEER_VERBS,
     **admin_founding.PEER_VERBS,
+    **admin_hints.PEER_VERBS,
     **admin_join.PEER_VERBS,
     **admin_recovery.PEER_VERBS,
+    **admin_repair.PEER_VERBS,
     **admin_ring.PEER_VERBS,
     **admin_transfers.PEER_VERBS,
 }

@@ -93,6 +93,11 @@ GAUGES: Final = {
     "hint_bytes": Gauge("leafdb_hint_bytes", "Bytes of hints held."),
     "hint_oldest_age": Gauge("leafdb_hint_oldest_age_seconds", "Age of the oldest hint held."),
     "repairs_pending": Gauge("leafdb_repairs_pending", "Partitions that wait for an exchange."),
+    "repair_oldest_age": Gauge("leafdb_repair_oldest_age_seconds", "Age of the oldest proof that a range is equal."),
+    "repair_ranges_over_age": Gauge("leafdb_repair_ranges_over_age", "Ranges not compared for longer than promised."),
+    "possible_losses": Gauge(
+        "leafdb_possible_loss_partitions", "Partitions where writes may be lost, until it is read."
+    ),
     "leftover_ranges": Gauge("leafdb_leftover_ranges", "Partitions of a bucket held here that are others' to hold."),
     "transfers_left": Gauge("leafdb_transfer_exchanges_left", "Copies that the plan in progress waits for here."),
     "storage_bytes": Gauge("leafdb_storage_bytes", "Bytes on disk, by kind of file.", "kind"),

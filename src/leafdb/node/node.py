@@ -219,7 +219,7 @@ class Node:
         self.anti_entropy = AntiEntropy(
             engine=engine, view=view, replica=self.replica, completeness=self.completeness,
             hints_for=ledger.records, metrics=self.metrics, now=world.now, now_ms=world.now_ms, peers=self.peers,
-            tree=CHECKPOINTS_TREE, behind=self.news.behind,
+            tree=CHECKPOINTS_TREE, behind=self.news.behind, age_max_s=self.config.repair.divergence_age_max_s,
         )  # fmt: skip
         await self.anti_entropy.load()
         self.transfers = self.anti_entropy.transfers

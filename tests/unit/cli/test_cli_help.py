@@ -23,7 +23,7 @@ COMMANDS = {
     "node": {"list", "drain", "undrain", "safe-to-stop"},
     "transfer": {"list", "limit"},
     "hints": {"list"},
-    "repair": {"run", "status"},
+    "repair": {"run", "status", "cancel", "schedule", "acknowledge"},
     "config": {"check"},
     "bench": {"run"},
     "sim": {"run", "determinism", "museum", "detector"},
