@@ -52,6 +52,7 @@ COUNTERS: Final = (
     Counted("hints_expired_total", "leafdb_hints_total", HINTS, (("event", "expired"),)),
     Counted("hints_overflowed_total", "leafdb_hints_total", HINTS, (("event", "overflowed"),)),
     Counted("hints_handed_on_total", "leafdb_hints_total", HINTS, (("event", "handed_on"),)),
+    Counted("hints_purged_total", "leafdb_hints_total", HINTS, (("event", "purged"),)),
     Counted("leftover_ranges_dropped_total", "leafdb_leftover_ranges_dropped_total", "Leftover partitions dropped."),
     Counted("leftover_records_dropped_total", "leafdb_leftover_records_dropped_total", "Leftover records dropped."),
     Counted("exchanges_total", "leafdb_anti_entropy_exchanges_total", "Partitions compared with a peer to the end."),
@@ -182,6 +183,7 @@ class Metrics:
         self.hints_expired_total = 0
         self.hints_overflowed_total = 0
         self.hints_handed_on_total = 0
+        self.hints_purged_total = 0
         self.leftover_ranges_dropped_total = 0
         self.leftover_records_dropped_total = 0
         self.exchanges_total = 0

@@ -22,7 +22,7 @@ COMMANDS = {
     "cluster": {"init", "status", "stage", "plan", "commit", "clear", "abort", "recover"},
     "node": {"list", "drain", "undrain", "safe-to-stop"},
     "transfer": {"list", "limit"},
-    "hints": {"list"},
+    "hints": {"list", "pause", "resume", "purge"},
     "repair": {"run", "status", "cancel", "schedule", "acknowledge"},
     "config": {"check"},
     "bench": {"run"},
