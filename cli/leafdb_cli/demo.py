@@ -33,7 +33,7 @@ from leafdb_cli.importing import Importer, Report, batches
 from leafdb_cli.options import Format, Options
 from leafdb_cli.progress import bar
 from leafdb_cli.render import Column, human_bytes
-from leafdb_cli.repair import COLUMNS as REPAIR_COLUMNS
+from leafdb_cli.repair_view import COLUMNS as REPAIR_COLUMNS
 from leafdb_cli.ring import print_ring
 from leafdb_cli.session import Session
 from leafdb_cli.sources import Entry

@@ -70,12 +70,14 @@ BY_REASON: Final[Mapping[Reason, int]] = {
     Reason.WRONG_PHASE: FAILED,
     Reason.CONTROL_SET: FAILED,
     Reason.UNSAFE: FAILED,
+    Reason.NO_SUCH_TASK: NOT_FOUND,
 }
 """Every reason has a code: a new one fails a test until somebody has decided."""
 
 
 ADVICE: Final[Mapping[Reason, str]] = {
     Reason.NO_SUCH_MEMBER: "leafdb node list names the members",
+    Reason.NO_SUCH_TASK: "leafdb repair status lists the tasks; one that has ended needs no cancelling",
     Reason.BANNED: "who was removed never comes back as it was: start it with an empty directory and let it join",
     Reason.NOTHING_STAGED: "stage a change first: leafdb cluster stage --help",
     Reason.NO_PLAN: "leafdb ring history shows how the last one ended",

@@ -1,65 +1,75 @@
-"""`leafdb repair`: anti-entropy on demand, and how far each run is."""
+"""`leafdb repair`: comparing replicas on demand, following it, taking it back; and when it comes by itself."""
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Final
 
 import typer
 
-from leafdb_cli import exits
+from leafdb_cli import exits, repair_schedule
 from leafdb_cli.exits import Quit
-from leafdb_cli.render import Column, human_bytes
+from leafdb_cli.render import Column
+from leafdb_cli.repair_view import COLUMNS, STARTED_COLUMNS, losses_text, progress_of, schedule_text, view_of
 from leafdb_cli.session import Session, session_of
 
 app = typer.Typer(help="Anti-entropy between replicas.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(repair_schedule.app, name="schedule")
 
 WAIT_S: Final = 300.0
 POLL_S: Final = 0.25
+TELL_S: Final = 2.0
 ENDED: Final = frozenset({"done", "failed", "cancelled"})
+_RANGE: Final = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?")
 
-
-def _state_style(state: object) -> str:
-    return {"done": "green", "failed": "bold red"}.get(str(state), "yellow")
-
-
-COLUMNS: Final = [
-    Column("node"), Column("task"), Column("state", style=_state_style), Column("partitions_done", "done", right=True),
-    Column("partitions_total", "of", right=True), Column("keys_differing", "differing", right=True),
-    Column("keys_sent", "sent", right=True), Column("keys_received", "received", right=True),
-    Column("bytes", "size", human_bytes, right=True), Column("last_error"),
-]  # fmt: skip
+BUCKET = Annotated[str, typer.Option("--bucket", metavar="BUCKET", help="This bucket only.")]
+ONLY = Annotated[str, typer.Option("--only", metavar="NAME", help="What this member shares with others only.")]
+RANGE = Annotated[str, typer.Option("--range", metavar="P|P-Q", help="These partitions only: ring show numbers them.")]
 
 
 @app.command()
-def run(
-    ctx: typer.Context,
-    bucket: Annotated[str, typer.Option("--bucket", metavar="BUCKET", help="This bucket only.")] = "",
-    member: Annotated[str, typer.Option("--only", metavar="NAME", help="On this member only.")] = "",
-) -> None:
-    """Start an exchange of every range between its replicas. With --wait, return when all of it is done."""
+def run(ctx: typer.Context, bucket: BUCKET = "", only: ONLY = "", range_: RANGE = "") -> None:
+    """Compare every range with its other replicas now, and mend what differs.
+
+    With --wait, return when all of it is done.
+
+    Examples: leafdb repair run --wait, leafdb repair run --bucket carts --range 0-63 --only dev-2
+    """
     session = session_of(ctx)
-    args = {name: value for name, value in (("bucket", bucket), ("node", member)) if value}
+    args: dict[str, Any] = {name: value for name, value in (("bucket", bucket), ("node", only)) if value}
+    if range_:
+        args["range"] = parse_range(range_)
     with session.client(routing="listed") as client:
-        if member and member not in {node["name"] for node in client.admin("node.list")["nodes"]}:
-            raise Quit(exits.NOT_FOUND, f"there is no node {member!r}")
         reply = client.admin("repair.run", args, changes=True)
         tasks: Mapping[str, Any] = reply.get("tasks", {})
         errors: Mapping[str, str] = reply.get("errors") or {}
         if not session.options.wait:
             items = [{"node": name, "task": task} for name, task in tasks.items()]
-            session.output.items("RepairTaskList", items, COLUMNS[:2], errors=errors)
+            session.output.items("RepairTaskList", items, STARTED_COLUMNS, errors=errors)
+            if errors:
+                raise Quit(exits.FAILED, "not every node has begun")
             return
-        repairs = _wait(client, tasks, time.monotonic() + session.timeout_s(WAIT_S))
-    _print(session, repairs, errors)
+        repairs = _wait(session, client, tasks, time.monotonic() + session.timeout_s(WAIT_S))
+    session.output.items("RepairList", repairs, COLUMNS, errors=errors, pretty=lambda: view_of(repairs, (), ()))
     if errors or any(repair["state"] != "done" for repair in repairs):
         raise Quit(exits.FAILED, "not every repair was done")
 
 
-def _wait(client: Any, tasks: Mapping[str, Any], deadline: float) -> list[Mapping[str, Any]]:
+def parse_range(text: str) -> list[int]:
+    """First and last partition of `7` or `0-63`."""
+    match = _RANGE.fullmatch(text)
+    first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
+    if first > last:
+        raise typer.BadParameter(f"{text!r} is neither a partition such as 7 nor a range such as 0-63")
+    return [first, last]
+
+
+def _wait(session: Session, client: Any, tasks: Mapping[str, Any], deadline: float) -> list[Mapping[str, Any]]:
     """The repairs of these tasks, once all have ended."""
     wanted = {(name, str(task)) for name, task in tasks.items()}
+    told, tell_at = "", time.monotonic() + TELL_S
     while True:
         found = [
             repair
@@ -68,22 +78,74 @@ def _wait(client: Any, tasks: Mapping[str, Any], deadline: float) -> list[Mappin
         ]
         if all(repair["state"] in ENDED for repair in found) and len(found) == len(wanted):
             return found
-        if time.monotonic() >= deadline:
+        now = time.monotonic()
+        if now >= deadline:
             raise Quit(exits.UNAVAILABLE, "the repairs are still running: see leafdb repair status")
+        if now >= tell_at and progress_of(found) != told:
+            told, tell_at = progress_of(found), now + TELL_S
+            session.note(told)
         time.sleep(POLL_S)
 
 
 @app.command()
 def status(ctx: typer.Context) -> None:
-    """List every repair the cluster knows of."""
+    """List every repair the cluster knows of, how old comparisons are, and what may be lost.
+
+    Example: leafdb repair status --watch
+    """
     session = session_of(ctx, watch=True)
-
-    def show() -> None:
-        reply = session.ask("repair.status")
-        _print(session, reply["repairs"], reply.get("errors") or {})
-
-    session.watching(show)
+    session.watching(lambda: _show(session, session.ask("repair.status")))
 
 
-def _print(session: Session, repairs: Sequence[Mapping[str, Any]], errors: Mapping[str, str]) -> None:
-    session.output.items("RepairList", repairs, COLUMNS, errors=errors, empty="no repairs")
+def _show(session: Session, reply: Mapping[str, Any]) -> None:
+    tasks: Sequence[Mapping[str, Any]] = reply["repairs"]
+    schedules: Sequence[Mapping[str, Any]] = reply.get("schedules") or ()
+    losses: Sequence[Mapping[str, Any]] = reply.get("losses") or ()
+    session.output.items(
+        "RepairList",
+        tasks,
+        COLUMNS,
+        errors=reply.get("errors") or {},
+        extra={"schedules": list(schedules), "losses": list(losses)},
+        pretty=lambda: view_of(tasks, schedules, losses),
+        empty="no repairs",
+    )
+    if session.options.output == "table" and not session.output.pretty:
+        for said in (*schedule_text(schedules), *losses_text(losses)):
+            session.note(said)
+
+
+@app.command()
+def cancel(
+    ctx: typer.Context,
+    task: Annotated[str, typer.Argument(metavar="NODE/TASK", help="As repair status shows it.")],
+) -> None:
+    """Take back a repair that somebody asked for.
+
+    What was compared stays so. What is owed for another reason, as after an absence, cannot be cancelled.
+
+    Example: leafdb repair cancel dev-0/3
+    """
+    session = session_of(ctx)
+    if not re.fullmatch(r".+/[0-9]+", task):
+        raise typer.BadParameter(f"{task!r} is not NODE/TASK, as leafdb repair status shows it")
+    reply = session.ask("repair.cancel", {"task": task}, changes=True)
+    session.output.items("RepairCancelList", [{"task": str(reply["task"])}], [Column("task", "cancelled")])
+
+
+@app.command()
+def acknowledge(ctx: typer.Context, only: ONLY = "") -> None:
+    """Say that you have read where writes may be lost.
+
+    It is a problem of the cluster until then. The list in repair status keeps it, with the time of this.
+    """
+    session = session_of(ctx)
+    reply = session.ask("repair.acknowledge", {"node": only} if only else {}, changes=True)
+    items = [{"node": name, "partitions": count} for name, count in sorted(reply["nodes"].items())]
+    errors: Mapping[str, str] = reply.get("errors") or {}
+    session.output.items(
+        "AcknowledgedList", items, [Column("node"), Column("partitions", right=True)], errors=errors,
+        empty="nothing was waiting to be acknowledged",
+    )  # fmt: skip
+    if errors:
+        raise Quit(exits.FAILED, "not every node could be told")

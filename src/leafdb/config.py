@@ -239,10 +239,15 @@ class ReplicationConfig:
 
 @dataclass(frozen=True, slots=True)
 class RepairConfig:
-    """What is kept for nodes that cannot be reached. Past a bound, anti-entropy does the work instead of a hint."""
+    """How replicas become equal again. Writes are kept as hints for nodes that cannot be reached; past a bound,
+    anti-entropy does the work instead, and it compares all ranges now and then in any case."""
 
     hints_bytes_max: int = setting(
-        limits.HINTS_BYTES_MAX, Kind.SIZE, "Disk that hints may take.", at_least=1 * MIB, at_most=1024 * 1024 * MIB
+        limits.HINTS_BYTES_MAX,
+        Kind.SIZE,
+        "Disk that hints may take. 0: none are kept, no node stands in for another, and anti-entropy does it all.",
+        at_least=0,
+        at_most=1024 * 1024 * MIB,
     )
     hint_age_max_s: float = setting(
         limits.HINT_AGE_S_MAX,
@@ -250,6 +255,15 @@ class RepairConfig:
         "How long writes are kept for a node that stays away.",
         at_least=1.0,
         at_most=30 * 86_400.0,
+    )
+    divergence_age_max_s: float = setting(
+        limits.DIVERGENCE_AGE_S_DEFAULT,
+        Kind.DURATION,
+        "Every range is compared with each of its other replicas within this time, unless one of them is away. Less "
+        "costs more comparisons: two small messages for each that finds nothing. `leafdb repair schedule set` changes "
+        "it on a running cluster.",
+        at_least=limits.DIVERGENCE_AGE_S_MIN,
+        at_most=limits.DIVERGENCE_AGE_S_MAX,
     )
 
 

@@ -60,6 +60,7 @@ class Reason(StrEnum):
     WRONG_PHASE = "wrong_phase"
     CONTROL_SET = "control_set"
     UNSAFE = "unsafe"
+    NO_SUCH_TASK = "no_such_task"
 
 
 RETRYABLE_REASONS = frozenset(

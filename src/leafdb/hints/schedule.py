@@ -1,9 +1,10 @@
 """The holder's side of handoff, for all targets: when a session returns its hints start home at once, when it is lost
 they stop, and what grows too old is given up for anti-entropy.
 
-Inputs beside messages and time: `on_session_established` and `on_session_lost` from the transport, `on_added` after the
-driver has written a hint the ledger admitted, `on_page` and `on_removed` answering effects, and `expire`, called about
-once a minute with the wall clock, the only place where it matters. Time is monotonic everywhere else.
+Inputs beside messages and time: `on_session_established` and `on_session_lost` from the transport, `on_pauses` when
+somebody has paused or resumed delivery, `on_added` after the driver has written a hint the ledger admitted, `on_page`
+and `on_removed` answering effects, and `expire`, called about once a minute with the wall clock, the only place where
+it matters. Time is monotonic everywhere else.
 
 Conservation: a hint leaves the tree by `Remove` alone, which is asked for only after the target acknowledged that very
 version as durable, or after the `MarkRange` of its range (coordinator hints only).
@@ -11,16 +12,16 @@ version as durable, or after the `MarkRange` of its range (coordinator hints onl
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from math import inf
 from typing import TYPE_CHECKING
 
 from leafdb.hints.config import HintsConfig
-from leafdb.hints.effects import Effect
+from leafdb.hints.effects import Effect, Send
 from leafdb.hints.expiry import ExpiryPass
 from leafdb.hints.hint import decode_key
 from leafdb.hints.ledger import Ledger
-from leafdb.hints.messages import AnyMessage, HintCredits, HintsDone
+from leafdb.hints.messages import AnyMessage, HintCredits, HintsDone, HintsWaiting
 from leafdb.hints.replay import Replay
 from leafdb.types import NodeId
 
@@ -29,13 +30,18 @@ if TYPE_CHECKING:
 
 
 class Schedule:
-    """One per node. Every method that takes `now` answers with effects, to be performed in order."""
+    """One per node. Every method that takes `now` answers with effects, to be performed in order. `paused` says to whom
+    nothing is delivered for now."""
 
-    def __init__(self, config: HintsConfig, ledger: Ledger, *, rng: Random) -> None:
+    def __init__(
+        self, config: HintsConfig, ledger: Ledger, *, rng: Random, paused: Callable[[NodeId], bool] = lambda _: False
+    ) -> None:
         config.check()
         self.config = config
         self.ledger = ledger
         self._rng = rng
+        self._paused = paused
+        self._up: set[NodeId] = set()
         self._last_number = 0
         self._replays: dict[NodeId, Replay] = {}
         self._expiries: dict[NodeId, ExpiryPass] = {}
@@ -44,6 +50,9 @@ class Schedule:
 
     def on_session_established(self, target: NodeId, now: float) -> tuple[Effect, ...]:
         """The bulk stream to `target` is up: begin at once."""
+        self._up.add(target)
+        if self._paused(target):
+            return ()
         replay = self._replays[target] = Replay(
             target, config=self.config, ledger=self.ledger, rng=self._rng, number=self._number, now=now
         )
@@ -51,8 +60,20 @@ class Schedule:
 
     def on_session_lost(self, target: NodeId, now: float) -> tuple[Effect, ...]:
         """The bulk stream to `target` broke: stop."""
+        self._up.discard(target)
         self._replays.pop(target, None)
         return ()
+
+    def on_pauses(self, now: float) -> tuple[Effect, ...]:
+        """Other targets are paused than before: stop there, giving back what was granted, and begin elsewhere. What is
+        on its way may arrive, and be sent once more: that changes nothing."""
+        effects: list[Effect] = []
+        for target in sorted(self._up):
+            if not self._paused(target) and target not in self._replays:
+                effects += self.on_session_established(target, now)
+            elif self._paused(target) and self._replays.pop(target, None) is not None:
+                effects.append(Send(target, HintsWaiting(0, 0)))
+        return tuple(effects)
 
     def on_message(self, sender: NodeId, message: AnyMessage, now: float) -> tuple[Effect, ...]:
         """`sender` says `message`; what only a target receives is ignored, and so is a sender that is not up."""
@@ -144,7 +165,7 @@ class Schedule:
 
     def up(self) -> list[NodeId]:
         """The targets whose session is up."""
-        return sorted(self._replays)
+        return sorted(self._up)
 
     def in_flight(self) -> int:
         """Hints sent and not yet answered."""
@@ -167,6 +188,8 @@ class Schedule:
         self.ledger.check(items)
         for target, replay in self._replays.items():
             assert replay.target == target
+            assert target in self._up
+            assert not self._paused(target)
             replay.check()
         for target, expiry in self._expiries.items():
             assert expiry.target == target

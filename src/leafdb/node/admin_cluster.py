@@ -102,6 +102,7 @@ async def facts(node: Node, args: Args) -> Answer:
         "hints_pending": sum(summary.records for summary in node.hints.ledger.summaries()),
         "repair_pending": node.anti_entropy.pending,
         "copies_pending": node.transfers.report().left,
+        "hints_paused": node.hint_pauses.words(node.view.name_of),
         "incomplete": len(node.completeness.incomplete),
         "problems": problems(node),
         "waiting": node.ring_changes.waiting(),
@@ -154,6 +155,11 @@ async def status(node: Node, args: Args) -> Answer:
             problems.append(f"{name} is at epoch {known['epoch']}, this node at {metadata.epoch}")
         problems += [f"{name}: {problem}" for problem in known["problems"]]
     notices = [] if metadata.plan is None else [f"the ring is changing: {phase_text(metadata.plan.phase)}"]
+    notices += [
+        f"{name} delivers no hints, it was told to pause: to {known['hints_paused']}"
+        for name, known in answers.items()
+        if known.get("hints_paused")
+    ]
     stuck = stuck_of(answers)
     problems += [f"the change is stuck: {said}" for said in stuck]
     notices += [f"the change waits: {said}" for said in waiting_of(answers) if said not in stuck]

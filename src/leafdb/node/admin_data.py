@@ -1,4 +1,4 @@
-"""Verbs about buckets and single keys, hints and repair."""
+"""Verbs about buckets and single keys."""
 
 from __future__ import annotations
 
@@ -229,62 +229,6 @@ async def kv_version(node: Node, args: Args) -> Answer:
     }
 
 
-async def hints_list(node: Node, args: Args) -> Answer:
-    """Every hint store of the cluster, one line per holder and target."""
-    answers, errors = await gather(node, "hints.local", hints_local, {})
-    hints = [{"holder": holder, **line} for holder, found in answers.items() for line in found["hints"]]
-    return {"hints": hints, "errors": errors}
-
-
-async def hints_local(node: Node, args: Args) -> Answer:
-    """Peer verb: what this node keeps for others."""
-    now_ms = node.world.now_ms()
-    members = metadata_of(node).members
-    return {
-        "hints": [
-            {
-                "target": node.view.name_of(summary.target) + ("" if summary.target in members else " (gone)"),
-                "records": summary.records,
-                "bytes": summary.bytes,
-                "oldest_age_s": max(0.0, (now_ms - summary.oldest_ms) / 1000),
-            }
-            for summary in node.hints.ledger.summaries()
-        ]
-    }
-
-
-async def repair_run(node: Node, args: Args) -> Answer:
-    """Start an exchange of every range, or of one bucket's, on all members or one."""
-    wanted = args.get("node")
-    bucket = await bucket_view(node, text(args, "bucket")) if args.get("bucket") else None
-    asked: Answer = {"bucket_id": int(bucket.id) if bucket else 0, "node": wanted or ""}
-    if wanted and metadata_of(node).member_named(str(wanted)) is None:
-        raise NotApplied(f"there is no node {wanted!r}", reason=Reason.BAD_REQUEST)
-    answers, errors = await gather(node, "repair.start", repair_start, asked)
-    tasks = {name: found["task"] for name, found in answers.items() if found["task"]}
-    return {"task": ",".join(f"{name}/{task}" for name, task in tasks.items()), "tasks": tasks, "errors": errors}
-
-
-async def repair_start(node: Node, args: Args) -> Answer:
-    """Peer verb: start a repair here, unless it is wanted elsewhere only."""
-    if args["node"] and args["node"] != node.config.node.name:
-        return {"task": 0}
-    bucket = int(args["bucket_id"])
-    return {"task": node.anti_entropy.start_repair(BucketId(bucket) if bucket else None)}
-
-
-async def repair_status(node: Node, args: Args) -> Answer:
-    """Every repair the cluster knows of."""
-    answers, errors = await gather(node, "repair.local", repair_local, {})
-    repairs = [{"node": name, **line} for name, found in answers.items() for line in found["repairs"]]
-    return {"repairs": repairs, "errors": errors}
-
-
-async def repair_local(node: Node, args: Args) -> Answer:
-    """Peer verb: this node's repairs."""
-    return {"repairs": node.anti_entropy.report()}
-
-
 VERBS: Mapping[str, Verb] = {
     "bucket.get": bucket_get,
     "bucket.list": bucket_list,
@@ -292,14 +236,8 @@ VERBS: Mapping[str, Verb] = {
     "bucket.set": bucket_set,
     "bucket.drop": bucket_drop,
     "kv.where": kv_where,
-    "hints.list": hints_list,
-    "repair.run": repair_run,
-    "repair.status": repair_status,
 }
 PEER_VERBS: Mapping[str, Verb] = {
     "metadata.offer": metadata_offer,
     "kv.version": kv_version,
-    "hints.local": hints_local,
-    "repair.start": repair_start,
-    "repair.local": repair_local,
 }

@@ -10,8 +10,8 @@ worked off stays, over restarts too: nothing is ever given up.
 A peer that was away owes and is owed everything it shares with us; both sides may begin, and an exchange settles the
 debts of both. Equal ranges cost a scan on either side and two small messages.
 
-An incomplete range (`completeness`) is complete again when every debt in it is settled: then all other owners have been
-exchanged with since the store forgot. If none of them was complete either, writes may be lost, and that is said loudly.
+What has not been compared for long becomes a debt as well (`repair_schedule`), and what is incomplete is complete again
+when every debt in it is settled (`proofs`).
 
 What a change of the ring asks for, and when it is done, `transfers` knows.
 """
@@ -25,6 +25,7 @@ import trio
 
 from leafdb.errors import CorruptionError, NotApplied, Overloaded, Reason, StorageError
 from leafdb.hints.effects import MarkRange
+from leafdb.limits import DIVERGENCE_AGE_S_DEFAULT
 from leafdb.merkle.effects import Done, Failed
 from leafdb.node.afterthoughts import Afterthoughts
 from leafdb.node.boot import read_page
@@ -36,11 +37,16 @@ from leafdb.node.exchanges import Exchanges
 from leafdb.node.logs import Log
 from leafdb.node.metrics import Metrics
 from leafdb.node.pace import Pace
+from leafdb.node.possible_losses import LOSSES, PossibleLosses
+from leafdb.node.proofs import Proofs
 from leafdb.node.range_scanner import RangeScanner
 from leafdb.node.range_source import RangeSource
 from leafdb.node.record_messages import Mark, RecordsRequest, decode_request
 from leafdb.node.record_mover import Peer, PeerCalls, RecordMover
 from leafdb.node.record_store import RecordStore
+from leafdb.node.repair_ages import AGES, RepairAges
+from leafdb.node.repair_runs import RepairRuns
+from leafdb.node.repair_schedule import SCHEDULE, RepairSchedule
 from leafdb.node.repair_tasks import RepairTasks
 from leafdb.node.repair_workers import WORKERS, RepairWorkers
 from leafdb.node.replica import Replica
@@ -50,7 +56,7 @@ from leafdb.node.transfers import Transfers
 from leafdb.node.view import ClusterView
 from leafdb.ring.metadata import ClusterMetadata
 from leafdb.storage.engine import Engine
-from leafdb.types import BucketId, Durability, Epoch, NodeId, PartitionId, TreeId
+from leafdb.types import BucketId, Durability, Epoch, NodeId, TreeId
 from leafdb.wire.errors import encode_error
 from leafdb.wire.frame import encode_frame
 from leafdb.wire.hello import PeerFacts
@@ -78,6 +84,7 @@ class AntiEntropy:
         now: Callable[[], float],
         now_ms: Callable[[], int],
         tree: TreeId,
+        age_max_s: float = DIVERGENCE_AGE_S_DEFAULT,
     ) -> None:
         self._engine = engine
         self._view = view
@@ -87,19 +94,20 @@ class AntiEntropy:
         self._peers = peers
         self._tree = tree
         self._boots: dict[NodeId, int] = {}
-        self._vouched: set[int] = set()
-        """Incomplete partitions that a complete peer has been exchanged with."""
-        self.possible_losses = 0
-        """Partitions that became complete although no owner had remembered everything."""
+        self.losses = PossibleLosses(self._write, now_ms)
         self._serving = 0
         self._closed = False
         self._last_sequence = 0
         self._range_epochs: tuple[Epoch, ...] = ()
         self._generation = 0
         self.pace = pace = Pace(now)
-        self.debts = Debts(self._write)
+        self.debts = Debts(self._write, now_ms=now_ms)
         self.tasks = RepairTasks(now_ms)
-        self._shared = SharedRanges(view)
+        self._shared = shared = SharedRanges(view)
+        self.proofs = Proofs(
+            view=view, shared=shared, completeness=completeness, debts=self.debts, losses=self.losses, owe=self._owe
+        )
+        self.ages = RepairAges(self._note)
         scanner = self.scanner = RangeScanner(engine, pace)
         source = RangeSource(
             engine=engine, view=view, metrics=metrics, complete=completeness.definitive_in,
@@ -121,6 +129,11 @@ class AntiEntropy:
             peers=peers, now=now, complete=completeness.definitive_in, behind=behind, ended=self._ended,
             admit=lambda peer: not self.queue.hints_first(peer),
         )  # fmt: skip
+        self.schedule = RepairSchedule(
+            ages=self.ages, shared=shared, debts=self.debts, self_id=lambda: view.self_id, name_of=view.name_of,
+            owe=self._owe_in_turn, why=self.queue.why, write=self._write, now=now, now_ms=now_ms, age_max_s=age_max_s,
+        )  # fmt: skip
+        self.runs = RepairRuns(view, shared, self.debts, self.tasks, self.proofs, self._owe)
         self.afterthoughts = Afterthoughts(view, self._shared, self.debts, self._owe, lambda: self._workers.wake())
         replica.says_more = self.afterthoughts.note
         self._workers = RepairWorkers(
@@ -155,6 +168,12 @@ class AntiEntropy:
                 self._boots[NodeId(int.from_bytes(key[1:], "big"))] = int.from_bytes(value, "big")
             elif key[0] in KINDS:
                 self.transfers.progress.load(key, value)
+            elif key[0] == AGES:
+                self.ages.load(key, value)
+            elif key[0] == SCHEDULE:
+                self.schedule.load(value)
+            elif key[0] == LOSSES:
+                self.losses.load(value)
         except ValueError as error:
             raise CorruptionError(f"the debts of this store cannot be read: {error}") from None
 
@@ -163,7 +182,8 @@ class AntiEntropy:
         try:
             async with trio.open_nursery() as nursery:
                 self.exchanges.nursery = nursery
-                self._require_proof()
+                self.proofs.require()
+                nursery.start_soon(self.schedule.run, name="repair schedule")
                 for number in range(WORKERS):
                     nursery.start_soon(self._workers.run, name=f"anti-entropy worker {number}")
         finally:
@@ -206,13 +226,7 @@ class AntiEntropy:
 
     def start_repair(self, bucket: BucketId | None) -> int:
         """Compare everything this node shares with others, or that in one bucket; answers the task's number."""
-        reason = "repair of every bucket"
-        if bucket is not None:
-            found = self._view.buckets.get(bucket)
-            reason = f"repair of {found.properties.name if found else 'a bucket that is gone'}"
-        masks = self._shared.with_all(bucket)
-        self._owe(masks, reason)
-        return self.tasks.begin(reason, masks)
+        return self.runs.start(bucket)
 
     def on_session_up(self, node: NodeId) -> None:
         """The bulk lane to a peer is up: what it is owed can begin. If it was started anew, it is owed everything."""
@@ -240,9 +254,14 @@ class AntiEntropy:
 
     def _owe(self, masks: Masks, reason: str) -> None:
         if any(masks.values()):
-            self.debts.add(masks)
             self.tasks.begin(reason, masks)
-            self._workers.wake()
+            self.schedule.taken_over(masks)
+            self._owe_in_turn(masks)
+
+    def _owe_in_turn(self, masks: Masks) -> None:
+        """Nothing has happened; the last comparison is long ago."""
+        self.debts.add(masks)
+        self._workers.wake()
 
     # -- messages
 
@@ -308,47 +327,12 @@ class AntiEntropy:
         self._metrics.exchanges_total += 1
         self._metrics.exchange_keys_differing_total += end.counts.keys
         if self.debts.settle(claim):
+            self.ages.proved((claim.peer, claim.bucket), 1 << claim.partition, claim.began_ms)
             self.transfers.made(claim)
             if peer_complete:
-                self._vouched.add(claim.partition)
+                self.proofs.vouched(claim.partition)
             self.tasks.settled(claim)
-            self._prove((claim.partition,))
-
-    # -- completeness
-
-    def _require_proof(self) -> None:
-        """What is incomplete owes every other owner an exchange; where there is none, there is nothing to wait for."""
-        if self._view.ring is not None:
-            self._leave_others_out()
-        incomplete = self._completeness.incomplete
-        if incomplete and self._view.ring is not None:
-            wanted = sum(1 << partition for partition in incomplete)
-            masks = {slot: mask & wanted for slot, mask in self._shared.with_all().items()}
-            self._owe(masks, "this store has forgotten something")
-            self._prove(incomplete)
-
-    def _leave_others_out(self) -> None:
-        """Of what others hold this store cannot have forgotten anything, whatever it still owes somebody there."""
-        held = 0
-        for bucket in self._view.buckets:
-            held |= self._shared.held(self._view.self_id, BucketId(bucket))
-        for partition in self._completeness.incomplete:
-            if not held >> partition & 1:
-                self._completeness.proved(PartitionId(partition))
-
-    def _prove(self, partitions: tuple[int, ...]) -> None:
-        """Of these partitions, those in which nothing is owed any more are complete."""
-        doubted = set(self._completeness.incomplete).intersection(partitions)
-        proved = sorted(partition for partition in doubted if not self.debts.partition_owed(partition))
-        for partition in proved:
-            self._completeness.proved(PartitionId(partition))
-            if partition not in self._vouched:
-                self.possible_losses += 1
-        if proved and not self._completeness.incomplete:
-            self._vouched.clear()
-            log.info("this store is complete again")
-            if self.possible_losses:
-                log.error("writes may be lost: no owner remembered everything", partitions=self.possible_losses)
+            self.proofs.prove((claim.partition,))
 
     # -- what else changes
 
@@ -369,7 +353,7 @@ class AntiEntropy:
             self._owe(self._shared.with_all(), "the cluster was recovered")
             self._completeness.release()
         if self.exchanges.nursery is not None:
-            self._prove(self._completeness.incomplete)
+            self.proofs.prove_all()
         self._workers.wake()
 
     def _turn(self, epochs: tuple[Epoch, ...]) -> None:
@@ -403,16 +387,22 @@ class AntiEntropy:
 
     @property
     def pending(self) -> int:
-        """Exchanges still owed, to peers that can be reached or not."""
-        return self.debts.pending + self.afterthoughts.pending
+        """Exchanges still owed for a reason, to peers that can be reached or not; the schedule's turns are none."""
+        return self.debts.pending - self.schedule.pending + self.afterthoughts.pending
+
+    @property
+    def possible_losses(self) -> int:
+        """Partitions that became complete although no owner remembered everything, unless that was acknowledged."""
+        return self.losses.partitions
 
     def report(self) -> list[dict[str, Any]]:
         """A line per repair since the start."""
-        return self.tasks.report(self._connected)
+        return self.tasks.report(self.queue.why, self._view.name_of)
 
     def check(self) -> None:
         """The invariants of the parts."""
         self.debts.check()
         self.tasks.check()
+        self.ages.check()
         self.exchanges.check()
         self.transfers.check()

@@ -28,6 +28,8 @@ from leafdb.node.control_seats import REGISTER
 from leafdb.node.endings import Expelled
 from leafdb.node.expulsion import EXPELLED_KEY
 from leafdb.node.hint_keeper import HINTS_TREE
+from leafdb.node.hint_pauses import KEY as PAUSES_KEY
+from leafdb.node.hint_pauses import HintPauses
 from leafdb.node.joining import JOINING_KEY, Invitation
 from leafdb.node.leases import EPOCH_KEY, STAMP_KEY, Leases
 from leafdb.node.logs import Log
@@ -238,13 +240,21 @@ def check_names(config: Config, identity: Identity, metadata: ClusterMetadata | 
         raise ConfigError("; ".join(problems), problems=problems)
 
 
-async def load_hints(engine: Engine, ledger: Ledger) -> None:
-    """Fill the ledger from the hints tree."""
+async def load_hints(engine: Engine, ledger: Ledger) -> HintPauses:
+    """Fill the ledger from the hints tree; answers to whom nothing is delivered."""
     start = b""
     while True:
         page = await read_page(engine, HINTS_TREE, start, None, durability=Durability.ALWAYS)
         for key, value in page.items:
             ledger.load(key, value)
         if page.next_key is None:
-            return
+            break
         start = page.next_key
+
+    def write(value: bytes) -> None:
+        engine.write(((CHECKPOINTS_TREE, PAUSES_KEY, value),), Durability.ALWAYS, None)
+
+    try:
+        return HintPauses(await read_value(engine, CHECKPOINTS_TREE, PAUSES_KEY), write)
+    except ValueError as error:
+        raise CorruptionError(f"the pauses of hints cannot be read: {error}") from None

@@ -61,21 +61,25 @@ def bits(mask: int) -> list[int]:
 class Claim:
     """Somebody is exchanging this range with this peer."""
 
-    __slots__ = ("bucket", "partition", "peer", "spoilt")
+    __slots__ = ("began_ms", "bucket", "partition", "peer", "spoilt")
 
-    def __init__(self, peer: NodeId, bucket: BucketId, partition: PartitionId) -> None:
+    def __init__(self, peer: NodeId, bucket: BucketId, partition: PartitionId, began_ms: int = 0) -> None:
         self.peer = peer
         self.bucket = bucket
         self.partition = partition
+        self.began_ms = began_ms
         self.spoilt = False
 
 
 class Debts:
     """All debts of this node. `write` stores entries (None: remove) in order with everything else the node writes;
-    `kind` is the first byte of their keys."""
+    `kind` is the first byte of their keys, `now_ms` the moment that a claim begins at."""
 
-    def __init__(self, write: Callable[[Sequence[Entry]], None], kind: int = OWED) -> None:
+    def __init__(
+        self, write: Callable[[Sequence[Entry]], None], kind: int = OWED, now_ms: Callable[[], int] = lambda: 0
+    ) -> None:
         self._write = write
+        self._now_ms = now_ms
         self._kind = kind
         self._owed: dict[NodeId, dict[BucketId, int]] = {}
         self._stored: dict[tuple[NodeId, BucketId], int] = {}
@@ -149,7 +153,7 @@ class Debts:
 
     def claim(self, peer: NodeId, bucket: BucketId, partition: PartitionId) -> Claim:
         """Begin an exchange: before its tree is built. Give it back with `release`."""
-        claim = Claim(peer, bucket, partition)
+        claim = Claim(peer, bucket, partition, self._now_ms())
         self._claims.add(claim)
         return claim
 

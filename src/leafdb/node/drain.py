@@ -69,7 +69,8 @@ class Drain:
         if not self.active:
             return DrainState.SERVING
         there = node.peers.connected(Lane.BULK)
-        if node.coordinator.operations or any(node.hints.ledger.records(member) for member in there):
+        left = (member for member in there if node.hints.ledger.records(member))
+        if node.coordinator.operations or not all(map(node.hint_pauses.paused, left)):
             return DrainState.DRAINING
         if not node.estate.orphans.parted:
             return DrainState.DRAINING

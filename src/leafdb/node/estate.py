@@ -1,5 +1,6 @@
 """What is kept here and belongs to others since the ring changed: leftovers of this node's own copies, and hints whose
-target is gone. Both are worked off by tasks of their own, at the pace of background work."""
+target is gone. Both are worked off by tasks of their own, at the pace of background work. And `purge`, for hints that
+somebody gives up."""
 
 from __future__ import annotations
 
@@ -11,6 +12,7 @@ import trio
 from leafdb.node.anti_entropy import AntiEntropy
 from leafdb.node.heirs import Calls
 from leafdb.node.hint_keeper import HintKeeper
+from leafdb.node.hint_purge import HintPurge
 from leafdb.node.hinted_handoff import HintedHandoff
 from leafdb.node.leftovers import Leftovers
 from leafdb.node.metrics import Metrics
@@ -45,6 +47,7 @@ class Estate:
         peers: Sessions,
         forget: Callable[[], None],
         now: Callable[[], float],
+        paused: Callable[[NodeId], bool],
     ) -> None:
         def connected(node: NodeId) -> bool:
             return peers.session(node, Lane.BULK) is not None
@@ -55,8 +58,10 @@ class Estate:
         )  # fmt: skip
         self.orphans = OrphanHints(
             engine=engine, view=view, replica=replica, keeper=keeper, handoff=handoff, store=repair.store,
-            mover=repair.mover, pace=repair.pace, peers=peers, connected=connected, now=now,
+            mover=repair.mover, pace=repair.pace, peers=peers, connected=connected, now=now, paused=paused,
         )  # fmt: skip
+
+        self.purge = HintPurge(engine, keeper, handoff, repair.mark, repair.pace, now)
 
     async def run(self) -> None:
         """Work until cancelled."""

@@ -73,6 +73,8 @@ class ExchangeQueue:
         self._now = now
         self._failures: dict[NodeId, int] = {}
         self._retry_at: dict[NodeId, float] = {}
+        self._reasons: dict[NodeId, str] = {}
+        """Why the last exchange with a peer was given up."""
         self._up_at: dict[NodeId, float] = {}
         self._place = 0
         self._no_strays_at = (-1, -1)
@@ -85,8 +87,9 @@ class ExchangeQueue:
         self._up_at[peer] = self._now()
         self.succeeded(peer)
 
-    def failed(self, peer: NodeId) -> None:
+    def failed(self, peer: NodeId, reason: str) -> None:
         """An exchange with the peer was given up: leave it alone for a while."""
+        self._reasons[peer] = reason
         failures = self._failures[peer] = self._failures.get(peer, 0) + 1
         self._retry_at[peer] = self._now() + min(BACKOFF_S_MAX, BACKOFF_S_MIN * 2 ** min(failures - 1, 16))
 
@@ -94,6 +97,15 @@ class ExchangeQueue:
         """An exchange with the peer came to its end."""
         self._failures.pop(peer, None)
         self._retry_at.pop(peer, None)
+        self._reasons.pop(peer, None)
+
+    def why(self, peer: NodeId) -> str:
+        """What keeps exchanges with the peer from being begun now, in words; empty when nothing does."""
+        if not self._connected(peer):
+            return "it cannot be reached"
+        if self._retry_at.get(peer, -inf) > self._now():
+            return f"the last try failed: {self._reasons.get(peer, '')}"
+        return "hints for it go first" if self.hints_first(peer) else ""
 
     def hints_first(self, peer: NodeId) -> bool:
         """Whether hints for the peer are on their way and to be waited for."""

@@ -99,6 +99,10 @@ class HintedHandoff:
         self._perform(self._schedule.on_session_lost(node, now))
         self._perform_grants(self._grantor.on_session_lost(node, now))
 
+    def on_pauses(self) -> None:
+        """Delivery to some target was paused, or goes on."""
+        self._perform(self._schedule.on_pauses(self._now()))
+
     def kept(self, node: NodeId) -> None:
         """A hint for `node` was written."""
         self._perform(self._schedule.on_added(node, self._now()))
@@ -194,6 +198,12 @@ class HintedHandoff:
         """Remove the hint `value` under `key`: others than its target have what it says."""
         self._delete(key)
         self._metrics.hints_handed_on_total += 1
+        self._perform(self._schedule.on_removed(key, value, self._now()))
+
+    def purged(self, key: bytes, value: bytes) -> None:
+        """Remove the hint `value` under `key`: somebody has given it up, and its range is marked."""
+        self._delete(key)
+        self._metrics.hints_purged_total += 1
         self._perform(self._schedule.on_removed(key, value, self._now()))
 
     def _delete(self, key: bytes) -> None:

@@ -13,6 +13,7 @@ import trio
 
 from leafdb.errors import StorageError
 from leafdb.hints.ledger import Ledger
+from leafdb.node.hint_pauses import HintPauses
 from leafdb.node.orphan_hints import OrphanHints
 from leafdb.storage.engine import Engine
 from leafdb.transport.peers import Peers
@@ -21,14 +22,15 @@ from leafdb.wire.registry import Lane
 LOOK_S: Final = 0.05
 
 
-async def leave(engine: Engine, ledger: Ledger, orphans: OrphanHints, peers: Peers) -> None:
+async def leave(engine: Engine, ledger: Ledger, orphans: OrphanHints, peers: Peers, pauses: HintPauses) -> None:
     """Hand hints over, then flush. Ends early when the store fails, and waits for nobody who cannot be reached.
 
     The node drains: what is kept for those who are away is on its way to others.
     """
 
     def hands_over() -> bool:
-        return not orphans.parted or any(ledger.records(target) for target in peers.connected(Lane.BULK))
+        there = (target for target in peers.connected(Lane.BULK) if not pauses.paused(target))
+        return not orphans.parted or any(ledger.records(target) for target in there)
 
     while hands_over():  # noqa: ASYNC110  # hints are not hot
         await trio.sleep(LOOK_S)

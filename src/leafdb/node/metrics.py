@@ -53,6 +53,7 @@ COUNTERS: Final = (
     Counted("hints_expired_total", "leafdb_hints_total", HINTS, (("event", "expired"),)),
     Counted("hints_overflowed_total", "leafdb_hints_total", HINTS, (("event", "overflowed"),)),
     Counted("hints_handed_on_total", "leafdb_hints_total", HINTS, (("event", "handed_on"),)),
+    Counted("hints_purged_total", "leafdb_hints_total", HINTS, (("event", "purged"),)),
     Counted("leftover_ranges_dropped_total", "leafdb_leftover_ranges_dropped_total", "Leftover partitions dropped."),
     Counted("leftover_records_dropped_total", "leafdb_leftover_records_dropped_total", "Leftover records dropped."),
     Counted("exchanges_total", "leafdb_anti_entropy_exchanges_total", "Partitions compared with a peer to the end."),
@@ -94,6 +95,11 @@ GAUGES: Final = {
     "hint_bytes": Gauge("leafdb_hint_bytes", "Bytes of hints held."),
     "hint_oldest_age": Gauge("leafdb_hint_oldest_age_seconds", "Age of the oldest hint held."),
     "repairs_pending": Gauge("leafdb_repairs_pending", "Partitions that wait for an exchange."),
+    "repair_oldest_age": Gauge("leafdb_repair_oldest_age_seconds", "Age of the oldest proof that a range is equal."),
+    "repair_ranges_over_age": Gauge("leafdb_repair_ranges_over_age", "Ranges not compared for longer than promised."),
+    "possible_losses": Gauge(
+        "leafdb_possible_loss_partitions", "Partitions where writes may be lost, until it is read."
+    ),
     "leftover_ranges": Gauge("leafdb_leftover_ranges", "Partitions of a bucket held here that are others' to hold."),
     "transfers_left": Gauge("leafdb_transfer_exchanges_left", "Copies that the plan in progress waits for here."),
     "storage_bytes": Gauge("leafdb_storage_bytes", "Bytes on disk, by kind of file.", "kind"),
@@ -179,6 +185,7 @@ class Metrics:
         self.hints_expired_total = 0
         self.hints_overflowed_total = 0
         self.hints_handed_on_total = 0
+        self.hints_purged_total = 0
         self.leftover_ranges_dropped_total = 0
         self.leftover_records_dropped_total = 0
         self.exchanges_total = 0

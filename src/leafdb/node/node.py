@@ -215,20 +215,21 @@ class Node:
             partitions=metadata.partitions if metadata else PARTITIONS_DEFAULT,
             bytes_max=self.config.repair.hints_bytes_max,
         )
-        await load_hints(engine, ledger)
+        pauses = self.hint_pauses = await load_hints(engine, ledger)
         self.anti_entropy = AntiEntropy(
             engine=engine, view=view, replica=self.replica, completeness=self.completeness,
-            hints_for=ledger.records, metrics=self.metrics, now=world.now, now_ms=world.now_ms, peers=self.peers,
-            tree=CHECKPOINTS_TREE, behind=self.news.behind,
+            hints_for=lambda node: 0 if pauses.paused(node) else ledger.records(node), metrics=self.metrics,
+            now=world.now, now_ms=world.now_ms, peers=self.peers,
+            tree=CHECKPOINTS_TREE, behind=self.news.behind, age_max_s=self.config.repair.divergence_age_max_s,
         )  # fmt: skip
         await self.anti_entropy.load()
         self.transfers = self.anti_entropy.transfers
         hints_config = HintsConfig(age_s_max=self.config.repair.hint_age_max_s)
         self.handoff = HintedHandoff(
             engine=engine, view=view, replica=self.replica, metrics=self.metrics, wheel=self.wheel,
-            schedule=Schedule(hints_config, ledger, rng=world.rng), grantor=CreditGrantor(hints_config),
-            now=world.now, now_ms=world.now_ms, send=self._on_lane(Lane.BULK), mark=self.anti_entropy.mark,
-            taken=self.anti_entropy.hint_taken,
+            schedule=Schedule(hints_config, ledger, rng=world.rng, paused=pauses.paused),
+            grantor=CreditGrantor(hints_config), now=world.now, now_ms=world.now_ms,
+            send=self._on_lane(Lane.BULK), mark=self.anti_entropy.mark, taken=self.anti_entropy.hint_taken,
         )  # fmt: skip
         self.hints = HintKeeper(
             engine=engine, view=view, replica=self.replica, ledger=ledger, metrics=self.metrics,
@@ -237,6 +238,7 @@ class Node:
         self.estate = Estate(
             engine=engine, view=view, replica=self.replica, repair=self.anti_entropy, keeper=self.hints,
             handoff=self.handoff, metrics=self.metrics, peers=self.peers, forget=self.leases.forget, now=world.now,
+            paused=pauses.paused,
         )  # fmt: skip
 
     def _build_request_path(self) -> None:

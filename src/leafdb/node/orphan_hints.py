@@ -16,7 +16,8 @@ changed. A target that is no holder refuses them (hinted_handoff), so none is de
 Until it is handed on, an orphan is not found by reads; its write is acknowledged, and a sloppy one that no primary took
 shows as soon as holders have it.
 
-**Parting.** While this node drains, or goes by a plan, each hint whose target cannot be reached is given to an heir
+**Parting.** While this node drains, or goes by a plan, each hint whose target cannot be reached, or is to get none for
+now (`hint_pauses`), is given to an heir
 (`heirs`), and the rest is delivered as always. Without an heir it stays, and a node that goes waits with it; unless its
 target goes too, as dead: then every other holder has to have the record, and nobody keeps a hint.
 """
@@ -104,6 +105,7 @@ class OrphanHints:
         peers: Calls,
         connected: Callable[[NodeId], bool],
         now: Callable[[], float],
+        paused: Callable[[NodeId], bool],
     ) -> None:
         self._engine = engine
         self._view = view
@@ -115,6 +117,7 @@ class OrphanHints:
         self._mover = mover
         self._pace = pace
         self._now = now
+        self._paused = paused
         self._peers = PeerBackoff(connected, now)
         self._heirs = Heirs(view, peers, self._peers.ready, self._peers.failed)
         self._goes = False
@@ -271,10 +274,14 @@ class OrphanHints:
             if bucket is None:
                 goes = parts.bucket < metadata.next_bucket_id  # else its bucket is not known here yet
             else:
-                goes = not holds or (self.parts and not self._peers.connected(parts.target))
+                goes = not holds or (self.parts and not self._delivers(parts.target))
             if goes:
                 found[parts.bucket, partition, holds].append(Orphan(key, value, parts, hint.kind, hint.record))
         return found
+
+    def _delivers(self, target: NodeId) -> bool:
+        """Whether hints for a target go home by themselves."""
+        return self._peers.connected(target) and not self._paused(target)
 
     # -- handing on
 

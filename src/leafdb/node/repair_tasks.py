@@ -1,7 +1,10 @@
-"""Repairs as people see them: why each was begun, how far it is, what it moved, what went wrong last.
+"""Repairs as people see them: why each was begun, how far it is, what it moved, what it waits for, what went wrong.
 
 A task is a view of the debts it was begun for, never the debts themselves: it goes when it is done or the node stops,
 they do not. One reason has one running task: more debts for the same reason make it longer.
+
+Only what somebody asked for can be cancelled: then the debts go that no other task has. What is owed because something
+happened stays owed until it is done.
 """
 
 from __future__ import annotations
@@ -16,20 +19,29 @@ from leafdb.types import BucketId, NodeId
 
 FINISHED_KEPT_MAX: Final = 32
 
+Slot = tuple[NodeId, BucketId]
+Why = Callable[[NodeId], str]
+"""What keeps exchanges with a peer from being begun now; empty when nothing does."""
+
 
 class RepairTask:
     """One of them. `remaining`: what has not been exchanged since the task was begun."""
 
     __slots__ = (
-        "bytes", "done", "keys_differing", "keys_received", "keys_sent", "last_error", "number", "reason", "remaining",
-        "started_ms",
+        "asked", "bytes", "cancelled", "done", "dropped", "ended_ms", "keys_differing", "keys_received", "keys_sent",
+        "last_error", "number", "reason", "remaining", "started_ms",
     )  # fmt: skip
 
-    def __init__(self, number: int, reason: str, started_ms: int) -> None:
+    def __init__(self, number: int, reason: str, started_ms: int, *, asked: bool) -> None:
         self.number = number
         self.reason = reason
+        self.asked = asked
         self.started_ms = started_ms
-        self.remaining: dict[tuple[NodeId, BucketId], int] = {}
+        self.ended_ms = 0
+        self.cancelled = False
+        self.dropped = 0
+        """Ranges that were left when it was cancelled."""
+        self.remaining: dict[Slot, int] = {}
         self.done = 0
         self.keys_differing = 0
         self.keys_sent = 0
@@ -46,7 +58,7 @@ class RepairTask:
         """Whether the range is among those that remain."""
         return bool(self.remaining.get((claim.peer, claim.bucket), 0) >> claim.partition & 1)
 
-    def cut(self, slot: tuple[NodeId, BucketId], kept: int) -> None:
+    def cut(self, slot: Slot, kept: int) -> None:
         """Of this peer and bucket only `kept` remains; the rest is done."""
         before = self.remaining.get(slot, 0)
         self.done += (before & ~kept).bit_count()
@@ -55,22 +67,30 @@ class RepairTask:
         else:
             self.remaining.pop(slot, None)
 
-    def line(self, reachable: Callable[[NodeId], bool]) -> dict[str, Any]:
+    def line(self, why: Why, name_of: Callable[[NodeId], str], now_ms: int) -> dict[str, Any]:
         """For `repair status`."""
-        state = "done"
+        reasons = {peer: why(peer) for peer in sorted({peer for peer, _ in self.remaining})}
+        waiting = {name_of(peer): reason for peer, reason in reasons.items() if reason}
+        state = "cancelled" if self.cancelled else "done"
         if self.remaining:
-            state = "running" if any(reachable(peer) for peer, _ in self.remaining) else "waiting"
+            state = "running" if len(waiting) < len(reasons) else "waiting"
+        elapsed_s = max(0.001, ((self.ended_ms or now_ms) - self.started_ms) / 1000)
         return {
             "task": self.number,
+            "kind": "repair",
             "reason": self.reason,
+            "asked": self.asked,
             "state": state,
-            "partitions_total": self.done + self.left,
+            "partitions_total": self.done + self.left + self.dropped,
             "partitions_done": self.done,
             "keys_differing": self.keys_differing,
             "keys_sent": self.keys_sent,
             "keys_received": self.keys_received,
             "bytes": self.bytes,
+            "bytes_per_s": int(self.bytes / elapsed_s),
+            "eta_s": elapsed_s * self.left / self.done if self.done and state == "running" else None,
             "started_at": self.started_ms,
+            "waiting_for": waiting,
             "last_error": self.last_error,
         }
 
@@ -84,17 +104,38 @@ class RepairTasks:
         self._finished: deque[RepairTask] = deque(maxlen=FINISHED_KEPT_MAX)
         self._last_number = 0
 
-    def begin(self, reason: str, masks: Masks) -> int:
-        """These ranges are owed for this reason; answers the task's number."""
+    def number(self) -> int:
+        """The next one, for a task that is kept elsewhere."""
+        self._last_number += 1
+        return self._last_number
+
+    def begin(self, reason: str, masks: Masks, *, asked: bool = False) -> int:
+        """These ranges are owed for this reason; answers the task's number. `asked`: somebody asked for it."""
         task = self._active.get(reason)
         if task is None:
-            self._last_number += 1
-            task = self._active[reason] = RepairTask(self._last_number, reason, self._now_ms())
+            task = self._active[reason] = RepairTask(self.number(), reason, self._now_ms(), asked=asked)
         for slot, mask in masks.items():
             if mask:
                 task.remaining[slot] = task.remaining.get(slot, 0) | mask
         self._retire()
         return task.number
+
+    def cancel(self, number: int) -> dict[Slot, int] | None:
+        """End a task that somebody asked for; answers the ranges that nobody else has a reason for. None: there is no
+        such task. ValueError when it is not one to be cancelled."""
+        task = next((task for task in self._active.values() if task.number == number), None)
+        if task is None:
+            return None
+        if not task.asked:
+            raise ValueError(f"that is owed whoever asks: {task.reason}")
+        task.cancelled, task.dropped = True, task.left
+        wanted, task.remaining = task.remaining, {}
+        self._retire()
+        for other in self._active.values():
+            for slot, mask in other.remaining.items():
+                if slot in wanted:
+                    wanted[slot] &= ~mask
+        return {slot: mask for slot, mask in wanted.items() if mask}
 
     def moved(self, claim: Claim, counts: Counts) -> None:
         """What an exchange of this range found and moved, whether it came to its end or not."""
@@ -126,14 +167,16 @@ class RepairTasks:
                 task.cut(slot, allowed(*slot))
         self._retire()
 
-    def report(self, reachable: Callable[[NodeId], bool]) -> list[dict[str, Any]]:
+    def report(self, why: Why, name_of: Callable[[NodeId], str]) -> list[dict[str, Any]]:
         """A line per task, in order of their numbers."""
         tasks = sorted((*self._finished, *self._active.values()), key=lambda task: task.number)
-        return [task.line(reachable) for task in tasks]
+        now_ms = self._now_ms()
+        return [task.line(why, name_of, now_ms) for task in tasks]
 
     def _retire(self) -> None:
         for reason, task in list(self._active.items()):
             if not task.remaining:
+                task.ended_ms = self._now_ms()
                 del self._active[reason]
                 self._finished.append(task)
 

@@ -99,7 +99,7 @@ class RepairWorkers:
         except StorageError as error:
             for claim in claims:
                 self._tasks.failed(claim, str(error))
-                self._queue.failed(claim.peer)
+                self._queue.failed(claim.peer, str(error))
         finally:
             for claim in claims:
                 self._debts.release(claim)
@@ -110,8 +110,10 @@ class RepairWorkers:
         for claim in claims:
             if not claim.spoilt and self._debts.owes(claim) and self._connected(claim.peer):
                 end = await self._exchanges.initiate(claim, bucket, tree)
-                judge = self._queue.succeeded if isinstance(end, Done) else self._queue.failed
-                judge(claim.peer)
+                if isinstance(end, Done):
+                    self._queue.succeeded(claim.peer)
+                else:
+                    self._queue.failed(claim.peer, end.reason)
             self._debts.release(claim)
 
     async def _pull(self, source: NodeId, work: Work) -> None:
@@ -123,7 +125,7 @@ class RepairWorkers:
         except (ExchangeFault, StorageError) as error:
             self._tasks.failed(claim, str(error))
             self._transfers.failed(claim, str(error))
-            self._queue.failed(source)
+            self._queue.failed(source, str(error))
             log.debug("pull broken off", member=self._view.name_of(source), reason=str(error))
         finally:
             self._debts.release(claim)
@@ -144,6 +146,6 @@ class RepairWorkers:
                 self._tasks.settled(claim)
         except ExchangeFault as error:
             self._tasks.failed(claim, str(error))
-            self._queue.failed(target)
+            self._queue.failed(target, str(error))
         finally:
             self._debts.release(claim)

@@ -25,9 +25,9 @@ def problems(node: Node) -> list[str]:
     if node.anti_entropy.possible_losses:
         found.append(
             f"writes may be lost in {node.anti_entropy.possible_losses} partitions: after a power cut no owner "
-            "remembered everything"
+            "remembered everything; leafdb repair acknowledge, when that was read"
         )
-    return found + node.estate.problems()
+    return found + node.anti_entropy.schedule.problems() + node.estate.problems()
 
 
 def peer_facts(node: Node) -> PeerFacts:

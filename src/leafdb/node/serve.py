@@ -60,6 +60,7 @@ class Health:
         if not node.ready:
             return checks
         stats = node.engine.stats()
+        schedule, lost = node.anti_entropy.schedule, node.anti_entropy.possible_losses
         incomplete = len(node.completeness.incomplete)
         hints = sum(summary.records for summary in node.hints.ledger.summaries())
         checks += [
@@ -68,6 +69,8 @@ class Health:
             Check("complete", not incomplete, f"{incomplete} partitions are being resynchronised"),
             Check("hints", not hints, f"{hints} hints wait for delivery"),
             Check("repair", not node.anti_entropy.pending, f"{node.anti_entropy.pending} exchanges are owed"),
+            Check("age", not schedule.too_old(), "; ".join(schedule.problems())),
+            Check("losses", not lost, f"writes may be lost in {lost} partitions"),
             Check("secure", not node.config.auth.insecure, "no encryption, no accounts: [auth] insecure is set"),
         ]
         return checks
@@ -107,6 +110,10 @@ def watch(node: Node) -> None:
     metrics.watch("hint_bytes", lambda: node.hints.ledger.bytes)
     metrics.watch("hint_oldest_age", oldest)
     metrics.watch("repairs_pending", lambda: node.anti_entropy.pending)
+    schedule, losses = node.anti_entropy.schedule, node.anti_entropy.losses
+    metrics.watch("repair_oldest_age", schedule.oldest_s)
+    metrics.watch("repair_ranges_over_age", lambda: sum(line.ranges for line in schedule.too_old()))
+    metrics.watch("possible_losses", lambda: losses.partitions)
     metrics.watch("leftover_ranges", lambda: node.estate.leftovers.ranges)
     metrics.watch("transfers_left", lambda: node.transfers.progress.copies.pending)
     metrics.watch("storage_bytes", lambda: {"tables": stats().table_bytes})

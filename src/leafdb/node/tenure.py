@@ -63,7 +63,7 @@ class Tenure:
             self.stopping = True
             node.drain.begin()
             await node.clients.drain(node.config.node.drain_timeout_s)
-            await leave(node.engine, node.hints.ledger, node.estate.orphans, node.peers)
+            await leave(node.engine, node.hints.ledger, node.estate.orphans, node.peers, node.hint_pauses)
             left.set()
 
         left = trio.Event()

@@ -125,6 +125,14 @@ def duration_text(seconds: float) -> str:
     return f"{milliseconds}ms" if milliseconds else "0s"
 
 
+def about(seconds: float) -> str:
+    """An age for people: whole units, the largest of which there are two."""
+    for unit in ("d", "h", "m"):
+        if seconds * 1000 >= 2 * DURATIONS_MS[unit]:
+            return f"{int(seconds * 1000 // DURATIONS_MS[unit])}{unit}"
+    return f"{int(seconds)}s"
+
+
 def _type(value: Any) -> str:
     names = {bool: "true or false", int: "a number", float: "a number", str: "text", list: "a list", dict: "a table"}
     return names.get(type(value), f"a {type(value).__name__}")

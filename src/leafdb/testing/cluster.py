@@ -15,7 +15,7 @@ from typing import Any
 
 import trio
 
-from leafdb.config import Address, Config, ListenConfig, NodeConfig, StorageConfig
+from leafdb.config import Address, Config, ListenConfig, NodeConfig, RepairConfig, StorageConfig
 from leafdb.limits import DISK_FREE_BYTES_LOW
 from leafdb.model.bucket import BucketProperties
 from leafdb.node.node import Node
@@ -50,6 +50,8 @@ class MemoryCluster(Inside):
     as a member when it is admitted: mostly that of its machine as well, but not if it is staged again after a join that
     was given up. `Inside.machine_of` tells.
     """
+
+    repair = RepairConfig()
 
     def __init__(
         self,
@@ -114,7 +116,7 @@ class MemoryCluster(Inside):
         """The configuration of one node."""
         host = host_of(node)
         settings = self.settings.get(node, NodeConfig(name=f"n{node}", host=host))
-        return Config(node=settings, listen=listen_at(host), storage=self.storage)
+        return Config(node=settings, listen=listen_at(host), storage=self.storage, repair=self.repair)
 
     async def start(self, node: NodeId, limit_s: float = 60.0) -> Node:
         """Start a node on its disk; returns when it serves. Raises StorageError or Expelled when it ends instead."""

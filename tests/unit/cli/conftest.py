@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from leafdb_cli import node as node_commands
-from leafdb_cli import session, transfer_progress
+from leafdb_cli import repair, session, transfer_progress
 from support.stand_in import Ended, Run, StandIn, run_cli
 from unit.client.fake_node import FakeCluster
 
@@ -22,7 +22,12 @@ def node() -> StandIn:
 @pytest.fixture
 def run(node: StandIn, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
     """The command line, by its environment connected to that node; polling does not sleep."""
-    for module, name in ((transfer_progress, "POLL_S"), (node_commands, "POLL_S"), (session, "WATCH_S")):
+    for module, name in (
+        (transfer_progress, "POLL_S"),
+        (node_commands, "POLL_S"),
+        (session, "WATCH_S"),
+        (repair, "POLL_S"),
+    ):
         monkeypatch.setattr(module, name, 0.0)
     with FakeCluster() as cluster:
         monkeypatch.setattr(cluster, "reply_to", node.reply_to)

@@ -122,7 +122,8 @@ def test_malformed_debts_are_refused(key: bytes, value: bytes) -> None:
 
 
 def test_a_task_counts_each_range_once_and_ends() -> None:
-    debts, tasks = Debts(Kept().write), RepairTasks(lambda: 77)
+    now_ms = 77
+    debts, tasks = Debts(Kept().write), RepairTasks(lambda: now_ms)
     number = tasks.begin("why", {(TWO, BUCKET): 0b111})
     assert tasks.begin("why", {(TWO, BUCKET): 0b1111}) == number, "one reason, one task"
     for partition in (0, 1, 1):
@@ -130,15 +131,34 @@ def test_a_task_counts_each_range_once_and_ends() -> None:
         tasks.moved(claim, Counts(keys=3, sent=2, received=1, bytes=100, compared_bytes=10))
         tasks.settled(claim)
     tasks.failed(debts.claim(TWO, BUCKET, PartitionId(2)), "no luck")
-    (line,) = tasks.report(lambda _: False)
+    now_ms = 1_077
+    (line,) = tasks.report(lambda _: "it is away", str)
     assert line == {
-        "task": number, "reason": "why", "state": "waiting", "partitions_total": 4, "partitions_done": 2,
-        "keys_differing": 6, "keys_sent": 4, "keys_received": 2, "bytes": 220, "started_at": 77,
+        "task": number, "kind": "repair", "reason": "why", "asked": False, "state": "waiting", "partitions_total": 4,
+        "partitions_done": 2, "keys_differing": 6, "keys_sent": 4, "keys_received": 2, "bytes": 220,
+        "bytes_per_s": 220, "eta_s": None, "started_at": 77, "waiting_for": {"2": "it is away"},
         "last_error": "no luck",
     }  # fmt: skip
+    now_ms = 2_077
+    (line,) = tasks.report(lambda _: "", str)
+    assert (line["state"], line["bytes_per_s"], line["eta_s"]) == ("running", 110, 2.0)
     tasks.keep(lambda *_: 0)
-    (line,) = tasks.report(lambda _: True)
+    (line,) = tasks.report(lambda _: "", str)
     assert (line["state"], line["partitions_done"]) == ("done", 4)
+    tasks.check()
+
+
+def test_what_somebody_asked_for_can_be_taken_back_as_far_as_nobody_else_needs_it() -> None:
+    tasks = RepairTasks(lambda: 0)
+    needed = tasks.begin("n2 was away", {(TWO, BUCKET): 0b0011})
+    asked = tasks.begin("repair of everything", {(TWO, BUCKET): 0b0110, (THREE, BUCKET): 0b1}, asked=True)
+    with pytest.raises(ValueError, match="n2 was away"):
+        tasks.cancel(needed)
+    assert tasks.cancel(asked) == {(TWO, BUCKET): 0b0100, (THREE, BUCKET): 0b1}
+    assert tasks.cancel(asked) is None
+    first, second = tasks.report(lambda _: "", str)
+    assert (first["state"], first["partitions_total"]) == ("running", 2)
+    assert (second["state"], second["partitions_done"], second["partitions_total"]) == ("cancelled", 0, 3)
     tasks.check()
 
 
@@ -146,7 +166,7 @@ def test_finished_tasks_are_not_kept_for_ever() -> None:
     tasks = RepairTasks(lambda: 0)
     for number in range(100):
         tasks.begin(f"{number}", {})
-    assert len(tasks.report(lambda _: True)) == FINISHED_KEPT_MAX
+    assert len(tasks.report(lambda _: "", str)) == FINISHED_KEPT_MAX
 
 
 class Turn:
@@ -210,7 +230,7 @@ def test_a_peer_that_fails_is_left_alone_longer_and_longer() -> None:
     turn.owe({(TWO, BUCKET): 1})
     waits = []
     for _ in range(8):
-        turn.queue.failed(TWO)
+        turn.queue.failed(TWO, "no")
         wait = turn.next()
         assert isinstance(wait, Wait)
         waits.append(round(wait.seconds, 3))
@@ -218,7 +238,7 @@ def test_a_peer_that_fails_is_left_alone_longer_and_longer() -> None:
         assert isinstance(turn.next(), Work)
     assert waits == sorted(waits)
     assert waits[-1] == BACKOFF_S_MAX
-    turn.queue.failed(TWO)
+    turn.queue.failed(TWO, "no")
     turn.queue.up(TWO)
     assert isinstance(turn.next(), Work), "a new session begins anew"
 
