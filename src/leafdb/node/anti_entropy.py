@@ -35,7 +35,6 @@ from leafdb.node.exchange_queue import ExchangeQueue
 from leafdb.node.exchanges import Exchanges
 from leafdb.node.logs import Log
 from leafdb.node.metrics import Metrics
-from leafdb.node.pace import Pace
 from leafdb.node.range_scanner import RangeScanner
 from leafdb.node.range_source import RangeSource
 from leafdb.node.record_messages import Mark, RecordsRequest, decode_request
@@ -47,6 +46,7 @@ from leafdb.node.replica import Replica
 from leafdb.node.shared_ranges import SharedRanges
 from leafdb.node.transfer_progress import KINDS, TransferProgress
 from leafdb.node.transfers import Transfers
+from leafdb.node.tree_rebuild import TreeRebuild
 from leafdb.node.view import ClusterView
 from leafdb.ring.metadata import ClusterMetadata
 from leafdb.storage.engine import Engine
@@ -70,6 +70,7 @@ class AntiEntropy:
         engine: Engine,
         view: ClusterView,
         replica: Replica,
+        trees: TreeRebuild,
         completeness: Completeness,
         metrics: Metrics,
         peers: PeerCalls,
@@ -96,7 +97,7 @@ class AntiEntropy:
         self._last_sequence = 0
         self._range_epochs: tuple[Epoch, ...] = ()
         self._generation = 0
-        self.pace = pace = Pace(now)
+        self.pace = pace = trees.pace
         self.debts = Debts(self._write)
         self.tasks = RepairTasks(now_ms)
         self._shared = SharedRanges(view)
@@ -117,14 +118,14 @@ class AntiEntropy:
         self.queue = ExchangeQueue(self.debts, self._shared, connected=self._connected, hints_for=hints_for, now=now,
                                    gate=self.transfers)  # fmt: skip
         self.exchanges = Exchanges(
-            view=view, debts=self.debts, transfers=self.transfers, scanner=scanner, mover=self.mover, pace=pace,
-            peers=peers, now=now, complete=completeness.definitive_in, behind=behind, ended=self._ended,
+            view=view, debts=self.debts, transfers=self.transfers, scanner=scanner, trees=trees, mover=self.mover,
+            pace=pace, peers=peers, now=now, complete=completeness.definitive_in, behind=behind, ended=self._ended,
             admit=lambda peer: not self.queue.hints_first(peer),
         )  # fmt: skip
         self.afterthoughts = Afterthoughts(view, self._shared, self.debts, self._owe, lambda: self._workers.wake())
         replica.says_more = self.afterthoughts.note
         self._workers = RepairWorkers(
-            view=view, debts=self.debts, tasks=self.tasks, queue=self.queue, scanner=scanner,
+            view=view, debts=self.debts, tasks=self.tasks, queue=self.queue, trees=trees,
             exchanges=self.exchanges, transfers=self.transfers, mover=self.mover, connected=self._connected,
             afterthoughts=self.afterthoughts.make,
         )  # fmt: skip

@@ -58,6 +58,8 @@ COUNTERS: Final = (
     Counted("exchange_keys_differing_total", "leafdb_anti_entropy_keys_differing_total", "Keys found to differ."),
     Counted("exchange_keys_sent_total", "leafdb_anti_entropy_keys_total", SENT, (("direction", "sent"),)),
     Counted("exchange_keys_received_total", "leafdb_anti_entropy_keys_total", SENT, (("direction", "received"),)),
+    Counted("hash_trees_rebuilt_total", "leafdb_hash_trees_rebuilt_total", "Hash trees built by a scan, and kept."),
+    Counted("hash_trees_doubted_total", "leafdb_hash_trees_doubted_total", "Hash trees that disagreed with the store."),
     Counted("transfer_bytes_received_total", "leafdb_transfer_bytes_total", COPIED, (("direction", "received"),)),
     Counted("transfer_bytes_sent_total", "leafdb_transfer_bytes_total", COPIED, (("direction", "sent"),)),
     Counted("sessions_opened_total", "leafdb_sessions_opened_total", "Sessions accepted or dialled."),
@@ -93,6 +95,7 @@ GAUGES: Final = {
     "hint_bytes": Gauge("leafdb_hint_bytes", "Bytes of hints held."),
     "hint_oldest_age": Gauge("leafdb_hint_oldest_age_seconds", "Age of the oldest hint held."),
     "repairs_pending": Gauge("leafdb_repairs_pending", "Partitions that wait for an exchange."),
+    "hash_trees_unknown": Gauge("leafdb_hash_trees_unknown", "Partitions of a bucket whose hash tree is to be built."),
     "leftover_ranges": Gauge("leafdb_leftover_ranges", "Partitions of a bucket held here that are others' to hold."),
     "transfers_left": Gauge("leafdb_transfer_exchanges_left", "Copies that the plan in progress waits for here."),
     "storage_bytes": Gauge("leafdb_storage_bytes", "Bytes on disk, by kind of file.", "kind"),
@@ -183,6 +186,8 @@ class Metrics:
         self.exchange_keys_differing_total = 0
         self.exchange_keys_sent_total = 0
         self.exchange_keys_received_total = 0
+        self.hash_trees_rebuilt_total = 0
+        self.hash_trees_doubted_total = 0
         self.transfer_bytes_received_total = 0
         self.transfer_bytes_sent_total = 0
         self.sessions_opened_total = 0

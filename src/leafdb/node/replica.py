@@ -9,7 +9,7 @@ the merge changed nothing) is released by the engine once the commit has passed 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final, NamedTuple, Protocol
 
@@ -22,7 +22,9 @@ from leafdb.model.record import PutRefused, PutResult, RecordError, accept, newe
 from leafdb.node.key_queue import KeyQueue, ReplicaOverloaded
 from leafdb.node.leases import Leases
 from leafdb.node.view import BucketView
+from leafdb.storage.committer import Waiter
 from leafdb.storage.engine import Engine
+from leafdb.storage.wal_format import WalEntry
 from leafdb.types import Conflict, Durability, TreeId
 
 Merged = Callable[[Exception | None], None]
@@ -61,6 +63,22 @@ class Minting(Protocol):
     @property
     def abandoned(self) -> bool:
         """The deadline passed while it waited: it must not run any more."""
+
+
+class Records(Protocol):
+    """Where records are written: `KeptTrees`."""
+
+    def write(
+        self,
+        tree: TreeId,
+        key: bytes,
+        old: bytes | None,
+        new: bytes | None,
+        durability: Durability,
+        done: Waiter | None = None,
+        also: Sequence[WalEntry] = (),
+    ) -> int:
+        """Replace the record `old`, which is what the store has now, by `new`; None stands for nothing."""
 
 
 class _Put(NamedTuple):
@@ -107,8 +125,9 @@ class _Read(NamedTuple):
 class Replica:
     """This node's copy of the records it is responsible for."""
 
-    def __init__(self, engine: Engine, leases: Leases) -> None:
+    def __init__(self, engine: Engine, leases: Leases, trees: Records) -> None:
         self._engine = engine
+        self._trees = trees
         self._leases = leases
         self._identity: ActorIdentity | None = None
         self.queue = KeyQueue(engine)
@@ -154,8 +173,10 @@ class Replica:
             return
         try:
             result = self.next_record(operation, local)
-            writes = ((operation.bucket.tree, operation.storage_key, result.data),)
-            self._engine.write(writes, operation.durability, operation.committed)
+            self._trees.write(
+                operation.bucket.tree, operation.storage_key, local, result.data, operation.durability,
+                operation.committed,
+            )  # fmt: skip
         except REFUSALS as error:
             operation.unminted(error)
             return
@@ -217,7 +238,7 @@ class Replica:
                 self.merged_unchanged_total += 1
                 self._engine.when_safe(sequence, durability, done)
             else:
-                self._engine.write(((tree, key, merged),), durability, done)
+                self._trees.write(tree, key, local, merged, durability, done)
                 if local is None and merged is not incoming:
                     self.says_more(tree, key)
         except REFUSALS as error:
@@ -228,6 +249,21 @@ class Replica:
         REFUSALS."""
         assert self._identity is not None
         return accept(local, incoming, conflict, identity=self._identity, epochs=self._leases.epochs)
+
+    # -- forgetting
+
+    def remove(
+        self,
+        tree: TreeId,
+        key: bytes,
+        record: bytes,
+        durability: Durability,
+        done: Merged | None = None,
+        also: Sequence[WalEntry] = (),
+    ) -> None:
+        """Delete the record of a key, in its turn (`queue.do`): `record` is what the turn brought. `also` goes with it,
+        all or nothing. That it may be forgotten is for the caller to know. Raises StorageError."""
+        self._trees.write(tree, key, record, None, durability, done, also)
 
     # -- reading
 

@@ -107,6 +107,7 @@ def watch(node: Node) -> None:
     metrics.watch("hint_bytes", lambda: node.hints.ledger.bytes)
     metrics.watch("hint_oldest_age", oldest)
     metrics.watch("repairs_pending", lambda: node.anti_entropy.pending)
+    metrics.watch("hash_trees_unknown", lambda: len(node.trees.kept.unknown))
     metrics.watch("leftover_ranges", lambda: node.estate.leftovers.ranges)
     metrics.watch("transfers_left", lambda: node.transfers.progress.copies.pending)
     metrics.watch("storage_bytes", lambda: {"tables": stats().table_bytes})
