@@ -61,7 +61,7 @@ def found_on(fs: MemoryFileSystem) -> int:
             assert last, "only a segment that was being made can have a damaged header"
             break
         assert scan.header.first_lsn == expected
-        for lsn, entries in scan.writes():
+        for lsn, entries, _ in scan.writes():
             assert lsn == expected
             _, key, value = entries[0]
             assert [key, value] == record(lsn)[1:]
@@ -112,4 +112,4 @@ def test_any_damage_below_what_a_later_record_knows_synced_is_named() -> None:
 
 
 def found_on_strict(fs: MemoryFileSystem) -> int:
-    return max((lsn for lsn, _ in SegmentScan(fs, segment_path(1), last=True).writes()), default=0)
+    return max((lsn for lsn, _, _ in SegmentScan(fs, segment_path(1), last=True).writes()), default=0)

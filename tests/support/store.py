@@ -7,6 +7,8 @@ from leafdb.storage.engine import Engine
 from leafdb.storage.executor import QueuedExecutor
 from leafdb.storage.job_runner import InlineJobRunner
 from leafdb.storage.lsm_tree import Page
+from leafdb.storage.maintenance import BeforeFlush, no_gate
+from leafdb.storage.recovery import Replayed, no_follower
 from leafdb.storage.settings import EngineConfig
 from leafdb.types import Durability, TreeId
 from leafdb.vfs.memory import MemoryFileSystem
@@ -18,7 +20,14 @@ SMALL = EngineConfig(memtable_bytes=20_000, file_number_lease=8, manifest_bytes_
 class Store:
     """One opened engine. `settle` lets everything that is due happen."""
 
-    def __init__(self, fs: MemoryFileSystem | None = None, config: EngineConfig = SMALL) -> None:
+    def __init__(
+        self,
+        fs: MemoryFileSystem | None = None,
+        config: EngineConfig = SMALL,
+        *,
+        replayed: Replayed = no_follower,
+        before_flush: BeforeFlush = no_gate,
+    ) -> None:
         self.fs = MemoryFileSystem() if fs is None else fs
         self.executor = QueuedExecutor()
         self.jobs = InlineJobRunner(self.fs)
@@ -32,6 +41,8 @@ class Store:
             jobs=self.jobs,
             now_s=lambda: self.now_s,
             on_failure=self.failures.append,
+            replayed=replayed,
+            before_flush=before_flush,
         )
 
     def settle(self) -> None:

@@ -32,6 +32,11 @@ LEAF_SEED: Final = 0x6C65_6166
 DIGEST_BYTES: Final = 8
 LEVEL_BYTES: Final = FAN_OUT * DIGEST_BYTES
 
+TREE_BASE_BYTES: Final = 800
+BRANCH_HELD_BYTES: Final = 400
+"""What Python spends on a tree, and on each branch in it: the leaves, an object around them, a hash."""
+
+_ALL: Final = (1 << FAN_OUT) - 1
 _LEVEL: Final = struct.Struct(f">{FAN_OUT}Q")
 _BITMAP: Final = struct.Struct(">I")
 _HEADER: Final = struct.Struct(">BIQ")
@@ -63,7 +68,7 @@ class Tree:
 
     def add(self, key: bytes, record: bytes) -> None:
         """`key` holds `record`, and was not in the tree."""
-        # The hot loop of a build: `_toggle` by hand.
+        # The hot loop of a build: `change` by hand.
         leaf = xxh3_64(key, LEAF_SEED) & _LEAF_MASK
         place = leaf >> 5
         branch = self._branches[place]
@@ -76,14 +81,34 @@ class Tree:
 
     def update(self, key: bytes, old: bytes | None, new: bytes | None) -> None:
         """`key` held `old` and holds `new` now; None stands for nothing."""
-        leaf = leaf_of(key)
-        if old is not None:
-            self._toggle(leaf, xxh3_64(key + old))
-            self.keys -= 1
-            assert self.keys >= 0, "more keys left than came"
-        if new is not None:
-            self._toggle(leaf, xxh3_64(key + new))
-            self.keys += 1
+        delta = (0 if old is None else xxh3_64(key + old)) ^ (0 if new is None else xxh3_64(key + new))
+        self.change(leaf_of(key), delta, (new is not None) - (old is not None))
+        assert self.keys >= 0, "more keys left than came"
+
+    def change(self, leaf: int, delta: int, keys: int) -> None:
+        """The digests of a key before and after, 0 where it was or is not there, XOR to `delta`; `keys` is 1 when it
+        came, -1 when it went, else 0."""
+        place = leaf >> 5
+        branch = self._branches[place]
+        if branch is None:
+            branch = self._branches[place] = array("Q", _NO_LEAVES)
+        branch[leaf & 31] ^= delta
+        self._hashes[place] = None
+        self._root = None
+        self.keys += keys
+
+    def copy(self) -> Self:
+        """The tree as it is now."""
+        other = type(self)()
+        other._branches = [None if branch is None else branch[:] for branch in self._branches]
+        other._hashes = self._hashes[:]
+        other._root = self._root
+        other.keys = self.keys
+        return other
+
+    def held_bytes(self) -> int:
+        """About what it takes in memory."""
+        return TREE_BASE_BYTES + BRANCH_HELD_BYTES * (BRANCHES - self._branches.count(None))
 
     def leaf(self, leaf: int) -> int:
         """The hash of one leaf."""
@@ -106,15 +131,6 @@ class Tree:
             self._root = 0 if branches == _NO_LEAVES else xxh3_64(branches)
         return self._root
 
-    def _toggle(self, leaf: int, digest: int) -> None:
-        place = leaf // FAN_OUT
-        branch = self._branches[place]
-        if branch is None:
-            branch = self._branches[place] = array("Q", _NO_LEAVES)
-        branch[leaf % FAN_OUT] ^= digest
-        self._hashes[place] = None
-        self._root = None
-
     def _branch_hash(self, place: int) -> int:
         known = self._hashes[place]
         if known is None:
@@ -136,6 +152,9 @@ class Tree:
             if branch is None:
                 continue
             present |= 1 << place
+            if not branch.count(0):
+                parts += (_BITMAP.pack(_ALL), _LEVEL.pack(*branch))
+                continue
             parts.append(_BITMAP.pack(sum(1 << index for index, leaf in enumerate(branch) if leaf)))
             parts += [leaf.to_bytes(DIGEST_BYTES, "big") for leaf in branch if leaf]
         parts[0] = _HEADER.pack(FORMAT_VERSION, present, self.keys)
@@ -154,10 +173,14 @@ class Tree:
             for place in _bits(present):
                 (filled,) = _BITMAP.unpack_from(data, offset)
                 offset += _BITMAP.size
-                leaves = array("Q", _NO_LEAVES)
-                for index in _bits(filled):
-                    leaves[index] = int.from_bytes(data[offset : offset + DIGEST_BYTES], "big")
-                    offset += DIGEST_BYTES
+                if filled == _ALL:
+                    leaves = array("Q", _LEVEL.unpack_from(data, offset))
+                    offset += LEVEL_BYTES
+                else:
+                    leaves = array("Q", _NO_LEAVES)
+                    for index in _bits(filled):
+                        leaves[index] = int.from_bytes(data[offset : offset + DIGEST_BYTES], "big")
+                        offset += DIGEST_BYTES
                 tree._branches[place] = leaves
                 tree._hashes[place] = None
         except struct.error:

@@ -36,7 +36,6 @@ from leafdb.node.exchange_queue import ExchangeQueue
 from leafdb.node.exchanges import Exchanges
 from leafdb.node.logs import Log
 from leafdb.node.metrics import Metrics
-from leafdb.node.pace import Pace
 from leafdb.node.possible_losses import LOSSES, PossibleLosses
 from leafdb.node.proofs import Proofs
 from leafdb.node.range_scanner import RangeScanner
@@ -53,6 +52,7 @@ from leafdb.node.replica import Replica
 from leafdb.node.shared_ranges import SharedRanges
 from leafdb.node.transfer_progress import KINDS, TransferProgress
 from leafdb.node.transfers import Transfers
+from leafdb.node.tree_rebuild import TreeRebuild
 from leafdb.node.view import ClusterView
 from leafdb.ring.metadata import ClusterMetadata
 from leafdb.storage.engine import Engine
@@ -76,6 +76,7 @@ class AntiEntropy:
         engine: Engine,
         view: ClusterView,
         replica: Replica,
+        trees: TreeRebuild,
         completeness: Completeness,
         metrics: Metrics,
         peers: PeerCalls,
@@ -100,7 +101,7 @@ class AntiEntropy:
         self._last_sequence = 0
         self._range_epochs: tuple[Epoch, ...] = ()
         self._generation = 0
-        self.pace = pace = Pace(now)
+        self.pace = pace = trees.pace
         self.debts = Debts(self._write, now_ms=now_ms)
         self.tasks = RepairTasks(now_ms)
         self._shared = shared = SharedRanges(view)
@@ -125,8 +126,8 @@ class AntiEntropy:
         self.queue = ExchangeQueue(self.debts, self._shared, connected=self._connected, hints_for=hints_for, now=now,
                                    gate=self.transfers)  # fmt: skip
         self.exchanges = Exchanges(
-            view=view, debts=self.debts, transfers=self.transfers, scanner=scanner, mover=self.mover, pace=pace,
-            peers=peers, now=now, complete=completeness.definitive_in, behind=behind, ended=self._ended,
+            view=view, debts=self.debts, transfers=self.transfers, scanner=scanner, trees=trees, mover=self.mover,
+            pace=pace, peers=peers, now=now, complete=completeness.definitive_in, behind=behind, ended=self._ended,
             admit=lambda peer: not self.queue.hints_first(peer),
         )  # fmt: skip
         self.schedule = RepairSchedule(
@@ -137,7 +138,7 @@ class AntiEntropy:
         self.afterthoughts = Afterthoughts(view, self._shared, self.debts, self._owe, lambda: self._workers.wake())
         replica.says_more = self.afterthoughts.note
         self._workers = RepairWorkers(
-            view=view, debts=self.debts, tasks=self.tasks, queue=self.queue, scanner=scanner,
+            view=view, debts=self.debts, tasks=self.tasks, queue=self.queue, trees=trees,
             exchanges=self.exchanges, transfers=self.transfers, mover=self.mover, connected=self._connected,
             afterthoughts=self.afterthoughts.make,
         )  # fmt: skip

@@ -31,6 +31,7 @@ from leafdb.node.hint_keeper import HINTS_TREE
 from leafdb.node.hint_pauses import KEY as PAUSES_KEY
 from leafdb.node.hint_pauses import HintPauses
 from leafdb.node.joining import JOINING_KEY, Invitation
+from leafdb.node.kept_trees import TREES_TREE
 from leafdb.node.leases import EPOCH_KEY, STAMP_KEY, Leases
 from leafdb.node.logs import Log
 from leafdb.node.register import META_TREE, METADATA_KEY, REGISTERS_TREE
@@ -43,7 +44,7 @@ from leafdb.types import Durability, NodeId, TreeId
 from leafdb.wire.hello import BOOT_NONCE_BYTES, STARTS_TOLD, Refusal
 
 CHECKPOINTS_TREE: Final = TreeId(4)
-INTERNAL_TREES: Final = (META_TREE, REGISTERS_TREE, HINTS_TREE, CHECKPOINTS_TREE)
+INTERNAL_TREES: Final = (META_TREE, REGISTERS_TREE, HINTS_TREE, CHECKPOINTS_TREE, TREES_TREE)
 BOOT_ID_KEY: Final = b"boot_id"
 STARTS_KEY: Final = b"starts"
 """In the META tree: the nonces of the last starts, by their numbers."""

@@ -53,7 +53,7 @@ class Estate:
             return peers.session(node, Lane.BULK) is not None
 
         self.leftovers = Leftovers(
-            engine=engine, view=view, replica=replica, scanner=repair.scanner, mover=repair.mover, pace=repair.pace,
+            view=view, replica=replica, scanner=repair.scanner, mover=repair.mover, pace=repair.pace,
             metrics=metrics, forget=forget, connected=connected, now=now,
         )  # fmt: skip
         self.orphans = OrphanHints(

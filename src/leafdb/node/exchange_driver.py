@@ -8,20 +8,19 @@ under way at a time, so an inbox that overflows is a peer that does not keep the
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from typing import Final, assert_never
 
 import trio
 
 from leafdb.errors import StorageError
+from leafdb.merkle.compare import Entry
 from leafdb.merkle.effects import Done, Effect, Failed, Fetch, NeedLeaves, Offer, Send
 from leafdb.merkle.exchange import Initiator
 from leafdb.merkle.messages import AnyMessage
 from leafdb.merkle.responder import Responder
 from leafdb.node.pace import Pace
-from leafdb.node.range_scanner import Range, RangeScanner
 from leafdb.node.record_mover import ExchangeFault, RecordMover
-from leafdb.node.view import BucketView
 from leafdb.types import NodeId, PartitionId
 
 INBOX_MESSAGES_MAX: Final = 4
@@ -67,17 +66,15 @@ class Inbox:
 
 
 class ExchangeDriver:
-    """One exchange under way. `post` puts a message on the peer's bulk lane; False when it cannot. `moved` is told the
-    bytes of records, and returns when more may be moved."""
+    """One exchange under way. `lists` finds keys and digests of leaves. `post` puts a message on the peer's bulk lane;
+    False when it cannot. `moved` is told the bytes of records, and returns when more may be moved."""
 
     def __init__(
         self,
         machine: Initiator | Responder,
         *,
         inbox: Inbox,
-        bucket: BucketView,
-        span: Range,
-        scanner: RangeScanner,
+        lists: Callable[[Collection[int]], Awaitable[Mapping[int, list[Entry]]]],
         mover: RecordMover,
         pace: Pace,
         post: Callable[[NodeId, AnyMessage], bool],
@@ -86,9 +83,7 @@ class ExchangeDriver:
     ) -> None:
         self._machine = machine
         self._inbox = inbox
-        self._bucket = bucket
-        self._span = span
-        self._scanner = scanner
+        self._lists = lists
         self._mover = mover
         self._pace = pace
         self._post = post
@@ -148,7 +143,7 @@ class ExchangeDriver:
             self._take(machine.abort(str(error)))
 
     async def _list(self, leaves: tuple[int, ...]) -> None:
-        lists = await self._scanner.leaves(self._bucket, self._span, leaves)
+        lists = await self._lists(leaves)
         began = self._pace.begin()
         # From the last: the machine looks for the first leaf that is missing each time, and then finds it at once.
         for leaf in reversed(leaves):

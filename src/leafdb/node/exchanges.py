@@ -11,7 +11,7 @@ answered at once, ANSWERS_MAX are kept waiting with them, and to more than that 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from typing import Any, Final
 
@@ -21,6 +21,7 @@ from leafdb.codec import cbor
 from leafdb.codec.fields import as_map, int_field
 from leafdb.errors import ProtocolError, StorageError
 from leafdb.limits import EXCHANGE_KEYS_MAX
+from leafdb.merkle.compare import Entry
 from leafdb.merkle.effects import Counts, Done, ExchangeConfig, Failed
 from leafdb.merkle.exchange import Initiator
 from leafdb.merkle.messages import (
@@ -45,6 +46,8 @@ from leafdb.node.range_scanner import Range, RangeScanner
 from leafdb.node.record_mover import PeerCalls, RecordMover
 from leafdb.node.shared_ranges import holders_by_right
 from leafdb.node.transfers import Transfers
+from leafdb.node.tree_doubts import listing
+from leafdb.node.tree_rebuild import TreeRebuild
 from leafdb.node.view import BucketView, ClusterView
 from leafdb.ring.token import partition_range
 from leafdb.types import BucketId, NodeId, PartitionId
@@ -73,6 +76,7 @@ class Exchanges:
         debts: Debts,
         transfers: Transfers,
         scanner: RangeScanner,
+        trees: TreeRebuild,
         mover: RecordMover,
         pace: Pace,
         peers: PeerCalls,
@@ -92,6 +96,7 @@ class Exchanges:
         self._debts = debts
         self._transfers = transfers
         self._scanner = scanner
+        self._trees = trees
         self._mover = mover
         self._pace = pace
         self._peers = peers
@@ -212,7 +217,7 @@ class Exchanges:
 
     async def _answer_with(self, inbox: Inbox, claim: Claim, compare: Compare, bucket: BucketView) -> Done | Failed:
         try:
-            tree = await self._scanner.tree(bucket, self.span(compare.partition))
+            tree = await self._trees.tree(bucket, compare.partition)
         except StorageError as error:
             return Failed(str(error), Counts())
         machine = Responder(self.config, peer=inbox.peer, exchange=compare.exchange, tree=tree, now=self._now())
@@ -231,15 +236,22 @@ class Exchanges:
         return ExchangeDriver(
             machine,
             inbox=inbox,
-            bucket=bucket,
-            span=self.span(claim.partition),
-            scanner=self._scanner,
+            lists=partial(self._lists, bucket, claim.partition),
             mover=self._mover,
             pace=self._pace,
             post=partial(self._post, claim.bucket, claim.partition),
             moved=partial(self._transfers.moved, claim),
             now=self._now,
         )
+
+    async def _lists(
+        self, bucket: BucketView, partition: PartitionId, leaves: Collection[int]
+    ) -> Mapping[int, list[Entry]]:
+        """Keys and digests of these leaves of a range. Raises StorageError."""
+        with listing(self._trees.trees, bucket.tree, partition) as listed:
+            lists = await self._scanner.leaves(bucket, self.span(partition), leaves)
+            listed.judge(lists)
+        return lists
 
     def _post(self, bucket: BucketId, partition: PartitionId, to: NodeId, message: AnyMessage) -> bool:
         fields = message.to_wire()

@@ -40,7 +40,6 @@ from leafdb.node.view import BucketView, ClusterView
 from leafdb.ring.metadata import ClusterMetadata
 from leafdb.ring.ring import Ring
 from leafdb.ring.token import partition_range, split_storage_key
-from leafdb.storage.engine import Engine
 from leafdb.types import BucketId, Durability, Epoch, NodeId, PartitionId, TreeId
 
 LOOK_EVERY_S: Final = 600.0
@@ -67,7 +66,7 @@ class _Drop(NamedTuple):
 
     def run(self, value: bytes | None, sequence: int) -> None:
         if value == self.record:
-            self.leftovers.drop(self.bucket, self.partition, self.key, self.proof)
+            self.leftovers.drop(self.bucket, self.partition, self.key, self.record, self.proof)
 
     def refuse(self, error: Exception) -> None:
         """It stays, and is met again by the next pass."""
@@ -79,7 +78,6 @@ class Leftovers:
     def __init__(
         self,
         *,
-        engine: Engine,
         view: ClusterView,
         replica: Replica,
         scanner: RangeScanner,
@@ -94,7 +92,6 @@ class Leftovers:
         self._forget_dots = forget
         self._forgot = False
         """It was called in this pass."""
-        self._engine = engine
         self._view = view
         self._replica = replica
         self._scanner = scanner
@@ -319,7 +316,7 @@ class Leftovers:
                 pass
             return
 
-    def drop(self, number: BucketId, partition: PartitionId, key: bytes, proof: Proof) -> None:
+    def drop(self, number: BucketId, partition: PartitionId, key: bytes, record: bytes, proof: Proof) -> None:
         """Delete a record of which everybody in `proof` has what is here now, if that still is everybody it takes."""
         bucket, ring = self._view.buckets.get(number), self._view.ring
         assert self._view.self_id not in proof.holders, "so while it stands this node is none"
@@ -327,7 +324,7 @@ class Leftovers:
             return
         try:
             # Not synced: a crash that undoes it only leaves the record to be entrusted once more.
-            self._engine.write(((TreeId(number), key, None),), Durability.PERIODIC, None)
+            self._replica.remove(TreeId(number), key, record, Durability.PERIODIC)
         except StorageError as error:
             log.debug("a leftover cannot be deleted", reason=str(error))  # the store has failed, or the bucket is gone
             return

@@ -60,6 +60,8 @@ COUNTERS: Final = (
     Counted("exchange_keys_differing_total", "leafdb_anti_entropy_keys_differing_total", "Keys found to differ."),
     Counted("exchange_keys_sent_total", "leafdb_anti_entropy_keys_total", SENT, (("direction", "sent"),)),
     Counted("exchange_keys_received_total", "leafdb_anti_entropy_keys_total", SENT, (("direction", "received"),)),
+    Counted("hash_trees_rebuilt_total", "leafdb_hash_trees_rebuilt_total", "Hash trees built by a scan, and kept."),
+    Counted("hash_trees_doubted_total", "leafdb_hash_trees_doubted_total", "Hash trees that disagreed with the store."),
     Counted("transfer_bytes_received_total", "leafdb_transfer_bytes_total", COPIED, (("direction", "received"),)),
     Counted("transfer_bytes_sent_total", "leafdb_transfer_bytes_total", COPIED, (("direction", "sent"),)),
     Counted("sessions_opened_total", "leafdb_sessions_opened_total", "Sessions accepted or dialled."),
@@ -100,6 +102,7 @@ GAUGES: Final = {
     "possible_losses": Gauge(
         "leafdb_possible_loss_partitions", "Partitions where writes may be lost, until it is read."
     ),
+    "hash_trees_unknown": Gauge("leafdb_hash_trees_unknown", "Partitions of a bucket whose hash tree is to be built."),
     "leftover_ranges": Gauge("leafdb_leftover_ranges", "Partitions of a bucket held here that are others' to hold."),
     "transfers_left": Gauge("leafdb_transfer_exchanges_left", "Copies that the plan in progress waits for here."),
     "storage_bytes": Gauge("leafdb_storage_bytes", "Bytes on disk, by kind of file.", "kind"),
@@ -192,6 +195,8 @@ class Metrics:
         self.exchange_keys_differing_total = 0
         self.exchange_keys_sent_total = 0
         self.exchange_keys_received_total = 0
+        self.hash_trees_rebuilt_total = 0
+        self.hash_trees_doubted_total = 0
         self.transfer_bytes_received_total = 0
         self.transfer_bytes_sent_total = 0
         self.sessions_opened_total = 0

@@ -49,6 +49,7 @@ from leafdb.node.drain import Drain
 from leafdb.node.engine_clock import BatchEndExecutor, drive_engine
 from leafdb.node.estate import Estate
 from leafdb.node.gossiper import Gossiper
+from leafdb.node.hash_trees import HashTrees
 from leafdb.node.hint_keeper import HintKeeper
 from leafdb.node.hinted_handoff import HintedHandoff
 from leafdb.node.leases import Leases
@@ -123,6 +124,7 @@ class Node:
         world = self.world
         self.pump = Pump(clock=world.now)
         self.metrics.follow(self.pump.counters, TRANSPORT_COUNTERS)
+        self.trees = HashTrees(self.metrics, world.now)
         async with trio.open_nursery() as nursery:
             await nursery.start(self.pump.run)
             self.engine = self._open_engine()
@@ -158,6 +160,8 @@ class Node:
             jobs=self.world.jobs,
             now_s=self.world.now,
             on_failure=self.tenure.store_failed,
+            replayed=self.trees.kept.replayed,
+            before_flush=self.trees.saver.before_flush,
         )
 
     async def _build(self) -> None:
@@ -166,10 +170,11 @@ class Node:
             engine.create_tree(tree)
         remembered = await remember(engine, world.boot_id, self.belonging.boot_nonce)
         self.belonging.past = remembered.past
+        await self.trees.load(engine, remembered.metadata)
         check_names(self.config, engine.identity, remembered.metadata)
         self.leases: Leases = await open_leases(engine, world.now_ms)
         self.wheel = TimingWheel(world.now)
-        self.replica = Replica(engine, self.leases)
+        self.replica = Replica(engine, self.leases, self.trees.kept)
         self.completeness = Completeness(engine, META_TREE, view)
         self.completeness.load(await read_value(engine, META_TREE, COMPLETENESS_KEY))
         seen = await read_value(engine, META_TREE, PEERS_KEY)
@@ -217,7 +222,7 @@ class Node:
         )
         pauses = self.hint_pauses = await load_hints(engine, ledger)
         self.anti_entropy = AntiEntropy(
-            engine=engine, view=view, replica=self.replica, completeness=self.completeness,
+            engine=engine, view=view, replica=self.replica, trees=self.trees.rebuild, completeness=self.completeness,
             hints_for=lambda node: 0 if pauses.paused(node) else ledger.records(node), metrics=self.metrics,
             now=world.now, now_ms=world.now_ms, peers=self.peers,
             tree=CHECKPOINTS_TREE, behind=self.news.behind, age_max_s=self.config.repair.divergence_age_max_s,
@@ -247,6 +252,7 @@ class Node:
         self.memory.hold("memtables", lambda: _memtable_bytes(self.engine))
         self.memory.hold("block_cache", lambda: self.engine.stats().block_cache_bytes)
         self.memory.hold("table_readers", lambda: self.engine.stats().reader_bytes)
+        self.memory.hold("hash_trees", self.trees.kept.held_bytes)
         self.memory.hold("sessions", self.pump.memory_bytes)
         self.memory.hold("replaced_operations", lambda: self.replica.operations.held_bytes)
         self.memory.hold("operations", lambda: len(self.coordinator.operations) * OPERATION_BYTES)
@@ -294,6 +300,7 @@ class Node:
         nursery.start_soon(self.wheel.run, name="timing wheel")
         nursery.start_soon(self.memory.run, name="memory ledger")
         nursery.start_soon(self.leases.run, name="leases")
+        nursery.start_soon(self.trees.run, name="hash trees")
         nursery.start_soon(self.anti_entropy.run, name="anti-entropy")
         nursery.start_soon(self.estate.run, name="estate")
         nursery.start_soon(self.admin.run, name="admin verbs")
@@ -391,6 +398,7 @@ class Node:
         for tree in sorted(present - wanted):
             log.info("bucket dropped", bucket=int(BucketId(tree)))
             self.engine.drop_tree(tree)
+        self.trees.kept.installed(metadata.partitions, wanted, wanted - present)
         self.hints.ledger.partitions = metadata.partitions
         self.parting.installed(metadata)
         self.peers.set_members({member.id: split_address(member.peer_address) for member in metadata.members.values()})

@@ -1,9 +1,7 @@
-"""Reads a range of this store for an exchange: into a hash tree, or into key lists of some of its leaves.
+"""Reads a range of this store for an exchange: into key lists of some of its tree's leaves.
 
 Pages come from the engine's reader pool, a few hundred keys at a time, and are hashed at the pace of background work.
 Only what may be shown is read: a version the commit has not passed is waited for (`read_page`).
-
-A tree is kept for nobody: it is as old as its scan, and an exchange wants it young.
 """
 
 from __future__ import annotations
@@ -16,7 +14,7 @@ import trio
 
 from leafdb.errors import StorageError
 from leafdb.merkle.compare import Entry
-from leafdb.merkle.tree import Tree, leaf_of, record_digest
+from leafdb.merkle.tree import leaf_of, record_digest
 from leafdb.node.boot import read_page
 from leafdb.node.pace import Pace
 from leafdb.node.view import BucketView
@@ -43,17 +41,6 @@ class RangeScanner:
     def __init__(self, engine: Engine, pace: Pace) -> None:
         self._engine = engine
         self._pace = pace
-
-    async def tree(self, bucket: BucketView, span: Range) -> Tree:
-        """The hash tree of a range. Raises StorageError."""
-        tree = Tree()
-        async with aclosing(self._pages(bucket, span)) as pages:
-            async for items in pages:
-                began = self._pace.begin()
-                for key, record in items:
-                    tree.add(key, record)
-                await self._pace.spent(began, SCAN_COST_S * len(items))
-        return tree
 
     async def leaves(self, bucket: BucketView, span: Range, wanted: Collection[int]) -> dict[int, list[Entry]]:
         """Keys and record digests of the wanted leaves of a range, in order of keys. Raises StorageError."""

@@ -1,8 +1,8 @@
 """The workers of anti-entropy: take the next debt that can be worked off, and work it off. A range that has to be
 copied from its beginning is pulled first (`transfers`); then it comes up again.
 
-One tree of a range serves all the peers that are owed it. A peer that fails us is left alone for a while; the debt
-stays until an exchange with it has come to its end.
+Each exchange begins with the tree of its moment. A peer that fails us is left alone for a while; the debt stays until
+an exchange with it has come to its end.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from leafdb.node.debts import Claim, Debts
 from leafdb.node.exchange_queue import LOOK_S, ExchangeQueue, Wait, Work
 from leafdb.node.exchanges import Exchanges
 from leafdb.node.logs import Log
-from leafdb.node.range_scanner import RangeScanner
 from leafdb.node.record_messages import Mark
 from leafdb.node.record_mover import ExchangeFault, RecordMover
 from leafdb.node.repair_tasks import RepairTasks
 from leafdb.node.shared_ranges import holders_by_right
 from leafdb.node.transfers import Transfers
+from leafdb.node.tree_rebuild import TreeRebuild
 from leafdb.node.view import BucketView, ClusterView
 from leafdb.types import NodeId
 
@@ -45,7 +45,7 @@ class RepairWorkers:
         debts: Debts,
         tasks: RepairTasks,
         queue: ExchangeQueue,
-        scanner: RangeScanner,
+        trees: TreeRebuild,
         exchanges: Exchanges,
         transfers: Transfers,
         mover: RecordMover,
@@ -58,7 +58,7 @@ class RepairWorkers:
         self._debts = debts
         self._tasks = tasks
         self._queue = queue
-        self._scanner = scanner
+        self._trees = trees
         self._exchanges = exchanges
         self._transfers = transfers
         self._mover = mover
@@ -106,9 +106,9 @@ class RepairWorkers:
             self.wake()
 
     async def _exchange_claimed(self, work: Work, bucket: BucketView, claims: list[Claim]) -> None:
-        tree = await self._scanner.tree(bucket, self._exchanges.span(work.partition))
         for claim in claims:
             if not claim.spoilt and self._debts.owes(claim) and self._connected(claim.peer):
+                tree = await self._trees.tree(bucket, work.partition)
                 end = await self._exchanges.initiate(claim, bucket, tree)
                 if isinstance(end, Done):
                     self._queue.succeeded(claim.peer)

@@ -36,7 +36,9 @@ from leafdb.node.key_queue import KeyQueue, ReplicaOverloaded
 from leafdb.node.leases import Leases
 from leafdb.node.op_memory import OperationForgotten, OpMemory
 from leafdb.node.view import BucketView
+from leafdb.storage.committer import Waiter
 from leafdb.storage.engine import Engine
+from leafdb.storage.wal_format import WalEntry
 from leafdb.types import Conflict, Durability, TreeId
 
 Merged = Callable[[Exception | None], None]
@@ -78,6 +80,22 @@ class Minting(Protocol):
     @property
     def abandoned(self) -> bool:
         """The deadline passed while it waited: it must not run any more."""
+
+
+class Records(Protocol):
+    """Where records are written: `KeptTrees`."""
+
+    def write(
+        self,
+        tree: TreeId,
+        key: bytes,
+        old: bytes | None,
+        new: bytes | None,
+        durability: Durability,
+        done: Waiter | None = None,
+        also: Sequence[WalEntry] = (),
+    ) -> int:
+        """Replace the record `old`, which is what the store has now, by `new`; None stands for nothing."""
 
 
 class _Put(NamedTuple):
@@ -124,8 +142,9 @@ class _Read(NamedTuple):
 class Replica:
     """This node's copy of the records it is responsible for."""
 
-    def __init__(self, engine: Engine, leases: Leases, operations: OpMemory | None = None) -> None:
+    def __init__(self, engine: Engine, leases: Leases, trees: Records, operations: OpMemory | None = None) -> None:
         self._engine = engine
+        self._trees = trees
         self._leases = leases
         self.operations = OpMemory() if operations is None else operations
         self._was_replaced = self.operations.was_replaced
@@ -175,8 +194,10 @@ class Replica:
         try:
             result = self.next_record(operation, local)
             if result.data is not local:
-                writes = ((operation.bucket.tree, operation.storage_key, result.data),)
-                self._engine.write(writes, operation.durability, operation.committed)
+                self._trees.write(
+                    operation.bucket.tree, operation.storage_key, local, result.data, operation.durability,
+                    operation.committed,
+                )  # fmt: skip
         except REFUSALS as error:
             operation.unminted(error)
             return
@@ -260,7 +281,7 @@ class Replica:
                 self.merged_unchanged_total += 1
                 self._engine.when_safe(sequence, durability, done)
             else:
-                self._engine.write(((tree, key, merged),), durability, done)
+                self._trees.write(tree, key, local, merged, durability, done)
                 if (local is None and merged is not incoming) or self.operations.covered_total != covered:
                     self.says_more(tree, key)
         except REFUSALS as error:
@@ -283,6 +304,21 @@ class Replica:
         if replaced:
             self.operations.note(tree, key, replaced)
         return merged
+
+    # -- forgetting
+
+    def remove(
+        self,
+        tree: TreeId,
+        key: bytes,
+        record: bytes,
+        durability: Durability,
+        done: Merged | None = None,
+        also: Sequence[WalEntry] = (),
+    ) -> None:
+        """Delete the record of a key, in its turn (`queue.do`): `record` is what the turn brought. `also` goes with it,
+        all or nothing. That it may be forgotten is for the caller to know. Raises StorageError."""
+        self._trees.write(tree, key, record, None, durability, done, also)
 
     # -- reading
 

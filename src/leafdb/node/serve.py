@@ -114,6 +114,7 @@ def watch(node: Node) -> None:
     metrics.watch("repair_oldest_age", schedule.oldest_s)
     metrics.watch("repair_ranges_over_age", lambda: sum(line.ranges for line in schedule.too_old()))
     metrics.watch("possible_losses", lambda: losses.partitions)
+    metrics.watch("hash_trees_unknown", lambda: len(node.trees.kept.unknown))
     metrics.watch("leftover_ranges", lambda: node.estate.leftovers.ranges)
     metrics.watch("transfers_left", lambda: node.transfers.progress.copies.pending)
     metrics.watch("storage_bytes", lambda: {"tables": stats().table_bytes})

@@ -35,6 +35,7 @@ from leafdb.sim.setting import Setting, Workload
 from leafdb.sim.simulated_cluster import SimulatedCluster
 from leafdb.sim.stage import Stage
 from leafdb.sim.trace import Trace
+from leafdb.sim.tree_truth import check_trees
 from leafdb.sim.workload_model import ModelWorkload
 from leafdb.sim.workload_program import ProgramWorkload
 from leafdb.testing.violation import Invariant, Violation
@@ -155,6 +156,7 @@ class Simulation:
         if rings is not None:
             await check_ring(setting)
             rings.check()
+        trace.probe("trees_compared", await check_trees(cluster))
         await cluster.check()
         await cluster.stop(*cluster.nodes)
 

@@ -85,6 +85,7 @@ LOGGED: Final = {
 }
 STORES: Final = (
     Probe("flushed", "a memtable became a table"),
+    Probe("trees_compared", "hash trees were kept and compared with what the store has"),
     Probe("compacted", "tables were merged"),
     Probe("job_failed", "a flush or a compaction failed"),
     Probe("disk_was_full", "an engine stopped taking writes since its disk was full"),

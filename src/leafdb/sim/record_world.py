@@ -36,7 +36,7 @@ from leafdb.node.replica import Minting, Replica
 from leafdb.node.view import BucketView, ClusterView
 from leafdb.sim.heap import Heap, Host
 from leafdb.sim.record_oracle import Oracle
-from leafdb.sim.record_store import Contents, ForgetfulStore
+from leafdb.sim.record_store import Contents, ForgetfulStore, PlainRecords
 from leafdb.sim.trace import Trace
 from leafdb.storage.engine import Engine
 from leafdb.testing.violation import Invariant, require
@@ -106,7 +106,7 @@ class WatchedReplica(Replica):
     """Tells the oracle what it makes of what."""
 
     def __init__(self, store: ForgetfulStore, leases: SmallLeases, oracle: Oracle, trace: Trace) -> None:
-        super().__init__(cast(Engine, store), leases, Oblivious())
+        super().__init__(cast(Engine, store), leases, PlainRecords(store), Oblivious())
         self._oracle = oracle
         self._small_leases = leases
         self._trace = trace

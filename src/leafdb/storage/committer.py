@@ -29,7 +29,7 @@ from typing import Final
 from leafdb.errors import StorageError, StoreFailed
 from leafdb.storage.executor import Callback, Executor
 from leafdb.storage.wal import WalWriter
-from leafdb.storage.wal_format import CONTINUES, DELETION, ENTRY, WalEntry
+from leafdb.storage.wal_format import CONTINUES, DELETION, ENTRY, MARK_BYTES, MARKED, WalEntry
 from leafdb.types import Durability
 
 Waiter = Callable[[StorageError | None], None]
@@ -98,20 +98,22 @@ class Committer:
         """Something was appended that no sync has covered yet."""
         return self.synced_lsn < self.next_lsn - 1
 
-    def append(self, writes: Sequence[WalEntry], durability: Durability, done: Waiter | None) -> int:
-        """Add one atomic write to the batch; answers its sequence number."""
+    def append(self, writes: Sequence[WalEntry], durability: Durability, done: Waiter | None, mark: bytes = b"") -> int:
+        """Add one atomic write to the batch, with the mark of its first entry; answers its sequence number."""
+        assert not mark or len(mark) == MARK_BYTES
         batch = self._batch
         lsn = self.next_lsn
         if len(writes) == 1:
             tree_id, key, value = writes[0]
+            flags = MARKED if mark else 0
             if value is None:
-                batch.parts += (_pack(DELETION, tree_id, len(key), 0), key)
-                size = _ENTRY_BYTES + len(key)
+                batch.parts += (_pack(flags | DELETION, tree_id, len(key), 0), key, mark)
+                size = _ENTRY_BYTES + len(key) + len(mark)
             else:
-                batch.parts += (_pack(0, tree_id, len(key), len(value)), key, value)
-                size = _ENTRY_BYTES + len(key) + len(value)
+                batch.parts += (_pack(flags, tree_id, len(key), len(value)), key, value, mark)
+                size = _ENTRY_BYTES + len(key) + len(value) + len(mark)
         else:
-            many = _encode(writes)
+            many = _encode(writes, mark)
             size = sum(map(len, many))
             batch.parts += many
         self.next_lsn = lsn + 1
@@ -306,15 +308,18 @@ class Committer:
         assert self._preceding >= 0
 
 
-def _encode(writes: Sequence[WalEntry]) -> list[bytes]:
-    """The entries of one write that has not exactly one."""
+def _encode(writes: Sequence[WalEntry], mark: bytes) -> list[bytes]:
+    """The entries of one write that has not exactly one; the mark is the first one's."""
     assert writes, "a write without entries"
     parts: list[bytes] = []
     last = len(writes) - 1
     for index, (tree_id, key, value) in enumerate(writes):
         flags = (CONTINUES if index < last else 0) | (DELETION if value is None else 0)
         body = value or b""
-        parts += (_pack(flags, tree_id, len(key), len(body)), key, body)
+        if mark:
+            flags |= MARKED
+        parts += (_pack(flags, tree_id, len(key), len(body)), key, body, mark)
+        mark = b""
     return parts
 
 

@@ -137,11 +137,16 @@ class Engine(EngineLife):
         return 0.0 if pressure.calm else pressure.admit(self._now_s())
 
     def write(
-        self, writes: Sequence[WalEntry], durability: Durability = Durability.ALWAYS, done: Waiter | None = None
+        self,
+        writes: Sequence[WalEntry],
+        durability: Durability = Durability.ALWAYS,
+        done: Waiter | None = None,
+        mark: bytes = b"",
     ) -> int:
         """Apply all of `writes` or, after a crash, none; in memory at once. `done(error | None)` when it is durable.
 
-        A value of None deletes. Answers the sequence number.
+        A value of None deletes. `mark`, eight bytes, is logged with the first of them and given to whoever follows the
+        replay. Answers the sequence number.
         """
         if self._failure is not None:
             raise self._failure_now()
@@ -149,7 +154,7 @@ class Engine(EngineLife):
         for tree_id, _, _ in writes:
             if tree_id not in trees:
                 raise no_such_tree(tree_id)
-        lsn = self._committer.append(writes, durability, done)
+        lsn = self._committer.append(writes, durability, done, mark)
         grown = 0
         for tree_id, key, value in writes:  # Memtable.put, inlined
             entries = trees[tree_id].entries
@@ -170,6 +175,11 @@ class Engine(EngineLife):
     def flush_batch(self) -> None:
         """Hand what was written to the log thread, if it is idle. For the end of a burst of requests."""
         self._committer.flush_batch()
+
+    @property
+    def last_sequence(self) -> int:
+        """The sequence number of the last write; 0: there was none."""
+        return self._committer.next_lsn - 1
 
     def safe_sequence(self, durability: Durability) -> int:
         """Up to here writes are written (PERIODIC) or synced (ALWAYS)."""

@@ -16,11 +16,11 @@ from leafdb.storage.committer import Committer
 from leafdb.storage.executor import Callback, Executor
 from leafdb.storage.identity import Identity, write_identity
 from leafdb.storage.job_runner import JobRunner
-from leafdb.storage.maintenance import Maintenance
+from leafdb.storage.maintenance import BeforeFlush, Maintenance, no_gate
 from leafdb.storage.memtable import Memtable
 from leafdb.storage.pressure import Pressure
 from leafdb.storage.reads import Reads
-from leafdb.storage.recovery import Recovered, RecoveryReport, leave_clean_mark, recover
+from leafdb.storage.recovery import Recovered, RecoveryReport, Replayed, leave_clean_mark, no_follower, recover
 from leafdb.storage.settings import EngineConfig
 from leafdb.storage.stats import EngineStats, collect
 from leafdb.storage.tables import Tables
@@ -40,6 +40,7 @@ class EngineLife:
         *,
         now_s: Callable[[], float],
         on_failure: Callable[[StorageError], None],
+        before_flush: BeforeFlush,
     ) -> None:
         assert parts.writer is not None
         assert parts.report is not None
@@ -86,6 +87,7 @@ class EngineLife:
             sealed_lsn=parts.next_lsn - 1,
             limits=config.compaction,
             now_s=now_s,
+            before_flush=before_flush,
             on_failure=self._part_failed,
             on_change=self._changed,
         )
@@ -110,13 +112,21 @@ class EngineLife:
         jobs: JobRunner,
         now_s: Callable[[], float],
         on_failure: Callable[[StorageError], None],
+        replayed: Replayed = no_follower,
+        before_flush: BeforeFlush = no_gate,
     ) -> Self:
         """Lock and recover the store in `fs`, or make one. `log_executor` must keep order: one thread.
 
+        `replayed` is told everything the log brings back, in order: sequence, tree, key, value, mark. `before_flush` is
+        asked before the log may forget anything up to a sequence number, and calls back when it may: what follows from
+        the log is then kept elsewhere, synced.
+
         Raises StoreLocked, CorruptionError, UnknownFormat, DiskFull or StoreFailed.
         """
-        parts = recover(fs, config)
-        return cls(parts, log_executor, read_executor, jobs, now_s=now_s, on_failure=on_failure)
+        parts = recover(fs, config, replayed)
+        return cls(
+            parts, log_executor, read_executor, jobs, now_s=now_s, on_failure=on_failure, before_flush=before_flush
+        )
 
     # -- who this store is
 

@@ -1,8 +1,9 @@
 """What the engine owes: frozen memtables to flush, levels to compact. Decides when; the job runner executes.
 
 The order of publishing, each step only after the one before it:
- job writes, syncs and names its tables -> their readers are opened -> the manifest has the edit, synced -> reads use
- the new version, and the memtable is let go -> the segment, or the merged tables, are unlinked.
+ job writes, syncs and names its tables -> of a flush: whoever follows the log has what it needs of it -> their readers
+ are opened -> the manifest has the edit, synced -> reads use the new version, and the memtable is let go -> the
+ segment, or the merged tables, are unlinked.
 
 A failed job costs nothing but time: its files are discarded and it is given again, with new file numbers, after a wait
 that doubles. Two failures are final: the store's own (an I/O error) and a sealed segment found damaged, since what it
@@ -33,6 +34,14 @@ RETRY_FIRST_S: Final = 0.5
 RETRY_LAST_S: Final = 30.0
 DAMAGED_RETRY_S: Final = 60.0
 
+BeforeFlush = Callable[[int, Callback], None]
+"""(lsn, go on): the log is about to forget everything up to here. Called once or more for a generation."""
+
+
+def no_gate(lsn: int, go_on: Callback) -> None:
+    """Nobody wants the log for longer than the tables do."""
+    go_on()
+
 
 class Maintenance:
     """Lives on the loop. At most one flush and one compaction at a time."""
@@ -46,9 +55,11 @@ class Maintenance:
         sealed_lsn: int,
         limits: PickerLimits,
         now_s: Callable[[], float],
+        before_flush: BeforeFlush,
         on_failure: Callable[[BaseException, str], None],
         on_change: Callback,
     ) -> None:
+        self._before_flush = before_flush
         self._tables = tables
         self._jobs = jobs
         self._limits = limits
@@ -118,7 +129,7 @@ class Maintenance:
         trees = [tree_id for tree_id in memtable.tree_ids() if tree_id in self._tables.head.trees]
         if not trees:
             self._flushing = True
-            self._publish_flush(memtable, [])
+            self._before_flush(memtable.last_lsn, partial(self._publish_flush, memtable, []))
             return
         numbers = self._tables.allot(len(trees), self.pump)
         if numbers is None:
@@ -143,7 +154,12 @@ class Maintenance:
                 self._job_failed(numbers, result)
             return
         assert isinstance(result, list), "a flush answers tables"
-        self._tables.open_soon(result, partial(self._flush_opened, memtable, numbers, result))
+        # Before they are opened: from there to the edit nothing may come between, such as a tree that is dropped.
+        self._before_flush(memtable.last_lsn, partial(self._open_flushed, memtable, numbers, result))
+
+    def _open_flushed(self, memtable: Memtable, numbers: tuple[int, ...], metas: list[TableMeta]) -> None:
+        if not self._stopped:
+            self._tables.open_soon(metas, partial(self._flush_opened, memtable, numbers, metas))
 
     def _flush_opened(
         self,
@@ -165,6 +181,8 @@ class Maintenance:
         self._publish_flush(memtable, keep)
 
     def _publish_flush(self, memtable: Memtable, metas: list[TableMeta]) -> None:
+        if self._stopped:
+            return
         edit = VersionEdit(added=tuple(metas), flushed_lsn=memtable.last_lsn)
         self._tables.submit(edit, partial(self._flush_published, memtable))
 

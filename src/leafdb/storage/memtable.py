@@ -110,6 +110,11 @@ class Memtable:
         if table is not None:
             self.bytes_used -= sum(_size(key, slot) for key, slot in table.entries.items())
 
+    def let_go(self) -> None:
+        """All that is here is in tables that reads see; what is left is to say so."""
+        self.trees = {tree_id: TreeTable() for tree_id in self.trees}
+        self.bytes_used = 0
+
     def check(self) -> None:
         used = 0
         for table in self.trees.values():

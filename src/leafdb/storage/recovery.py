@@ -11,14 +11,15 @@ The order matters, because power may go at any point of it, again and again:
 5. A new segment, for writes to come: old segments are never appended to.
 6. Sweep orphans. Stamp the new boot number. Serve.
 
-Replay fills memtables, one for a segment or for several small ones. Beyond what the running store would hold it flushes
-the oldest at once, on the spot.
+Replay fills memtables, one for a segment or for several small ones. Beyond what the running store would hold it brings
+the oldest into tables at once, on the spot. That the log may forget them is for the running store to say: whoever
+follows the replay has nowhere to keep what it was told before there is one.
 """
 
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
@@ -39,6 +40,13 @@ from leafdb.storage.wal_format import HEADER_BYTES, SegmentHeader, decode_header
 from leafdb.storage.wipe import finish_wipe
 from leafdb.types import TreeId
 from leafdb.vfs.base import FileSystem, Lock, read_file, replace_file
+
+Replayed = Callable[[int, TreeId, bytes, bytes | None, bytes], None]
+"""(lsn, tree, key, value, mark): one entry of the log that is not known to be in tables. An empty mark: none."""
+
+
+def no_follower(lsn: int, tree_id: TreeId, key: bytes, value: bytes | None, mark: bytes) -> None:
+    """Nobody follows the replay."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +91,10 @@ class Recovered:
     report: RecoveryReport | None = None
 
 
-def recover(fs: FileSystem, config: EngineConfig) -> Recovered:
-    """Open the store in `fs`. Raises a StorageError and leaves the lock free when it cannot be trusted."""
+def recover(fs: FileSystem, config: EngineConfig, replayed: Replayed = no_follower) -> Recovered:
+    """Open the store in `fs`, telling `replayed` what the log brings back, in order.
+
+    Raises a StorageError and leaves the lock free when the store cannot be trusted."""
     with _world_errors("the store cannot be opened"):
         lock = fs.lock(LOCK_PATH)
     state: Recovered | None = None
@@ -102,7 +112,7 @@ def recover(fs: FileSystem, config: EngineConfig) -> Recovered:
             )
             _load_version(state)
             mark = stamp.read_clean_mark(fs)
-            _replay(state, mark)
+            _replay(state, mark, replayed)
             _check_mark(state, mark)
             _settle_tail(state, clean=mark is not None)
             stamp.remove_clean_mark(fs)
@@ -171,7 +181,7 @@ def _load_version(state: Recovered) -> None:
     state.manifest.start(state.version)
 
 
-def _replay(state: Recovered, mark: CleanMark | None) -> None:
+def _replay(state: Recovered, mark: CleanMark | None, replayed: Replayed) -> None:
     """Step 3."""
     headers = _headers(state, mark)
     flushed = state.version.flushed_lsn
@@ -198,7 +208,8 @@ def _replay(state: Recovered, mark: CleanMark | None) -> None:
             first = max(state.next_lsn, flushed + 1)
             generation = Memtable(state.version.trees, segments=[], first_lsn=first)
         last = header is headers[-1]
-        _replay_segment(state, header, generation, last=last, synced_upto=mark.size if mark and last else 0)
+        synced_upto = mark.size if mark and last else 0
+        _replay_segment(state, header, generation, replayed, last=last, synced_upto=synced_upto)
         if last or generation.bytes_used >= state.config.memtable_bytes:
             if generation.last_lsn >= generation.first_lsn:
                 state.frozen.append(generation)
@@ -232,7 +243,13 @@ def _headers(state: Recovered, mark: CleanMark | None) -> list[SegmentHeader]:
 
 
 def _replay_segment(
-    state: Recovered, header: SegmentHeader, generation: Memtable, *, last: bool, synced_upto: int
+    state: Recovered,
+    header: SegmentHeader,
+    generation: Memtable,
+    replayed: Replayed,
+    *,
+    last: bool,
+    synced_upto: int,
 ) -> None:
     path = segment_path(header.number)
     if header.first_lsn != state.next_lsn:
@@ -240,14 +257,17 @@ def _replay_segment(
     scan = SegmentScan(state.fs, path, last=last, synced_upto=synced_upto)
     flushed = state.version.flushed_lsn
     trees = state.version.trees
-    for lsn, write in scan.writes():
+    for lsn, write, mark in scan.writes():
         if lsn <= flushed:
             continue
         generation.replay(lsn, write)
         state.replayed_records += 1
-        for tree_id, _, _ in write:
-            if tree_id not in trees:
+        for tree_id, key, value in write:
+            if tree_id in trees:
+                replayed(lsn, tree_id, key, value, mark)
+            else:
                 state.dropped[tree_id] = lsn
+            mark = b""  # it is the first one's
     state.next_lsn = scan.next_lsn
     generation.segments.append(header.number)
     if last:
@@ -268,11 +288,16 @@ def _settle_tail(state: Recovered, *, clean: bool) -> None:
 
 
 def _stay_within_memory(state: Recovered) -> None:
-    """Flush the oldest memtables here and now while there are more than a running store would hold."""
+    """Bring the oldest memtables into tables here and now while there are more than a running store would hold.
+
+    The manifest does not say yet that they are flushed: another recovery would replay them over those tables."""
     config = state.config
     allowed = config.memtable_bytes * config.frozen_memtables_max
-    while len(state.frozen) > 1 and sum(memtable.bytes_used for memtable in state.frozen) > allowed:
-        memtable = state.frozen.pop(0)
+    for memtable in state.frozen[:-1]:
+        if sum(each.bytes_used for each in state.frozen) <= allowed:
+            return
+        if not memtable.bytes_used:
+            continue
         trees = memtable.tree_ids()
         first = state.next_number
         state.next_number += len(trees)
@@ -290,9 +315,10 @@ def _stay_within_memory(state: Recovered) -> None:
         metas = run_flush(state.fs, job)
         for reader in open_readers(state.fs, metas, state.cache):
             state.readers[reader.meta.file_number] = reader
-        edit = VersionEdit(added=tuple(metas), flushed_lsn=memtable.last_lsn)
+        edit = VersionEdit(added=tuple(metas))
         state.version = state.version.apply(edit)
         state.manifest.append(edit, state.version)
+        memtable.let_go()
 
 
 def _check_mark(state: Recovered, mark: CleanMark | None) -> None:

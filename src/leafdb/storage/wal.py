@@ -74,9 +74,10 @@ class SegmentScan:
         if self.end < self._synced_upto:
             self._judge_damage()
 
-    def writes(self) -> Iterator[tuple[int, list[WalEntry]]]:
+    def writes(self) -> Iterator[tuple[int, list[WalEntry], bytes]]:
+        """Sequence number, entries and mark (empty: none) of each write."""
         for frame in self.frames():
-            yield from wal_format.decode_writes(self.data, frame, self.path)
+            yield from wal_format.decode_writes(self.data, frame, self.path, self.header.version)
 
     def _judge_damage(self) -> None:
         """Raise unless what starts at `end` can be a write that the power cut short."""
@@ -93,7 +94,8 @@ class SegmentScan:
 
 def read_segment(fs: FileSystem, path: str, *, last: bool = False) -> Iterator[tuple[int, list[WalEntry]]]:
     """The writes of a segment in order, as (lsn, entries). Only the last segment of a log may have a torn tail."""
-    return SegmentScan(fs, path, last=last).writes()
+    for lsn, entries, _ in SegmentScan(fs, path, last=last).writes():
+        yield lsn, entries
 
 
 class WalWriter:

@@ -6,6 +6,9 @@ first lsn (records are contiguous, so a hole shows), and up to which offset the 
 written. The last is how a lost record is told from a torn tail: a record below an offset that a later frame knows to be
 synced cannot have been torn.
 
+The first entry of a write may carry a mark: eight bytes that its writer wants back when the log is replayed, and that
+mean nothing here.
+
 Pure of I/O; `wal` reads and writes.
 """
 
@@ -22,12 +25,17 @@ WalEntry = tuple[TreeId, bytes, bytes | None]
 """Tree, key, value; None deletes."""
 
 MAGIC: Final = b"leafwal\n"
-FORMAT_VERSION: Final = 1
+FORMAT_VERSION: Final = 2
+FORMATS_READ: Final = (1, FORMAT_VERSION)
+"""Segments of version 1 have no marks."""
 FRAME_BATCH: Final = 1
 
 DELETION: Final = 1
 CONTINUES: Final = 2
 """Flag of an entry: the next entry belongs to the same write."""
+MARKED: Final = 4
+"""Flag of the first entry of a write: a mark follows its value."""
+MARK_BYTES: Final = 8
 
 HEADER: Final = Struct(">8sHHIQI")
 """Magic, format version, zero, segment number, first lsn, zero; a crc32c of these follows."""
@@ -43,6 +51,7 @@ _CRC: Final = Struct(">I")
 class SegmentHeader(NamedTuple):
     number: int
     first_lsn: int
+    version: int = FORMAT_VERSION
 
 
 class Frame(NamedTuple):
@@ -68,9 +77,9 @@ def decode_header(data: bytes, path: str) -> SegmentHeader:
     magic, version, _, number, first_lsn, _ = HEADER.unpack(head)
     if magic != MAGIC:
         raise CorruptionError(f"{path}: not a WAL segment", path=path, offset=0)
-    if version != FORMAT_VERSION:
+    if version not in FORMATS_READ:
         raise UnknownFormat(f"{path}: WAL format {version}, this build knows {FORMAT_VERSION}", path=path)
-    return SegmentHeader(number, first_lsn)
+    return SegmentHeader(number, first_lsn, version)
 
 
 def encode_frame(segment: int, first_lsn: int, count: int, synced_upto: int, payload: bytes) -> bytes:
@@ -107,11 +116,16 @@ def proof_of_sync(data: bytes, offset: int, segment: int, lsn: int) -> int | Non
     return None
 
 
-def decode_writes(data: bytes, frame: Frame, path: str) -> list[tuple[int, list[WalEntry]]]:
-    """The writes of a frame with their sequence numbers; CorruptionError when its inside does not add up."""
-    writes: list[tuple[int, list[WalEntry]]] = []
+def decode_writes(
+    data: bytes, frame: Frame, path: str, version: int = FORMAT_VERSION
+) -> list[tuple[int, list[WalEntry], bytes]]:
+    """The writes of a frame: sequence number, entries, mark (empty: none). CorruptionError when its inside does not
+    add up. `version` is that of the segment's header."""
+    writes: list[tuple[int, list[WalEntry], bytes]] = []
     lsn = frame.first_lsn
     write: list[WalEntry] = []
+    mark = b""
+    first_flags = DELETION | CONTINUES if version == 1 else DELETION | CONTINUES | MARKED
     offset, stop = frame.start, frame.stop
     unpack, head_bytes = ENTRY.unpack_from, ENTRY.size
     while offset < stop:
@@ -124,11 +138,17 @@ def decode_writes(data: bytes, frame: Frame, path: str) -> list[tuple[int, list[
         if offset > stop:
             break
         value = None if flags & DELETION else data[value_start:offset]
+        if flags & ~CONTINUES & ~DELETION:
+            if write or flags & ~first_flags or offset + MARK_BYTES > stop:
+                break
+            mark = data[offset : offset + MARK_BYTES]
+            offset += MARK_BYTES
         write.append((TreeId(tree), data[key_start:value_start], value))
         if not flags & CONTINUES:
-            writes.append((lsn, write))
+            writes.append((lsn, write, mark))
             lsn += 1
             write = []
+            mark = b""
     if offset != stop or write or len(writes) != frame.writes:
         raise CorruptionError(f"{path}: malformed frame at {frame.start}", path=path, offset=frame.start)
     return writes

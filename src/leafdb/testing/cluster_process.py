@@ -40,12 +40,15 @@ class WatchedNode(Node):
         number, watchers, write = self._number, self._watchers, engine.write
 
         def watched(
-            writes: Sequence[WalEntry], durability: Durability = Durability.ALWAYS, done: Waiter | None = None
+            writes: Sequence[WalEntry],
+            durability: Durability = Durability.ALWAYS,
+            done: Waiter | None = None,
+            mark: bytes = b"",
         ) -> int:
             for watcher in watchers:
                 for tree, key, value in writes:
                     watcher(number, tree, key, value)
-            return write(writes, durability, done)
+            return write(writes, durability, done, mark)
 
         engine.write = watched  # type: ignore[method-assign]
         return engine

@@ -1,4 +1,4 @@
-"""The examples in docs/formats/ are what the code writes, byte for byte; version 1 of each format stays as it is."""
+"""The examples in docs/formats/ are what the code writes, byte for byte; what older versions wrote stays readable."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from leafdb.storage import identity as stamp
 from leafdb.storage.identity import CleanMark, Identity
 from leafdb.storage.manifest import ManifestWriter, manifest_name, read_manifest
 from leafdb.storage.version import Version, VersionEdit
-from leafdb.storage.wal import WalWriter, read_segment, segment_path
-from leafdb.storage.wal_format import CONTINUES, DELETION, ENTRY
+from leafdb.storage.wal import SegmentScan, WalWriter, segment_path
+from leafdb.storage.wal_format import CONTINUES, DELETION, ENTRY, MARKED
 from leafdb.types import TreeId
-from leafdb.vfs.base import read_file
+from leafdb.vfs.base import read_file, replace_file
 from leafdb.vfs.memory import MemoryFileSystem
 
 FORMATS = Path(__file__).parents[3] / "docs" / "formats"
@@ -35,13 +35,20 @@ def test_the_log() -> None:
     fs.mkdir("wal")
     writer = WalWriter(fs)
     writer.start_segment(3, 41)
-    parts = [ENTRY.pack(0, 300, 2, 5), b"k1", b"hello"]
+    parts = [ENTRY.pack(MARKED, 300, 2, 5), b"k1", b"hello", b"oldhash1"]
     parts += [ENTRY.pack(CONTINUES, 300, 2, 1), b"k2", b"x", ENTRY.pack(DELETION, 301, 2, 0), b"k3"]
     writer.append(41, 2, parts)
-    assert examples("wal.md") == [read_file(fs, segment_path(3))]
-    assert list(read_segment(fs, segment_path(3))) == [
-        (41, [(TreeId(300), b"k1", b"hello")]),
-        (42, [(TreeId(300), b"k2", b"x"), (TreeId(301), b"k3", None)]),
+    now, before = examples("wal.md")
+    assert now == read_file(fs, segment_path(3))
+    replace_file(fs, segment_path(3), now)
+    assert list(SegmentScan(fs, segment_path(3)).writes()) == [
+        (41, [(TreeId(300), b"k1", b"hello")], b"oldhash1"),
+        (42, [(TreeId(300), b"k2", b"x"), (TreeId(301), b"k3", None)], b""),
+    ]
+    replace_file(fs, segment_path(3), before)
+    assert list(SegmentScan(fs, segment_path(3)).writes()) == [
+        (41, [(TreeId(300), b"k1", b"hello")], b""),
+        (42, [(TreeId(300), b"k2", b"x"), (TreeId(301), b"k3", None)], b""),
     ]
 
 

@@ -58,7 +58,7 @@ def test_a_tail_torn_at_any_byte_is_cut_where_the_good_bytes_end() -> None:
         file = torn.create(segment_path(1))
         file.append(whole[:size])
         scan = SegmentScan(torn, segment_path(1), last=True)
-        assert [lsn for lsn, _ in scan.writes()] == [1]
+        assert [lsn for lsn, _, _ in scan.writes()] == [1]
         assert (scan.end, scan.torn_bytes) == (good, size - good)
         if size > good:
             with pytest.raises(CorruptionError, match=f"damaged at offset {good}, and later segments exist"):
@@ -88,7 +88,7 @@ def test_an_unsynced_write_that_overtook_another_proves_nothing() -> None:
     writer.append(3, 1, entry(b"c", b"3"))
     damage(fs, segment_path(1), second + 6)
     scan = SegmentScan(fs, segment_path(1), last=True)
-    assert [lsn for lsn, _ in scan.writes()] == [1]
+    assert [lsn for lsn, _, _ in scan.writes()] == [1]
     assert scan.end == second
 
 

@@ -157,8 +157,8 @@ MUTATIONS: Final = (
         "A copy is acknowledged when it is in memory.",
         (
             REPLICA,
-            "                self._engine.write(((tree, key, merged),), durability, done)\n",
-            "                self._engine.write(((tree, key, merged),), durability, None)\n"
+            "                self._trees.write(tree, key, local, merged, durability, done)\n",
+            "                self._trees.write(tree, key, local, merged, durability, None)\n"
             "                done(None)\n",
         ),
         caught_by=(Invariant.SURVIVES_STORES,),

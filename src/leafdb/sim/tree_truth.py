@@ -1,0 +1,57 @@
+"""What must hold of hash trees at the end of a run: each equals its rebuild, byte for byte, on every node (I14)."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import trio
+
+from leafdb.merkle.tree import Tree
+from leafdb.node.node import Node
+from leafdb.ring.token import split_storage_key
+from leafdb.testing.cluster import MemoryCluster
+from leafdb.testing.stores import tree_of
+from leafdb.testing.violation import Invariant, require, violated
+from leafdb.types import FIRST_BUCKET_ID, PartitionId, TreeId
+
+BUILT_WITHIN_S: Final = 120.0
+"""Trees that are not known are built beside traffic, and there is none."""
+
+
+async def check_trees(cluster: MemoryCluster) -> int:
+    """Raise Violation unless it holds; answers how many trees have been compared. Nobody writes any more."""
+    compared = 0
+    for machine, node in sorted(cluster.nodes.items()):
+        if node.view.ring is None:
+            continue
+        with trio.move_on_after(BUILT_WITHIN_S):
+            while node.trees.kept.unknown:  # noqa: ASYNC110  # nobody waits for this but us
+                await trio.sleep(0.25)
+        here = {tree for tree in node.engine.trees() if tree >= FIRST_BUCKET_ID}
+        require(
+            here == node.trees.kept.buckets,
+            Invariant.TREES_TRUE,
+            f"n{machine} keeps trees of {node.trees.kept.buckets}",
+        )
+        for tree in sorted(here):
+            compared += await _check_bucket(f"n{machine}", node, tree)
+        node.trees.kept.check()
+    return compared
+
+
+async def _check_bucket(name: str, node: Node, tree: TreeId) -> int:
+    ring = node.view.ring
+    assert ring is not None
+    rebuilt = [Tree() for _ in range(ring.partitions)]
+    for key, record in (await tree_of(node, tree)).items():
+        rebuilt[ring.partition_of(split_storage_key(key)[0])].add(key, record)
+    for partition, expected in enumerate(rebuilt):
+        kept = node.trees.kept.of(tree, PartitionId(partition))
+        where = f"{name}, bucket {tree}, partition {partition}"
+        if kept is None:
+            violated(Invariant.TREES_TRUE, f"{where}: the tree is not known")
+        if kept.keys != expected.keys or kept.root() != expected.root() or kept.encode() != expected.encode():
+            leaves = [leaf for leaf in range(1_024) if kept.leaf(leaf) != expected.leaf(leaf)]
+            told = f"{kept.keys} keys for {expected.keys}, other hashes in leaves {leaves[:8]}"
+            violated(Invariant.TREES_TRUE, f"{where}: the kept tree is not that of the store: {told}")
+    return sum(1 for expected in rebuilt if expected.keys)
