@@ -49,6 +49,13 @@ SCAN_PAGE_ITEMS_MAX: Final = 4_096
 SCAN_PAGE_BYTES_MAX: Final = 4 * MIB
 BATCH_ITEMS_MAX: Final = 1_024
 
+# -- explanations of requests
+EXPLANATION_BYTES_MAX: Final = 256 * KIB
+EXPLAINED_REPLICAS_MAX: Final = 64
+EXPLAINED_WRITES_MAX: Final = 8
+EXPLAINED_HOPS_MAX: Final = 4
+EXPLAINED_NOTES_MAX: Final = 8
+
 # -- cluster
 NODES_MAX: Final = 1_024
 NODE_ID_MAX: Final = 65_535

@@ -17,6 +17,7 @@ from typing import Final, Generic, TypeVar
 
 from leafdb.client.context import Blind, Context
 from leafdb.errors import LeafdbError
+from leafdb.explanation import Explanation
 from leafdb.types import Key
 from leafdb.wire.requests import SiblingReply
 
@@ -89,6 +90,14 @@ class Written:
     op_id: bytes
     acks: int
     primaries: int = field(default=0, kw_only=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Explained(Generic[A_co]):
+    """What the call without `_explained` answers, and how it came to that."""
+
+    answer: A_co
+    explanation: Explanation
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,8 @@ FLAG_BLIND: Final = 8
 FLAG_LOCAL: Final = 16
 FLAG_LWW: Final = 32
 """Set by a handle of the wrong or right kind: the node refuses a put whose kind is not the bucket's."""
+FLAG_EXPLAIN: Final = 128
+"""The answer, an error too, is to carry an explanation (wire/explanations.py)."""
 
 QUORUM_DEFAULT: Final = 0
 QUORUM_NONE: Final = 253
