@@ -5,11 +5,9 @@ An answer can come in the middle of a step, so whatever decides is noted before 
 
 from __future__ import annotations
 
-from leafdb.node.coordinator import Coordinator, Place, Requester
 from leafdb.node.explaining import Explaining
 from leafdb.node.get_under_way import CoordinatedGet
 from leafdb.node.outcomes import status_of
-from leafdb.quorum.get_operation import GetOperation
 from leafdb.quorum.messages import ReplicaStatus
 from leafdb.types import NodeId
 
@@ -17,25 +15,22 @@ COUNTING = frozenset({ReplicaStatus.FOUND, ReplicaStatus.ABSENT})
 
 
 class ExplainedGet(CoordinatedGet):
-    """One explained get under way on its coordinator."""
+    """One explained get under way on its coordinator. It has no slots of its own, so that another kind of get can be
+    told of as well: `class ExplainedOther(ExplainedGet, OtherGet)`."""
 
-    __slots__ = ("_first", "_hedging", "_told")
+    _told: Explaining
+    _first: frozenset[NodeId]
+    """Who is asked at once."""
+    _hedging: bool
 
-    def __init__(
-        self,
-        coordinator: Coordinator,
-        session: Requester,
-        request_id: int,
-        place: Place,
-        deadline: float,
-        machine: GetOperation,
-    ) -> None:
-        super().__init__(coordinator, session, request_id, place, deadline, machine)
-        assert isinstance(session, Explaining)
-        self._told: Explaining = session
-        self._first = frozenset(machine.waiting)
+    def begin(self) -> None:
+        """Ask everybody who is to be asked at once."""
+        assert isinstance(self._session, Explaining)
+        self._told = self._session
+        self._first = frozenset(self.machine.waiting)
         self._hedging = False
-        session.begins(place, machine)
+        self._told.begins(self.place, self.machine)
+        super().begin()
 
     # -- who is asked
 
