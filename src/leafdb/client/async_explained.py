@@ -55,3 +55,16 @@ class AsyncExplainedValues(AsyncHandle[T]):
         found = await self._get_explained(self._form, key, r, pr, sloppy, timeout, local)
         value = found.answer.value if isinstance(found.answer, Found) else None
         return Explained(value, found.explanation)
+
+    async def read_explained(
+        self,
+        key: Key,
+        *,
+        r: Quorum | None = None,
+        pr: Quorum | None = None,
+        sloppy: bool | None = None,
+        timeout: Seconds | None = None,
+        local: bool = False,
+    ) -> Explained[Found[T] | Missing]:
+        """As `get_explained`, with the context that covers what was read."""
+        return await self._get_explained(self._form, key, r, pr, sloppy, timeout, local)

@@ -13,12 +13,13 @@ from leafdb.types import NodeId, PartitionId
 
 PRIMARY = "primary"
 FALLBACK = "fallback"
+PENDING = "pending"
 
 
 def role_in_plan(node: NodeId, old: Collection[NodeId], new: Collection[NodeId], copying: Collection[NodeId]) -> str:
     """A holder's role in a range with two sets of owners."""
     if node in copying:
-        return "pending"
+        return PENDING
     if node not in old:
         return "new owner"
     return "both" if node in new else "old owner"
