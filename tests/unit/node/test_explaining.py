@@ -122,6 +122,48 @@ def test_a_replica_that_may_have_forgotten_is_shown_and_does_not_count() -> None
     assert set(told.behind) == names(lone, A, spare)
 
 
+def settling() -> tuple[Lone, NodeId, NodeId]:
+    """A get whose merge is being written back to one, while another has been asked as a hedge."""
+    lone = alone()
+    lone.stored = RECORD
+    lone.get(K, flags=FLAG_EXPLAIN | FLAG_STRICT)
+    (behind,) = lone.sent(MessageType.REPLICA_GET)
+    (hedge,) = {B, C} - {behind}
+    (operation,) = lone.coordinator.operations.values()
+    lone.now_s += 0.1
+    operation.expired()
+    lone.answer(behind, status=ReplicaStatus.ABSENT)
+    assert lone.reply() is None
+    return lone, behind, hedge
+
+
+def test_who_answers_while_others_are_written_back_to_neither_counts_nor_is_behind_for_having_more() -> None:
+    lone, behind, hedge = settling()
+    lone.answer(hedge, status=ReplicaStatus.FOUND, record=NEWER)
+    lone.answer(behind)
+    told = lone.explained()
+    assert set(told.counted) == names(lone, A, behind)
+    assert set(told.behind) == names(lone, behind)
+    assert row(lone, behind).write_back == "confirmed"
+    late = row(lone, hedge)
+    assert (late.status, late.cause, late.counted) == (Status.FOUND, "hedge", False)
+    assert digest(told) != getattr(late.version, "digest", None)
+
+
+def test_a_write_back_that_fails_is_told() -> None:
+    for refuses in (True, False):
+        lone, behind, _ = settling()
+        if refuses:
+            lone.answer(behind, status=ReplicaStatus.REFUSED_OVERLOADED)
+        else:
+            lone.coordinator.on_peer_lost(behind)
+        error = lone.reply()
+        assert isinstance(error, DeadlineExceeded)
+        assert error.stage == "write_back"
+        assert row(lone, behind).write_back == "failed"
+        assert set(lone.explained().counted) == names(lone, A, behind)
+
+
 def test_a_local_read_tells_of_one_store() -> None:
     lone = alone()
     lone.stored = RECORD
@@ -186,6 +228,18 @@ def test_in_a_plan_roles_and_both_policies_are_told_and_a_new_ring_asks_everybod
     assert set(told.counted) == names(lone, A, B, D)
     assert told.other_policy is not None
     assert "anew" in told.notes[0]
+
+
+def test_answers_under_the_ring_that_is_gone_count_no_more() -> None:
+    lone = Lone(A)
+    lone.put(K, flags=FLAG_EXPLAIN)
+    lone.answer(B)
+    lone.answer(C, status=ReplicaStatus.REFUSED_STALE_EPOCH)
+    lone.forget_frames()
+    lone.learns(Phase.READ_NEW)
+    lone.answer(C, D)
+    assert set(lone.explained().counted) == names(lone, A, C, D)
+    assert row(lone, B).status is Status.UNANSWERED
 
 
 # -- handed on
