@@ -15,7 +15,7 @@ from leafdb_cli.bucket import item_of
 
 if TYPE_CHECKING:
     from leafdb.client.context import Blind, Context
-    from leafdb.client.results import Conflict, Failed, Found, Missing, Put, Written
+    from leafdb.client.results import Conflict, Explained, Failed, Found, Missing, Put, Written
     from leafdb.client.sync_client import Client
     from leafdb.client.sync_scan import Scan
 
@@ -39,6 +39,10 @@ class Door:
         (answer,) = self.get_many([key], **how)
         return _raised(answer)
 
+    def get_explained(self, key: Key, **how: Any) -> Explained[Any]:
+        """What is there, and how it was read."""
+        return self._lww.read_explained(key, **how) if self.lww else self._siblings.get_explained(key, **how)
+
     def get_many(self, keys: Sequence[Key], **how: Any) -> Sequence[Answer | Failed]:
         """Many at once, in the order of the keys."""
         return self._lww.get_many(keys, **how) if self.lww else self._siblings.get_many(keys, **how)
@@ -49,6 +53,13 @@ class Door:
             self._refuse_context(after)
             return self._lww.put(key, value, **how)
         return self._siblings.put(key, value, after=after, **how)
+
+    def put_explained(self, key: Key, value: bytes, after: Context | Blind, **how: Any) -> Explained[Written]:
+        """The same, and how it was taken."""
+        if self.lww:
+            self._refuse_context(after)
+            return self._lww.put_explained(key, value, **how)
+        return self._siblings.put_explained(key, value, after=after, **how)
 
     def put_many(self, puts: Iterable[Put[bytes]], **how: Any) -> list[Written | Failed]:
         """Many at once, in their order."""

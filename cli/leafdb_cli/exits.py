@@ -134,4 +134,6 @@ def explanation(error: LeafdbError) -> str:
             lines.append("  nothing was applied; trying again may help")
         if (advice := ADVICE.get(error.reason)) is not None:
             lines.append(f"  {advice}")
+    if error.explanation is not None:
+        lines.append(str(error.explanation))
     return "\n".join(lines)

@@ -23,6 +23,7 @@ from leafdb_cli.session import Session, session_of
 
 if TYPE_CHECKING:
     from leafdb.client.results import Conflict, Written
+    from leafdb.explanation import Explanation
 
 app = typer.Typer(help="Keys and values.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -39,6 +40,7 @@ PW = Annotated[str, typer.Option("--pw", help="Of them primaries.")]
 DW = Annotated[str, typer.Option("--dw", help="Of them synced to disk.")]
 AFTER = Annotated[str, typer.Option("--after", metavar="CTX", help="The context of a read or write of this key.")]
 FORMAT = Annotated[str, typer.Option("--format", metavar="files|jsonl", help="A directory of files, or JSON lines.")]
+EXPLAIN = Annotated[bool, typer.Option("--explain", help="Say who was asked, who answered what, and what follows.")]
 CHECKPOINT = Annotated[Path | None, typer.Option("--checkpoint", metavar="FILE", help="Where progress is kept.")]
 
 
@@ -52,6 +54,7 @@ def get(
     r: R = "",
     pr: PR = "",
     local: Annotated[bool, typer.Option("--local", help="The named node's own replica only.")] = False,
+    explain: EXPLAIN = False,
 ) -> None:
     """Print a value's exact bytes (a newline only on a terminal). Missing: 3. A conflict: every sibling, and 4."""
     from leafdb.client.results import Conflict, Found, Missing
@@ -61,11 +64,16 @@ def get(
     wanted = parse_key(key, sort_key, hexadecimal=key_hex)
     with session.client(routing="listed" if local else "ring") as client:
         how = {"r": optional_quorum("r", r), "pr": optional_quorum("pr", pr), "local": local}
-        answer = Door(client, bucket).get(wanted, **how)
+        door = Door(client, bucket)
+        explained = door.get_explained(wanted, **how) if explain else None
+        answer = door.get(wanted, **how) if explained is None else explained.answer
+    if explained is not None and (session.options.output == "table" or isinstance(answer, Missing)):
+        session.note(str(explained.explanation))
     if isinstance(answer, Missing):
         raise Quit(exits.NOT_FOUND, f"no key {key_text(wanted)} in {bucket}")
     if session.options.output != "table":
-        session.output.items("KeyList", [answer_item(wanted, answer)], [])
+        more = {} if explained is None else {"explanation": explained.explanation.to_json()}
+        session.output.items("KeyList", [{**answer_item(wanted, answer), **more}], [])
     elif isinstance(answer, Found):
         session.output.data(answer.value)
         if session.output.out.isatty():
@@ -131,6 +139,7 @@ def put(
     pw: PW = "",
     dw: DW = "",
     ttl: Annotated[str, typer.Option("--ttl", metavar="TIME", help="Time to live.")] = "",
+    explain: EXPLAIN = False,
 ) -> None:
     """Write a value. Without --after or --blind: read first, replace one value, exit 4 on siblings."""
     from leafdb_cli.door import Door
@@ -148,8 +157,10 @@ def put(
     how = {"w": optional_quorum("w", w), "pw": optional_quorum("pw", pw), "dw": optional_quorum("dw", dw)}
     with session.client() as client:
         door = Door(client, bucket)
-        written = door.put(wanted, data, _after(door, wanted, context, blind), ttl=ttl_s, **how)
-    _print_written(session, wanted, written, "written")
+        replaced = _after(door, wanted, context, blind)
+        explained = door.put_explained(wanted, data, replaced, ttl=ttl_s, **how) if explain else None
+        written = door.put(wanted, data, replaced, ttl=ttl_s, **how) if explained is None else explained.answer
+    _print_written(session, wanted, written, "written", None if explained is None else explained.explanation)
 
 
 def _value(value: str | None, file: Path | None) -> bytes:
@@ -179,9 +190,13 @@ def _after(door: Any, key: Any, context: Any, blind: bool) -> Any:
     return answer.context
 
 
-def _print_written(session: Session, key: Any, written: Written, word: str) -> None:
+def _print_written(
+    session: Session, key: Any, written: Written, word: str, explanation: Explanation | None = None
+) -> None:
     if session.options.output == "table":
         session.note(f"{word}: {written.acks} acknowledged, {written.primaries} of them primaries")
+        if explanation is not None:
+            session.note(str(explanation))
         return
     item = {
         **key_fields(key),
@@ -189,6 +204,7 @@ def _print_written(session: Session, key: Any, written: Written, word: str) -> N
         "op_id": written.op_id.hex(),
         "acks": written.acks,
         "primaries": written.primaries,
+        **({} if explanation is None else {"explanation": explanation.to_json()}),
     }
     session.output.items("WrittenList", [item], [])
 
@@ -237,6 +253,26 @@ def outcome(
     from leafdb_cli.outcome import parse_op_id, show_outcome
 
     show_outcome(session_of(ctx), parse_op_id(op_id))
+
+
+@app.command()
+def history(ctx: typer.Context, bucket: BUCKET, key: KEY, sort_key: SORT_KEY = None, key_hex: KEY_HEX = False) -> None:
+    """Show what can be known of a key's past: every write that some replica still has or knows to be replaced."""
+    from leafdb_cli.past import show_history
+
+    session = session_of(ctx, watch=True)
+    wanted = parse_key(key, sort_key, hexadecimal=key_hex)
+    session.watching(lambda: show_history(session, bucket, wanted))
+
+
+@app.command("why-kept")
+def why_kept(ctx: typer.Context, bucket: BUCKET, key: KEY, sort_key: SORT_KEY = None, key_hex: KEY_HEX = False) -> None:
+    """Say why the record of a deleted or expired key is still stored, and what holds it back."""
+    from leafdb_cli.past import show_why_kept
+
+    session = session_of(ctx, watch=True)
+    wanted = parse_key(key, sort_key, hexadecimal=key_hex)
+    session.watching(lambda: show_why_kept(session, bucket, wanted))
 
 
 @app.command()

@@ -13,6 +13,7 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import IO, TYPE_CHECKING, Any, Final
 
 from leafdb_cli.options import Format
@@ -273,6 +274,12 @@ def human_seconds(seconds: float | None) -> str:
     if days:
         return f"{days}d {hours:02}h"
     return f"{hours}h {minutes:02}m" if hours else f"{minutes}m {rest:02}s"
+
+
+def stamp_text(stamp: int) -> str:
+    """The wall-clock part of a hybrid stamp, UTC: `2026-11-21 18:03:04.123`."""
+    moment = datetime(1970, 1, 1) + timedelta(milliseconds=stamp >> 16)  # noqa: DTZ001  # printed as it is
+    return moment.isoformat(" ", "milliseconds")
 
 
 def joined(items: Iterable[Any]) -> str:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from leafdb.client.results import (
         Answer,
         Conflict,
+        Explained,
         Failed,
         Found,
         Item,
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
         Reason,
         ServerBug,
     )
+    from leafdb.explanation import Explanation
     from leafdb.types import Key
 
 _HOMES = {
@@ -67,7 +69,8 @@ _HOMES = {
     "leafdb.client.context": ("BLIND", "Blind", "Context"),
     "leafdb.client.info": ("BucketInfo", "Pong", "Status"),
     "leafdb.client.results": (
-        "Answer", "Conflict", "Failed", "Found", "Item", "Merge", "Missing", "Outcome", "Put", "Sibling", "Written",
+        "Answer", "Conflict", "Explained", "Failed", "Found", "Item", "Merge", "Missing", "Outcome", "Put", "Sibling",
+        "Written",
     ),
     "leafdb.client.sync_bucket": ("Bucket", "LwwBucket", "SiblingBucket"),
     "leafdb.client.sync_client": ("Client",),
@@ -78,6 +81,7 @@ _HOMES = {
         "LeafdbError", "NotApplied", "NotEnoughReplicas", "OpenFailed", "OutcomeUnknown", "Overloaded", "Reason",
         "ServerBug",
     ),
+    "leafdb.explanation": ("Explanation",),
     "leafdb.types": ("Key",),
 }  # fmt: skip
 
@@ -107,6 +111,8 @@ __all__ = [
     "ContextMismatch",
     "DataError",
     "DeadlineExceeded",
+    "Explained",
+    "Explanation",
     "Failed",
     "Found",
     "Item",

@@ -22,7 +22,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from leafdb.explanation import Explanation
 
 Outcome = Literal["not_applied", "unknown", "none"]
 
@@ -72,11 +75,13 @@ class LeafdbError(Exception):
     """Base of everything leafdb raises.
 
     Attributes: `retryable` whether the same call may succeed later; `node` the name or address of the node that
-    answered, if any; `request_id` the request's number on its connection; `outcome` what is known of a write.
+    answered, if any; `request_id` the request's number on its connection; `outcome` what is known of a write;
+    `explanation` how an explained call came to this, if a node could be heard.
     """
 
     retryable: bool = False
     outcome: Outcome = "none"
+    explanation: Explanation | None = None
 
     def __init__(self, message: str, *, node: str | None = None, request_id: int | None = None) -> None:
         super().__init__(message)

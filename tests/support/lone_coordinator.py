@@ -13,6 +13,7 @@ from functools import cache
 from typing import Any, NamedTuple, cast
 
 from leafdb.errors import DiskFull, LeafdbError
+from leafdb.explanation import Explanation
 from leafdb.model.clock import Dot
 from leafdb.model.context import ContextSealer
 from leafdb.model.key import encode_key
@@ -32,6 +33,7 @@ from leafdb.ring.placement import claim
 from leafdb.ring.staging import Leave
 from leafdb.ring.transitions import abort, finish
 from leafdb.types import NodeId
+from leafdb.wire import explanations
 from leafdb.wire.errors import decode_error
 from leafdb.wire.frame import Frame, FrameReader
 from leafdb.wire.registry import MessageType
@@ -231,9 +233,11 @@ class Lone:
 
     # -- requests
 
-    def put(self, key: Key, *, w: int = 2, pw: int = 0, strict: bool = False, forwarded: bool = False) -> None:
+    def put(
+        self, key: Key, *, w: int = 2, pw: int = 0, strict: bool = False, forwarded: bool = False, flags: int = 0
+    ) -> None:
         """A blind put comes in."""
-        flags = FLAG_BLIND | (FLAG_STRICT if strict else 0)
+        flags |= FLAG_BLIND | (FLAG_STRICT if strict else 0)
         head = (int(self.bucket.id), self.bucket.generation, 0, 5_000)
         body = encode_put(PutRequest(*head, flags, w, pw, 0, 0, bytes(16), key.encoded, b"", b"v"))
         number = MessageType.FORWARD_PUT if forwarded else MessageType.PUT
@@ -288,3 +292,13 @@ class Lone:
         if frame.type == MessageType.GET_REPLY:
             return decode_get_reply(frame.body)
         return decode_error(frame.body)
+
+    def explained(self) -> Explanation:
+        """How what the client was told has come about."""
+        (frame,) = self.session.frames
+        if frame.type == MessageType.ERROR:
+            found = decode_error(frame.body).explanation
+            assert found is not None
+            return found
+        assert frame.type in (MessageType.PUT_EXPLAINED, MessageType.GET_EXPLAINED)
+        return explanations.decode(explanations.split(frame.body)[0])

@@ -155,6 +155,26 @@ def test_where_a_key_lives(cli: Cli, bucket: str) -> None:
         assert cli("kv", "get", bucket, "k", "--local", "--node", node["client"]).out == b"v"
 
 
+def test_a_key_explains_itself(cli: Cli, bucket: str) -> None:
+    put = cli("kv", "put", bucket, "k", "v", "--blind", "--w", "all", "--explain")
+    assert f"put in {bucket}: answered by dev-" in put.err
+    got = cli("kv", "get", bucket, "k", "--explain")
+    assert got.out == b"v"
+    assert "counted dev-" in got.err
+    (item,) = cli("kv", "get", bucket, "k", "--explain", "-o", "json").items
+    (where,) = cli("kv", "where", bucket, "k", "-o", "json").items
+    shown = {each["version"]["digest"] for each in item["explanation"]["replicas"] if each["version"]}
+    assert shown == {replica["version"] for replica in where["replicas"]}
+    assert all(replica["complete"] and not replica["behind"] for replica in where["replicas"])
+    cli("kv", "why-kept", bucket, "none", code=3)
+    cli("kv", "history", bucket, "none", code=3)
+    cli("kv", "del", bucket, "k")
+    states = [line["state"] for line in cli("kv", "history", bucket, "k", "-o", "json").items]
+    assert states == ["replaced", "tombstone"]
+    assert b"no horizon has been proved" in cli("kv", "why-kept", bucket, "k").out
+    cli("kv", "get", bucket, "k", "--explain", code=3)
+
+
 def test_buckets(cli: Cli, bucket: str) -> None:
     cli("bucket", "create", bucket, code=1)
     cli("bucket", "create", "odd", "--conflict", "counter", code=1)

@@ -17,7 +17,7 @@ from typing import Literal, TypeVar, overload
 
 from leafdb.client import forms
 from leafdb.client.anyio_driver import AnyioDriver
-from leafdb.client.async_handle import AsyncHandle
+from leafdb.client.async_explained import AsyncExplainedValues, AsyncExplainedWrites
 from leafdb.client.async_scan import AsyncRange, AsyncScan
 from leafdb.client.catalog import BucketRef, plan_read, plan_write
 from leafdb.client.codecs import Codec, encoded
@@ -25,13 +25,13 @@ from leafdb.client.context import BLIND, Blind, Context
 from leafdb.client.forms import NO_DEFAULT, NoDefault
 from leafdb.client.kv import Form
 from leafdb.client.options import Quorum, Seconds
-from leafdb.client.results import Answer, Conflict, Failed, Found, Merge, Missing, Written
+from leafdb.client.results import Answer, Conflict, Explained, Failed, Found, Merge, Missing, Written
 from leafdb.types import Key
 
 T = TypeVar("T")
 
 
-class AsyncSiblingBucket(AsyncHandle[T]):
+class AsyncSiblingBucket(AsyncExplainedWrites[T]):
     """Values with their concurrent siblings in the open."""
 
     def __init__(self, driver: AnyioDriver, ref: BucketRef, codec: Codec[T]) -> None:
@@ -50,6 +50,19 @@ class AsyncSiblingBucket(AsyncHandle[T]):
     ) -> Answer[T]:
         """What is there. `local`: the connected node's own replica only, nothing asked of others, nothing repaired."""
         return await self._get(self._form, key, r, pr, sloppy, timeout, local)
+
+    async def get_explained(
+        self,
+        key: Key,
+        *,
+        r: Quorum | None = None,
+        pr: Quorum | None = None,
+        sloppy: bool | None = None,
+        timeout: Seconds | None = None,
+        local: bool = False,
+    ) -> Explained[Answer[T]]:
+        """As `get`, and how it was answered: who was asked, who showed which version when, what repair follows."""
+        return await self._get_explained(self._form, key, r, pr, sloppy, timeout, local)
 
     async def put(
         self,
@@ -122,13 +135,13 @@ class AsyncSiblingBucket(AsyncHandle[T]):
         return self._range(self._form, partition_key, start, stop, reverse, limit, r, timeout)
 
 
-class AsyncBucket(AsyncHandle[T]):
+class AsyncBucket(AsyncExplainedWrites[T], AsyncExplainedValues[T]):
     """Values whose concurrent siblings are merged, in dot order, before you see them. Reading never writes."""
 
     def __init__(self, driver: AnyioDriver, ref: BucketRef, codec: Codec[T], merge: Merge[T]) -> None:
         super().__init__(driver, ref, codec)
         self._merge = merge
-        self._form: Form[Found[T] | Missing] = partial(forms.merged_of, codec, merge)
+        self._form = partial(forms.merged_of, codec, merge)
 
     async def get(
         self,
@@ -285,12 +298,12 @@ class AsyncBucket(AsyncHandle[T]):
         return self._range(self._form, partition_key, start, stop, reverse, limit, r, timeout)
 
 
-class AsyncLwwBucket(AsyncHandle[T]):
+class AsyncLwwBucket(AsyncExplainedValues[T]):
     """Values of which the newest wins. The lossy kind: of two concurrent writes one is gone."""
 
     def __init__(self, driver: AnyioDriver, ref: BucketRef, codec: Codec[T]) -> None:
         super().__init__(driver, ref, codec)
-        self._form: Form[Found[T] | Missing] = partial(forms.single_of, codec)
+        self._form = partial(forms.single_of, codec)
 
     async def get(
         self,
@@ -321,6 +334,22 @@ class AsyncLwwBucket(AsyncHandle[T]):
         """Write a value; it wins over everything with an older stamp."""
         data = encoded(self._codec, value)
         return await self._write(key, data, BLIND, w, pw, dw, sloppy, timeout, ttl)
+
+    async def put_explained(
+        self,
+        key: Key,
+        value: T,
+        *,
+        w: Quorum | None = None,
+        pw: Quorum | None = None,
+        dw: Quorum | None = None,
+        sloppy: bool | None = None,
+        timeout: Seconds | None = None,
+        ttl: Seconds | None = None,
+    ) -> Explained[Written]:
+        """As `put`, and how it was answered: who took it when, what it waits for, what repair follows."""
+        data = encoded(self._codec, value)
+        return await self._write_explained(key, data, BLIND, w, pw, dw, sloppy, timeout, ttl)
 
     async def delete(
         self,

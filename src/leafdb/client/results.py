@@ -17,6 +17,7 @@ from typing import Final, Generic, Literal, TypeVar
 
 from leafdb.client.context import Blind, Context
 from leafdb.errors import LeafdbError
+from leafdb.explanation import Explanation
 from leafdb.types import Key
 from leafdb.wire.requests import SiblingReply
 
@@ -109,6 +110,14 @@ class Outcome:
     replicas: tuple[str, ...] = ()
     replaced: bool = False
     unasked: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Explained(Generic[A_co]):
+    """What the call without `_explained` answers, and how it came to that."""
+
+    answer: A_co
+    explanation: Explanation
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,15 +24,15 @@ from leafdb.client.context import BLIND, Blind, Context
 from leafdb.client.forms import NO_DEFAULT, NoDefault
 from leafdb.client.kv import Form
 from leafdb.client.options import Quorum, Seconds
-from leafdb.client.results import Answer, Conflict, Failed, Found, Merge, Missing, Written
-from leafdb.client.sync_handle import Handle
+from leafdb.client.results import Answer, Conflict, Explained, Failed, Found, Merge, Missing, Written
+from leafdb.client.sync_explained import ExplainedValues, ExplainedWrites
 from leafdb.client.sync_scan import Range, Scan
 from leafdb.types import Key
 
 T = TypeVar("T")
 
 
-class SiblingBucket(Handle[T]):
+class SiblingBucket(ExplainedWrites[T]):
     """Values with their concurrent siblings in the open."""
 
     def __init__(self, driver: BlockingDriver, ref: BucketRef, codec: Codec[T]) -> None:
@@ -51,6 +51,19 @@ class SiblingBucket(Handle[T]):
     ) -> Answer[T]:
         """What is there. `local`: the connected node's own replica only, nothing asked of others, nothing repaired."""
         return self._get(self._form, key, r, pr, sloppy, timeout, local)
+
+    def get_explained(
+        self,
+        key: Key,
+        *,
+        r: Quorum | None = None,
+        pr: Quorum | None = None,
+        sloppy: bool | None = None,
+        timeout: Seconds | None = None,
+        local: bool = False,
+    ) -> Explained[Answer[T]]:
+        """As `get`, and how it was answered: who was asked, who showed which version when, what repair follows."""
+        return self._get_explained(self._form, key, r, pr, sloppy, timeout, local)
 
     def put(
         self,
@@ -123,13 +136,13 @@ class SiblingBucket(Handle[T]):
         return self._range(self._form, partition_key, start, stop, reverse, limit, r, timeout)
 
 
-class Bucket(Handle[T]):
+class Bucket(ExplainedWrites[T], ExplainedValues[T]):
     """Values whose concurrent siblings are merged, in dot order, before you see them. Reading never writes."""
 
     def __init__(self, driver: BlockingDriver, ref: BucketRef, codec: Codec[T], merge: Merge[T]) -> None:
         super().__init__(driver, ref, codec)
         self._merge = merge
-        self._form: Form[Found[T] | Missing] = partial(forms.merged_of, codec, merge)
+        self._form = partial(forms.merged_of, codec, merge)
 
     def get(
         self,
@@ -286,12 +299,12 @@ class Bucket(Handle[T]):
         return self._range(self._form, partition_key, start, stop, reverse, limit, r, timeout)
 
 
-class LwwBucket(Handle[T]):
+class LwwBucket(ExplainedValues[T]):
     """Values of which the newest wins. The lossy kind: of two concurrent writes one is gone."""
 
     def __init__(self, driver: BlockingDriver, ref: BucketRef, codec: Codec[T]) -> None:
         super().__init__(driver, ref, codec)
-        self._form: Form[Found[T] | Missing] = partial(forms.single_of, codec)
+        self._form = partial(forms.single_of, codec)
 
     def get(
         self,
@@ -322,6 +335,22 @@ class LwwBucket(Handle[T]):
         """Write a value; it wins over everything with an older stamp."""
         data = encoded(self._codec, value)
         return self._write(key, data, BLIND, w, pw, dw, sloppy, timeout, ttl)
+
+    def put_explained(
+        self,
+        key: Key,
+        value: T,
+        *,
+        w: Quorum | None = None,
+        pw: Quorum | None = None,
+        dw: Quorum | None = None,
+        sloppy: bool | None = None,
+        timeout: Seconds | None = None,
+        ttl: Seconds | None = None,
+    ) -> Explained[Written]:
+        """As `put`, and how it was answered: who took it when, what it waits for, what repair follows."""
+        data = encoded(self._codec, value)
+        return self._write_explained(key, data, BLIND, w, pw, dw, sloppy, timeout, ttl)
 
     def delete(
         self,

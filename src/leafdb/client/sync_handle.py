@@ -15,10 +15,11 @@ from leafdb.client.blocking_driver import BlockingDriver
 from leafdb.client.catalog import BucketRef, plan_read, plan_write, ready
 from leafdb.client.codecs import Codec, encoded
 from leafdb.client.context import Blind, Context
+from leafdb.client.explained import GetExplained, PutExplained
 from leafdb.client.kv import Form, Get, prepare
 from leafdb.client.kv import Put as PutCall
 from leafdb.client.options import Quorum, Seconds, count_limit, ttl_ms
-from leafdb.client.results import Failed, Put, Written
+from leafdb.client.results import Explained, Failed, Put, Written
 from leafdb.client.sync_scan import Range, Scan
 from leafdb.errors import ClientMisuse
 from leafdb.model.key import encode_key
@@ -63,6 +64,19 @@ class Handle(Generic[T]):
         plan = plan_read(self._ref, r, pr, sloppy, timeout, local)
         return self._driver.run_key(Get(self._ref, encode_key(key), plan, form))
 
+    def _get_explained(
+        self,
+        form: Form[A],
+        key: Key,
+        r: Quorum | None,
+        pr: Quorum | None,
+        sloppy: bool | None,
+        timeout: Seconds | None,
+        local: bool,
+    ) -> Explained[A]:
+        plan = plan_read(self._ref, r, pr, sloppy, timeout, local)
+        return self._driver.run_key(GetExplained(self._ref, encode_key(key), plan, form))
+
     def _get_many(
         self,
         form: Form[A],
@@ -93,6 +107,22 @@ class Handle(Generic[T]):
         prepared = prepare(self._ref, key, value, after)
         plan = plan_write(self._ref, w, pw, dw, sloppy, timeout, ttl)
         return self._driver.run_key(PutCall(self._ref, prepared, plan))
+
+    def _write_explained(
+        self,
+        key: Key,
+        value: bytes,
+        after: Context | Blind,
+        w: Quorum | None,
+        pw: Quorum | None,
+        dw: Quorum | None,
+        sloppy: bool | None,
+        timeout: Seconds | None,
+        ttl: Seconds | None,
+    ) -> Explained[Written]:
+        prepared = prepare(self._ref, key, value, after)
+        plan = plan_write(self._ref, w, pw, dw, sloppy, timeout, ttl)
+        return self._driver.run_key(PutExplained(self._ref, prepared, plan))
 
     def put_many(
         self,

@@ -1,4 +1,4 @@
-"""Verbs about buckets and single keys."""
+"""Verbs about buckets."""
 
 from __future__ import annotations
 
@@ -7,23 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
-from leafdb.codec.checksum import xxh3_64
 from leafdb.codec.fields import as_map
 from leafdb.errors import LeafdbError, NotApplied, OutcomeUnknown, Reason
 from leafdb.model.bucket import BucketProperties
-from leafdb.model.key import partition_part
-from leafdb.model.record import decode, live
-from leafdb.node.admin import Verb, ask_member, gather
+from leafdb.node.admin import Verb, ask_member
 from leafdb.node.admin_cluster import metadata_of
-from leafdb.node.boot import read_value
 from leafdb.node.logs import Log
 from leafdb.node.view import BucketView
 from leafdb.ring.metadata import ClusterMetadata
 from leafdb.ring.metadata import decode as decode_metadata
 from leafdb.ring.plan import Phase
-from leafdb.ring.ring import Ring
-from leafdb.ring.token import token_of
-from leafdb.types import BucketId, Liveness, NodeId, PartitionId
+from leafdb.types import BucketId, Liveness, NodeId
 
 if TYPE_CHECKING:
     from leafdb.node.node import Node
@@ -153,91 +147,13 @@ async def metadata_offer(node: Node, args: Args) -> Answer:
     return {"epoch": node.view.epoch}
 
 
-async def kv_where(node: Node, args: Args) -> Answer:
-    """Where a key lives and which version each replica holds."""
-    bucket = await bucket_view(node, text(args, "bucket"))
-    key = bytes(args["key"])
-    ring = node.view.ring
-    assert ring is not None
-    token = token_of(bucket.id, partition_part(key))
-    partition = ring.partition_of(token)
-    roles = roles_of(ring, partition, bucket.properties.n)
-    asked = {"bucket_id": int(bucket.id), "key": token.to_bytes(8, "big") + key}
-    answers, errors = await gather(node, "kv.version", kv_version, asked)
-    replicas = []
-    for member in dict.fromkeys((*roles, *ring.walk(partition))):
-        name = node.view.name_of(member)
-        found = answers.get(name)
-        if member not in roles and (found is None or (found["version"] is None and not found["hinted"])):
-            continue
-        entry: Answer = {
-            "node": name,
-            "role": roles.get(member, "fallback"),
-            "alive": found is not None,
-            "version": None if found is None else found["version"],
-            "siblings": 0 if found is None else found["siblings"],
-            "tombstone": False if found is None else found["tombstone"],
-        }
-        if name in errors:
-            entry["error"] = errors[name]
-        replicas.append(entry)
-    return {
-        "bucket": bucket.properties.name,
-        "key": key,
-        "token": f"{token:016x}",
-        "partition": int(partition),
-        "epoch": node.view.epoch,
-        "replicas": replicas,
-        "errors": errors,
-    }
-
-
-def roles_of(ring: Ring, partition: PartitionId, n: int) -> dict[NodeId, str]:
-    """What each holder of the partition is to it, those that reads ask first. Without a plan all are primaries; in one
-    a holder is an owner of both sets, or an old or a new one, "pending" as long as its copy is being made."""
-    holders, sets = ring.holders(partition, n), ring.write_sets(partition, n)
-    if len(sets) == 1:
-        return dict.fromkeys(holders, "primary")
-    old, new = sets
-    copying = ring.copying(partition, n)
-    return {
-        node: "pending"
-        if node in copying
-        else "new owner"
-        if node not in old
-        else "both"
-        if node in new
-        else "old owner"
-        for node in holders
-    }
-
-
-async def kv_version(node: Node, args: Args) -> Answer:
-    """Peer verb: this node's own version of a key. A version is the first half of its record's hash."""
-    bucket = node.view.buckets.get(int(args["bucket_id"]))
-    if bucket is None:
-        raise NotApplied("the bucket is not known here", reason=Reason.NO_SUCH_BUCKET)
-    stored = await read_value(node.engine, bucket.tree, bytes(args["key"]))
-    if stored is None:
-        return {"version": None, "siblings": 0, "tombstone": False, "hinted": False}
-    shown = live(decode(stored), node.world.now_ms(), bucket.conflict)
-    return {
-        "version": f"{xxh3_64(stored):016x}",
-        "siblings": len(shown),
-        "tombstone": not shown,
-        "hinted": False,
-    }
-
-
 VERBS: Mapping[str, Verb] = {
     "bucket.get": bucket_get,
     "bucket.list": bucket_list,
     "bucket.create": bucket_create,
     "bucket.set": bucket_set,
     "bucket.drop": bucket_drop,
-    "kv.where": kv_where,
 }
 PEER_VERBS: Mapping[str, Verb] = {
     "metadata.offer": metadata_offer,
-    "kv.version": kv_version,
 }

@@ -291,9 +291,10 @@ class Coordinator:
         place: Place,
         deadline: float,
         op_id: bytes = b"",
+        sent: Callable[[NodeId], None] | None = None,
     ) -> bool:
         """Send the request on to a node that may coordinate it; False when none can be reached. Raises Overloaded when
-        some can and none has room: that is no reason to stand in for them."""
+        some can and none has room: that is no reason to stand in for them. `sent` is told where it went."""
         usable = self.view.usable
         reachable = False
         nodes: Iterable[NodeId] = place.coordinators(message_type)
@@ -309,6 +310,8 @@ class Coordinator:
             lane = self.lanes.get(node)
             if lane is not None and lane.send(encode_frame(message_type, operation.id, with_deadline(body, left_ms))):
                 self.metrics.forwards_total += 1
+                if sent is not None:
+                    sent(node)
                 return True
             self.forget(operation.id, operation)
         if reachable:

@@ -15,6 +15,8 @@ from functools import partial
 from leafdb.errors import DeadlineExceeded, LeafdbError, NotApplied, ProtocolError, Reason
 from leafdb.model.record import RecordError, merge
 from leafdb.node.coordinator import Coordinator, Joint, Place, Requester, not_enough
+from leafdb.node.explained_get import ExplainedGet
+from leafdb.node.explaining import Explaining, explaining, on_forwarding
 from leafdb.node.get_under_way import CoordinatedGet, get_reply_body
 from leafdb.node.outcomes import refusal_of
 from leafdb.node.view import BucketView
@@ -26,6 +28,7 @@ from leafdb.types import Conflict, NodeId
 from leafdb.wire.frame import encode_frame
 from leafdb.wire.registry import MessageType
 from leafdb.wire.requests import (
+    FLAG_EXPLAIN,
     FLAG_LOCAL,
     FLAG_LWW,
     FLAG_SLOPPY,
@@ -45,6 +48,8 @@ def get(
 ) -> None:
     """Handle a GET of a client or a FORWARD_GET of a peer. One that has waited for metadata keeps its `deadline`."""
     request = decode_get(body)
+    if request.flags & FLAG_EXPLAIN:
+        session = explaining(coordinator, session, request)
     if deadline is None:
         deadline = coordinator.deadline(request.deadline_ms)
     try:
@@ -95,7 +100,7 @@ def _begin(
         candidates = [own]
     else:
         if message_type != MessageType.FORWARD_GET and coordinator.forward(
-            session, request_id, MessageType.FORWARD_GET, body, place, deadline
+            session, request_id, MessageType.FORWARD_GET, body, place, deadline, sent=on_forwarding(session)
         ):
             return
         candidates = []
@@ -123,7 +128,8 @@ def _begin(
         )
     else:
         machine = _two_sets(coordinator, place, joint, both, candidates, sloppy=_sloppy(request, bucket))
-    operation = CoordinatedGet(coordinator, session, request_id, place, deadline, machine)
+    kind = ExplainedGet if request.flags & FLAG_EXPLAIN else CoordinatedGet
+    operation = kind(coordinator, session, request_id, place, deadline, machine)
     slow = coordinator.latency.slow_after_s(candidates[: policy.r], own)
     operation.id = coordinator.register(operation, min(deadline, operation.started + slow))
     operation.begin()
@@ -179,6 +185,8 @@ def _get_local(coordinator: Coordinator, session: Requester, request_id: int, pl
         raise not_enough(0, 1, "local replicas (this node does not hold the key)")
 
     def shown(value: bytes | None, error: Exception | None) -> None:
+        if isinstance(session, Explaining):
+            session.read_alone(coordinator.view.self_id, value, definitive=definitive, error=error)
         if error is None and value is None and not definitive:
             error = not_enough(0, 1, "complete local replicas (this node is resynchronising)")
         if error is None:

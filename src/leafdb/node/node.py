@@ -277,6 +277,8 @@ class Node:
             {
                 MessageType.PUT_REPLY: self._forwarded(MessageType.PUT_REPLY),
                 MessageType.GET_REPLY: self._forwarded(MessageType.GET_REPLY),
+                MessageType.PUT_EXPLAINED: self._forwarded(MessageType.PUT_EXPLAINED),
+                MessageType.GET_EXPLAINED: self._forwarded(MessageType.GET_EXPLAINED),
                 MessageType.ERROR: self._forwarded(MessageType.ERROR),
                 MessageType.REPLICA_SCAN: self.scans.on_replica_scan,
                 MessageType.MEMBERSHIP: lambda _, node, __, body: self.gossiper.on_message(node, body),

@@ -22,6 +22,8 @@ from leafdb.model.context import ContextError
 from leafdb.model.key import decode_key
 from leafdb.model.live import NO_OPERATION
 from leafdb.node.coordinator import Coordinator, Place, Requester, not_enough
+from leafdb.node.explained_put import ExplainedPut
+from leafdb.node.explaining import explaining, on_forwarding
 from leafdb.node.key_queue import ReplicaOverloaded
 from leafdb.node.outcomes import refusal_of
 from leafdb.node.put_targets import enough_without, one_set, two_sets
@@ -29,7 +31,7 @@ from leafdb.node.put_under_way import CoordinatedPut
 from leafdb.node.retried_put import RetriedPut
 from leafdb.types import Conflict, Durability, NodeId
 from leafdb.wire.registry import MessageType
-from leafdb.wire.requests import FLAG_BLIND, FLAG_LWW, FLAG_RETRY, PutRequest, decode_put
+from leafdb.wire.requests import FLAG_BLIND, FLAG_EXPLAIN, FLAG_LWW, FLAG_RETRY, PutRequest, decode_put
 
 
 def put(
@@ -44,6 +46,8 @@ def put(
     """Handle a PUT of a client or a FORWARD_PUT of a peer. One that has waited for metadata keeps its `deadline`; a
     retry for which others have been `asked` about what was before does not ask again."""
     request = decode_put(body)
+    if request.flags & FLAG_EXPLAIN:
+        session = explaining(coordinator, session, request)
     if deadline is None:
         deadline = coordinator.deadline(request.deadline_ms)
     try:
@@ -90,7 +94,8 @@ def _begin(
     if own not in targets or (joint is not None and own in joint.copying):
         if message_type == MessageType.FORWARD_PUT:
             raise NotApplied("the nodes disagree about who holds the key", reason=Reason.STALE_EPOCH)
-        if coordinator.forward(session, request_id, MessageType.FORWARD_PUT, body, place, deadline, request.op_id):
+        number, op_id, sent = MessageType.FORWARD_PUT, request.op_id, on_forwarding(session)
+        if coordinator.forward(session, request_id, number, body, place, deadline, op_id, sent):
             return
         if not policy.sloppy:
             raise not_enough(0, policy.w, "primaries")
@@ -106,7 +111,11 @@ def _begin(
     except DiskFull as error:
         # Any node takes any request: the others may do without the copy of one that has no room.
         forward = partial(coordinator.forward, session, request_id, MessageType.FORWARD_PUT, body, place, deadline)
-        if message_type == MessageType.PUT and enough_without(own, machine) and forward(request.op_id):
+        if (
+            message_type == MessageType.PUT
+            and enough_without(own, machine)
+            and forward(request.op_id, on_forwarding(session))
+        ):
             return
         raise refusal_of(error) from None
     except (ReplicaOverloaded, StorageError) as error:
@@ -116,7 +125,8 @@ def _begin(
         RetriedPut(coordinator, place, targets[own], request.op_id, deadline, then).ask()
         return
     durability = Durability.ALWAYS if policy.durable else bucket.durability
-    operation = CoordinatedPut(coordinator, session, request_id, request, place, deadline, context, machine, durability)
+    kind = ExplainedPut if request.flags & FLAG_EXPLAIN else CoordinatedPut
+    operation = kind(coordinator, session, request_id, request, place, deadline, context, machine, durability)
     operation.sloppy = policy.sloppy and not absent
     operation.id = coordinator.register(operation, deadline)
     if context is None:

@@ -26,6 +26,7 @@ from leafdb.client.url import Address
 from leafdb.errors import LeafdbError
 from leafdb.model.clock import EMPTY
 from leafdb.ring.token import OPERATION_CHANCE_BYTES
+from leafdb.sim.explained import ExplainedCalls
 from leafdb.sim.recorder import NotConnected, ReadHow, Reading, Recorder, WriteHow
 from leafdb.sim.retries_seen import watched
 from leafdb.sim.setting import Setting, Workload, encoded, key_of
@@ -100,6 +101,7 @@ class RealClient(Recorder):
         self._ids = ids
         self._prefix = tag_prefix(setting.bucket.name)
         self._batch = trio.Lock()
+        self._explained = ExplainedCalls(setting, name)
         self.handle: AsyncSiblingBucket[bytes] | AsyncLwwBucket[bytes]
         self.handle = db.lww_bucket(setting.bucket.name) if setting.lww else db.bucket(setting.bucket.name)
 
@@ -179,6 +181,8 @@ class RealClient(Recorder):
 
     async def _get(self, key: str, how: ReadHow) -> Answer:
         handle = self.handle
+        if self._explained.wanted():
+            return await self._explained.get(handle, key, how)
         if isinstance(handle, AsyncSiblingBucket):
             return await handle.get(
                 key_of(key), r=how.r or None, pr=how.pr or None, sloppy=how.sloppy, timeout=how.timeout_s,
@@ -197,6 +201,8 @@ class RealClient(Recorder):
         handle, key = self.handle, key_of(write.key)
         ttl = how.ttl_ms / 1000 or None
         self._ids.choose_now(write.op_id)
+        if write.value is not None and self._explained.wanted():
+            return await self._explained.put(handle, write.key, write.value, self._after(write.key, context), how)
         if isinstance(handle, AsyncLwwBucket):
             if write.value is None:
                 return await handle.delete(key, **_counts(how))

@@ -38,6 +38,7 @@ from leafdb.errors import (
 )
 from leafdb.limits import NODES_MAX
 from leafdb.quorum.messages import MalformedMessage
+from leafdb.wire import explanations
 from leafdb.wire.body import decode_map, encode_map, refusing, text_field
 
 PEER_FAULTS: Final = (ProtocolError, MalformedMessage)
@@ -136,6 +137,8 @@ def decode_error(body: bytes, *, request_id: int | None = None) -> LeafdbError:
     error.outcome = outcome
     error.node = node
     error.request_id = request_id
+    if explanations.FIELD in fields:
+        error.explanation = explanations.readable(fields[explanations.FIELD])
     return error
 
 

@@ -34,6 +34,8 @@ class MessageType(IntEnum):
     SCAN_REPLY = 0x15
     ADMIN = 0x16
     ADMIN_REPLY = 0x17
+    PUT_EXPLAINED = 0x18
+    GET_EXPLAINED = 0x19
 
     # between nodes: requests lane
     REPLICA_PUT = 0x40
@@ -88,7 +90,7 @@ KNOWN_TYPES: Final = frozenset(int(member) for member in MessageType)
 REPLY_TYPES: Final = frozenset(
     int(member)
     for member in MessageType
-    if member.name.endswith("_REPLY") or member in (MessageType.ERROR, MessageType.PONG)
+    if member.name.endswith(("_REPLY", "_EXPLAINED")) or member in (MessageType.ERROR, MessageType.PONG)
 )
 """Answers: their request id was chosen by the side that receives them."""
 
@@ -109,13 +111,21 @@ CLIENT_REQUEST_TYPES: Final = SESSION_TYPES | {
 """What a node takes from a client."""
 CLIENT_REPLY_TYPES: Final = SESSION_TYPES | {
     int(member)
-    for member in (MessageType.PUT_REPLY, MessageType.GET_REPLY, MessageType.SCAN_REPLY, MessageType.ADMIN_REPLY)
+    for member in (
+        MessageType.PUT_REPLY,
+        MessageType.GET_REPLY,
+        MessageType.SCAN_REPLY,
+        MessageType.ADMIN_REPLY,
+        MessageType.PUT_EXPLAINED,
+        MessageType.GET_EXPLAINED,
+    )
 }
 """What a client takes from a node."""
 PEER_TYPES: Final = (
     SESSION_TYPES
     | {number for number in KNOWN_TYPES if number >= FIRST_PEER_TYPE}
     | {int(MessageType.PUT_REPLY), int(MessageType.GET_REPLY)}
+    | {int(MessageType.PUT_EXPLAINED), int(MessageType.GET_EXPLAINED)}
 )
 """What nodes take from each other: a FORWARD_PUT or FORWARD_GET is answered by the client's own kind of reply."""
 STRANGER_REQUEST_TYPES: Final = SESSION_TYPES | {int(MessageType.PEER_ADMIN)}

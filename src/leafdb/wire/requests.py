@@ -31,6 +31,8 @@ FLAG_LWW: Final = 32
 """Set by a handle of the wrong or right kind: the node refuses a put whose kind is not the bucket's."""
 FLAG_RETRY: Final = 64
 """Of a put: it may have been applied already, under this operation id, by a node that was asked before."""
+FLAG_EXPLAIN: Final = 128
+"""The answer, an error too, is to carry an explanation (wire/explanations.py)."""
 
 QUORUM_DEFAULT: Final = 0
 QUORUM_NONE: Final = 253

@@ -214,6 +214,31 @@ async def a_last_writer_wins_bucket_has_no_contexts(cluster: FakeCluster) -> Non
         assert await texts.get("k") is None
 
 
+async def explained_calls_answer_what_the_plain_ones_do_and_how(cluster: FakeCluster) -> None:
+    async with leafdb.connect_async(cluster.url) as db:
+        await db.create_bucket("s")
+        await db.create_bucket("l", conflict="lww")
+        siblings, merged = db.bucket("s"), db.bucket("s", codec=leafdb.Text(), merge=max)
+        texts = db.lww_bucket("l", codec=leafdb.Text())
+        written = await siblings.put_explained("k", b"one", after=BLIND)
+        assert isinstance(written, leafdb.Explained)
+        assert written.explanation.operation == "put"
+        assert written.explanation.counted == ("node-1",)
+        await merged.put_explained("k", "two", after=written.answer.context)
+        await texts.put_explained("k", "three")
+        found = await siblings.get_explained("k", r=1, timeout=1.0)
+        assert found.answer == await siblings.get("k")
+        assert str(found.explanation).startswith("get in b: answered by node-1 after 1.0 ms")
+        assert (await merged.get_explained("k")).answer == await merged.get("k") == "two"
+        assert (await merged.read_explained("k")).answer == await merged.read("k")
+        assert (await texts.get_explained("k")).answer == await texts.get("k") == "three"
+        assert (await texts.get_explained("none")).answer is None
+        bad = db.bucket("s", codec=leafdb.JSON(int))
+        with pytest.raises(leafdb.DataError) as unreadable:
+            await bad.get_explained("k")
+        assert unreadable.value.explanation is not None
+
+
 async def a_handle_of_the_wrong_kind_names_the_right_one(cluster: FakeCluster) -> None:
     cluster.create("plain")
     cluster.create("lossy", conflict=Policy.LWW)

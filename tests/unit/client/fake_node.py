@@ -14,10 +14,11 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 
 from leafdb.client.url import Address
 from leafdb.errors import LeafdbError, NotApplied, ProtocolError, Reason
+from leafdb.explanation import Explanation, Policy, Replica, Status
 from leafdb.model.bucket import BucketProperties
 from leafdb.model.key import encode_key, partition_part
 from leafdb.ring.member import ProposedMember
@@ -25,6 +26,7 @@ from leafdb.ring.metadata import ClusterMetadata, found
 from leafdb.ring.ring import Ring
 from leafdb.ring.token import storage_key, token_of
 from leafdb.types import Conflict, NodeId
+from leafdb.wire import explanations
 from leafdb.wire.body import encode_map
 from leafdb.wire.connection import Connection
 from leafdb.wire.control import AdminRequest, ScanReply, ScanRequest
@@ -35,6 +37,7 @@ from leafdb.wire.hello import ServerFacts
 from leafdb.wire.registry import MessageType
 from leafdb.wire.requests import (
     FLAG_DELETE,
+    FLAG_EXPLAIN,
     FLAG_LWW,
     decode_get,
     decode_put,
@@ -267,8 +270,12 @@ class FakeCluster:
     def reply_to(self, frame: Frame) -> tuple[MessageType, bytes]:
         with self.lock:
             if frame.type == MessageType.GET:
+                if decode_get(frame.body).flags & FLAG_EXPLAIN:
+                    return MessageType.GET_EXPLAINED, explanations.join(_explained("get"), self._get(frame.body))
                 return MessageType.GET_REPLY, self._get(frame.body)
             if frame.type == MessageType.PUT:
+                if decode_put(frame.body).flags & FLAG_EXPLAIN:
+                    return MessageType.PUT_EXPLAINED, explanations.join(_explained("put"), self._put(frame.body))
                 return MessageType.PUT_REPLY, self._put(frame.body)
             if frame.type == MessageType.SCAN:
                 return MessageType.SCAN_REPLY, self._scan(ScanRequest.decode(frame.body))
@@ -395,3 +402,13 @@ def dead_address() -> Iterator[Address]:
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         yield Address(*sock.getsockname())
+
+
+def _explained(operation: Literal["get", "put"]) -> bytes:
+    """One replica answered and counts."""
+    status = Status.FOUND if operation == "get" else Status.APPLIED
+    replica = Replica("node-1", "primary", status, cause="first", asked_ms=0.0, answered_ms=0.5, counted=True)
+    policy = Policy(n=1, r=1) if operation == "get" else Policy(n=1, w=1)
+    return explanations.encode(
+        Explanation(operation, True, "b", "node-1", (), "", 1, 1, 0, policy, None, (replica,), 0, None, 1.0, ())
+    )

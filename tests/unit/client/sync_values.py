@@ -213,6 +213,31 @@ def a_last_writer_wins_bucket_has_no_contexts(cluster: FakeCluster) -> None:
         assert texts.get("k") is None
 
 
+def explained_calls_answer_what_the_plain_ones_do_and_how(cluster: FakeCluster) -> None:
+    with leafdb.connect(cluster.url) as db:
+        db.create_bucket("s")
+        db.create_bucket("l", conflict="lww")
+        siblings, merged = db.bucket("s"), db.bucket("s", codec=leafdb.Text(), merge=max)
+        texts = db.lww_bucket("l", codec=leafdb.Text())
+        written = siblings.put_explained("k", b"one", after=BLIND)
+        assert isinstance(written, leafdb.Explained)
+        assert written.explanation.operation == "put"
+        assert written.explanation.counted == ("node-1",)
+        merged.put_explained("k", "two", after=written.answer.context)
+        texts.put_explained("k", "three")
+        found = siblings.get_explained("k", r=1, timeout=1.0)
+        assert found.answer == siblings.get("k")
+        assert str(found.explanation).startswith("get in b: answered by node-1 after 1.0 ms")
+        assert (merged.get_explained("k")).answer == merged.get("k") == "two"
+        assert (merged.read_explained("k")).answer == merged.read("k")
+        assert (texts.get_explained("k")).answer == texts.get("k") == "three"
+        assert (texts.get_explained("none")).answer is None
+        bad = db.bucket("s", codec=leafdb.JSON(int))
+        with pytest.raises(leafdb.DataError) as unreadable:
+            bad.get_explained("k")
+        assert unreadable.value.explanation is not None
+
+
 def a_handle_of_the_wrong_kind_names_the_right_one(cluster: FakeCluster) -> None:
     cluster.create("plain")
     cluster.create("lossy", conflict=Policy.LWW)

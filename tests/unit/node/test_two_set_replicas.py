@@ -9,11 +9,11 @@ from typing import Any, cast
 
 import pytest
 
-from leafdb.node.admin_data import roles_of
 from leafdb.node.coordinator import Place
 from leafdb.node.hint_keeper import HintKeeper
 from leafdb.node.replica import Found
 from leafdb.node.replica_service import ReplicaService
+from leafdb.node.roles import roles_of
 from leafdb.node.view import BucketView
 from leafdb.quorum.messages import ReplicaStatus, decode_reply, encode_replica_get, encode_replica_put
 from leafdb.types import NodeId
