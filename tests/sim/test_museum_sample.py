@@ -39,6 +39,7 @@ sys.exit("not caught")
         "no-refutation",
         "pending-not-counted",
         "older-metadata-believed",
+        "xor-double-delta",
     ],
 )
 def test_the_bug_is_caught(name: str) -> None:

@@ -12,7 +12,7 @@ from leafdb.ring.staging import Leave
 from leafdb.ring.token import storage_key
 from leafdb.testing.cluster import MemoryCluster, memory_cluster
 from leafdb.testing.virtual_time import virtual
-from leafdb.types import NodeId, TreeId
+from leafdb.types import Durability, NodeId, TreeId
 from support.plans import Steps, by_hand
 from support.repairs import plant
 from support.transports import until
@@ -68,7 +68,8 @@ async def test_a_record_that_comes_back_to_who_had_dropped_it_makes_the_others_h
         record = await cluster.record(N1, bucket, "k")
         assert record is not None
         node = cluster.nodes[N1]
-        node.engine.write(((TreeId(bucket.id), storage_key(bucket.id, encode_key("k")), None),))
+        place = storage_key(bucket.id, encode_key("k"))
+        node.replica.remove(TreeId(bucket.id), place, record, Durability.PERIODIC)
         await trio.sleep(1)
         await plant(node, "b", "k", record)
         said = await cluster.record(N1, bucket, "k")

@@ -5,6 +5,8 @@ Neither is a defence against an adversary: what must not be forged is sealed wit
 
 from __future__ import annotations
 
+from typing import Final, Protocol
+
 import google_crc32c
 import xxhash
 
@@ -15,6 +17,12 @@ def crc32c(data: bytes, crc: int = 0) -> int:
     return result
 
 
-def xxh3_64(data: bytes, seed: int = 0) -> int:
-    """XXH3, 64 bits, of `data`. Placement depends on it: the function and its seeds never change."""
-    return xxhash.xxh3_64_intdigest(data, seed)
+class Hash(Protocol):
+    """A hash of bytes under a seed."""
+
+    def __call__(self, data: bytes, seed: int = 0, /) -> int: ...
+
+
+xxh3_64: Final[Hash] = xxhash.xxh3_64_intdigest
+"""XXH3, 64 bits. Placement depends on it: the function and its seeds never change. Called several times for each
+record that is written, so without a frame of ours around it."""

@@ -112,14 +112,15 @@ class KeptTrees:
         before = 0 if old is None else xxh3_64(key + old)
         mark = NOTHING if old is None else before.to_bytes(8, "big")
         lsn = self.engine.write(((tree, key, new), *also), durability, done, mark)
-        place = tree << _PLACE_BITS | int.from_bytes(key[:2], "big") >> self._shift  # `place`, by hand
+        place = tree << _PLACE_BITS | (key[0] << 8 | key[1]) >> self._shift  # `place`, by hand: this is the hot path
         kept = self.ranges.get(place) or self._begin(place)
+        kept.lsn = lsn
         leaf = leaf_of(key)
         delta = before if new is None else before ^ xxh3_64(key + new)
         keys = (new is not None) - (old is not None)
-        kept.lsn = lsn
-        if kept.tree is not None:
-            kept.tree.change(leaf, delta, keys)
+        known = kept.tree
+        if known is not None:
+            known.change(leaf, delta, keys)
             if not kept.dirty:
                 self.soil(place, kept)
         if kept.building is not None:

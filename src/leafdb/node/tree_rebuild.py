@@ -112,6 +112,8 @@ class TreeRebuild:
             kept.building = None
             del self._running[place]
             over.set()
+            if kept.tree is None:
+                self._wanted.set()  # it failed, and the next to try may be the background task
 
     def _keep(self, place: int, kept: KeptRange, tree: Tree) -> None:
         trees = self.trees

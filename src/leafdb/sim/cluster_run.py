@@ -156,7 +156,7 @@ class Simulation:
         if rings is not None:
             await check_ring(setting)
             rings.check()
-        trace.probe("trees_compared", await check_trees(cluster))
+        trace.probe("trees_compared", await check_trees(cluster, self._ran))
         await cluster.check()
         await cluster.stop(*cluster.nodes)
 

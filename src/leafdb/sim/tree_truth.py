@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 import trio
@@ -18,9 +19,12 @@ BUILT_WITHIN_S: Final = 120.0
 """Trees that are not known are built beside traffic, and there is none."""
 
 
-async def check_trees(cluster: MemoryCluster) -> int:
-    """Raise Violation unless it holds; answers how many trees have been compared. Nobody writes any more."""
+async def check_trees(cluster: MemoryCluster, ran: Iterable[Node]) -> int:
+    """Raise Violation unless it holds, and none of those that `ran` had to doubt one; answers how many trees have been
+    compared. Nobody writes any more."""
     compared = 0
+    doubted = sum(node.metrics.hash_trees_doubted_total for node in ran)
+    require(not doubted, Invariant.TREES_TRUE, f"{doubted} trees were found not to be those of their stores")
     for machine, node in sorted(cluster.nodes.items()):
         if node.view.ring is None:
             continue

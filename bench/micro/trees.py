@@ -1,0 +1,124 @@
+"""What a kept hash tree costs a write: microseconds of the engine's own write, and of the write with mark and tree.
+
+    python bench/micro/trees.py [WRITES]
+
+New keys and overwrites of 256 partitions, records of 200 bytes, on files in memory with everything inline; commits are
+not counted. Beside it what a save costs a tree, full and with one key in each leaf's place. Nothing is asserted.
+"""
+
+from __future__ import annotations
+
+import platform
+import sys
+from random import Random
+from time import perf_counter
+from typing import Final
+
+from leafdb.merkle.tree import Tree
+from leafdb.node.hash_trees import HashTrees
+from leafdb.node.kept_trees import TREES_TREE
+from leafdb.node.metrics import Metrics
+from leafdb.storage.engine import Engine
+from leafdb.storage.executor import QueuedExecutor
+from leafdb.storage.job_runner import InlineJobRunner
+from leafdb.storage.settings import EngineConfig
+from leafdb.types import Durability, TreeId
+from leafdb.vfs.memory import MemoryFileSystem
+
+WRITES_DEFAULT: Final = 100_000
+BATCH: Final = 200
+RUNS: Final = 5
+RECORD_BYTES: Final = 200
+PARTITIONS: Final = 256
+BUCKET: Final = TreeId(300)
+
+
+class Bench:
+    """One store, and its trees."""
+
+    def __init__(self) -> None:
+        fs = MemoryFileSystem()
+        self.executor = QueuedExecutor()
+        self.trees = HashTrees(Metrics(), perf_counter)
+        self.engine = Engine.open(
+            fs,
+            config=EngineConfig(memtable_bytes=1 << 30, wal_segment_bytes=1 << 30, auto_commit=False),
+            log_executor=self.executor,
+            read_executor=self.executor,
+            jobs=InlineJobRunner(fs),
+            now_s=perf_counter,
+            on_failure=lambda error: None,
+        )
+        kept = self.trees.kept
+        kept.open(self.engine)
+        for tree in (TREES_TREE, BUCKET):
+            self.engine.create_tree(tree)
+        kept.installed(PARTITIONS, {BUCKET}, {BUCKET})
+
+    def commit(self) -> None:
+        self.engine.flush_batch()
+        while self.executor.pending:
+            self.executor.run_pending()
+
+    def plain(self, keys: list[bytes], old: bytes | None, new: bytes) -> float:
+        """Microseconds a write."""
+        write, spent = self.engine.write, 0.0
+        for start in range(0, len(keys), BATCH):
+            began = perf_counter()
+            for key in keys[start : start + BATCH]:
+                write(((BUCKET, key, new),), Durability.PERIODIC, None)
+            spent += perf_counter() - began
+            self.commit()
+        return spent / len(keys) * 1e6
+
+    def kept(self, keys: list[bytes], old: bytes | None, new: bytes) -> float:
+        """The same through the trees."""
+        write, spent = self.trees.kept.write, 0.0
+        for start in range(0, len(keys), BATCH):
+            began = perf_counter()
+            for key in keys[start : start + BATCH]:
+                write(BUCKET, key, old, new, Durability.PERIODIC, None)
+            spent += perf_counter() - began
+            self.commit()
+        return spent / len(keys) * 1e6
+
+
+def encoding(keys: int) -> float:
+    """Microseconds to encode a tree of so many keys that has just changed everywhere."""
+    best = float("inf")
+    rng = Random(2)
+    for _ in range(RUNS):
+        tree = Tree()
+        for _ in range(keys):
+            tree.add(rng.randbytes(12), b"record")
+        began = perf_counter()
+        tree.encode()
+        best = min(best, perf_counter() - began)
+    return best * 1e6
+
+
+def main() -> None:
+    """Print a table."""
+    count = int(sys.argv[1]) if len(sys.argv) > 1 else WRITES_DEFAULT
+    rng = Random(1)
+    keys = [rng.randbytes(8) + b"customer-%08d\x00\x01" % number for number in range(count)]
+    one, two = rng.randbytes(RECORD_BYTES), rng.randbytes(RECORD_BYTES)
+    best: dict[str, float] = {}
+    for _ in range(RUNS):
+        plain, kept = Bench(), Bench()
+        for what, figure in (
+            ("new keys, engine alone", plain.plain(keys, None, one)),
+            ("new keys, with trees", kept.kept(keys, None, one)),
+            ("overwrites, engine alone", plain.plain(keys, one, two)),
+            ("overwrites, with trees", kept.kept(keys, one, two)),
+        ):
+            best[what] = min(best.get(what, figure), figure)
+    print(f"{platform.python_implementation()} {platform.python_version()}, {count} writes, best of {RUNS}")
+    for what, figure in best.items():
+        print(f"{what:<32}{figure:6.2f} us")
+    for size in (100, 1_000, 20_000):
+        print(f"encoding a tree of {size:<6} keys {encoding(size):9.0f} us")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,66 @@
+"""The room of hash trees that are not those of their stores: divergence that nobody looks for, or looks for in vain."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from leafdb.sim.mutation import Edit, Mutation
+from leafdb.sim.outcome import Tier
+from leafdb.testing.violation import Invariant
+
+
+def _tree(
+    name: str, title: str, *edits: tuple[str, str, str], tier: Tier = Tier.CLUSTER, seeds_max: int = 20, nodes: int = 3
+) -> Mutation:
+    return Mutation(
+        name=name,
+        title=title,
+        edits=tuple(Edit(*edit) for edit in edits),
+        tier=tier,
+        caught_by=(Invariant.TREES_TRUE,),
+        seeds_max=seeds_max,
+        nodes=nodes,
+        operations=400,
+    )
+
+
+MUTATIONS: Final = (
+    _tree(
+        "xor-double-delta",
+        "A replayed write is put into a saved tree that has it already, and so taken out (why others rebuild weekly).",
+        (
+            "leafdb.node.tree_loader",
+            "        if kept.tree is None or change.lsn <= numbers.get(place, 0):\n",
+            "        if kept.tree is None:\n",
+        ),
+    ),
+    _tree(
+        "log-forgets-before-trees",
+        "A flush is published, and its log removed, before the trees that follow from it are saved.",
+        (
+            "leafdb.node.tree_saver",
+            "        self._go_on = go_on\n",
+            "        go_on()\n        self._go_on = lambda: None\n",
+        ),
+    ),
+    _tree(
+        "merge-taken-for-new",
+        "A merge puts its result into the tree and does not take out what it replaced.",
+        (
+            "leafdb.node.replica",
+            "                self._trees.write(tree, key, local, merged, durability, done)\n",
+            "                self._trees.write(tree, key, None, merged, durability, done)\n",
+        ),
+    ),
+    _tree(
+        "leftover-stays-in-tree",
+        "A range that was given up is deleted from the store and not from its tree.",
+        (
+            "leafdb.node.leftovers",
+            "            self._replica.remove(TreeId(number), key, record, Durability.PERIODIC)\n",
+            "            engine = self._replica.queue._engine\n"
+            "            engine.write(((TreeId(number), key, None),), Durability.PERIODIC, None)\n",
+        ),
+        tier=Tier.RING,
+    ),
+)
