@@ -1,6 +1,6 @@
 """Minting: turning a client's write into a record with a new dot. Only the coordinating replica does it.
 
-    put(local, context, value) = local without the siblings that the context covers, plus the value under a new dot;
+    put(local, context, value) = local without the writes that the context covers, plus the value under a new dot;
                                  clock = local's + the context's + the new dot
 
 **No dot twice.** The dot is the next one of our own actor with the highest epoch named anywhere, and only if nothing
@@ -13,7 +13,8 @@ of a fresh epoch becomes the one that the next put increments.
 finds too high is always admitted, so reading and resolving always work.
 
 **No operation twice.** A put whose operation id a sibling here bears already is that write, sent again: the record
-stays as it is, and the answer is the dot that the write has. (One that was replaced since: node/op_memory.py.)
+stays as it is, and the answer is the dot that the write has. (One that was replaced since: node/op_memory.py.) And who
+has seen a write that has two dots has seen it under either.
 
 **lww**: the new sibling replaces all; its stamp is raised, if it must be, above every stamp in the record. A context
 only adds what it knows to the clock: `merge` decides by stamps.
@@ -30,6 +31,7 @@ from leafdb.model.epochs import EpochLease
 from leafdb.model.hlc import STAMP_MAX, stamp_ms
 from leafdb.model.live import NO_OPERATION, shown
 from leafdb.model.record_format import (
+    Head,
     Header,
     Record,
     RecordError,
@@ -110,8 +112,11 @@ def put(
     else:
         siblings = {dot: found.sibling(dot) for dot in heads if not context.covers(dot)}
 
-    if replaced is not None and len(siblings) < len(heads):
-        replaced.extend([(head.op_id, dot) for dot, head in heads.items() if dot not in siblings])
+    if len(siblings) < len(heads):
+        if siblings:
+            _drop_twins(heads, siblings)
+        if replaced is not None:
+            replaced.extend([(head.op_id, dot) for dot, head in heads.items() if dot not in siblings])
     if len(siblings) >= SIBLINGS_MAX:
         _limit_siblings(found, siblings, stamp, added=value is not None)
     dot = _mint(found.clock, known, identity, epochs)
@@ -141,6 +146,13 @@ def adopt(merged: bytes, incoming: bytes, local: bytes | None, identity: ActorId
     found = header(merged)
     clock = found.clock.add_entry(_fresh(newest, identity, epochs))
     return encode(Record(clock, {dot: found.sibling(dot) for dot in found.heads}))
+
+
+def _drop_twins(heads: dict[Dot, Head], siblings: dict[Dot, Sibling]) -> None:
+    """Of a write that the context covers under one dot, drop the other dots too."""
+    seen = {head.op_id for dot, head in heads.items() if dot not in siblings} - {NO_OPERATION}
+    for dot in [dot for dot, sibling in siblings.items() if sibling.op_id in seen]:
+        del siblings[dot]
 
 
 def _mint(clock: CausalClock, known: CausalClock, identity: ActorIdentity, epochs: EpochLease) -> Dot:

@@ -22,7 +22,7 @@ from leafdb.model.actor import describe as describe_actor
 from leafdb.model.clock import CausalClock, Dot
 from leafdb.model.epochs import EpochLease
 from leafdb.model.hlc import stamp_ms
-from leafdb.model.live import live, winner
+from leafdb.model.live import NO_OPERATION, live, winner
 from leafdb.model.put import ConflictLimit, Named, PutRefused, PutResult, RecordTooLarge, adopt, put
 from leafdb.model.record_format import (
     Head,
@@ -62,7 +62,7 @@ def merge(
     else:
         kept = _uncovered(ours, theirs)
         if was_replaced is not None:
-            kept = _not_replaced(kept, ours, theirs, was_replaced)
+            kept = _not_replaced(kept, ours, theirs, was_replaced) or kept
     heads = ours.heads
     if replaced is not None:
         replaced.extend([(head.op_id, dot) for dot, head in heads.items() if dot not in kept])
@@ -141,9 +141,15 @@ def _uncovered(ours: Header, theirs: Header) -> list[Dot]:
 def _not_replaced(
     kept: list[Dot], ours: Header, theirs: Header, was_replaced: Callable[[bytes, Header], bool]
 ) -> list[Dot]:
-    """`kept` without what comes of operations that are remembered as replaced."""
-    heads = ours.heads
-    return [dot for dot in kept if dot in heads or not was_replaced(theirs.heads[dot].op_id, ours)]
+    """`kept` without what comes of operations that are remembered as replaced, and without the other dots of those that
+    are being replaced right now."""
+    our_heads, their_heads = ours.heads, theirs.heads
+    kept = [dot for dot in kept if dot in our_heads or not was_replaced(their_heads[dot].op_id, ours)]
+    if len(our_heads) + len(their_heads) == 2:
+        return kept
+    gone = {head.op_id for heads in (our_heads, their_heads) for dot, head in heads.items() if dot not in kept}
+    gone.discard(NO_OPERATION)
+    return [dot for dot in kept if (our_heads.get(dot) or their_heads[dot]).op_id not in gone]
 
 
 def _greatest(ours: Header, theirs: Header) -> list[Dot]:

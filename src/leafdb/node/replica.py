@@ -22,6 +22,7 @@ from leafdb.model.actor import ActorIdentity
 from leafdb.model.clock import CausalClock, Dot
 from leafdb.model.hlc import LeaseExhausted
 from leafdb.model.record import (
+    Header,
     Named,
     PutRefused,
     PutResult,
@@ -147,7 +148,7 @@ class Replica:
         self._trees = trees
         self._leases = leases
         self.operations = OpMemory() if operations is None else operations
-        self._was_replaced = self.operations.was_replaced
+        self._was_replaced: Callable[[bytes, Header], bool] | None = self.operations.was_replaced
         self._identity: ActorIdentity | None = None
         self.queue = KeyQueue(engine)
         self.says_more: Callable[[TreeId, bytes], None] = lambda tree, key: None

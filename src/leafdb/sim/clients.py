@@ -24,17 +24,19 @@ from leafdb.client.context import BLIND, Blind, Context, tag_of, tag_prefix
 from leafdb.client.results import Failed, Put, Written
 from leafdb.client.url import Address
 from leafdb.errors import LeafdbError
-from leafdb.model.clock import EMPTY
+from leafdb.model.clock import EMPTY, CausalClock, Dot
 from leafdb.ring.token import OPERATION_CHANCE_BYTES
 from leafdb.sim.explained import ExplainedCalls
+from leafdb.sim.plan import Trouble
 from leafdb.sim.recorder import NotConnected, ReadHow, Reading, Recorder, WriteHow
 from leafdb.sim.retries_seen import watched
 from leafdb.sim.setting import Setting, Workload, encoded, key_of
+from leafdb.sim.stores_with import stores_with
 from leafdb.testing.cluster import CLIENT_HOST, host_of
-from leafdb.testing.history_values import Answer, Write
+from leafdb.testing.history_values import Answer, Write, clock_of
 from leafdb.testing.raw_client import RawClient, Severed
 from leafdb.testing.real_client import dialler
-from leafdb.testing.violation import Invariant, violated
+from leafdb.testing.violation import Invariant, require, violated
 from leafdb.types import NodeId
 from leafdb.wire.requests import PutReply
 
@@ -271,7 +273,19 @@ class DirectClient(Recorder):
         self.asks(write, how)
         self.tell(f"{write.text} is sent once more through n{node}", write.key)
         same = how._replace(ttl_ms=write.ttl_ms)
-        return Sent(write, sent.after, await self.write(write, partial(self._put, node, write, sent.after, same)))
+        there = await stores_with(self.setting, write)
+        context = await self.write(write, partial(self._put, node, write, sent.after, same))
+        process = self.setting.cluster.processes.get(node)
+        if context is not None and process is not None and (node, process) in there:
+            self._check_recognised(node, write, clock_of(context), there[node, process])
+        return Sent(write, sent.after, context)
+
+    def _check_recognised(self, node: NodeId, write: Write, clock: CausalClock, dots: Sequence[Dot]) -> None:
+        """A node that showed the write all along has not made another of it (I5)."""
+        if Trouble.DISK_FULL not in self.setting.plan.kinds:  # else it may have passed the request on
+            known = any(clock.covers(dot) for dot in dots)
+            text = f"n{node} had {write.text}, was sent it once more and wrote it again"
+            require(known, Invariant.NO_FALSE_SIBLINGS, text, write.key)
 
     async def put_forged(self, node: NodeId, key: str, context: bytes) -> None:
         """Write over a context that was not sealed for this key: it must be refused, for it covers what nobody saw."""

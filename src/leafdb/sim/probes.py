@@ -50,6 +50,7 @@ COUNTED: Final = (
     Counted(Probe("deadline_exceeded", "a request's deadline passed"), "deadlines_exceeded_total"),
     Counted(Probe("outcome_unknown", "a write was answered with an unknown outcome"), "outcomes_unknown_total"),
     Counted(Probe("blind_write", "a client wrote without a context"), "blind_writes_total"),
+    Counted(Probe("write_recognised", "a write that came again was recognised"), "writes_recognised_total"),
     Counted(Probe("scanned", "a scan was answered"), "scans_total"),
     Counted(Probe("copied", "bytes were copied for a change of the ring"), "transfer_bytes_received_total"),
     Counted(
@@ -83,7 +84,9 @@ LOGGED: Final = {
     ),
     "all hints delivered": Probe("hints_all_delivered", "a peer was given all hints kept for it"),
 }
+COVERED: Final = Probe("twin_covered", "a late copy of a replaced write was covered as it came")
 STORES: Final = (
+    COVERED,
     Probe("flushed", "a memtable became a table"),
     Probe("trees_compared", "hash trees were kept and compared with what the store has"),
     Probe("compacted", "tables were merged"),
@@ -97,6 +100,8 @@ TOLD: Final = {
     "a write that a stand-in acknowledged": Probe("fallback_acknowledged", "a stand-in's acknowledgement was counted"),
     "a write that was refused": Probe("write_refused", "a client was told that a write did not happen"),
     "a write of unknown outcome": Probe("write_unknown", "a client was not told whether a write happened"),
+    "an outcome that was told": Probe("outcome_told", "a client asked what became of a write and was told"),
+    "an outcome that nobody knew": Probe("outcome_not_known", "a client asked what became of a write, in vain"),
     "a write of unknown outcome that was seen": Probe("unknown_seen", "a write of unknown outcome was read later"),
     "a read of what had been deleted": Probe("deletion_seen", "a read found only deletions, or expired values"),
 }
@@ -177,6 +182,8 @@ def _of_store(trace: Trace, node: Node) -> None:
     engine = getattr(node, "engine", None)
     if engine is None:  # the run ended while it was starting
         return
+    replica = getattr(node, "replica", None)
+    trace.probe(COVERED.name, 0 if replica is None else replica.operations.covered_total)
     stats, report = engine.stats(), engine.recovery
     trace.probe("flushed", stats.flushes)
     trace.probe("compacted", stats.compactions)

@@ -98,6 +98,14 @@ class Oracle:
         self._appeared(data, made)
         return number
 
+    def twins(self, local: bytes | None, past: int) -> int:
+        """The writes alive in `local` that are the same operation as one of those alive there and in `past`."""
+        if self.conflict is Conflict.LWW:
+            return 0
+        alive = self.living(self.of(local))
+        seen = {self.writes[number].sibling.op_id for number in bits(alive & past)} - {NO_OPERATION}
+        return sum(1 << number for number in bits(alive & ~past) if self.writes[number].sibling.op_id in seen)
+
     def merged(self, local: bytes | None, incoming: bytes, result: bytes) -> None:
         """A replica that held `local` was sent `incoming` and holds `result` now."""
         ours, theirs = self.of(local), self.of(incoming)

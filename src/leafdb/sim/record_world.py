@@ -107,6 +107,7 @@ class WatchedReplica(Replica):
 
     def __init__(self, store: ForgetfulStore, leases: SmallLeases, oracle: Oracle, trace: Trace) -> None:
         super().__init__(cast(Engine, store), leases, PlainRecords(store), Oblivious())
+        self._was_replaced = None
         self._oracle = oracle
         self._small_leases = leases
         self._trace = trace
@@ -123,7 +124,8 @@ class WatchedReplica(Replica):
         if result.data is local:
             put.number = self._oracle.number_of(result.dot)
         else:
-            put.number = self._oracle.minted(local, put.past, result.data, result.dot)
+            seen = put.past | self._oracle.twins(local, put.past)
+            put.number = self._oracle.minted(local, seen, result.data, result.dot)
         self._small_leases.renew()
         return result
 

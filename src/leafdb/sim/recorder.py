@@ -6,6 +6,7 @@ request cannot get is a violation, and so is an error that says leafdb itself is
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Final, NamedTuple
 
@@ -32,6 +33,7 @@ from leafdb.testing.violation import Invariant, require, violated
 from leafdb.types import NodeId
 from leafdb.wire.requests import PutReply
 
+DOUBTFUL_MAX: Final = 4
 UNDUE: Final = frozenset(
     {
         Reason.UNAUTHORIZED,
@@ -100,6 +102,8 @@ class Recorder:
     def __init__(self, setting: Setting, name: str) -> None:
         self.setting = setting
         self.name = name
+        self.doubtful: deque[Write] = deque(maxlen=DOUBTFUL_MAX)
+        """The last writes that it does not know the outcome of."""
         self._asked: dict[bytes, tuple[int, int, int]] = {}
         """By operation id, how many copies a write needs, how many of them on primaries, and the oldest epoch that a
         node believed in when it was sent first."""
@@ -165,6 +169,8 @@ class Recorder:
         text = text or self.judged(error, write.key)
         outcome = "not_applied" if _proves_nothing_happened(error) else "unknown"
         self.setting.history.failed(write, outcome, text)
+        if write.outcome == "unknown":
+            self.doubtful.append(write)
         self.tell(f"{write.text} {write.outcome}: {text}", write.key)
 
     # -- reads

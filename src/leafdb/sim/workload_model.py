@@ -17,6 +17,7 @@ from typing import Final
 
 import trio
 
+from leafdb.sim.asked_outcomes import ask_outcome
 from leafdb.sim.clients import DirectClient, ReadHow, Reading, RealClient, Sent, Setting, WriteHow, real_client
 from leafdb.sim.scans import scan_all, scan_range
 from leafdb.sim.setting import GAP_S
@@ -158,6 +159,8 @@ class Roamer:
             choices.append((1.0, partial(self._write_blindly, model)))
         if model.doubtful is not None:
             choices.append((3.0, partial(self._send_again, model)))
+        if self._real.doubtful or self._direct.doubtful:
+            choices.append((1.5, self._ask_outcome))
         return rng.choices([step for _, step in choices], [weight for weight, _ in choices])[0]
 
     def _pick_key(self) -> KeyModel:
@@ -255,6 +258,10 @@ class Roamer:
         assert sent is not None
         again = await self._direct.put_again(self._rng.choice(self._setting.nodes), sent)
         model.saw(again.context)
+
+    async def _ask_outcome(self) -> None:
+        """Of a write of this client that may or may not have happened."""
+        await ask_outcome(self._real, self._rng.choice((*self._real.doubtful, *self._direct.doubtful)))
 
     async def _read_many(self) -> None:
         models = [self._pick_key() for _ in range(self._rng.randint(2, 8))]

@@ -51,6 +51,10 @@ def _check_known(history: History, of_key: KeyHistory, key: str, clock: CausalCl
         if write.acks > history.stores_lost and not any(clock.covers(dot) for dot in write.dots):
             broken = Invariant.SURVIVES_STORES if history.stores_lost else Invariant.NOTHING_LOST
             violated(broken, f"the acknowledged {write.text} with {write.acks} acks is lost without a trace", key)
+    for write in of_key.writes:
+        if write.told > history.stores_lost and not any(clock.covers(dot) for dot in write.dots):
+            text = f"{write.text}, known to {write.told} when its outcome was asked, is lost without a trace"
+            violated(Invariant.HONEST_OUTCOMES, text, key)
     floor = of_key.floors[history.quorum]
     if history.stores_lost < history.quorum:
         require(clock.descends(floor), Invariant.READS_MONOTONIC, "what quorum reads had covered is forgotten", key)

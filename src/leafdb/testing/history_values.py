@@ -37,6 +37,9 @@ class Write:
     dots: list[Dot] = field(default_factory=list)
     """Known names of it: one, or one for each time it was sent."""
     attempts: int = 1
+    """How often it was sent."""
+    told: int = 0
+    """So many replicas know of it, as somebody was told who asked for its outcome."""
     acks: int = 0
     primaries: int = 0
     ended_ms: int | None = None

@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from leafdb.sim.museum import hints, membership, protocol, quorums, records, register, rings, storage, trees
+from leafdb.sim.museum import hints, membership, names, protocol, quorums, records, register, rings, storage, trees
 from leafdb.sim.mutation import Mutation
 
 MUTATIONS: Final[tuple[Mutation, ...]] = (
     *records.MUTATIONS,
+    *names.MUTATIONS,
     *quorums.MUTATIONS,
     *hints.MUTATIONS,
     *protocol.MUTATIONS,
