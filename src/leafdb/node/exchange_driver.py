@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Final, assert_never
+from typing import Final, Protocol, assert_never
 
 import trio
 
@@ -20,11 +20,21 @@ from leafdb.merkle.messages import AnyMessage
 from leafdb.merkle.responder import Responder
 from leafdb.node.pace import Pace
 from leafdb.node.range_scanner import Range, RangeScanner
-from leafdb.node.record_mover import ExchangeFault, RecordMover
+from leafdb.node.record_mover import ExchangeFault, Fetched
 from leafdb.node.view import BucketView
-from leafdb.types import NodeId, PartitionId
+from leafdb.types import BucketId, NodeId, PartitionId
 
 INBOX_MESSAGES_MAX: Final = 4
+
+
+class Moves(Protocol):
+    """Moves records, or only looks at them. Both raise ExchangeFault."""
+
+    async def fetch(self, peer: NodeId, bucket: BucketId, keys: Iterable[bytes]) -> Fetched:
+        """Get the peer's records of these storage keys."""
+
+    async def offer(self, peer: NodeId, bucket: BucketId, keys: Iterable[bytes]) -> tuple[int, int]:
+        """Give ours; how many, and their bytes."""
 
 
 class Inbox:
@@ -78,7 +88,7 @@ class ExchangeDriver:
         bucket: BucketView,
         span: Range,
         scanner: RangeScanner,
-        mover: RecordMover,
+        mover: Moves,
         pace: Pace,
         post: Callable[[NodeId, AnyMessage], bool],
         moved: Callable[[int], Awaitable[None]],

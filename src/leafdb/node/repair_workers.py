@@ -1,8 +1,8 @@
 """The workers of anti-entropy: take the next debt that can be worked off, and work it off. A range that has to be
 copied from its beginning is pulled first (`transfers`); then it comes up again.
 
-One tree of a range serves all the peers that are owed it. A peer that fails us is left alone for a while; the debt
-stays until an exchange with it has come to its end.
+One tree of a range serves all the peers that are owed it, as long as nothing has come from them. A peer that fails us
+is left alone for a while; the debt stays until an exchange with it has come to its end.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import trio
 
 from leafdb.errors import StorageError
 from leafdb.merkle.effects import Done
+from leafdb.merkle.tree import Tree
 from leafdb.node.debts import Claim, Debts
 from leafdb.node.exchange_queue import LOOK_S, ExchangeQueue, Wait, Work
 from leafdb.node.exchanges import Exchanges
@@ -106,10 +107,14 @@ class RepairWorkers:
             self.wake()
 
     async def _exchange_claimed(self, work: Work, bucket: BucketView, claims: list[Claim]) -> None:
-        tree = await self._scanner.tree(bucket, self._exchanges.span(work.partition))
+        tree: Tree | None = None
         for claim in claims:
             if not claim.spoilt and self._debts.owes(claim) and self._connected(claim.peer):
+                if tree is None:
+                    tree = await self._scanner.tree(bucket, self._exchanges.span(work.partition))
                 end = await self._exchanges.initiate(claim, bucket, tree)
+                if end.counts.received:
+                    tree = None  # what came is news for the next peer
                 if isinstance(end, Done):
                     self._queue.succeeded(claim.peer)
                 else:
