@@ -67,8 +67,8 @@ MUTATIONS: Final = (
         "A store that has forgotten counts as complete as soon as it is asked.",
         (
             PROOFS,
-            "        proved = sorted(partition for partition in doubted if not self._debts.partition_owed(partition))\n",
-            "        proved = sorted(doubted)\n",
+            "sorted(partition for partition in doubted if not self._debts.partition_owed(partition))",
+            "sorted(doubted)",
         ),
         caught_by=FORGOT,
         nodes=3,
