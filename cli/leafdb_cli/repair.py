@@ -5,15 +5,18 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from leafdb_cli import exits, repair_schedule
+from leafdb_cli import exits, repair_forecast, repair_schedule
 from leafdb_cli.exits import Quit
 from leafdb_cli.render import Column
 from leafdb_cli.repair_view import COLUMNS, STARTED_COLUMNS, losses_text, progress_of, schedule_text, view_of
 from leafdb_cli.session import Session, session_of
+
+if TYPE_CHECKING:
+    from leafdb.client.sync_client import Client
 
 app = typer.Typer(help="Anti-entropy between replicas.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(repair_schedule.app, name="schedule")
@@ -33,15 +36,19 @@ RANGE = Annotated[str, typer.Option("--range", metavar="P|P-Q", help="These part
 def run(ctx: typer.Context, bucket: BUCKET = "", only: ONLY = "", range_: RANGE = "") -> None:
     """Compare every range with its other replicas now, and mend what differs.
 
-    With --wait, return when all of it is done.
+    With --wait, return when all of it is done. With --dry-run, compare and move nothing: shows what differs, some
+    keys with both versions, and what this would move.
 
-    Examples: leafdb repair run --wait, leafdb repair run --bucket carts --range 0-63 --only dev-2
+    Examples: leafdb repair run --wait, leafdb repair run --bucket carts --range 0-63 --only dev-2 --dry-run
     """
-    session = session_of(ctx)
+    session = session_of(ctx, dry_run=True)
     args: dict[str, Any] = {name: value for name, value in (("bucket", bucket), ("node", only)) if value}
     if range_:
         args["range"] = parse_range(range_)
     with session.client(routing="listed") as client:
+        if session.options.dry_run:
+            _look(session, client, args)
+            return
         reply = client.admin("repair.run", args, changes=True)
         tasks: Mapping[str, Any] = reply.get("tasks", {})
         errors: Mapping[str, str] = reply.get("errors") or {}
@@ -57,6 +64,18 @@ def run(ctx: typer.Context, bucket: BUCKET = "", only: ONLY = "", range_: RANGE 
         raise Quit(exits.FAILED, "not every repair was done")
 
 
+def _look(session: Session, client: Client, args: Mapping[str, Any]) -> None:
+    """A dry run, from its beginning to its end."""
+    reply = client.admin("repair.dry", args, changes=True)
+    tasks: Mapping[str, Any] = reply["tasks"]
+    lines = _wait(session, client, tasks, time.monotonic() + session.timeout_s(WAIT_S))
+    found = client.admin("repair.findings", {"tasks": dict(tasks)})
+    errors = {**(reply.get("errors") or {}), **(found.get("errors") or {})}
+    repair_forecast.show(session, found["findings"], errors)
+    if errors or any(line["state"] != "done" for line in lines):
+        raise Quit(exits.FAILED, "not every range could be compared")
+
+
 def parse_range(text: str) -> list[int]:
     """First and last partition of `7` or `0-63`."""
     match = _RANGE.fullmatch(text)
@@ -66,7 +85,7 @@ def parse_range(text: str) -> list[int]:
     return [first, last]
 
 
-def _wait(session: Session, client: Any, tasks: Mapping[str, Any], deadline: float) -> list[Mapping[str, Any]]:
+def _wait(session: Session, client: Client, tasks: Mapping[str, Any], deadline: float) -> list[Mapping[str, Any]]:
     """The repairs of these tasks, once all have ended."""
     wanted = {(name, str(task)) for name, task in tasks.items()}
     told, tell_at = "", time.monotonic() + TELL_S
@@ -80,7 +99,7 @@ def _wait(session: Session, client: Any, tasks: Mapping[str, Any], deadline: flo
             return found
         now = time.monotonic()
         if now >= deadline:
-            raise Quit(exits.UNAVAILABLE, "the repairs are still running: see leafdb repair status")
+            raise Quit(exits.UNAVAILABLE, "it goes on without anybody watching: see leafdb repair status")
         if now >= tell_at and progress_of(found) != told:
             told, tell_at = progress_of(found), now + TELL_S
             session.note(told)

@@ -36,6 +36,8 @@ class Remove:
 
     key: bytes
     version: int
+    expired: bool = False
+    """It is given up for its age; otherwise its target has it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,7 +48,7 @@ class ExpiryPass:
                 self._marked.add(mark)
                 effects.append(mark)
             self._removing.add(key)
-            effects.append(Remove(key, version_of(value)))
+            effects.append(Remove(key, version_of(value), expired=True))
         return effects
 
     def removed(self, key: bytes) -> None:

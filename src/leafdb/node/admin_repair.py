@@ -1,6 +1,8 @@
 """Verbs about repair: begin it, follow it, take it back, and when it comes by itself.
 
 repair.run          {bucket?, node?, range?: [first, last]}  -> {task, tasks, errors}
+repair.dry          {bucket?, node?, range?: [first, last]}  -> {tasks, errors}   begins to look, moves nothing
+repair.findings     {tasks}                                  -> {findings, errors}    of dry runs, by node
 repair.status       {}                                       -> {repairs, schedules, losses, errors}
 repair.cancel       {task}                                   -> {task}            task: NODE/NUMBER
 repair.schedule     {age_s?, paused?, node?}                 -> {schedules, errors}   without both: only shown
@@ -12,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from leafdb.codec.fields import as_bool, as_int, as_list
+from leafdb.codec.fields import as_bool, as_int, as_list, as_map
 from leafdb.errors import NotApplied, Reason
 from leafdb.node.admin import Verb, ask_member, gather
 from leafdb.node.admin_cluster import metadata_of
@@ -87,6 +89,39 @@ async def start(node: Node, args: Args) -> Answer:
     return {"task": node.anti_entropy.runs.start(*within(args))}
 
 
+async def dry(node: Node, args: Args) -> Answer:
+    """Begin to look what that would do."""
+    asked = await scope(node, args)
+    answers, errors = await gather(node, "repair.look", look, asked)
+    tasks = {name: found["task"] for name, found in answers.items() if found["task"]}
+    return {"tasks": tasks, "errors": only_of(node, asked["node"], errors)}
+
+
+async def look(node: Node, args: Args) -> Answer:
+    """Peer verb: a dry run here, unless it is wanted elsewhere only. When all are asked, of each pair one looks."""
+    if not is_meant(node, args):
+        return {"task": 0}
+    runs, own = node.anti_entropy.runs, node.view.self_id
+    masks = runs.ranges(*within(args))
+    if not args.get("node"):
+        masks = {slot: mask for slot, mask in masks.items() if own < slot[0]}
+    return {"task": node.anti_entropy.dry_runs.begin(masks, runs.what(*within(args)))}
+
+
+async def findings(node: Node, args: Args) -> Answer:
+    """What dry runs have found."""
+    tasks = {name: as_int(number, "task") for name, number in as_map(args["tasks"], "tasks").items()}
+    answers, errors = await gather(node, "repair.looked", looked, {"tasks": tasks})
+    found = {name: answer for name, answer in answers.items() if answer}
+    return {"findings": found, "errors": {name: why for name, why in errors.items() if name in tasks}}
+
+
+async def looked(node: Node, args: Args) -> Answer:
+    """Peer verb: what a dry run of this node's has found; nothing when it is none, or long ago."""
+    number = args["tasks"].get(node.config.node.name, 0)
+    return node.anti_entropy.dry_runs.findings(number) or {}
+
+
 async def status(node: Node, args: Args) -> Answer:
     """Every repair the cluster knows of, the schedules, and what may be lost."""
     answers, errors = await gather(node, "repair.local", local, {})
@@ -121,7 +156,7 @@ async def cancel(node: Node, args: Args) -> Answer:
 async def stop(node: Node, args: Args) -> Answer:
     """Peer verb: take back a repair of this node's."""
     number = as_int(args["number"], "number")
-    if not node.anti_entropy.runs.cancel(number):
+    if not node.anti_entropy.runs.cancel(number) and not node.anti_entropy.dry_runs.cancel(number):
         raise NotApplied(f"no repair {number} is running on {node.config.node.name}", reason=Reason.NO_SUCH_TASK)
     return {}
 
@@ -162,6 +197,8 @@ async def acknowledged(node: Node, args: Args) -> Answer:
 
 VERBS: Final[Mapping[str, Verb]] = {
     "repair.run": run,
+    "repair.dry": dry,
+    "repair.findings": findings,
     "repair.status": status,
     "repair.cancel": cancel,
     "repair.schedule": schedule,
@@ -169,6 +206,8 @@ VERBS: Final[Mapping[str, Verb]] = {
 }
 PEER_VERBS: Final[Mapping[str, Verb]] = {
     "repair.start": start,
+    "repair.look": look,
+    "repair.looked": looked,
     "repair.local": local,
     "repair.stop": stop,
     "repair.set": set_schedule,

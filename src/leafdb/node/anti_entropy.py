@@ -32,6 +32,7 @@ from leafdb.node.boot import read_page
 from leafdb.node.changing_ranges import ChangingRanges
 from leafdb.node.completeness import Completeness
 from leafdb.node.debts import BOOT, OWED, Claim, Debts, Entry, Masks, boot_key
+from leafdb.node.dry_runs import DryRuns
 from leafdb.node.exchange_queue import ExchangeQueue
 from leafdb.node.exchanges import Exchanges
 from leafdb.node.logs import Log
@@ -40,6 +41,7 @@ from leafdb.node.possible_losses import LOSSES, PossibleLosses
 from leafdb.node.proofs import Proofs
 from leafdb.node.range_scanner import RangeScanner
 from leafdb.node.range_source import RangeSource
+from leafdb.node.record_looker import RecordLooker
 from leafdb.node.record_messages import Mark, RecordsRequest, decode_request
 from leafdb.node.record_mover import Peer, PeerCalls, RecordMover
 from leafdb.node.record_store import RecordStore
@@ -105,9 +107,7 @@ class AntiEntropy:
         self.debts = Debts(self._write, now_ms=now_ms)
         self.tasks = RepairTasks(now_ms)
         self._shared = shared = SharedRanges(view)
-        self.proofs = Proofs(
-            view=view, shared=shared, completeness=completeness, debts=self.debts, losses=self.losses, owe=self._owe
-        )
+        self.proofs = Proofs(view, shared, completeness, self.debts, self.losses, self._owe)
         self.ages = RepairAges(self._note)
         scanner = self.scanner = RangeScanner(engine, pace)
         source = RangeSource(
@@ -115,8 +115,9 @@ class AntiEntropy:
             older_waiting=lambda: replica.queue.older_waiting, behind=behind,
         )  # fmt: skip
         self.store = RecordStore(replica, pace)
+        looker = RecordLooker(self.store, peers, lambda number: view.buckets.get(number))
         self.mover = RecordMover(view=view, store=self.store, peers=peers, metrics=metrics,
-                                 marked=self._take_mark, pulled=source.page)  # fmt: skip
+                                 marked=self._take_mark, pulled=source.page, looked=looker.serve)  # fmt: skip
         progress = TransferProgress(self._write, self._note)
         self.transfers = Transfers(
             view=view, ranges=ChangingRanges(view), shared=self._shared, progress=progress,
@@ -134,6 +135,7 @@ class AntiEntropy:
             ages=self.ages, shared=shared, debts=self.debts, self_id=lambda: view.self_id, name_of=view.name_of,
             owe=self._owe_in_turn, why=self.queue.why, write=self._write, now=now, now_ms=now_ms, age_max_s=age_max_s,
         )  # fmt: skip
+        self.dry_runs = DryRuns(view, self.tasks, trees, self.exchanges, looker, now_ms)
         self.runs = RepairRuns(view, shared, self.debts, self.tasks, self.proofs, self._owe)
         self.afterthoughts = Afterthoughts(view, self._shared, self.debts, self._owe, lambda: self._workers.wake())
         replica.says_more = self.afterthoughts.note
@@ -398,7 +400,8 @@ class AntiEntropy:
 
     def report(self) -> list[dict[str, Any]]:
         """A line per repair since the start."""
-        return self.tasks.report(self.queue.why, self._view.name_of)
+        lines = self.tasks.report(self.queue.why, self._view.name_of) + self.dry_runs.report(self.queue.why)
+        return sorted(lines, key=lambda line: int(line["task"]))
 
     def check(self) -> None:
         """The invariants of the parts."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
-from typing import Final, assert_never
+from typing import Final, Protocol, assert_never
 
 import trio
 
@@ -20,10 +20,20 @@ from leafdb.merkle.exchange import Initiator
 from leafdb.merkle.messages import AnyMessage
 from leafdb.merkle.responder import Responder
 from leafdb.node.pace import Pace
-from leafdb.node.record_mover import ExchangeFault, RecordMover
-from leafdb.types import NodeId, PartitionId
+from leafdb.node.record_mover import ExchangeFault, Fetched
+from leafdb.types import BucketId, NodeId, PartitionId
 
 INBOX_MESSAGES_MAX: Final = 4
+
+
+class Moves(Protocol):
+    """Moves records, or only looks at them. Both raise ExchangeFault."""
+
+    async def fetch(self, peer: NodeId, bucket: BucketId, keys: Iterable[bytes]) -> Fetched:
+        """Get the peer's records of these storage keys."""
+
+    async def offer(self, peer: NodeId, bucket: BucketId, keys: Iterable[bytes]) -> tuple[int, int]:
+        """Give ours; how many, and their bytes."""
 
 
 class Inbox:
@@ -75,7 +85,7 @@ class ExchangeDriver:
         *,
         inbox: Inbox,
         lists: Callable[[Collection[int]], Awaitable[Mapping[int, list[Entry]]]],
-        mover: RecordMover,
+        mover: Moves,
         pace: Pace,
         post: Callable[[NodeId, AnyMessage], bool],
         moved: Callable[[int], Awaitable[None]],

@@ -27,8 +27,10 @@ from leafdb.merkle.exchange import Initiator
 from leafdb.merkle.messages import (
     AnyMessage,
     Branches,
+    Cancel,
     Compare,
     Equal,
+    Finish,
     Leaves,
     Refusal,
     Refuse,
@@ -40,7 +42,7 @@ from leafdb.merkle.messages import (
 from leafdb.merkle.responder import Responder
 from leafdb.merkle.tree import Tree
 from leafdb.node.debts import Claim, Debts
-from leafdb.node.exchange_driver import ExchangeDriver, Inbox
+from leafdb.node.exchange_driver import ExchangeDriver, Inbox, Moves
 from leafdb.node.pace import Pace
 from leafdb.node.range_scanner import Range, RangeScanner
 from leafdb.node.record_mover import PeerCalls, RecordMover
@@ -125,6 +127,16 @@ class Exchanges:
 
     async def initiate(self, claim: Claim, bucket: BucketView, tree: Tree) -> Done | Failed:
         """Compare a range of ours, of which `tree` was built since it was claimed, with the peer's."""
+        end, peer_complete = await self._begin(claim, bucket, tree, self._mover)
+        self._ended(claim, end, peer_complete)
+        return end
+
+    async def look(self, claim: Claim, bucket: BucketView, tree: Tree, looking: Moves) -> Done | Failed:
+        """The same with somebody who moves no records. It proves nothing to either side, and nobody is told."""
+        end, _ = await self._begin(claim, bucket, tree, looking)
+        return end
+
+    async def _begin(self, claim: Claim, bucket: BucketView, tree: Tree, mover: Moves) -> tuple[Done | Failed, bool]:
         self._number += 1
         slot = (claim.peer, self._number)
         inbox = self._initiated[slot] = Inbox(claim.peer, claim.partition)
@@ -137,12 +149,10 @@ class Exchanges:
             tree=tree,
         )
         try:
-            driver = self._driver(machine, inbox, bucket, claim)
-            end = await driver.run(machine.start(self._now()))
+            driver = self._driver(machine, inbox, bucket, claim, mover)
+            return await driver.run(machine.start(self._now())), inbox.peer_complete
         finally:
             del self._initiated[slot]
-        self._ended(claim, end, inbox.peer_complete)
-        return end
 
     # -- theirs
 
@@ -222,7 +232,7 @@ class Exchanges:
             return Failed(str(error), Counts())
         machine = Responder(self.config, peer=inbox.peer, exchange=compare.exchange, tree=tree, now=self._now())
         effects = machine.on_message(inbox.peer, compare, self._now())
-        return await self._driver(machine, inbox, bucket, claim).run(effects)
+        return await self._driver(machine, inbox, bucket, claim, self._mover).run(effects)
 
     def _refuse(self, node: NodeId, exchange: int, refusal: Refusal, epoch: int = 0) -> None:
         fields = Refuse(exchange, refusal).to_wire()
@@ -232,14 +242,16 @@ class Exchanges:
 
     # -- both
 
-    def _driver(self, machine: Initiator | Responder, inbox: Inbox, bucket: BucketView, claim: Claim) -> ExchangeDriver:
+    def _driver(
+        self, machine: Initiator | Responder, inbox: Inbox, bucket: BucketView, claim: Claim, mover: Moves
+    ) -> ExchangeDriver:
         return ExchangeDriver(
             machine,
             inbox=inbox,
             lists=partial(self._lists, bucket, claim.partition),
-            mover=self._mover,
+            mover=mover,
             pace=self._pace,
-            post=partial(self._post, claim.bucket, claim.partition),
+            post=partial(self._post, claim.bucket, claim.partition, mover is self._mover),
             moved=partial(self._transfers.moved, claim),
             now=self._now,
         )
@@ -253,7 +265,16 @@ class Exchanges:
             listed.judge(lists)
         return lists
 
-    def _post(self, bucket: BucketId, partition: PartitionId, to: NodeId, message: AnyMessage) -> bool:
+    def _post(
+        self,
+        bucket: BucketId,
+        partition: PartitionId,
+        moves: bool,  # bound with the others
+        to: NodeId,
+        message: AnyMessage,
+    ) -> bool:
+        if isinstance(message, Finish) and not moves:
+            message = Cancel(message.exchange)  # nothing was mended: the peer must not take it for proved
         fields = message.to_wire()
         if isinstance(message, Compare | Equal | Branches):
             fields["complete"] = self._complete(bucket, partition)

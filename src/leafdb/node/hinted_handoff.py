@@ -44,9 +44,12 @@ class Removal(NamedTuple):
     handoff: HintedHandoff
     key: bytes
     version: int
+    expired: bool = False
+    """It is given up for its age; otherwise its target has it."""
 
     def run(self, value: bytes | None, sequence: int) -> None:
-        self.handoff.remove(self.key, value if value is not None and version_of(value) == self.version else None)
+        remove = self.handoff.given_up if self.expired else self.handoff.remove
+        remove(self.key, value if value is not None and version_of(value) == self.version else None)
 
     def refuse(self, error: Exception) -> None:
         self.handoff.remove(self.key, None)
@@ -135,10 +138,9 @@ class HintedHandoff:
                     self._post(to, message)
                 case ReadPage():
                     self._read(effect)
-                case Remove(key=key, version=version):
-                    self._replica.queue.do(HINTS_TREE, key, Removal(self, key, version))
+                case Remove(key=key, version=version, expired=expired):
+                    self._replica.queue.do(HINTS_TREE, key, Removal(self, key, version, expired))
                 case MarkRange():
-                    self._metrics.hints_expired_total += 1
                     self._mark(effect)
                 case Drained(target=target):
                     log.info("all hints delivered", target=self._view.name_of(target))
@@ -192,6 +194,13 @@ class HintedHandoff:
         if value is not None:
             self._delete(key)
             self._metrics.hints_delivered_total += 1
+        self._perform(self._schedule.on_removed(key, value, self._now()))
+
+    def given_up(self, key: bytes, value: bytes | None) -> None:
+        """As `remove`, of a hint that has grown too old and whose range is marked."""
+        if value is not None:
+            self._delete(key)
+            self._metrics.hints_expired_total += 1
         self._perform(self._schedule.on_removed(key, value, self._now()))
 
     def handed_on(self, key: bytes, value: bytes) -> None:

@@ -25,7 +25,6 @@ class Proofs:
 
     def __init__(
         self,
-        *,
         view: ClusterView,
         shared: SharedRanges,
         completeness: Completeness,

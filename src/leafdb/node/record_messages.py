@@ -5,6 +5,7 @@ and pages of a range for a new owner of it. One map each (docs/formats/repair.md
     offer   bucket, keys, records         -> results: a ReplicaStatus for each
     hold    bucket, epoch, keys, digests  -> results: for each APPLIED if exactly that record is here, else UNKNOWN
     mark    bucket, partition, target     -> results: one
+    look    bucket, keys, look            -> outlines: version, size and hollow record of each of the first keys
     pull    bucket, partition, start, bytes_max, range_epoch
                                           -> complete, keys, records, next: storage key to go on from; empty: the end
 
@@ -20,8 +21,10 @@ from collections.abc import Mapping
 from hashlib import blake2b
 from typing import Any, Final, NamedTuple
 
-from leafdb.codec.fields import as_bool, as_bytes, as_int, bytes_field, int_field, list_field, map_field
+from leafdb.codec.fields import as_bool, as_bytes, as_int, as_list, bytes_field, int_field, list_field, map_field
 from leafdb.limits import EXCHANGE_KEYS_MAX, FRAME_BYTES_MAX, NODE_ID_MAX, PARTITIONS_MAX
+from leafdb.model.outline import Outline
+from leafdb.model.record import header
 from leafdb.ring.packing import EPOCH_MAX
 from leafdb.wire.body import decode_map, encode_map, refusing
 from leafdb.wire.control import ENCODED_KEY_BYTES_MAX, STORAGE_KEY_BYTES_MAX, U32
@@ -72,6 +75,17 @@ class Hold(NamedTuple):
         return encode_map(fields | {"digests": list(self.digests)})
 
 
+class Look(NamedTuple):
+    """What do your records of these keys look like? They need not travel."""
+
+    bucket: int
+    keys: tuple[bytes, ...]
+
+    def encode(self) -> bytes:
+        """The body."""
+        return encode_map({"bucket": self.bucket, "keys": list(self.keys), "look": True})
+
+
 class Mark(NamedTuple):
     """`target` may have missed something of this range, which you hold and I do not: it is yours to mend."""
 
@@ -114,7 +128,7 @@ class Page(NamedTuple):
         return encode_map(fields)
 
 
-RecordsRequest = Fetch | Offer | Hold | Mark | Pull
+RecordsRequest = Fetch | Offer | Hold | Look | Mark | Pull
 
 
 class Records(NamedTuple):
@@ -135,6 +149,16 @@ class Results(NamedTuple):
     def encode(self) -> bytes:
         """The body."""
         return encode_map({"results": list(self.results)})
+
+
+class Outlines(NamedTuple):
+    """Answers a Look: an outline for each of the first keys, None where nothing is stored."""
+
+    outlines: tuple[Outline | None, ...]
+
+    def encode(self) -> bytes:
+        """The body."""
+        return encode_map({"outlines": [[] if outline is None else list(outline) for outline in self.outlines]})
 
 
 @refusing("a request about records")
@@ -161,6 +185,8 @@ def decode_request(body: bytes) -> RecordsRequest:
         if len(digests) != len(keys):
             raise ValueError(f"{len(keys)} keys with {len(digests)} digests")
         return Hold(bucket, int_field(fields, "epoch", low=1, high=EPOCH_MAX), keys, digests)
+    if "look" in fields:
+        return Look(bucket, keys)
     if "records" not in fields:
         return Fetch(bucket, keys)
     records = _bytes_list(fields, "records", low=1, high=FRAME_BYTES_MAX)
@@ -183,6 +209,31 @@ def decode_records(body: bytes, keys: int) -> Records:
     if not 0 < len(records) <= keys:
         raise ValueError(f"{len(records)} records for {keys} keys")
     return Records(records)
+
+
+@refusing("outlines asked for")
+def decode_outlines(body: bytes, keys: int) -> Outlines:
+    """The answer to a Look at so many keys: at least one, at most one each."""
+    found: list[Outline | None] = []
+    for each in list_field(decode_map(body, "outlines asked for"), "outlines", items_max=EXCHANGE_KEYS_MAX):
+        parts = as_list(each, "outline", items_max=3)
+        if parts and len(parts) != 3:
+            raise ValueError("an outline has not 3 parts")
+        found.append(
+            Outline(
+                as_int(parts[0], "version"),
+                as_int(parts[1], "size", high=FRAME_BYTES_MAX),
+                as_bytes(parts[2], "hollow record", low=1, high=FRAME_BYTES_MAX),
+            )
+            if parts
+            else None
+        )
+    if not 0 < len(found) <= keys:
+        raise ValueError(f"{len(found)} outlines for {keys} keys")
+    for outline in found:
+        if outline is not None:
+            header(outline.hollow)
+    return Outlines(tuple(found))
 
 
 @refusing("a page of records")

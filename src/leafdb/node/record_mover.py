@@ -19,8 +19,10 @@ from leafdb.node.outcomes import refusal_of, status_of
 from leafdb.node.record_messages import (
     Fetch,
     Hold,
+    Look,
     Mark,
     Offer,
+    Outlines,
     Page,
     Pull,
     Records,
@@ -102,9 +104,11 @@ class RecordMover:
         metrics: Metrics,
         marked: Callable[[Mark], Awaitable[None]],
         pulled: Callable[[NodeId, Pull], Awaitable[Page]],
+        looked: Callable[[Look], Awaitable[Outlines]],
     ) -> None:
         """`marked`: a debt that another node passes on to this one; `pulled` answers a node that pages through a
-        range."""
+        range, `looked` one that wants to know what records look like."""
+        self._looked = looked
         self._pulled = pulled
         self._view = view
         self._store = store
@@ -284,6 +288,8 @@ class RecordMover:
                     body = (await self._serve_offer(request)).encode()
                 case Hold():
                     body = (await self._serve_hold(request)).encode()
+                case Look():
+                    body = (await self._looked(request)).encode()
                 case Pull():
                     body = (await self._pulled(node, request)).encode()
                 case Mark():

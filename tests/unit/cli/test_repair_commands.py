@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from leafdb.errors import NotApplied, Reason
+from leafdb.model.key import encode_key
 from leafdb_cli import repair
 from leafdb_cli.repair import parse_range
 from support.source_tree import ROOT
@@ -136,3 +137,53 @@ def test_ranges() -> None:
     for wrong in ("a", "7-", "9-3", "-1", "1-2-3"):
         with pytest.raises(Exception, match="neither a partition"):
             parse_range(wrong)
+
+
+VERSION = {
+    "version": "00000000000000ab", "bytes": 100, "siblings": 1, "tombstones": 0, "written_ms": 1_700_000_000_000,
+    "clock": "1.1.1/1:1",
+}  # fmt: skip
+WHERE = {"bucket": "carts", "partition": 7, "peer": "node-b"}
+FOUND: dict[str, Any] = {
+    "state": "done", "ranges_compared": 128, "ranges_failed": 0, "ranges_differing": 1, "only_here": 0, "only_there": 1,
+    "different": 1, "keys_differing": 2, "keys_sent": 1, "keys_received": 2, "bytes": 2_048, "last_error": "",
+    "ranges": [{**WHERE, "only_here": 0, "only_there": 1, "different": 1}],
+    "samples": [
+        {**WHERE, "key": encode_key("alice"), "here": None, "there": VERSION},
+        {
+            **WHERE, "key": encode_key(("bob", b"\xff")), "here": {**VERSION, "siblings": 0, "tombstones": 1},
+            "there": VERSION,
+        },
+    ],
+}  # fmt: skip
+
+
+def test_a_dry_run_shows_ranges_and_keys_with_both_versions(
+    run: Run, node: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node.verbs["repair.dry"] = {"tasks": {"node-a": 5}, "errors": NO_ERRORS}
+    node.verbs["repair.status"] = {"repairs": [task("node-a", 5, kind="dry run", state="done")]}
+    node.verbs["repair.findings"] = {"findings": {"node-a": FOUND}, "errors": NO_ERRORS}
+    document = run("repair", "run", "--dry-run", "--bucket", "carts", "-o", "json").document
+    assert node.asked("repair.dry") == [{"bucket": "carts"}]
+    assert "repair.run" not in [verb for verb, _ in node.calls]
+    assert document["items"] == [{"node": "node-a", **FOUND["ranges"][0]}]
+    alice, bob = document["samples"]
+    assert (alice["key"], alice["here"], alice["there"]) == ("alice", None, VERSION)
+    assert (bob["key"], bob["sort_key_base64"]) == ("bob", "/w==")
+    keys = set(document) | {key for line in (*document["items"], *document["totals"], alice) for key in line}
+    assert sorted(key for key in keys if not re.search(rf"[`\"]{key}[`\"]", CLI_PAGE)) == []
+
+    monkeypatch.setenv("COLUMNS", "80")
+    ended = run("repair", "run", "--dry-run", "--no-color", terminal=True)
+    shown = ESCAPES.sub("", ended.out)
+    assert "on node-b: 00000000000000ab  1 value, 100 B, 2023-11-14 22:13:20 UTC" in shown
+    assert "on node-a: nothing" in shown
+    assert "on node-a: 00000000000000ab  deleted, 100 B" in shown
+    assert "nothing was moved" in ended.err
+    assert max(len(line.rstrip()) for line in shown.splitlines()) <= 80
+    plain = run("repair", "run", "--dry-run")
+    assert "node-a: 1 of 128 ranges differ; a repair would find 2 keys, send 1, receive 2, 2.0 KiB" in plain.err
+
+    node.verbs["repair.status"] = {"repairs": [task("node-a", 5, kind="dry run", state="failed")]}
+    assert run("repair", "run", "--dry-run").code == 1

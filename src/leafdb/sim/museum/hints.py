@@ -84,8 +84,8 @@ MUTATIONS: Final = (
         ),
         (
             HANDOFF,
-            "                    self._metrics.hints_expired_total += 1\n                    self._mark(effect)\n",
-            "                    self._metrics.hints_expired_total += 1\n",
+            "                case MarkRange():\n                    self._mark(effect)\n",
+            "                case MarkRange():\n                    pass\n",
         ),
         nodes=3,
         seeds_max=60,

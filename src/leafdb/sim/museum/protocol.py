@@ -10,7 +10,7 @@ from leafdb.testing.violation import Invariant
 
 ADMISSION: Final = "leafdb.node.admission"
 EXCHANGE: Final = "leafdb.merkle.exchange"
-REPAIR: Final = "leafdb.node.anti_entropy"
+PROOFS: Final = "leafdb.node.proofs"
 
 APART: Final = (
     Invariant.REPLICAS_EQUAL, Invariant.HINTS_CONSERVED, Invariant.LIVENESS, Invariant.READS_MONOTONIC,
@@ -66,9 +66,9 @@ MUTATIONS: Final = (
         "complete-before-compared",
         "A store that has forgotten counts as complete as soon as it is asked.",
         (
-            REPAIR,
-            "        proved = sorted(partition for partition in doubted if not self.debts.partition_owed(partition))\n",
-            "        proved = sorted(doubted)\n",
+            PROOFS,
+            "sorted(partition for partition in doubted if not self._debts.partition_owed(partition))",
+            "sorted(doubted)",
         ),
         caught_by=FORGOT,
         nodes=3,
