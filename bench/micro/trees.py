@@ -3,7 +3,7 @@
     python bench/micro/trees.py [WRITES]
 
 New keys and overwrites of 256 partitions, records of 200 bytes, on files in memory with everything inline; commits are
-not counted. Beside it what a save costs a tree, full and with one key in each leaf's place. Nothing is asserted.
+not counted. Beside it what it takes to save all trees of a bucket, which happens with each flush. Nothing is asserted.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from random import Random
 from time import perf_counter
 from typing import Final
 
-from leafdb.merkle.tree import Tree
 from leafdb.node.hash_trees import HashTrees
 from leafdb.node.kept_trees import TREES_TREE
 from leafdb.node.metrics import Metrics
@@ -83,18 +82,22 @@ class Bench:
         return spent / len(keys) * 1e6
 
 
-def encoding(keys: int) -> float:
-    """Microseconds to encode a tree of so many keys that has just changed everywhere."""
-    best = float("inf")
+def saving(keys: int) -> tuple[float, int]:
+    """Milliseconds of the loop to save the trees of a bucket of so many keys, all changed; and the bytes they take."""
+    best, size = float("inf"), 0
     rng = Random(2)
+    bench = Bench()
+    kept = bench.trees.kept
     for _ in range(RUNS):
-        tree = Tree()
-        for _ in range(keys):
-            tree.add(rng.randbytes(12), b"record")
+        bench.kept([rng.randbytes(8) + b"customer" for _ in range(keys // RUNS)], None, b"record")
+        before = bench.engine.stats().backlog_bytes
         began = perf_counter()
-        tree.encode()
+        for place, each in kept.dirty.items():
+            kept.save([(place, each)])
         best = min(best, perf_counter() - began)
-    return best * 1e6
+        size = bench.engine.stats().backlog_bytes - before
+        bench.commit()
+    return best * 1e3, size
 
 
 def main() -> None:
@@ -116,8 +119,9 @@ def main() -> None:
     print(f"{platform.python_implementation()} {platform.python_version()}, {count} writes, best of {RUNS}")
     for what, figure in best.items():
         print(f"{what:<32}{figure:6.2f} us")
-    for size in (100, 1_000, 20_000):
-        print(f"encoding a tree of {size:<6} keys {encoding(size):9.0f} us")
+    for size in (5_000, 50_000, 500_000):
+        spent_ms, saved = saving(size)
+        print(f"saving the trees of {size:<7} keys {spent_ms:9.1f} ms {saved / 2**20:6.2f} MiB")
 
 
 if __name__ == "__main__":

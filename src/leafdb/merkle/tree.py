@@ -19,6 +19,7 @@ from __future__ import annotations
 import struct
 from array import array
 from collections.abc import Iterable
+from itertools import compress
 from typing import Final, Self
 
 from leafdb.codec.checksum import xxh3_64
@@ -29,6 +30,7 @@ FAN_OUT: Final = 32
 BRANCHES: Final = TREE_LEAVES // FAN_OUT
 LEAF_SEED: Final = 0x6C65_6166
 """Not the seed of any bucket's tokens likely to exist. Never changes: both sides of an exchange must agree."""
+LEAF_MASK: Final = TREE_LEAVES - 1
 DIGEST_BYTES: Final = 8
 LEVEL_BYTES: Final = FAN_OUT * DIGEST_BYTES
 
@@ -36,17 +38,17 @@ TREE_BASE_BYTES: Final = 800
 BRANCH_HELD_BYTES: Final = 400
 """What Python spends on a tree, and on each branch in it: the leaves, an object around them, a hash."""
 
-_ALL: Final = (1 << FAN_OUT) - 1
+_BITS: Final = tuple(1 << index for index in range(FAN_OUT))
+_SOME: Final = tuple(struct.Struct(f">{count}Q") for count in range(FAN_OUT + 1))
 _LEVEL: Final = struct.Struct(f">{FAN_OUT}Q")
 _BITMAP: Final = struct.Struct(">I")
 _HEADER: Final = struct.Struct(">BIQ")
-_LEAF_MASK: Final = TREE_LEAVES - 1
 _NO_LEAVES: Final = bytes(LEVEL_BYTES)
 
 
 def leaf_of(key: bytes) -> int:
     """The leaf that `key` belongs to."""
-    return xxh3_64(key, LEAF_SEED) & _LEAF_MASK
+    return xxh3_64(key, LEAF_SEED) & LEAF_MASK
 
 
 def record_digest(key: bytes, record: bytes) -> bytes:
@@ -69,7 +71,7 @@ class Tree:
     def add(self, key: bytes, record: bytes) -> None:
         """`key` holds `record`, and was not in the tree."""
         # The hot loop of a build: `change` by hand.
-        leaf = xxh3_64(key, LEAF_SEED) & _LEAF_MASK
+        leaf = xxh3_64(key, LEAF_SEED) & LEAF_MASK
         place = leaf >> 5
         branch = self._branches[place]
         if branch is None:
@@ -145,18 +147,19 @@ class Tree:
 
     def encode(self) -> bytes:
         """The tree as bytes (docs/formats/merkle.md): equal trees, equal bytes."""
-        self.root()
+        # With every flush of a store, for hundreds of trees: nothing here is done leaf by leaf.
         parts = [b""]
         present = 0
         for place, branch in enumerate(self._branches):
             if branch is None:
                 continue
-            present |= 1 << place
-            if not branch.count(0):
-                parts += (_BITMAP.pack(_ALL), _LEVEL.pack(*branch))
-                continue
-            parts.append(_BITMAP.pack(sum(1 << index for index, leaf in enumerate(branch) if leaf)))
-            parts += [leaf.to_bytes(DIGEST_BYTES, "big") for leaf in branch if leaf]
+            filled = sum(compress(_BITS, branch))
+            if filled:
+                present |= 1 << place
+                leaves = tuple(filter(None, branch))
+                parts += (_BITMAP.pack(filled), _SOME[len(leaves)].pack(*leaves))
+            else:
+                self._branches[place], self._hashes[place] = None, 0
         parts[0] = _HEADER.pack(FORMAT_VERSION, present, self.keys)
         return b"".join(parts)
 
@@ -173,14 +176,11 @@ class Tree:
             for place in _bits(present):
                 (filled,) = _BITMAP.unpack_from(data, offset)
                 offset += _BITMAP.size
-                if filled == _ALL:
-                    leaves = array("Q", _LEVEL.unpack_from(data, offset))
-                    offset += LEVEL_BYTES
-                else:
-                    leaves = array("Q", _NO_LEAVES)
-                    for index in _bits(filled):
-                        leaves[index] = int.from_bytes(data[offset : offset + DIGEST_BYTES], "big")
-                        offset += DIGEST_BYTES
+                some = _SOME[filled.bit_count()]
+                leaves = array("Q", _NO_LEAVES)
+                for index, leaf in zip(_bits(filled), some.unpack_from(data, offset), strict=True):
+                    leaves[index] = leaf
+                offset += some.size
                 tree._branches[place] = leaves
                 tree._hashes[place] = None
         except struct.error:

@@ -22,7 +22,7 @@ from leafdb.codec.checksum import xxh3_64
 from leafdb.limits import TREES_KEPT_BYTES_MAX
 from leafdb.merkle.building import Building
 from leafdb.merkle.kept import NOTHING, LoggedChanges, bucket_key, encode_bucket, encode_tree, tree_key
-from leafdb.merkle.tree import TREE_BASE_BYTES, Tree, leaf_of
+from leafdb.merkle.tree import LEAF_MASK, LEAF_SEED, TREE_BASE_BYTES, Tree
 from leafdb.node.logs import Log
 from leafdb.node.metrics import Metrics
 from leafdb.ring.token import partition_bits, partition_range
@@ -115,7 +115,7 @@ class KeptTrees:
         place = tree << _PLACE_BITS | (key[0] << 8 | key[1]) >> self._shift  # `place`, by hand: this is the hot path
         kept = self.ranges.get(place) or self._begin(place)
         kept.lsn = lsn
-        leaf = leaf_of(key)
+        leaf = xxh3_64(key, LEAF_SEED) & LEAF_MASK  # `leaf_of`, by hand
         delta = before if new is None else before ^ xxh3_64(key + new)
         keys = (new is not None) - (old is not None)
         known = kept.tree
@@ -233,6 +233,8 @@ class KeptTrees:
         """Write these as they are now, with the number of the last write. Raises StorageError."""
         lsn = self.engine.last_sequence
         self._write([_entry(place, kept, lsn) for place, kept in ranges])
+        for _, kept in ranges:
+            self.measure(kept)
 
     def _write(self, entries: list[WalEntry]) -> None:
         self.saved_sequence = self.engine.write(entries, Durability.PERIODIC, None)

@@ -78,7 +78,6 @@ class TreeSaver:
                     bucket, partition = split(place)
                     trees.doubt(TreeId(bucket), partition, "it has fewer keys than none")
                     continue
-                trees.measure(kept)
                 if kept.dirty:  # written to since this began: what is saved now has that, too
                     kept.dirty = False
                     del trees.dirty[place]
