@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from leafdb.client.results import Outcome
 
 COLUMNS: Final = [
-    Column("state"), Column("bucket"), Column("key"), Column("sort_key", "sort key"), Column("replicas"),
-    Column("replaced"),
+    Column("state"), Column("bucket"), Column("key"), Column("sort_key", "sort key"),
+    Column("replicas", show=", ".join), Column("replaced"),
 ]  # fmt: skip
 
 

@@ -253,3 +253,16 @@ def test_a_cancelled_block_still_closes_the_store(tmp_path: Path, backend: str) 
 )
 def test_a_cluster_is_called_after_its_directory(path: str, name: str) -> None:
     assert cluster_name_of(path) == name
+
+
+def test_the_outcome_of_a_write_can_be_asked_of_a_node_in_this_process() -> None:
+    with leafdb.open(":memory:") as db:
+        db.create_bucket("carts")
+        raw = db.bucket("carts")
+        tea = raw.put(("alice", "1"), b"tea", after=BLIND)
+        found = db.outcome(tea.op_id)
+        assert (found.state, found.bucket, found.key) == ("applied", "carts", (b"alice", b"1"))
+        assert (len(found.replicas), found.replaced, found.unasked) == (1, False, {})
+        raw.put(("alice", "1"), b"milk", after=tea.context)
+        assert db.outcome(tea.op_id).replaced
+        assert db.outcome(tea.op_id[:8] + b"anything") == leafdb.Outcome("unknown")

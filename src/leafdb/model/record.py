@@ -61,11 +61,13 @@ def merge(
         kept = _greatest(ours, theirs)
     else:
         kept = _uncovered(ours, theirs)
-        if was_replaced is not None:
+        if was_replaced is not None and len(kept) > 1:
             kept = _not_replaced(kept, ours, theirs, was_replaced) or kept
     heads = ours.heads
     if replaced is not None:
-        replaced.extend([(head.op_id, dot) for dot, head in heads.items() if dot not in kept])
+        for dot, head in heads.items():
+            if dot not in kept:
+                replaced.append((head.op_id, dot))
     if clock is ours.clock:
         if len(kept) == len(heads) and all(dot in heads for dot in kept):
             return local
@@ -142,11 +144,9 @@ def _not_replaced(
     kept: list[Dot], ours: Header, theirs: Header, was_replaced: Callable[[bytes, Header], bool]
 ) -> list[Dot]:
     """`kept` without what comes of operations that are remembered as replaced, and without the other dots of those that
-    are being replaced right now."""
+    are being replaced right now. What replaced them is in one of the records; the last sibling is never one of them."""
     our_heads, their_heads = ours.heads, theirs.heads
     kept = [dot for dot in kept if dot in our_heads or not was_replaced(their_heads[dot].op_id, ours)]
-    if len(our_heads) + len(their_heads) == 2:
-        return kept
     gone = {head.op_id for heads in (our_heads, their_heads) for dot, head in heads.items() if dot not in kept}
     gone.discard(NO_OPERATION)
     return [dot for dot in kept if (our_heads.get(dot) or their_heads[dot]).op_id not in gone]

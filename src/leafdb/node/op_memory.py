@@ -11,19 +11,23 @@ whoever is given the record knows it too. Where the record is gone altogether, a
 operation once was here (`OperationForgotten`).
 
 **A copy that comes of a remembered operation under another dot is covered as it comes**: the dot joins the clock and
-the sibling does not get in. Such a copy exists when two nodes minted one operation, a first try and its retry, neither
-of which could ask the other. Why nothing acknowledged is lost by that:
+the sibling does not get in. Such a *twin* exists when two nodes minted one operation, a first try and its retry, and
+neither could ask the other. Twins that are here together go together: what covers the one (in `put` a context, when a
+record comes its clock) covers the other. Why nothing acknowledged is lost by either:
 
 1. All dots of an operation stand for one write: the same key, value and context; only its sender chooses the id, and
    half of the id is drawn by chance.
-2. An id is remembered only when a sibling that bears it was in this store and then was covered. A dot gets covered by a
-   write whose context has it, and who has the dot in a context has been shown the value, or wrote it; or by this rule,
-   and then the same holds of the dot that was remembered. (Hidden siblings that `put` drops for their number are
-   covered by nobody who saw them. They are deletions and values long expired, and so is every copy of them.)
+2. An id is remembered, and twins are dropped, only when a sibling that bears it was in this store and then was covered.
+   A dot gets covered by a write whose context has it, and who has the dot in a context has been shown the value, or
+   wrote it; or by this rule, and then the same holds of the dot that was covered first. (Hidden siblings that `put`
+   drops for their number are covered by nobody who saw them. They are deletions and values long expired; the twin of
+   such a value may be hidden earlier than its own expiry by as much as the retry came later.)
 3. So the write was seen and replaced by somebody: "live, or covered by a write that saw it" holds of it, whichever of
    its dots was acknowledged.
 4. For a record's lattice this is one more write that covers a dot. *Unknown, live, covered* is a chain for each dot, so
    replicas that remember and replicas that do not end with the same bytes once they have exchanged.
+
+A model that tries to refute this: tests/property/test_replaced_operations.py.
 
 It is done only where the record here knows the remembered dot. An actor is of one key, so this also says that it is the
 same key; and a record that has lost what replaced the operation takes every copy. `lww` buckets do without it: there

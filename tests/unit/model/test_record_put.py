@@ -12,6 +12,7 @@ from leafdb.model.actor import ActorIdentity, epoch_of
 from leafdb.model.clock import EMPTY, CausalClock, Dot
 from leafdb.model.epochs import EpochLease
 from leafdb.model.hlc import LOGICAL_BITS, STAMP_MAX, LeaseExhausted
+from leafdb.model.live import NO_OPERATION
 from leafdb.model.record import ConflictLimit, PutResult, RecordError, RecordTooLarge
 from leafdb.types import Conflict, NodeId
 
@@ -117,6 +118,52 @@ def test_a_chained_context_may_name_a_dot_the_coordinator_has_not_seen() -> None
     assert clock.covers(dot)
     assert not clock.covers((dot[0], 1))
     assert values(record.merge(at_x, at_y, Conflict.SIBLINGS)) == {b"seen by nobody else", b"mine, changed at y"}
+
+
+def put_as(n: Node, local: bytes | None, context: CausalClock | None, number: int) -> PutResult:
+    """The write of operation `number`, whenever it is sent."""
+    n.operations = number - 1
+    return n.put(local, context, b"%d" % number)
+
+
+def test_a_write_that_is_there_is_not_made_again() -> None:
+    n = node()
+    one = put_as(n, None, None, 1)
+    both = put_as(n, one.data, None, 2)
+    again = put_as(n, both.data, None, 1)
+    assert again.data is both.data
+    assert again.dot == one.dot
+    assert record.dots_of(both.data, record.decode(both.data).siblings[one.dot].op_id) == [one.dot]
+
+
+def test_writes_without_an_id_are_all_different() -> None:
+    n = node()
+    local: bytes | None = None
+    for _ in range(2):
+        local = record.put(
+            local, None, identity=n.identity, epochs=n.epochs, stamp=STAMP, expires_ms=0, op_id=NO_OPERATION,
+            value=b"v", conflict=Conflict.SIBLINGS,
+        ).data  # fmt: skip
+    assert local is not None
+    assert len(record.decode(local).siblings) == 2
+
+
+def test_who_has_seen_one_dot_of_a_write_replaces_them_all() -> None:
+    n, other = node(), node(2)
+    one = put_as(n, None, None, 1)
+    twin = other.put(None, None, b"1")
+    head = record.decode(one.data).siblings[one.dot]
+    copied = record.Sibling(STAMP, 0, head.op_id, b"1")
+    twin_data = record.encode(record.Record(record.clock_of(twin.data), {twin.dot: copied}))
+    both = record.merge(one.data, twin_data, Conflict.SIBLINGS)
+    assert len(record.decode(both).siblings) == 2
+    gone: list[record.Named] = []
+    after_one = record.put(
+        both, EMPTY.add(one.dot), identity=n.identity, epochs=n.epochs, stamp=STAMP, expires_ms=0, op_id=b"o" * 16,
+        value=b"new", conflict=Conflict.SIBLINGS, replaced=gone,
+    )  # fmt: skip
+    assert values(after_one.data) == {b"new"}
+    assert sorted(gone) == sorted([(head.op_id, one.dot), (head.op_id, twin.dot)])
 
 
 def test_a_delete_keeps_the_clock() -> None:

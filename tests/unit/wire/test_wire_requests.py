@@ -77,9 +77,21 @@ def test_a_replica_put_reads_back(put: ReplicaPut) -> None:
 
 
 @quickly
-@given(st.builds(ReplicaGet, u32, u32, u32, u32, u8, st.binary(min_size=1, max_size=50)))
+@given(
+    st.builds(
+        ReplicaGet, u32, u32, u32, u32, u8, st.binary(min_size=1, max_size=50), st.binary(min_size=16, max_size=16)
+    )
+)
 def test_a_replica_get_reads_back(get: ReplicaGet) -> None:
+    if not get.flags & messages.FLAG_OPERATION:
+        get = get._replace(op_id=b"")
     assert messages.decode_replica_get(messages.encode_replica_get(*get)) == get
+
+
+@quickly
+@given(st.binary(min_size=14, max_size=14), st.integers(0, (1 << 64) - 1), st.binary(max_size=50))
+def test_what_is_remembered_of_an_operation_reads_back(actor: bytes, counter: int, record: bytes) -> None:
+    assert messages.decode_replaced(messages.encode_replaced(actor, counter, record)) == (actor, counter, record)
 
 
 @pytest.mark.parametrize("status", list(ReplicaStatus))
@@ -95,6 +107,7 @@ DECODERS: list[tuple[Callable[[bytes], object], type[Exception]]] = [
     (messages.decode_replica_put, MalformedMessage),
     (messages.decode_replica_get, MalformedMessage),
     (messages.decode_reply, MalformedMessage),
+    (messages.decode_replaced, MalformedMessage),
 ]
 
 
