@@ -408,5 +408,7 @@ class AntiEntropy:
         self.debts.check()
         self.tasks.check()
         self.ages.check()
+        for slot, mask in self.debts.all().items():
+            assert not mask & ~(self.tasks.covered(slot) | self.schedule.made(slot)), "owed for no reason"
         self.exchanges.check()
         self.transfers.check()

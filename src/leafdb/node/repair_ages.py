@@ -41,6 +41,8 @@ class RepairAges:
         """Of each slot: moment -> the partitions last proved then."""
         self._unsaved: set[Slot] = set()
         self.grain_ms = GRAIN_MS_MIN
+        self.total = 0
+        """How many ranges are shared with anybody, as `keep` was told."""
 
     def load(self, key: bytes, value: bytes) -> None:
         """An entry of this kind found in the tree at start. ValueError when it is malformed."""
@@ -84,6 +86,7 @@ class RepairAges:
 
     def keep(self, shared: Masks, now_ms: int) -> None:
         """These are all ranges there are: forget others, count new ones from now, and let nothing lie in the future."""
+        self.total = sum(mask.bit_count() for mask in shared.values())
         for slot in self._proved.keys() - shared.keys():
             del self._proved[slot]
             self._unsaved.add(slot)
@@ -116,11 +119,6 @@ class RepairAges:
 
     # -- what is asked
 
-    @property
-    def total(self) -> int:
-        """How many ranges are shared with anybody."""
-        return sum(mask.bit_count() for moments in self._proved.values() for mask in moments.values())
-
     def older_than(self, moment_ms: int) -> dict[Slot, int]:
         """The ranges last proved before a moment."""
         found: dict[Slot, int] = {}
@@ -133,14 +131,13 @@ class RepairAges:
                 found[slot] = mask
         return found
 
-    def by_age(self, moment_ms: int) -> list[tuple[int, Slot, int]]:
-        """(moment, slot, partitions) of what was last proved before a moment, the oldest proofs first."""
-        return sorted(
-            (moment, slot, mask)
-            for slot, moments in self._proved.items()
-            for moment, mask in moments.items()
-            if moment < moment_ms
-        )
+    def by_age(self) -> list[tuple[int, Slot]]:
+        """(moment of its oldest proof, slot), the oldest first."""
+        return sorted((min(moments), slot) for slot, moments in self._proved.items() if moments)
+
+    def moments(self, slot: Slot) -> list[tuple[int, int]]:
+        """(moment, partitions) of one slot, the oldest proofs first."""
+        return sorted(self._proved[slot].items())
 
     def oldest_ms(self, peer: NodeId | None = None) -> int | None:
         """The moment of the oldest proof, of all or of one peer; None when nothing is shared."""

@@ -155,7 +155,7 @@ class RepairSchedule:
             self._credit = 0.0
             return TICK_S_MAX
         # This node begins half of them; all, when the other sides do not begin theirs.
-        late = bool(self._ages.older_than(self._now_ms() - int(self.age_max_ms * LATE_SHARE)))
+        late = self.oldest_s() > LATE_SHARE * self.age_max_s
         per_s = total * (1.0 if late else 0.5) / (ROUND_SHARE * self.age_max_s)
         self._credit = min(self._credit + elapsed_s * per_s, float(AT_ONCE))
         room = self._room()
@@ -188,24 +188,34 @@ class RepairSchedule:
         due_ms, late_ms = now_ms - int(age_ms * DUE_SHARE), now_ms - int(age_ms * LATE_SHARE)
         masks: dict[Slot, int] = {}
         count = 0
-        for moment, slot, mask in self._ages.by_age(due_ms):
-            if count == most:
+        for oldest_ms, slot in self._ages.by_age():
+            if oldest_ms >= due_ms or count == most:
                 break
-            if self._why(slot[0]):
-                continue
-            mask &= ~self._debts.mask(*slot) & ~self._debts.claimed(*slot)
-            if moment >= late_ms:
-                mask &= _begun_here(self._self_id(), slot[0], mask)
-            while mask and count < most:
-                low = mask & -mask
-                mask ^= low
-                masks[slot] = masks.get(slot, 0) | low
-                count += 1
+            if not self._why(slot[0]):
+                masks[slot] = self._oldest(slot, due_ms, late_ms, most - count)
+                count += masks[slot].bit_count()
         for slot, mask in masks.items():
             self._made[slot] = self._made.get(slot, 0) | mask
-        if masks:
+        if count:
             self._owe(masks)
         return count
+
+    def _oldest(self, slot: Slot, due_ms: int, late_ms: int, most: int) -> int:
+        """Of one peer and bucket at most so many ranges of one moment, the oldest there are for this node to begin."""
+        busy = self._debts.mask(*slot) | self._debts.claimed(*slot)
+        for moment, mask in self._ages.moments(slot):
+            if moment >= due_ms:
+                break
+            mask &= ~busy
+            if moment >= late_ms:
+                mask = _begun_here(self._self_id(), slot[0], mask)
+            taken = 0
+            while mask and taken.bit_count() < most:
+                taken |= mask & -mask
+                mask &= mask - 1
+            if taken:
+                return taken
+        return 0
 
     # -- the debts it has made
 
@@ -213,6 +223,10 @@ class RepairSchedule:
     def pending(self) -> int:
         """Debts that are owed for no other reason than the promised age."""
         return sum((mask & self._debts.mask(*slot)).bit_count() for slot, mask in self._made.items())
+
+    def made(self, slot: Slot) -> int:
+        """What of a peer and bucket is owed for no other reason, or was."""
+        return self._made.get(slot, 0)
 
     def taken_over(self, masks: Masks) -> None:
         """These are owed for another reason from now on."""

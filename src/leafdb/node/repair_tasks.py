@@ -173,6 +173,13 @@ class RepairTasks:
         now_ms = self._now_ms()
         return [task.line(why, name_of, now_ms) for task in tasks]
 
+    def covered(self, slot: Slot) -> int:
+        """The ranges of a peer and bucket that some task is about."""
+        mask = 0
+        for task in self._active.values():
+            mask |= task.remaining.get(slot, 0)
+        return mask
+
     def _retire(self) -> None:
         for reason, task in list(self._active.items()):
             if not task.remaining:
