@@ -86,7 +86,7 @@ class Path:
         self.coordinator = Coordinator(
             view=view, replica=stub, hints=nothing, lanes=dict.fromkeys(metadata.members, Taker()),
             sealer=ContextSealer(bytes(32)), wheel=TimingWheel(perf_counter), catch_up=CatchUp(lambda done: done()),
-            completeness=Completeness(nothing, nothing), memory=MemoryLedger(1 << 40), metrics=Metrics(),
+            completeness=Completeness(nothing, nothing, view), memory=MemoryLedger(1 << 40), metrics=Metrics(),
             now=perf_counter, now_ms=lambda: 1_700_000_000_000,
         )  # fmt: skip
         self.bucket = next(iter(view.buckets.values()))

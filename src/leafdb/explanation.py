@@ -217,15 +217,18 @@ class Explanation:
         if self.forwarded_to:
             lines.append(f"  {self.node} handed it on to {self.forwarded_to}, and no answer came")
         if self.policy is not None:
-            other = "" if self.other_policy is None else f"; and of the other owners {self.other_policy}"
-            lines.append(f"  needed {self.policy}{other}; counted {_names(self.counted)}")
+            lines.append(f"  needed {self.policy}")
+        if self.other_policy is not None:
+            lines.append(f"  needed {self.other_policy}, of the other owners")
+        lines.append(f"  counted: {_names(self.counted)}")
         if self.more_replicas:
             lines.append(f"  and {self.more_replicas} more replicas")
         if silent := [each.node for each in self.replicas if each.status is Status.UNANSWERED]:
             hint = "; a hint is kept for who stays silent" if self.operation == "put" and self.answered else ""
             lines.append(f"  not heard of by then: {_names(silent)}{hint}")
         if self.behind:
-            lines.append(f"  behind: {_names(self.behind)}; merged to {self.merged or 'nothing'}")
+            lines.append(f"  behind: {_names(self.behind)}")
+            lines.append(f"  merged to {self.merged or 'nothing'}")
         for state, text in _WRITE_BACKS.items():
             if nodes := [each.node for each in self.replicas if each.write_back == state]:
                 lines.append(f"  {text}: {_names(nodes)}")
@@ -247,13 +250,12 @@ _FOLLOWING: dict[str, str] = {
 
 
 def _row(replica: Replica) -> tuple[str, str, str, str, str]:
-    role = f"{replica.role} for {replica.stands_for}" if replica.stands_for else replica.role
+    role = f"for {replica.stands_for}" if replica.stands_for else replica.role
     asked = "" if replica.asked_ms is None else f"{replica.asked_ms:.1f}"
     answered = "" if replica.answered_ms is None else f" to {replica.answered_ms:.1f} ms"
-    remarks: list[str] = [replica.cause] if replica.cause not in ("", "first") else []
-    remarks += [word for word, said in (("counts", replica.counted), ("behind", replica.behind)) if said]
-    version = [str(replica.version)] if replica.version is not None else []
-    return replica.node, role, str(replica.status), asked + answered, ", ".join([*version, *remarks])
+    version = "" if replica.version is None else str(replica.version)
+    cause = "" if replica.cause == "first" else replica.cause
+    return replica.node, role, str(replica.status), asked + answered, ", ".join(filter(None, (version, cause)))
 
 
 def _names(nodes: tuple[str, ...] | list[str]) -> str:

@@ -160,7 +160,7 @@ def test_a_key_explains_itself(cli: Cli, bucket: str) -> None:
     assert f"put in {bucket}: answered by dev-" in put.err
     got = cli("kv", "get", bucket, "k", "--explain")
     assert got.out == b"v"
-    assert "counted dev-" in got.err
+    assert "counted: dev-" in got.err
     (item,) = cli("kv", "get", bucket, "k", "--explain", "-o", "json").items
     (where,) = cli("kv", "where", bucket, "k", "-o", "json").items
     shown = {each["version"]["digest"] for each in item["explanation"]["replicas"] if each["version"]}

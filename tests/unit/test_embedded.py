@@ -90,6 +90,17 @@ def test_counts_are_those_of_one_member(tmp_path: Path) -> None:
             raw.put("k", b"v", after=BLIND, w=2)
 
 
+def test_an_embedded_store_explains_itself() -> None:
+    with leafdb.open(":memory:") as db:
+        db.create_bucket("b")
+        handle = db.bucket("b")
+        written = handle.put_explained("k", b"v", after=BLIND)
+        assert written.explanation.counted == (written.explanation.node,)
+        found = handle.get_explained("k")
+        assert found.answer == handle.get("k")
+        assert found.explanation.merged == written.explanation.merged
+
+
 def test_memory_keeps_nothing_and_shares_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with leafdb.open(":memory:") as one, leafdb.open(":memory:") as other:

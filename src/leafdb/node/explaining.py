@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from leafdb.errors import LeafdbError
+from leafdb.errors import LeafdbError, ProtocolError
 from leafdb.explanation import Cause, Explanation, Follows, Policy, Replica, Status, Version, WriteBack
 from leafdb.limits import EXPLAINED_NOTES_MAX, FRAME_BYTES_MAX
 from leafdb.model.record import RecordError
@@ -79,6 +79,8 @@ class Explaining:
         """What was written, or read from one store alone."""
         self._forwarded_to = NodeId(0)
         self._notes: list[str] = []
+        self._versions: dict[bytes, Version] = {}
+        """By record: mostly all replicas have the same."""
         self._late = False
         """The deadline has passed."""
         self._done = False
@@ -185,8 +187,12 @@ class Explaining:
         return self._session.send(encode_frame(number, answer.request_id, body))
 
     def _passed_on(self, explanation: bytes) -> bytes:
+        """With this node in it; as it came, where a newer build wrote what this one cannot read."""
         view = self._coordinator.view
-        return explanations.passed_on(explanation, view.name_of(view.self_id), self._ms(self._coordinator.now()))
+        try:
+            return explanations.passed_on(explanation, view.name_of(view.self_id), self._ms(self._coordinator.now()))
+        except ProtocolError:
+            return explanation
 
     # -- the explanation
 
@@ -300,10 +306,14 @@ class Explaining:
     def _version(self, place: Place, record: bytes | None) -> Version | None:
         if record is None:
             return None
-        try:
-            return version_of(record, self._coordinator.now_ms(), place.bucket.conflict)
-        except RecordError:
-            return None  # the request fails of it, and its error says so
+        found = self._versions.get(record)
+        if found is None:
+            try:
+                found = version_of(record, self._coordinator.now_ms(), place.bucket.conflict)
+            except RecordError:
+                return None  # the request fails of it, and its error says so
+            self._versions[record] = found
+        return found
 
     def _status(self, node: NodeId, part: Part) -> Status:
         view, machine = self._coordinator.view, self._machine

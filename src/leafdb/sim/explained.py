@@ -1,8 +1,8 @@
 """Some calls of a real client are explained ones, and their explanations are held against what happened.
 
 What is judged: everybody named is or was a member; who counted has answered in time, and they are enough; who is said
-to hold what was read has been given it; a read shows what its merge says; a failure did not reach its counts. Whether
-a call is explained is drawn by a generator of its own, so that the workload is what it would be without.
+to hold what was read has been given it; a read shows what its merge says; a failure did not reach its counts. Whether a
+call is explained is drawn by a generator of its own, so that the workload is what it would be without.
 """
 
 from __future__ import annotations

@@ -16,7 +16,19 @@ from leafdb_cli.main import NOUNS, build, main, noun_of
 
 COMMANDS = {
     "dev": {"up", "down", "status", "kill", "start", "logs"},
-    "kv": {"get", "put", "del", "siblings", "where", "outcome", "scan", "import", "export"},
+    "kv": {
+        "get",
+        "put",
+        "del",
+        "siblings",
+        "where",
+        "history",
+        "why-kept",
+        "outcome",
+        "scan",
+        "import",
+        "export",
+    },
     "bucket": {"list", "show", "create", "set", "drop"},
     "ring": {"show", "simulate", "history"},
     "cluster": {"init", "status", "stage", "plan", "commit", "clear", "abort", "recover"},

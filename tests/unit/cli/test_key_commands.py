@@ -155,8 +155,9 @@ def test_an_error_s_explanation_is_printed_with_it() -> None:
         "get", False, "carts", "a", (), "", 5, 3, 17, Policy(3, r=2), None, (away,), 0, None, 0.5, ()
     )
     lines = exits.explanation(error).splitlines()
-    assert lines[-3:] == [
+    assert lines[-4:] == [
         "get in carts: failed by a after 0.5 ms, partition 17, epoch 5",
         "  b  primary  away",
-        "  needed r=2 of n=3, strict; counted nobody",
+        "  needed r=2 of n=3, strict",
+        "  counted: nobody",
     ]

@@ -276,6 +276,16 @@ def test_an_error_of_the_node_it_was_handed_to_is_explained_by_both() -> None:
     assert (told.node, told.answered) == (lone.view.name_of(chosen), False)
 
 
+def test_an_explanation_that_cannot_be_read_here_is_passed_on_as_it_came() -> None:
+    lone = Lone(E, Phase.BEFORE)
+    lone.get(K, flags=FLAG_EXPLAIN)
+    (chosen,) = lone.sent(MessageType.FORWARD_GET)
+    body = explanations.join(b"of a newer build", b"reply")
+    lone.coordinator.on_forwarded_reply(MessageType.GET_EXPLAINED, lone.lanes[chosen].frames[-1].request_id, body)
+    (passed,) = lone.session.frames
+    assert (passed.type, passed.body) == (MessageType.GET_EXPLAINED, body)
+
+
 def test_a_request_that_was_handed_on_and_never_answered_names_where_it_went() -> None:
     lone = Lone(E, Phase.BEFORE)
     lone.put(K, flags=FLAG_EXPLAIN)

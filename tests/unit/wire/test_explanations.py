@@ -105,12 +105,15 @@ def test_an_error_carries_its_explanation_and_outlives_one_that_cannot_be_read()
 def test_people_can_read_it_and_programs_get_every_field() -> None:
     assert str(FULL) == (
         "get in carts: answered by a after 2.5 ms, partition 17, epoch 7\n"
-        "  a  both            found  0.0 to 0.1 ms  00112233445566ff 2 siblings, counts, behind\n"
-        "  b  fallback for c  lost   1.5            hedge\n"
-        "  c  old owner       away\n"
+        "  a  both       found  0.0 to 0.1 ms  00112233445566ff 2 siblings\n"
+        "  b  for c      lost   1.5            hedge\n"
+        "  c  old owner  away\n"
         "  d holds no copy, handed it on and waited 4.2 ms\n"
-        "  needed r=2, pr=1 of n=3, sloppy; and of the other owners r=2 of n=3, strict; counted a\n"
-        "  behind: a; merged to 00112233445566ff 2 siblings\n"
+        "  needed r=2, pr=1 of n=3, sloppy\n"
+        "  needed r=2 of n=3, strict, of the other owners\n"
+        "  counted: a\n"
+        "  behind: a\n"
+        "  merged to 00112233445566ff 2 siblings\n"
         "  brought up to date before the answer: a\n"
         "  sent what they lack, nobody waits for it: b\n"
         "  the ring changed"
@@ -120,3 +123,11 @@ def test_people_can_read_it_and_programs_get_every_field() -> None:
     assert plain["policy"] == {"n": 3, "r": 2, "pr": 1, "w": 0, "pw": 0, "durable": False, "sloppy": True}
     assert plain["forwarded_by"] == [{"node": "d", "waited_ms": 4.25}]
     assert cbor.loads(cbor.dumps(plain)) == plain
+
+
+def test_a_page_for_people_fits_a_terminal() -> None:
+    replicas = tuple(
+        replace(each, node=f"node-{each.node}", stands_for="node-z", asked_ms=1.0) for each in FULL.replicas
+    )
+    wide = replace(FULL, replicas=(*replicas, replace(replicas[0], status=Status.UNANSWERED, answered_ms=1234.5)))
+    assert max(map(len, str(wide).splitlines())) <= 80
