@@ -100,6 +100,8 @@ class Recorder:
     def __init__(self, setting: Setting, name: str) -> None:
         self.setting = setting
         self.name = name
+        self.in_session = False
+        """Its session is kept by a token: everything it is answered is promised."""
         self._asked: dict[bytes, tuple[int, int, int]] = {}
         """By operation id, how many copies a write needs, how many of them on primaries, and the oldest epoch that a
         node believed in when it was sent first."""
@@ -152,7 +154,7 @@ class Recorder:
             holders = setting.copies.holders(stored, CausalClock.from_dots(write.dots[-1:]))
             setting.ring.check_counts(stored, holders, w, since, text, write.key)
         context = sealed_of(reply.context)
-        promised = reply.primaries >= setting.history.quorum
+        promised = self.in_session or reply.primaries >= setting.history.quorum
         event = Event(
             self.name, Kind.WRITE, write.key, clock_of(context), began, setting.tick(), write.dots[-1], promised
         )
@@ -204,7 +206,8 @@ class Recorder:
             text = f"what a read shows was to be held by r={reads.sure} of each set of owners"
             holders = setting.copies.holders(stored, clock)
             setting.ring.check_counts(stored, holders, reads.sure, reads.since, text, key)
-        if held and reads.known is not None and reads.known.primaries >= setting.history.quorum:
+        promised = reads.known is not None and reads.known.primaries >= setting.history.quorum
+        if held and (promised or self.in_session):
             setting.sessions.append(Event(self.name, Kind.READ, key, clock, reads.began, setting.tick()))
         return Reading(sealed_of(answer.context), values)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from leafdb.sim.museum import hints, membership, protocol, quorums, records, register, rings, storage
+from leafdb.sim.museum import hints, membership, protocol, quorums, records, register, rings, sessions, storage
 from leafdb.sim.mutation import Mutation
 
 MUTATIONS: Final[tuple[Mutation, ...]] = (
@@ -20,6 +20,7 @@ MUTATIONS: Final[tuple[Mutation, ...]] = (
     *membership.MUTATIONS,
     *register.MUTATIONS,
     *rings.MUTATIONS,
+    *sessions.MUTATIONS,
 )
 """All of them, room by room."""
 
