@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         Sibling,
         Written,
     )
+    from leafdb.client.session_token import SessionToken
     from leafdb.client.sync_bucket import Bucket, LwwBucket, SiblingBucket
     from leafdb.client.sync_client import Client
     from leafdb.client.sync_scan import Range, Scan
@@ -72,6 +73,7 @@ _HOMES = {
         "Answer", "Conflict", "Explained", "Failed", "Found", "Item", "Merge", "Missing", "Outcome", "Put", "Sibling",
         "Written",
     ),
+    "leafdb.client.session_token": ("SessionToken",),
     "leafdb.client.sync_bucket": ("Bucket", "LwwBucket", "SiblingBucket"),
     "leafdb.client.sync_client": ("Client",),
     "leafdb.client.sync_scan": ("Range", "Scan"),
@@ -134,6 +136,7 @@ __all__ = [
     "Reason",
     "Scan",
     "ServerBug",
+    "SessionToken",
     "Sibling",
     "SiblingBucket",
     "Status",

@@ -156,3 +156,14 @@ assert METADATA_BYTES_MAX < FRAME_BYTES_MAX
 # -- scans, at a time and node: coordinated for clients, and pages read for other coordinators
 SCANS_MAX: Final = 16
 REPLICA_SCANS_MAX: Final = 64
+
+# -- sessions: keys a client remembers, contexts of one key, bytes of a token; and how often a read below its floor asks
+SESSION_KEYS_MAX: Final = 2_048
+SESSION_CONTEXT_BYTES_MAX: Final = 1 * MIB
+SESSION_TOKEN_BYTES_MAX: Final = 32 * KIB
+FLOOR_CONTEXTS_MAX: Final = 8
+FLOOR_PAUSE_S_MIN: Final = 0.02
+FLOOR_PAUSE_S_MAX: Final = 0.25
+
+assert FLOOR_CONTEXTS_MAX < 256
+assert SESSION_TOKEN_BYTES_MAX > 2 * (KEY_BYTES_MAX + 1 * KIB)

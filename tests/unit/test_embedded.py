@@ -112,6 +112,22 @@ def test_memory_keeps_nothing_and_shares_nothing(tmp_path: Path, monkeypatch: py
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_session_goes_on_after_a_restart_and_not_in_another_store(tmp_path: Path) -> None:
+    with leafdb.open(tmp_path / "one") as db:
+        db.create_bucket("b")
+        db.bucket("b").put("k", b"first", after=leafdb.BLIND)
+        token = bytes(db.session_token)
+        db.bucket("b").put("k", b"second", after=leafdb.BLIND)  # brings its floor
+        assert isinstance(db.bucket("b").get("k"), leafdb.Conflict)
+    with leafdb.open(tmp_path / "one") as again:
+        again.observe(leafdb.SessionToken.from_bytes(token))
+        assert isinstance(again.bucket("b").get("k", r=1), leafdb.Conflict)
+    with leafdb.open(":memory:") as other:
+        other.ping()
+        with pytest.raises(leafdb.ContextMismatch):
+            other.observe(leafdb.SessionToken.from_bytes(token))
+
+
 def test_threads_share_a_client(tmp_path: Path) -> None:
     with leafdb.open(tmp_path / "data") as db:
         db.create_bucket("b", durability="periodic")

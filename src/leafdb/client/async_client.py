@@ -20,6 +20,7 @@ from leafdb.client.core import Core
 from leafdb.client.info import BucketInfo, Pong, Status
 from leafdb.client.options import Quorum, Seconds, timeout_s
 from leafdb.client.results import Merge, Outcome
+from leafdb.client.session_token import SessionToken
 from leafdb.errors import ClientMisuse
 from leafdb.types import Conflict
 
@@ -49,6 +50,20 @@ class AsyncClient:
     def deadline(self, seconds: Seconds) -> AbstractContextManager[None]:
         """`with db.deadline(1.0):` every call of this client inside ends in time; blocks nest by the nearer one."""
         return deadlines.block(self._core, timeout_s(seconds), self._core.clock)
+
+    # -- sessions
+
+    @property
+    def session_token(self) -> SessionToken:
+        """All that this client has written and read until now, as bytes: who observes it sees no less.
+
+        Taking it makes this client a session: from now on its own reads and writes keep the four guarantees as well.
+        """
+        return self._core.session.token(self._core.cluster_id)
+
+    def observe(self, token: SessionToken) -> None:
+        """From now on, see no less than the client this token was taken from."""
+        self._core.observe(token)
 
     # -- handles
 

@@ -157,6 +157,8 @@ def call(core: Core, request: Request, deadline: float, begun: Begun | None = No
         elif isinstance(outcome, ExchangeFailed):
             node.failed(core.clock())
             error = _broken(request, node, outcome)
+            if isinstance(error, DeadlineExceeded) and isinstance(refused, DeadlineExceeded):
+                error = refused  # where a node's time went tells more than that ours is over
         else:
             assert outcome is not None
             if outcome.type == request.reply_type:

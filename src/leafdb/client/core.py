@@ -14,8 +14,10 @@ from leafdb.client import deadlines
 from leafdb.client.options import Seconds, timeout_s
 from leafdb.client.retry import RetryBudget
 from leafdb.client.routing import Router
+from leafdb.client.session import Session
+from leafdb.client.session_token import SessionToken, parse
 from leafdb.client.url import Address
-from leafdb.errors import ClientMisuse
+from leafdb.errors import ClientMisuse, ContextMismatch
 from leafdb.model.bucket import BucketProperties
 
 Routing = Literal["ring", "listed"]
@@ -24,7 +26,7 @@ Routing = Literal["ring", "listed"]
 class Core:
     """The shared state of a client. `clock` is monotonic seconds: the loop's own where there is one."""
 
-    __slots__ = ("buckets", "budget", "clock", "cluster_id", "rng", "router", "timeout_s")
+    __slots__ = ("buckets", "budget", "clock", "cluster_id", "rng", "router", "session", "timeout_s")
 
     def __init__(
         self,
@@ -45,6 +47,7 @@ class Core:
         self.budget: RetryBudget = RetryBudget()
         self.buckets: dict[str, BucketProperties] = {}
         self.cluster_id: bytes = b""
+        self.session: Session = Session()
         self.clock: Callable[[], float] = clock
         self.rng: Random = rng
 
@@ -59,7 +62,17 @@ class Core:
             self.cluster_id = cluster_id
         return not cluster_id or cluster_id == self.cluster_id
 
+    def observe(self, token: SessionToken) -> None:
+        """See no less than the client the token was taken from. Raises DataError, ContextMismatch, ClientMisuse."""
+        if not isinstance(token, bytes):
+            raise ClientMisuse(f"observe takes the session_token of a client, not {token!r}")
+        parts = parse(token)
+        if not self.meet(parts.cluster_id):
+            raise ContextMismatch("this token was taken from a client of another cluster")
+        self.session.observe(parts)
+
     def check(self) -> None:
         """Its parts are sound."""
+        self.session.check()
         self.router.check()
         self.budget.check()

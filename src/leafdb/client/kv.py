@@ -12,12 +12,13 @@ from collections.abc import Callable
 from typing import Generic, NamedTuple, TypeVar
 
 from leafdb.client.call import Begun
-from leafdb.client.catalog import BucketRef, ReadPlan, WritePlan, begin, check_read, check_write, in_bucket
+from leafdb.client.catalog import BucketRef, ReadPlan, WritePlan, begin, check_read, check_write, in_bucket, ready
 from leafdb.client.context import Blind, Context, tag_of
 from leafdb.client.effects import Exchange, Operation
 from leafdb.client.options import count_of
 from leafdb.client.results import Written
 from leafdb.client.routing import Place
+from leafdb.client.session import NOT_ASKED, Asked, Count, held_by
 from leafdb.errors import ClientMisuse, NotApplied, ProtocolError, Reason, ServerBug
 from leafdb.limits import VALUE_BYTES_MAX
 from leafdb.model.bucket import BucketProperties
@@ -31,6 +32,9 @@ from leafdb.wire.requests import (
     FLAG_DELETE,
     FLAG_LOCAL,
     FLAG_RETRY,
+    QUORUM_ALL,
+    QUORUM_DEFAULT,
+    QUORUM_MAJORITY,
     GetReply,
     GetRequest,
     PutRequest,
@@ -50,7 +54,7 @@ Form = Callable[[int, GetReply], A]
 class Get(Generic[A]):
     """A read of one key; `form` makes of the reply what the handle shows."""
 
-    __slots__ = ("_form", "_key", "_plan", "_properties", "deadline", "once", "place", "ref")
+    __slots__ = ("_asked", "_form", "_key", "_plan", "_properties", "deadline", "once", "place", "ref")
     message_type = MessageType.GET
     reply_type = MessageType.GET_REPLY
     patient = False
@@ -64,6 +68,7 @@ class Get(Generic[A]):
         self._key = encoded_key
         self._plan = plan
         self._form = form
+        self._asked: Asked = NOT_ASKED
         self._properties: BucketProperties | None = None
 
     def bind(self, properties: BucketProperties) -> None:
@@ -76,6 +81,11 @@ class Get(Generic[A]):
         """GET."""
         properties, plan = self._properties, self._plan
         assert properties is not None
+        session = self.ref.core.session
+        if session.begun and not plan.flags & FLAG_LOCAL:
+            self._asked = session.asks(properties.id, self._key)
+            if self._asked.primaries is not Count.ANY:
+                plan = raised(plan, self._asked.primaries, properties)
         return encode_get(
             GetRequest(
                 properties.id,
@@ -86,6 +96,7 @@ class Get(Generic[A]):
                 plan.r,
                 plan.pr,
                 self._key,
+                self._asked.floor,
             )
         )
 
@@ -104,12 +115,34 @@ class Get(Generic[A]):
             reply = decode_get_reply(frame.body)
         except ProtocolError as error:
             raise ServerBug(str(error), request_id=frame.request_id) from None
-        self.ref.core.router.saw_epoch(reply.epoch)
+        core, plan, properties = self.ref.core, self._plan, self._properties
+        core.router.saw_epoch(reply.epoch)
+        if properties is not None and not plan.flags & FLAG_LOCAL:
+            held = held_by(count_of(plan.r, properties.r, properties.n), properties.n)
+            core.session.read(properties.id, self._key, reply.context, held, self._asked)
         return self._form(tag_of(self.ref.prefix, self._key), reply)
 
     def steps(self, begun: Begun | None = None) -> Operation[A]:
         """The whole read."""
         return self.finish((yield from in_bucket(self, begun)))
+
+
+def raised(plan: ReadPlan, count: Count, properties: BucketProperties) -> ReadPlan:
+    """The plan of a read that must meet so many primaries."""
+    number = QUORUM_ALL if count is Count.ALL else QUORUM_MAJORITY
+    n = properties.n
+    least = count_of(number, 0, n)
+    r = number if count_of(plan.r, properties.r, n) < least else plan.r
+    return plan._replace(r=r, pr=number if count_of(plan.pr, properties.pr, n) < least else plan.pr)
+
+
+def is_cold(ref: BucketRef, properties: BucketProperties | None, key: bytes) -> bool:
+    """Whether the session has to read this key before it writes it."""
+    return properties is not None and ref.core.session.cold(properties.id, key)
+
+
+def _unread(tag: int, reply: GetReply) -> None:
+    """The form of a read for the session alone."""
 
 
 class Prepared(NamedTuple):
@@ -178,6 +211,8 @@ class Put:
         """PUT."""
         properties, plan, prepared = self._properties, self._plan, self._prepared
         assert properties is not None
+        session = self.ref.core.session
+        floor = session.follows(properties.id, prepared.key, prepared.context) if session.begun else ()
         return encode_put(
             PutRequest(
                 properties.id,
@@ -193,6 +228,7 @@ class Put:
                 prepared.key,
                 prepared.context,
                 prepared.value,
+                floor,
             )
         )
 
@@ -203,6 +239,9 @@ class Put:
 
     def begin(self) -> Exchange | None:
         """The first exchange, when nothing has to be fetched before it."""
+        core = self.ref.core
+        if core.session.begun and is_cold(self.ref, core.buckets.get(self.ref.name), self._prepared.key):
+            return None
         return begin(self)
 
     def finish(self, frame: Frame) -> Written:
@@ -213,9 +252,18 @@ class Put:
             failure = ServerBug(str(error), request_id=frame.request_id)
             failure.outcome = "unknown"
             raise failure from None
-        self.ref.core.router.saw_epoch(reply.epoch)
+        core, properties = self.ref.core, self._properties
+        core.router.saw_epoch(reply.epoch)
+        if properties is not None:
+            held = held_by(reply.primaries, properties.n)
+            core.session.wrote(properties.id, self._prepared.key, self._prepared.context, reply.context, held)
         return Written(Context(self._prepared.tag, reply.context), self.op_id, reply.acks, primaries=reply.primaries)
 
     def steps(self, begun: Begun | None = None) -> Operation[Written]:
-        """The whole write."""
+        """The whole write; of a key of which a session may have forgotten something, a read first."""
+        if begun is None and self.ref.core.session.begun:
+            properties = yield from ready(self.ref, self.deadline)
+            if is_cold(self.ref, properties, self._prepared.key):
+                plan = ReadPlan(QUORUM_DEFAULT, QUORUM_DEFAULT, self.ref.kind_flags, self.deadline)
+                yield from Get(self.ref, self._prepared.key, plan, _unread).steps()
         return self.finish((yield from in_bucket(self, begun)))

@@ -70,6 +70,16 @@ class CausalClock:
                 return False
         return not other.cloud or all(self.covers(dot) for dot in other.cloud)
 
+    def covers_writes(self, other: CausalClock) -> bool:
+        """Whether every write that `other` names is covered here: as `descends`, but for its entries at 0."""
+        if other is self:
+            return True
+        get = self.vector.get
+        for actor, counter in other.vector.items():
+            if get(actor, 0) < counter:
+                return False
+        return not other.cloud or all(self.covers(dot) for dot in other.cloud)
+
     def knows_of(self, actor: Actor) -> int:
         """The greatest counter of `actor` named here, in the vector or alone; -1 if it is not named at all."""
         newest = self.vector.get(actor, -1)

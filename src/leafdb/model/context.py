@@ -14,11 +14,13 @@ import hmac
 from struct import Struct
 from typing import Final
 
-from leafdb.model.clock import CausalClock, ClockError
+from leafdb.model.clock import COUNTS, CausalClock, ClockError
 from leafdb.types import BucketId
 
 CONTEXT_VERSION: Final = 1
 SEAL_BYTES: Final = 12
+EMPTY_CONTEXT_BYTES: Final = 1 + COUNTS.size + SEAL_BYTES
+"""A sealed clock without dots: all others are longer."""
 
 _VERSION: Final = bytes((CONTEXT_VERSION,))
 _SCOPE: Final = Struct(">IH")
@@ -27,6 +29,16 @@ _SCOPE: Final = Struct(">IH")
 
 class ContextError(ValueError):
     """The bytes are no context that this cluster sealed for this bucket and key."""
+
+
+def clock_in(sealed: bytes) -> CausalClock:
+    """The clock in a sealed context, for who has no key: the seal is not looked at. Raises ContextError."""
+    if sealed[:1] != _VERSION or len(sealed) <= SEAL_BYTES:
+        raise ContextError("no context, or one of an unknown version")
+    try:
+        return CausalClock.decode(sealed[1:-SEAL_BYTES])
+    except ClockError as error:
+        raise ContextError(str(error)) from None
 
 
 class ContextSealer:

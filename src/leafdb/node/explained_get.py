@@ -8,6 +8,7 @@ from __future__ import annotations
 from leafdb.node.explaining import Explaining
 from leafdb.node.get_under_way import CoordinatedGet
 from leafdb.node.outcomes import status_of
+from leafdb.node.session_get import SessionGet
 from leafdb.quorum.messages import ReplicaStatus
 from leafdb.types import NodeId
 
@@ -101,3 +102,9 @@ class ExplainedGet(CoordinatedGet):
     def _repaired_here(self, error: Exception | None) -> None:
         self._told.written_back(self._coordinator.view.self_id, confirmed=error is None)
         super()._repaired_here(error)
+
+
+class ExplainedSessionGet(ExplainedGet, SessionGet):
+    """One explained get with a floor."""
+
+    __slots__ = ()

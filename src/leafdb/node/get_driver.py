@@ -13,14 +13,15 @@ from __future__ import annotations
 from functools import partial
 
 from leafdb.errors import DeadlineExceeded, LeafdbError, NotApplied, ProtocolError, Reason
-from leafdb.model.record import RecordError, merge
+from leafdb.model.record import RecordError
 from leafdb.node.coordinator import Coordinator, Joint, Place, Requester, not_enough
-from leafdb.node.explained_get import ExplainedGet
+from leafdb.node.explained_get import ExplainedGet, ExplainedSessionGet
 from leafdb.node.explaining import Explaining, explaining, on_forwarding
-from leafdb.node.get_under_way import CoordinatedGet, get_reply_body
+from leafdb.node.get_under_way import MERGES, CoordinatedGet, get_reply_body
 from leafdb.node.outcomes import refusal_of
+from leafdb.node.session_get import SessionGet, open_floor
 from leafdb.node.view import BucketView
-from leafdb.quorum.get_operation import GetOperation
+from leafdb.quorum.get_operation import GetOperation, MetBy
 from leafdb.quorum.joint_get_operation import JointGetOperation
 from leafdb.quorum.owner_set import OwnerSet, appoint
 from leafdb.quorum.policy import JointReadPolicy
@@ -117,6 +118,7 @@ def _begin(
         candidates += coordinator.hints.fallbacks(place.partition, bucket, candidates)
     if len(candidates) < policy.r:
         raise not_enough(len(candidates), policy.r, "replicas")
+    floor = open_floor(coordinator, place, request.floor) if request.floor else None
     if joint is None or both is None:
         machine = GetOperation(
             r=policy.r,
@@ -124,12 +126,19 @@ def _begin(
             asked=set(candidates[: policy.r]),
             spares=candidates[policy.r :],
             primaries=primaries,
-            merge=_MERGES[bucket.conflict],
+            merge=MERGES[bucket.conflict],
+            floor=floor,
         )
     else:
-        machine = _two_sets(coordinator, place, joint, both, candidates, sloppy=_sloppy(request, bucket))
-    kind = ExplainedGet if request.flags & FLAG_EXPLAIN else CoordinatedGet
-    operation = kind(coordinator, session, request_id, place, deadline, machine)
+        machine = _two_sets(coordinator, place, joint, both, candidates, floor, sloppy=_sloppy(request, bucket))
+    explained = request.flags & FLAG_EXPLAIN
+    if floor is None:
+        plain = ExplainedGet if explained else CoordinatedGet
+        operation = plain(coordinator, session, request_id, place, deadline, machine)
+    else:
+        floored = ExplainedSessionGet if explained else SessionGet
+        sloppy = _sloppy(request, bucket)
+        operation = floored(coordinator, session, request_id, place, deadline, machine, sloppy=sloppy)
     slow = coordinator.latency.slow_after_s(candidates[: policy.r], own)
     operation.id = coordinator.register(operation, min(deadline, operation.started + slow))
     operation.begin()
@@ -141,6 +150,7 @@ def _two_sets(
     joint: Joint,
     policy: JointReadPolicy,
     candidates: list[NodeId],
+    floor: MetBy | None,
     *,
     sloppy: bool,
 ) -> JointGetOperation:
@@ -164,9 +174,10 @@ def _two_sets(
         asked=set(candidates[: policy.asked.r]),
         spares=candidates[policy.asked.r :],
         primaries=primaries,
-        merge=_MERGES[place.bucket.conflict],
+        merge=MERGES[place.bucket.conflict],
         other=other,
         others={node: primary for node, primary in targets.items() if primary in other.primaries},
+        floor=floor,
     )
 
 
@@ -200,14 +211,3 @@ def _get_local(coordinator: Coordinator, session: Requester, request_id: int, pl
         coordinator.refuse(session, request_id, refusal_of(error))
 
     coordinator.replica.read(bucket.tree, place.storage_key, bucket.durability, shown)
-
-
-def _merge_siblings(one: bytes, other: bytes) -> bytes:
-    return merge(one, other, Conflict.SIBLINGS)
-
-
-def _merge_lww(one: bytes, other: bytes) -> bytes:
-    return merge(one, other, Conflict.LWW)
-
-
-_MERGES = {Conflict.SIBLINGS: _merge_siblings, Conflict.LWW: _merge_lww}

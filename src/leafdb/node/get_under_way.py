@@ -8,21 +8,35 @@ the answer takes longer than the slow one's own p95.
 
 from __future__ import annotations
 
+from typing import Final
+
 from leafdb.errors import DeadlineExceeded, LeafdbError, ProtocolError
 from leafdb.limits import SIBLINGS_WARN
 from leafdb.model.clock import EMPTY
-from leafdb.model.record import RecordError, decode, live
+from leafdb.model.record import RecordError, decode, live, merge
 from leafdb.node.coordinator import Coordinator, Place, Requester, not_enough
 from leafdb.node.outcomes import refusal_of
 from leafdb.quorum.get_operation import GetOperation, GetStep
 from leafdb.quorum.joint_get_operation import JointGetOperation
 from leafdb.quorum.messages import FLAG_REPAIR, ReplicaStatus, encode_replica_get, encode_replica_put
-from leafdb.types import NodeId
+from leafdb.types import Conflict, NodeId
 from leafdb.wire.frame import encode_frame
 from leafdb.wire.registry import MessageType
 from leafdb.wire.requests import encode_get_reply
 
 REPAIR_TIMEOUT_MS = 5_000
+
+
+def _merge_siblings(one: bytes, other: bytes) -> bytes:
+    return merge(one, other, Conflict.SIBLINGS)
+
+
+def _merge_lww(one: bytes, other: bytes) -> bytes:
+    return merge(one, other, Conflict.LWW)
+
+
+MERGES: Final = {Conflict.SIBLINGS: _merge_siblings, Conflict.LWW: _merge_lww}
+"""What joins two records of a bucket, by its conflict policy."""
 
 
 def get_reply_body(coordinator: Coordinator, place: Place, record: bytes | None) -> bytes:
@@ -171,7 +185,8 @@ class CoordinatedGet:
         machine = self.machine
         while machine.asks:
             node = machine.asks.pop()
-            self._asked_later += (node,)
+            if node not in self._asked_later:
+                self._asked_later += (node,)
             if node == self._coordinator.view.self_id:
                 self._ask_self()
             else:

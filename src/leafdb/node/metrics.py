@@ -47,6 +47,7 @@ COUNTERS: Final = (
     Counted("fallback_writes_total", "leafdb_fallback_writes_total", "Puts this node coordinated as a fallback."),
     Counted("hedges_total", "leafdb_hedges_total", "Reads that asked one more replica because one was slow."),
     Counted("write_backs_total", "leafdb_write_backs_total", "Reads that wrote their merge back before answering."),
+    Counted("session_waits_total", "leafdb_session_waits_total", "Requests for which r replicas had less than seen."),
     Counted("read_repairs_total", "leafdb_read_repairs_total", "Replicas sent a newer record after a read."),
     Counted("hints_stored_total", "leafdb_hints_total", HINTS, (("event", "stored"),)),
     Counted("hints_delivered_total", "leafdb_hints_total", HINTS, (("event", "delivered"),)),
@@ -182,6 +183,7 @@ class Metrics:
         self.fallback_writes_total = 0
         self.hedges_total = 0
         self.write_backs_total = 0
+        self.session_waits_total = 0
         self.read_repairs_total = 0
         self.hints_stored_total = 0
         self.hints_delivered_total = 0

@@ -26,9 +26,11 @@ from leafdb.node.explained_put import ExplainedPut
 from leafdb.node.explaining import explaining, on_forwarding
 from leafdb.node.key_queue import ReplicaOverloaded
 from leafdb.node.outcomes import refusal_of
+from leafdb.node.put_follows import follow
 from leafdb.node.put_targets import enough_without, one_set, two_sets
 from leafdb.node.put_under_way import CoordinatedPut
 from leafdb.node.retried_put import RetriedPut
+from leafdb.node.session_get import open_floor
 from leafdb.types import Conflict, Durability, NodeId
 from leafdb.wire.registry import MessageType
 from leafdb.wire.requests import FLAG_BLIND, FLAG_EXPLAIN, FLAG_LWW, FLAG_RETRY, PutRequest, decode_put
@@ -125,6 +127,7 @@ def _begin(
         RetriedPut(coordinator, place, targets[own], request.op_id, deadline, then).ask()
         return
     durability = Durability.ALWAYS if policy.durable else bucket.durability
+    floor = open_floor(coordinator, place, request.floor) if request.floor else None
     kind = ExplainedPut if request.flags & FLAG_EXPLAIN else CoordinatedPut
     operation = kind(coordinator, session, request_id, request, place, deadline, context, machine, durability)
     operation.sloppy = policy.sloppy and not absent
@@ -132,10 +135,14 @@ def _begin(
     if context is None:
         coordinator.metrics.blind_writes_total += 1
     if targets[own] == own:
-        coordinator.replica.coordinate(operation)
+        mint = partial(coordinator.replica.coordinate, operation)
     else:
         coordinator.metrics.fallback_writes_total += 1
-        coordinator.hints.coordinate(targets[own], operation)
+        mint = partial(coordinator.hints.coordinate, targets[own], operation)
+    if floor is None:
+        mint()
+    else:
+        follow(coordinator, session, place, operation, targets[own], deadline, floor, mint)
 
 
 def _validated(coordinator: Coordinator, request: PutRequest, place: Place, deadline: float) -> CausalClock | None:

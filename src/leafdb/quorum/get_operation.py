@@ -7,12 +7,17 @@ read is decided. If they differ, the merge is written back to those behind, and 
 it, PR primaries among them (the second phase of ABD; Attiya, Bar-Noy and Dolev 1995): otherwise a later read could see
 less than this one. Answers that come after are repaired without waiting.
 
+**A floor** (session_floor): a reader that has seen something is not answered with less, at any R. While what R
+answered and all that came since do not meet it, the operation is *below* it: everybody else is asked, again and again
+as the driver says (`ask_again`), and slow ones are waited for, until the floor is met or the deadline passes. Such
+answers are merged and counted to nobody twice. Once it is met the rules are those of any read.
+
 One of the hot two: plain slots and return codes. The driver gives each answer to `answered`, `unknown` or `lost`, each
 confirmed write-back to `written_back`, and drains `asks` and `repairs`. In the middle of a ring change one set of
 primaries is asked and two must hold what is shown: joint_get_operation.
 
 Invariants: DECIDED or FAILED is returned at most once and never both; when DECIDED, at least r replicas hold a record
-that the answered merge equals or is below.
+that the answered merge equals or is below, and the merge meets the floor.
 """
 
 from __future__ import annotations
@@ -23,6 +28,8 @@ from enum import IntEnum
 from leafdb.types import NodeId
 
 Merge = Callable[[bytes, bytes], bytes]
+MetBy = Callable[[bytes | None], bool]
+"""Whether a record, or that there is none, meets the floor of a request."""
 
 
 class GetStep(IntEnum):
@@ -39,9 +46,11 @@ class GetOperation:
 
     __slots__ = (
         "asks",
+        "below",
         "best",
         "definitive",
         "ended",
+        "floor",
         "holders",
         "merge",
         "merged",
@@ -66,6 +75,7 @@ class GetOperation:
         spares: Sequence[NodeId],
         primaries: Sequence[NodeId],
         merge: Merge,
+        floor: MetBy | None = None,
     ) -> None:
         self.r = r
         self.pr = pr
@@ -84,6 +94,9 @@ class GetOperation:
         self.primary_holders = 0
         self.writing_back: set[NodeId] | None = None
         self.ended = False
+        self.floor = floor
+        self.below = False
+        """R answers are in, and all that came is less than the reader has seen."""
         self.asks: list[NodeId] = []
         """Nodes to ask now."""
         self.repairs: list[NodeId] = []
@@ -96,16 +109,17 @@ class GetOperation:
         self.waiting.discard(node)
         if self.ended or self.writing_back is not None:
             return self._late(node, record)
-        self.definitive += 1
-        if node in self.primaries:
-            self.primary_answers += 1
+        if not self.below:
+            self.definitive += 1
+            if node in self.primaries:
+                self.primary_answers += 1
         self.records[node] = record
         if record is not None:
             merged = self.merged
             self.merged = record if merged is None else self.merge(merged, record)
         if self.definitive < self.r or self.primary_answers < self.pr:
             return self._possible()
-        return self._settle()
+        return self._settle() if self.floor is None else self._settle_above(self.floor)
 
     def unknown(self, node: NodeId, record: bytes | None = None) -> GetStep:
         """The replica cannot say (incomplete, refused, or a fallback without a copy): it does not count.
@@ -119,7 +133,18 @@ class GetOperation:
             self.records[node] = record
             merged = self.merged
             self.merged = record if merged is None else self.merge(merged, record)
+            if self.below and self.floor is not None:
+                self.waiting.discard(node)
+                return self._settle_above(self.floor)
         return self.lost(node)
+
+    def ask_again(self, nodes: Sequence[NodeId]) -> None:
+        """Still below the floor: ask these, asked before or not, except whom it waits for anyway."""
+        assert self.below
+        for node in nodes:
+            if node not in self.waiting:
+                self.waiting.add(node)
+                self.asks.append(node)
 
     def lost(self, node: NodeId) -> GetStep:
         """The node cannot be had any more, for its answer or for its confirmation."""
@@ -176,6 +201,17 @@ class GetOperation:
     def _held(self) -> bool:
         """Whether enough replicas hold the merge, and enough primaries among them."""
         return self.holders >= self.r and self.primary_holders >= self.pr
+
+    def _settle_above(self, floor: MetBy) -> GetStep:
+        """R answers are in, for a reader that has seen something: they settle it when they meet that, or all is asked
+        that could."""
+        self.below = not floor(self.merged)
+        if not self.below:
+            self.waiting -= self.records.keys()  # asked again, and not needed any more
+            return self._settle()
+        while self._ask_spare():
+            pass
+        return GetStep.NOTHING
 
     def _settle(self) -> GetStep:
         """R answers are in: equal ones decide; otherwise those behind are brought up first."""
@@ -245,4 +281,5 @@ class GetOperation:
         assert not (self.waiting & set(self.spares))
         assert self.definitive <= len(self.records)
         if self.writing_back is None and not self.ended:
-            assert self.definitive < self.r or self.primary_answers < self.pr
+            assert self.below or self.definitive < self.r or self.primary_answers < self.pr
+        assert not self.below or (self.writing_back is None and self.floor is not None)

@@ -39,7 +39,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from leafdb.quorum.get_operation import GetOperation, GetStep, Merge
+from leafdb.quorum.get_operation import GetOperation, GetStep, Merge, MetBy
 from leafdb.quorum.owner_set import OwnerSet
 from leafdb.types import NodeId
 
@@ -60,8 +60,9 @@ class JointGetOperation(GetOperation):
         merge: Merge,
         other: OwnerSet,
         others: Mapping[NodeId, NodeId],
+        floor: MetBy | None = None,
     ) -> None:
-        super().__init__(r=r, pr=pr, asked=asked, spares=spares, primaries=primaries, merge=merge)
+        super().__init__(r=r, pr=pr, asked=asked, spares=spares, primaries=primaries, merge=merge, floor=floor)
         self.other = other
         self.others = others
         """Whom a write-back for the other set can go to: each node to the primary of that set it stands for."""
@@ -159,6 +160,6 @@ class JointGetOperation(GetOperation):
             assert node == stands_for or node not in {*self.primaries, *self.other.primaries}
         assert self.holders == len(self.holding)
         settled = self.definitive >= self.r and self.primary_answers >= self.pr
-        if settled and self.writing_back is None and self.merged is not None:
+        if settled and not self.below and self.writing_back is None and self.merged is not None:
             assert self.holders >= self.r
             assert self.other.met

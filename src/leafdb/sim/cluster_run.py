@@ -31,6 +31,7 @@ from leafdb.sim.plan import Plan, Shape
 from leafdb.sim.probes import collect
 from leafdb.sim.replica_story import tell_replica_writes
 from leafdb.sim.ring_troubles import RingTroubles
+from leafdb.sim.sessions import keep_session
 from leafdb.sim.setting import Setting, Workload
 from leafdb.sim.simulated_cluster import SimulatedCluster
 from leafdb.sim.stage import Stage
@@ -138,7 +139,7 @@ class Simulation:
             async with trio.open_nursery() as beside:
                 if rings is not None:
                     beside.start_soon(rings.run)
-                await WORKLOADS[plan.shape](setting).run(self.operations)
+                await self._work(setting)
                 beside.cancel_scope.cancel()
             done.set()
         trace.tell("nemesis", "everything is mended")
@@ -159,6 +160,15 @@ class Simulation:
         trace.probe("trees_compared", await check_trees(cluster, self._ran))
         await cluster.check()
         await cluster.stop(*cluster.nodes)
+
+    async def _work(self, setting: Setting) -> None:
+        """The workload, and beside it the sessions of the plan as long as it lasts."""
+        over = trio.Event()
+        async with trio.open_nursery() as sessions:
+            for number in range(self.plan.sessions):
+                sessions.start_soon(keep_session, setting, f"session {number}", over)
+            await WORKLOADS[self.plan.shape](setting).run(self.operations)
+            over.set()
 
     async def _end_plans(self, rings: RingTroubles, stage: Stage, nemesis: Nemesis) -> None:
         """The ring comes to rest, and every node with it; and who was removed comes back in vain."""

@@ -26,6 +26,8 @@ QUIET_CHANCE: Final = 0.04
 CLONE_CHANCE: Final = 0.06
 """Of a seed in which disks are cloned, beside its other troubles."""
 CROWD_CHANCE: Final = 0.05
+SESSION_CHANCE: Final = 0.4
+SESSIONS: Final = 3
 """Of a seed whose clients nearly all write to one key without looking, so that it meets the limit of siblings."""
 RING_CHANCE: Final = 0.15
 """Of a seed in which the ring changes, too; there is a tier where it does in every seed."""
@@ -128,6 +130,8 @@ class Plan:
     """Wall clocks are wrong by up to so much from the start."""
     crowded: bool = False
     """Clients write to one key without looking."""
+    sessions: int = 0
+    """So many clients go from node to node with a token."""
     kinds: frozenset[Trouble] = field(default=frozenset(), repr=False)
     rings: RingPlan | None = None
     """Changes of the ring, if it changes."""
@@ -163,6 +167,7 @@ class Plan:
             )
             .with_clones(rng)
             .with_crowd(rng)
+            .with_sessions_perhaps()
             .with_rings_perhaps()
         )
 
@@ -178,6 +183,11 @@ class Plan:
         siblings = self.bucket.conflict is Conflict.SIBLINGS
         crowded = rng.random() < CROWD_CHANCE and siblings
         return replace(self, crowded=True, shape=Shape.PROGRAM) if crowded else self
+
+    def with_sessions_perhaps(self) -> Plan:
+        """Now and then: with sessions."""
+        chosen = Random(f"{self.seed}/session chance").random() < SESSION_CHANCE
+        return replace(self, sessions=SESSIONS) if chosen else self
 
     def with_rings_perhaps(self) -> Plan:
         """Now and then: with a ring that changes."""
@@ -237,7 +247,7 @@ class Plan:
             f"{self.nodes} nodes, {self.partitions} partitions; bucket n={bucket.n} r={bucket.r} w={bucket.w} "
             f"{'sloppy' if bucket.sloppy else 'strict'} {bucket.conflict.name.lower()} "
             f"{bucket.durability.name.lower()} ttl {bucket.ttl_ms} ms; "
-            f"{'crowded ' * self.crowded}{self.shape} workload; "
+            f"{'crowded ' * self.crowded}{self.shape} workload; {'sessions; ' * bool(self.sessions)}"
             f"memtable {self.memtable_bytes} bytes, hints {self.hints_bytes_max} bytes for {self.hint_age_max_s:g} s, "
             f"{'cold' if self.cold else 'warm'} cache, disk {self.disk_latency_s * 1000:g} ms, "
             f"link {self.latency_s[0] * 1000:g} to {self.latency_s[1] * 1000:g} ms, skew {self.skew_ms} ms; "

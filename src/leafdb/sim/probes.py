@@ -35,6 +35,10 @@ COUNTED: Final = (
     Counted(Probe("fallback_coordinated", "a fallback coordinated a write"), "fallback_writes_total"),
     Counted(Probe("read_hedged", "a read asked one more replica because one was slow"), "hedges_total"),
     Counted(Probe("written_back", "a read wrote its merge back before it answered"), "write_backs_total"),
+    Counted(
+        Probe("session_waited", "what r replicas had was less than the session had seen, and more were asked"),
+        "session_waits_total",
+    ),
     Counted(Probe("read_repaired", "a replica was sent a newer record after a read"), "read_repairs_total"),
     Counted(Probe("hint_stored", "a hint was stored"), "hints_stored_total"),
     Counted(Probe("hint_delivered", "a hint was delivered"), "hints_delivered_total"),
@@ -108,6 +112,7 @@ TOLD: Final = {
 """Facts of the history of the clients."""
 READ: Final = (
     Probe("many_siblings", "a read found ten siblings or more"),
+    Probe("session_given_up", "a session could not go on, and another began"),
     Probe("conflict_seen", "a client was shown siblings"),
     Probe("expiry_seen", "a value was gone since its time was over"),
     Probe("unknown_applied", "a write of unknown outcome turned out to have happened"),

@@ -104,6 +104,8 @@ class Recorder:
         self.name = name
         self.doubtful: deque[Write] = deque(maxlen=DOUBTFUL_MAX)
         """The last writes that it does not know the outcome of."""
+        self.in_session = False
+        """Its session is kept by a token: everything it is answered is promised."""
         self._asked: dict[bytes, tuple[int, int, int]] = {}
         """By operation id, how many copies a write needs, how many of them on primaries, and the oldest epoch that a
         node believed in when it was sent first."""
@@ -156,7 +158,7 @@ class Recorder:
             holders = setting.copies.holders(stored, CausalClock.from_dots(write.dots[-1:]))
             setting.ring.check_counts(stored, holders, w, since, text, write.key)
         context = sealed_of(reply.context)
-        promised = reply.primaries >= setting.history.quorum
+        promised = self.in_session or reply.primaries >= setting.history.quorum
         event = Event(
             self.name, Kind.WRITE, write.key, clock_of(context), began, setting.tick(), write.dots[-1], promised
         )
@@ -210,7 +212,8 @@ class Recorder:
             text = f"what a read shows was to be held by r={reads.sure} of each set of owners"
             holders = setting.copies.holders(stored, clock)
             setting.ring.check_counts(stored, holders, reads.sure, reads.since, text, key)
-        if held and reads.known is not None and reads.known.primaries >= setting.history.quorum:
+        promised = reads.known is not None and reads.known.primaries >= setting.history.quorum
+        if held and (promised or self.in_session):
             setting.sessions.append(Event(self.name, Kind.READ, key, clock, reads.began, setting.tick()))
         return Reading(sealed_of(answer.context), values)
 

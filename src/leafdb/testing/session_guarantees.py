@@ -1,6 +1,6 @@
 """The four session guarantees of Terry et al. ("Session Guarantees for Weakly Consistent Replicated Data", 1994).
 
-For one key, of a session whose reads and writes all overlap (strict quorums today):
+For one key, of a session whose reads and writes all overlap, or that is kept by a token:
 
 - *Read your writes*: a read covers every write of its session that was acknowledged before it began.
 - *Monotonic reads*: a read covers every read of its session that had ended before it began.
@@ -8,8 +8,9 @@ For one key, of a session whose reads and writes all overlap (strict quorums tod
 - *Writes follow reads*: a read that covers a write covers what its session had read before it wrote.
 
 The last two bind the reads of all sessions, as far as these are promised anything and began after what they must cover
-had ended. Covering is the order of clocks, so the check needs nothing but what clients were told. A session may have
-operations under way side by side: only what had ended before another began comes before it.
+had ended. Covering is the order of clocks, as far as they name writes (an entry at 0 names none), so the check needs
+nothing but what clients were told. A session may have operations under way side by side: only what had ended before
+another began comes before it.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ class Kind(StrEnum):
 class Event:
     """One operation that was answered. `began` and `ended` number moments; no two events share one.
 
-    `promised`: its quorum overlaps with those of all other promised operations.
+    `promised`: its quorum overlaps with those of all other promised operations, or a token keeps its session.
     """
 
     session: str
@@ -118,5 +119,5 @@ def _check_debts(event: Event, debts: dict[str, list[_Debt]]) -> None:
 
 
 def _require(event: Event, clock: CausalClock, text: str) -> None:
-    if not event.clock.descends(clock):
+    if not event.clock.covers_writes(clock):
         violated(Invariant.SESSIONS, f"{text}: {event.clock!r} does not cover {clock!r}", event.key)

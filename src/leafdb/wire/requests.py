@@ -3,15 +3,16 @@
 Bodies (big-endian), drawn with a worked example in docs/formats/wire.md:
 
     PUT        bucket u32 | generation u32 | epoch u32 | deadline_ms u32 | flags u8 | w u8 | pw u8 | dw u8 |
-               ttl_ms u64 | op_id 16 | key length u16 | context length u16 | key | context | value
+               ttl_ms u64 | op_id 16 | key length u16 | context length u16 | [floor] | key | context | value
     PUT_REPLY  epoch u32 | acks u8 | primaries u8 | context
-    GET        bucket u32 | generation u32 | epoch u32 | deadline_ms u32 | flags u8 | r u8 | pr u8 | key
+    GET        bucket u32 | generation u32 | epoch u32 | deadline_ms u32 | flags u8 | r u8 | pr u8 | [floor] | key
     GET_REPLY  epoch u32 | siblings u16 | context length u16 | context | sibling heads | values
                sibling head: actor 14 | counter u64 | stamp u64 | value length u32
 
 `key` is an encoded key (docs/formats/key.md), `context` a sealed context (docs/formats/context.md) or empty. Quorum
 numbers: 0 the bucket's own, 1 to 16 literal, 254 "quorum", 255 "all"; for pw, dw and pr 253 says "none at all".
-`epoch` in a request is the newest metadata epoch its sender knows (0: none), in an answer the node's.
+`epoch` in a request is the newest metadata epoch its sender knows (0: none), in an answer the node's. The floor of a
+session (wire/session_floor.py) is there when the flags say so.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from leafdb.errors import ProtocolError
+from leafdb.wire.session_floor import decode_floor, encode_floor
 
 FLAG_DELETE: Final = 1
 FLAG_SLOPPY: Final = 2
@@ -33,6 +35,10 @@ FLAG_RETRY: Final = 64
 """Of a put: it may have been applied already, under this operation id, by a node that was asked before."""
 FLAG_EXPLAIN: Final = 128
 """The answer, an error too, is to carry an explanation (wire/explanations.py)."""
+FLAG_FLOOR: Final = 64
+"""In a GET: the session's floor comes before the key. Only the encoder sets it; a decoded request has it or not."""
+FLAG_FOLLOWS: Final = 16
+"""The same in a PUT, which has no use for FLAG_LOCAL."""
 
 QUORUM_DEFAULT: Final = 0
 QUORUM_NONE: Final = 253
@@ -64,6 +70,7 @@ class PutRequest(NamedTuple):
     key: bytes
     context: bytes
     value: bytes
+    floor: tuple[bytes, ...] = ()
 
 
 class PutReply(NamedTuple):
@@ -86,6 +93,7 @@ class GetRequest(NamedTuple):
     r: int
     pr: int
     key: bytes
+    floor: tuple[bytes, ...] = ()
 
 
 class SiblingReply(NamedTuple):
@@ -107,9 +115,12 @@ class GetReply(NamedTuple):
 
 def encode_put(request: PutRequest) -> bytes:
     """The body of a PUT frame."""
-    bucket, generation, epoch, deadline_ms, flags, w, pw, dw, ttl_ms, op_id, key, context, value = request
+    bucket, generation, epoch, deadline_ms, flags, w, pw, dw, ttl_ms, op_id, key, context, value, floor = request
+    floor_bytes = b""
+    if floor:
+        flags, floor_bytes = flags | FLAG_FOLLOWS, encode_floor(floor)
     head = _PUT.pack(bucket, generation, epoch, deadline_ms, flags, w, pw, dw, ttl_ms, op_id, len(key), len(context))
-    return b"".join((head, key, context, value))
+    return b"".join((head, floor_bytes, key, context, value))
 
 
 def decode_put(body: bytes) -> PutRequest:
@@ -120,13 +131,18 @@ def decode_put(body: bytes) -> PutRequest:
         )
     except struct.error:
         raise ProtocolError("a put that is too short") from None
-    context_at = _PUT.size + key_length
+    floor: tuple[bytes, ...] = ()
+    key_at = _PUT.size
+    if flags & FLAG_FOLLOWS:
+        flags &= ~FLAG_FOLLOWS
+        floor, key_at = decode_floor(body, key_at)
+    context_at = key_at + key_length
     value_at = context_at + context_length
     if value_at > len(body):
         raise ProtocolError("a put whose parts are longer than its body")
     return PutRequest(
         bucket, generation, epoch, deadline_ms, flags, w, pw, dw, ttl_ms, op_id,
-        body[_PUT.size : context_at], body[context_at:value_at], body[value_at:],
+        body[key_at:context_at], body[context_at:value_at], body[value_at:], floor,
     )  # fmt: skip
 
 
@@ -145,7 +161,10 @@ def decode_put_reply(body: bytes) -> PutReply:
 
 def encode_get(request: GetRequest) -> bytes:
     """The body of a GET frame."""
-    bucket, generation, epoch, deadline_ms, flags, r, pr, key = request
+    bucket, generation, epoch, deadline_ms, flags, r, pr, key, floor = request
+    if floor:
+        head = _GET.pack(bucket, generation, epoch, deadline_ms, flags | FLAG_FLOOR, r, pr)
+        return b"".join((head, encode_floor(floor), key))
     return _GET.pack(bucket, generation, epoch, deadline_ms, flags, r, pr) + key
 
 
@@ -154,7 +173,10 @@ def decode_get(body: bytes) -> GetRequest:
     if len(body) < _GET.size:
         raise ProtocolError("a get that is too short")
     bucket, generation, epoch, deadline_ms, flags, r, pr = _GET.unpack_from(body)
-    return GetRequest(bucket, generation, epoch, deadline_ms, flags, r, pr, body[_GET.size :])
+    if not flags & FLAG_FLOOR:
+        return GetRequest(bucket, generation, epoch, deadline_ms, flags, r, pr, body[_GET.size :])
+    floor, key_at = decode_floor(body, _GET.size)
+    return GetRequest(bucket, generation, epoch, deadline_ms, flags & ~FLAG_FLOOR, r, pr, body[key_at:], floor)
 
 
 def encode_get_reply(epoch: int, context: bytes, siblings: Sequence[tuple[bytes, int, int, bytes]]) -> bytes:

@@ -10,17 +10,28 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from leafdb.errors import ProtocolError
+from leafdb.limits import CONTEXT_BYTES_MAX, FLOOR_CONTEXTS_MAX
 from leafdb.quorum import messages
 from leafdb.quorum.messages import MalformedMessage, ReplicaGet, ReplicaPut, ReplicaStatus
 from leafdb.wire import requests
-from leafdb.wire.requests import GetReply, GetRequest, PutReply, PutRequest, SiblingReply
+from leafdb.wire.requests import (
+    FLAG_FLOOR,
+    FLAG_FOLLOWS,
+    GetReply,
+    GetRequest,
+    PutReply,
+    PutRequest,
+    SiblingReply,
+)
 
 u8, u16, u32, u64 = (st.integers(0, (1 << bits) - 1) for bits in (8, 16, 32, 64))
 blob = st.binary(max_size=200)
+floors = st.lists(blob, max_size=FLOOR_CONTEXTS_MAX).map(tuple)
 puts = st.builds(
-    PutRequest, u32, u32, u32, u32, u8, u8, u8, u8, u64, st.binary(min_size=16, max_size=16), blob, blob, blob
-)
-gets = st.builds(GetRequest, u32, u32, u32, u32, u8, u8, u8, blob)
+    PutRequest, u32, u32, u32, u32, u8.map(lambda flags: flags & ~FLAG_FOLLOWS), u8, u8, u8, u64,
+    st.binary(min_size=16, max_size=16), blob, blob, blob, floors,
+)  # fmt: skip
+gets = st.builds(GetRequest, u32, u32, u32, u32, u8.map(lambda flags: flags & ~FLAG_FLOOR), u8, u8, blob, floors)
 siblings = st.lists(st.builds(SiblingReply, st.binary(min_size=14, max_size=14), u64, u64, blob), max_size=5)
 quickly = settings(max_examples=50, derandomize=True, deadline=None)
 
@@ -35,6 +46,27 @@ def test_a_put_reads_back(put: PutRequest) -> None:
 @given(gets)
 def test_a_get_reads_back(get: GetRequest) -> None:
     assert requests.decode_get(requests.encode_get(get)) == get
+
+
+@pytest.mark.parametrize(
+    "floor",
+    [
+        b"",
+        bytes((0,)),
+        bytes((FLOOR_CONTEXTS_MAX + 1,)) + bytes(64),
+        bytes.fromhex("01 0003 6162"),
+        bytes.fromhex("02 0001 61 00"),
+        b"\x01" + (CONTEXT_BYTES_MAX + 1).to_bytes(2, "big") + bytes(CONTEXT_BYTES_MAX + 1),
+    ],
+    ids=["missing", "of none", "of too many", "cut off", "cut off in its second", "too long"],
+)
+def test_a_floor_that_is_none_is_refused(floor: bytes) -> None:
+    get = requests.encode_get(GetRequest(1, 1, 1, 1, FLAG_FLOOR, 1, 1, b""))
+    put = requests.encode_put(PutRequest(1, 1, 1, 1, FLAG_FOLLOWS, 1, 1, 1, 1, bytes(16), b"", b"", b""))
+    with pytest.raises(ProtocolError):
+        requests.decode_get(get + floor)
+    with pytest.raises(ProtocolError):
+        requests.decode_put(put + floor)
 
 
 @quickly

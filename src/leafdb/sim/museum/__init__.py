@@ -8,7 +8,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from leafdb.sim.museum import hints, membership, names, protocol, quorums, records, register, rings, storage, trees
+from leafdb.sim.museum import (
+    hints,
+    membership,
+    names,
+    protocol,
+    quorums,
+    records,
+    register,
+    rings,
+    sessions,
+    storage,
+    trees,
+)
 from leafdb.sim.mutation import Mutation
 
 MUTATIONS: Final[tuple[Mutation, ...]] = (
@@ -22,6 +34,7 @@ MUTATIONS: Final[tuple[Mutation, ...]] = (
     *register.MUTATIONS,
     *rings.MUTATIONS,
     *trees.MUTATIONS,
+    *sessions.MUTATIONS,
 )
 """All of them, room by room."""
 
