@@ -20,6 +20,8 @@ from leafdb.transport.peers import Peers
 from leafdb.wire.registry import Lane
 
 LOOK_S: Final = 0.05
+FLUSHES: Final = 2
+"""The second is for the hash trees, which are saved, in the log, before the first may end."""
 
 
 async def leave(engine: Engine, ledger: Ledger, orphans: OrphanHints, peers: Peers, pauses: HintPauses) -> None:
@@ -34,9 +36,10 @@ async def leave(engine: Engine, ledger: Ledger, orphans: OrphanHints, peers: Pee
 
     while hands_over():  # noqa: ASYNC110  # hints are not hot
         await trio.sleep(LOOK_S)
-    flushed = trio.Event()
-    try:
-        engine.flush_soon(flushed.set)
-    except StorageError:
-        return
-    await flushed.wait()
+    for _ in range(FLUSHES):
+        flushed = trio.Event()
+        try:
+            engine.flush_soon(flushed.set)
+        except StorageError:
+            return
+        await flushed.wait()
