@@ -218,7 +218,7 @@ class Node:
         pauses = self.hint_pauses = await load_hints(engine, ledger)
         self.anti_entropy = AntiEntropy(
             engine=engine, view=view, replica=self.replica, completeness=self.completeness,
-            hints_for=lambda node: 0 if pauses.paused(node) else ledger.records(node), metrics=self.metrics,
+            hints_for=ledger.records, paused=pauses.paused, metrics=self.metrics,
             now=world.now, now_ms=world.now_ms, peers=self.peers,
             tree=CHECKPOINTS_TREE, behind=self.news.behind, age_max_s=self.config.repair.divergence_age_max_s,
         )  # fmt: skip
