@@ -83,6 +83,7 @@ class AntiEntropy:
         metrics: Metrics,
         peers: PeerCalls,
         hints_for: Callable[[NodeId], int],
+        paused: Callable[[NodeId], bool] = lambda _: False,
         behind: Callable[[NodeId], None],
         now: Callable[[], float],
         now_ms: Callable[[], int],
@@ -125,7 +126,7 @@ class AntiEntropy:
             owe=self._owe, connected=self._connected,
         )  # fmt: skip
         self.queue = ExchangeQueue(self.debts, self._shared, connected=self._connected, hints_for=hints_for, now=now,
-                                   gate=self.transfers)  # fmt: skip
+                                   gate=self.transfers, paused=paused)  # fmt: skip
         self.exchanges = Exchanges(
             view=view, debts=self.debts, transfers=self.transfers, scanner=scanner, trees=trees, mover=self.mover,
             pace=pace, peers=peers, now=now, complete=completeness.definitive_in, behind=behind, ended=self._ended,

@@ -24,6 +24,8 @@ BACKOFF_S_MAX: Final = 10.0
 HINTS_WAIT_S: Final = 60.0
 LOOK_S: Final = 0.25
 """How soon to look again at what changes without telling: hints, and ranges that somebody is exchanging."""
+HELD_BACK_S: Final = 1.0
+"""The same for debts that wait for hints to be delivered before they are passed on."""
 FEW: Final = 8
 """So few partitions are taken from the lowest: a search for the next in order would pass mostly empty places."""
 
@@ -64,7 +66,12 @@ class ExchangeQueue:
         hints_for: Callable[[NodeId], int],
         now: Callable[[], float],
         gate: Gate,
+        paused: Callable[[NodeId], bool] = lambda _: False,
     ) -> None:
+        """`hints_for` counts what is kept here for a node, `paused` says to whom none of it is delivered for now."""
+        self._paused = paused
+        self._held_back = False
+        """Some debt is not passed on for the sake of hints that are still here."""
         self._debts = debts
         self._shared = shared
         self._gate = gate
@@ -109,7 +116,11 @@ class ExchangeQueue:
 
     def hints_first(self, peer: NodeId) -> bool:
         """Whether hints for the peer are on their way and to be waited for."""
-        return self._hints_for(peer) > 0 and self._now() < self._up_at.get(peer, -inf) + HINTS_WAIT_S
+        return (
+            self._hints_for(peer) > 0
+            and not self._paused(peer)
+            and self._now() < self._up_at.get(peer, -inf) + HINTS_WAIT_S
+        )
 
     def _ready_in(self, peer: NodeId) -> float:
         """Seconds until the peer may be ready; 0 when it is."""
@@ -135,24 +146,38 @@ class ExchangeQueue:
             if together:
                 partition = self._pick(node, together)
                 return Work(bucket, partition, tuple(peer for peer, mask in masks.items() if mask >> partition & 1))
-        return Wait(min((wait_s or LOOK_S for wait_s in waits.values()), default=inf))
+        wait_s = min((wait_s or LOOK_S for wait_s in waits.values()), default=inf)
+        return Wait(min(wait_s, HELD_BACK_S) if self._held_back else wait_s)
 
     def stray(self) -> Work | None:
-        """A debt to a peer in a range that this node does not hold itself: to be passed on."""
+        """A debt to a peer in a range that this node does not hold itself: to be passed on.
+
+        Not before the hints for the other holders are gone: who gets the debt must have what it is about.
+        """
         state = (self._debts.version, self._shared.epoch)
         if state == self._no_strays_at:
             return None
-        none = True
+        none, self._held_back = True, False
         for peer in self._debts.peers():
             for bucket, mask in self._debts.buckets(peer).items():
                 stray = mask & ~self._shared.shared(peer, bucket)
                 none = none and not stray
-                stray &= ~self._debts.claimed(peer, bucket)
+                waits = stray & self._hinted(peer, bucket)
+                self._held_back = self._held_back or bool(waits)
+                stray &= ~waits & ~self._debts.claimed(peer, bucket)
                 if stray and self._retry_at.get(peer, -inf) <= self._now():
                     return Work(bucket, PartitionId((stray & -stray).bit_length() - 1), (peer,))
         if none:
             self._no_strays_at = state
         return None
+
+    def _hinted(self, target: NodeId, bucket: BucketId) -> int:
+        """The partitions for some other holder of which hints are kept here."""
+        mask = 0
+        for node in self._shared.members():
+            if node != target and self._hints_for(node):
+                mask |= self._shared.held(node, bucket)
+        return mask
 
     def _open(self, peer: NodeId, bucket: BucketId) -> int:
         """What is owed to a peer and nobody is at."""

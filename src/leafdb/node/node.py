@@ -52,6 +52,7 @@ from leafdb.node.gossiper import Gossiper
 from leafdb.node.hash_trees import HashTrees
 from leafdb.node.hint_keeper import HintKeeper
 from leafdb.node.hinted_handoff import HintedHandoff
+from leafdb.node.holdings import account
 from leafdb.node.leases import Leases
 from leafdb.node.logs import Log
 from leafdb.node.memory import MemoryLedger
@@ -223,7 +224,7 @@ class Node:
         pauses = self.hint_pauses = await load_hints(engine, ledger)
         self.anti_entropy = AntiEntropy(
             engine=engine, view=view, replica=self.replica, trees=self.trees.rebuild, completeness=self.completeness,
-            hints_for=lambda node: 0 if pauses.paused(node) else ledger.records(node), metrics=self.metrics,
+            hints_for=ledger.records, paused=pauses.paused, metrics=self.metrics,
             now=world.now, now_ms=world.now_ms, peers=self.peers,
             tree=CHECKPOINTS_TREE, behind=self.news.behind, age_max_s=self.config.repair.divergence_age_max_s,
         )  # fmt: skip
@@ -249,13 +250,7 @@ class Node:
     def _build_request_path(self) -> None:
         view = self.view
         self.memory = MemoryLedger(self.config.limits.memory_bytes_max)
-        self.memory.hold("memtables", lambda: _memtable_bytes(self.engine))
-        self.memory.hold("block_cache", lambda: self.engine.stats().block_cache_bytes)
-        self.memory.hold("table_readers", lambda: self.engine.stats().reader_bytes)
-        self.memory.hold("hash_trees", self.trees.kept.held_bytes)
-        self.memory.hold("sessions", self.pump.memory_bytes)
-        self.memory.hold("replaced_operations", lambda: self.replica.operations.held_bytes)
-        self.memory.hold("operations", lambda: len(self.coordinator.operations) * OPERATION_BYTES)
+        account(self)
         sealer = ContextSealer(hashlib.blake2b(self._secret, digest_size=32, person=SEAL_PERSON[:16]).digest())
         self.coordinator = Coordinator(
             view=view, replica=self.replica, hints=self.hints, lanes=self.peers.lane(Lane.REQUESTS), sealer=sealer,
@@ -405,15 +400,6 @@ class Node:
         self.parting.installed(metadata)
         self.peers.set_members({member.id: split_address(member.peer_address) for member in metadata.members.values()})
         self.metrics.metadata_installed_total += 1
-
-
-OPERATION_BYTES: Final = 2_048
-"""What an operation under way holds, about: its objects, its frames in outboxes not counted."""
-
-
-def _memtable_bytes(engine: Engine) -> int:
-    stats = engine.stats()
-    return stats.memtable_bytes + stats.frozen_bytes + stats.backlog_bytes
 
 
 def split_address(text: str) -> tuple[str, int]:

@@ -132,7 +132,8 @@ class RepairWorkers:
             self.wake()
 
     async def _pass_on(self, work: Work) -> None:
-        """Give a debt in a range that is not ours to a node that holds it."""
+        """Give a debt in a range that is not ours to those who hold it and can be reached: any of them may be the one
+        that has what the target lacks."""
         ring, bucket = self._view.ring, self._view.buckets.get(work.bucket)
         (target,) = work.peers
         claim = self._debts.claim(target, work.bucket, work.partition)
@@ -140,8 +141,9 @@ class RepairWorkers:
             if ring is None or bucket is None:
                 raise ExchangeFault("nothing is known of the bucket yet")
             holders = holders_by_right(ring, work.partition, bucket.properties.n)
-            owner = next((node for node in holders if node != target and self._connected(node)), target)
-            await self._mover.pass_on(owner, Mark(work.bucket, work.partition, target))
+            owners = [node for node in holders if node != target and self._connected(node)]
+            for owner in owners or [target]:
+                await self._mover.pass_on(owner, Mark(work.bucket, work.partition, target))
             if self._debts.settle(claim):
                 self._tasks.settled(claim)
         except ExchangeFault as error:

@@ -25,6 +25,10 @@ class SharedRanges:
         """Of the view that answers are from."""
         return self._view.epoch
 
+    def members(self) -> list[NodeId]:
+        """Everybody there is, this node too."""
+        return list(self._view.metadata.members) if self._view.metadata else []
+
     def held(self, node: NodeId, bucket: BucketId) -> int:
         """The partitions of a bucket that `node` holds by right; none of a bucket that is not there."""
         found = self._view.buckets.get(bucket)

@@ -311,3 +311,29 @@ def test_answers_fit_their_requests() -> None:
         decode_records(Records(()).encode(), 1)
     with pytest.raises(ProtocolError):
         decode_results(Results((1,)).encode(), 2)
+
+
+def test_a_debt_is_passed_on_when_those_who_get_it_have_what_it_is_about() -> None:
+    hints: dict[NodeId, int] = {}
+    debts = Debts(Kept().write)
+    view = ClusterView()
+    view.install(NodeId(4), cluster(4).create_bucket(bucket()))
+    shared = SharedRanges(view)
+    queue = ExchangeQueue(
+        debts, shared, connected=lambda _: True, hints_for=lambda node: hints.get(node, 0), now=lambda: 0.0,
+        gate=Turn(), paused=lambda _: True,
+    )  # fmt: skip
+    assert view.ring is not None
+    ours = shared.held(NodeId(4), BUCKET)
+    partition = next(each for each in range(64) if not ours >> each & 1)
+    target, other, third = view.ring.primaries(PartitionId(partition), 3)
+    debts.add({(target, BUCKET): 1 << partition})
+    hints[other] = 1
+    assert queue.stray() is None, "the other holder has yet to get the record that the target missed"
+    assert queue.next(NodeId(4)) == Wait(LOOK_S)
+    hints = {target: 5}
+    assert queue.stray() == Work(BUCKET, PartitionId(partition), (target,)), "the target's own hints say nothing"
+    hints = {third: 1}
+    assert queue.stray() is None
+    hints = {}
+    assert queue.stray() is not None
