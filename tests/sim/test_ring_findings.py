@@ -81,7 +81,7 @@ async def test_a_retreat_is_ended_by_force_only_if_it_is_the_one_that_was_looked
         plan_id = await committed(cluster, N1, {"change": "leave", "node": 4})
         await until_phase(cluster, Phase.WRITE_BOTH_READ_NEW)
         behind = cluster.nodes[N2].register
-        behind.learn = lambda metadata, done=None: done() if done else None  # type: ignore[method-assign,misc]
+        behind.learn = lambda metadata, done=None: done() if done else None  # type: ignore[method-assign]
         await operator(cluster, N1, "cluster.abort", plan_id=plan_id)
         assert phases(cluster)[N2] is Phase.WRITE_BOTH_READ_NEW
         await operator(cluster, N2, "cluster.abort", force=True)
