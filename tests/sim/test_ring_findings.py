@@ -71,3 +71,19 @@ async def test_a_member_that_is_lost_for_good_does_not_hold_a_plan_that_is_given
         await committed(cluster, N1, {"change": "force-remove", "node": 3})
         await until_phase(cluster, None)
         assert set(metadata_of(cluster, N1).members) == {1, 2, 4}
+
+
+@virtual
+async def test_a_retreat_is_ended_by_force_only_if_it_is_the_one_that_was_looked_at() -> None:
+    async with memory_cluster(4) as cluster:
+        copies = copying(cluster)
+        copies[N1].stuck = (Phase.WRITE_BOTH_READ_NEW, cluster.nodes[N1].view)
+        plan_id = await committed(cluster, N1, {"change": "leave", "node": 4})
+        await until_phase(cluster, Phase.WRITE_BOTH_READ_NEW)
+        behind = cluster.nodes[N2].register
+        behind.learn = lambda metadata, done=None: done() if done else None  # type: ignore[method-assign]
+        await operator(cluster, N1, "cluster.abort", plan_id=plan_id)
+        assert phases(cluster)[N2] is Phase.WRITE_BOTH_READ_NEW
+        await operator(cluster, N2, "cluster.abort", force=True)
+        await trio.sleep(5)
+        assert phases(cluster)[N1] is Phase.RETREAT, "n2 reads from new owners still, and knows of no retreat"

@@ -69,6 +69,12 @@ def test_a_copy_of_a_disk_that_runs_beside_its_node_is_let_in_by_nobody() -> Non
     assert outcome.faults["cloned_disk"] > 0
 
 
+def test_a_copy_that_was_refused_where_it_could_not_hear_it_has_not_been_let_in() -> None:
+    outcome = cluster_run.run(231384560, operations=150)
+    assert outcome.broken is None, f"the way was cut between the handshake and the refusal: {outcome.broken}"
+    assert {"cloned_disk", "rolled_back_disk"} & outcome.faults.keys()
+
+
 def test_no_plan_destroys_more_than_was_promised() -> None:
     for plan in (Plan.draw(seed, 5) for seed in range(400)):
         assert len(plan.kinds & set(DESTROYERS)) <= 1

@@ -32,7 +32,7 @@ from leafdb.node.ring_requests import Kind, Newcomer, change_asked, text
 from leafdb.ring import transitions
 from leafdb.ring.history import phase_text
 from leafdb.ring.metadata import ClusterMetadata
-from leafdb.ring.plan import PLAN_ID_BYTES, Phase
+from leafdb.ring.plan import PLAN_ID_BYTES, Phase, Plan
 from leafdb.ring.plan_report import report
 from leafdb.ring.transitions import awaited
 from leafdb.transport.calls import PeerLost
@@ -134,12 +134,12 @@ async def abort(node: Node, args: Args) -> Answer:
     metadata_of(node)
     named = bytes_field(args, "plan_id", high=PLAN_ID_BYTES) if args.get("plan_id") else b""
     force = as_bool(args.get("force", False), "force")
-    if force:
-        await _check_retreat(node)
+    checked = await _checked_retreat(node) if force else None
 
     def change(current: ClusterMetadata, change_id: bytes) -> ClusterMetadata:
         plan_id = named or (b"" if current.plan is None else current.plan.id)
-        if force and current.plan is not None and current.plan.phase is Phase.RETREAT:
+        # What this node was told of may be older than the register's value: only the retreat it has asked about ends.
+        if checked is not None and current.plan == checked:
             return transitions.finish_abort(current, plan_id, change_id=change_id)
         return transitions.abort(current, plan_id, change_id=change_id)
 
@@ -149,11 +149,12 @@ async def abort(node: Node, args: Args) -> Answer:
     return {"epoch": int(chosen.epoch), "phase": "" if chosen.plan is None else phase_text(chosen.plan.phase)}
 
 
-async def _check_retreat(node: Node) -> None:
-    """That nobody who is alive would go on reading from new owners. Raises NotApplied."""
+async def _checked_retreat(node: Node) -> Plan | None:
+    """The plan that is on its way back, of which nobody who is alive would go on reading from new owners; None when
+    there is none. Raises NotApplied."""
     metadata = await _newest(node)
     if metadata.plan is None or metadata.plan.phase is not Phase.RETREAT:
-        return
+        return None
     answers, _ = await gather(node, "plan.progress", progress, {})
     for member in sorted(awaited(metadata)):
         name = metadata.members[member].name
@@ -161,6 +162,7 @@ async def _check_retreat(node: Node) -> None:
         if not heard and (name in answers or member in node.view.not_dead()):
             told = f"{name} has not heard yet and may be alive: wait for it, or stop it"
             raise NotApplied(told, reason=Reason.UNSAFE)
+    return metadata.plan
 
 
 async def _newest(node: Node) -> ClusterMetadata:

@@ -95,8 +95,9 @@ def test_a_worker_that_dies_is_reported_with_its_seed_and_its_last_words(command
 
 
 def test_a_run_without_end_is_ended_and_says_where_it_was(command: tuple[str, str]) -> None:
-    with Pool(1, 1.0, command) as pool:
-        found = run_all(pool, [job(HANGS)])
+    with Pool(1, 5.0, command) as pool:
+        found = run_all(pool, [job(1), job(HANGS)])  # after one that ends, so that no slow start is what is ended
+    assert found[1].outcome is not None
     assert found[HANGS].outcome is None
     assert "no end after" in found[HANGS].trouble
     assert "worker.py" in found[HANGS].trouble
