@@ -72,9 +72,7 @@ class PurgeFaults:
         """A table that cannot be read, found at a start or by a scrub: the store knows."""
         node = self._victim()
         if node is not None and node.record(key := self.rng.randrange(KEYS)) is not None:
-            self._touch(node, key)
-            node.doubt(vouches=False)
-            node.store.sync()
+            self._touch(node, key, known=True)
 
     def lose(self) -> None:
         """A write that did not reach the disk: nobody knows."""
@@ -82,10 +80,13 @@ class PurgeFaults:
         if node is not None:
             self._touch(node, self.rng.randrange(KEYS))
 
-    def _touch(self, node: PurgeNode, key: int) -> None:
+    def _touch(self, node: PurgeNode, key: int, *, known: bool = False) -> None:
         world = self.world
         before = world.held()
         node.store.lose(record_of(key))
+        if known:
+            node.doubt(vouches=False)
+            node.store.sync()
         world.oracle.faulty = True
         world.oracle.lost(before, world.held())
 
