@@ -16,8 +16,11 @@ finds too high is always admitted, so reading and resolving always work.
 stays as it is, and the answer is the dot that the write has. (One that was replaced since: node/op_memory.py.) And who
 has seen a write that has two dots has seen it under either.
 
-**lww**: the new sibling replaces all; its stamp is raised, if it must be, above every stamp in the record. A context
-only adds what it knows to the clock: `merge` decides by stamps.
+**Stamps follow what was seen.** The new sibling's stamp is raised, if it must be, above every stamp in the local record
+and above `floor`, the greatest that the writer was shown. So a sibling's stamp exceeds those of whatever it covers:
+purging rests on that (`purge.py`), and `lww`.
+
+**lww**: the new sibling replaces all. A context only adds what it knows to the clock: `merge` decides by stamps.
 """
 
 from __future__ import annotations
@@ -82,10 +85,11 @@ def put(
     op_id: bytes,
     value: bytes | None,
     conflict: Conflict,
+    floor: int = 0,
     replaced: list[Named] | None = None,
 ) -> PutResult:
-    """Write `value` (None: delete) over `local`; `context` is what the writer had seen (None: blind). The siblings that
-    it covers are added to `replaced`.
+    """Write `value` (None: delete) over `local`; `context` is what the writer had seen (None: blind), `floor` the
+    greatest stamp in that. The siblings that it covers are added to `replaced`.
 
     Raises ConflictLimit, RecordTooLarge, LeaseExhausted; RecordError when `local` is malformed.
     """
@@ -101,12 +105,13 @@ def put(
         if head.op_id == op_id and op_id != NO_OPERATION:
             return PutResult(found.data, dot)
     known = found.clock if context is None else found.clock.merge(context)
+    stamp = max(stamp, floor + 1)
+    for head in heads.values():
+        stamp = max(stamp, head.stamp + 1)
+    if stamp > STAMP_MAX:
+        raise RecordError("the record's stamp leaves no room above it")
     if conflict is Conflict.LWW:
         siblings: dict[Dot, Sibling] = {}
-        for head in heads.values():
-            stamp = max(stamp, head.stamp + 1)
-        if stamp > STAMP_MAX:
-            raise RecordError("the record's stamp leaves no room above it")
     elif context is None:
         siblings = {dot: found.sibling(dot) for dot in heads}
     else:
@@ -133,7 +138,12 @@ def adopt(merged: bytes, incoming: bytes, local: bytes | None, identity: ActorId
     Without it the next put here would increment an entry whose later dots exist elsewhere. The entry is not needed
     when the put would not use the entry in doubt anyway: one with a higher epoch exists, or it is below the floor.
     """
-    if merged is local or knows_same(incoming, identity.prefix, local or b""):
+    return merged if merged is local else readopt(merged, incoming, local, identity, epochs)
+
+
+def readopt(merged: bytes, incoming: bytes, local: bytes | None, identity: ActorIdentity, epochs: EpochLease) -> bytes:
+    """As `adopt`, where not all of `incoming` may be in `merged`: it tells of our dots all the same."""
+    if knows_same(incoming, identity.prefix, local or b""):
         return merged
     theirs = clock_of(incoming)
     ours = EMPTY if local is None else clock_of(local)

@@ -11,6 +11,7 @@ cover. Since a write's stamp exceeds every stamp in the record it read, coverage
 
     record_format.py  bytes         put.py   minting, and what a replica does on finding that it forgot
     record.py         merge         live.py  what a reader sees
+    admission.py      what is taken in where something may have been forgotten     purge.py  what may be forgotten
 """
 
 from __future__ import annotations
@@ -19,11 +20,12 @@ from collections.abc import Callable
 
 from leafdb.model.actor import ActorIdentity
 from leafdb.model.actor import describe as describe_actor
+from leafdb.model.admission import admitted
 from leafdb.model.clock import CausalClock, Dot
 from leafdb.model.epochs import EpochLease
 from leafdb.model.hlc import stamp_ms
 from leafdb.model.live import NO_OPERATION, live, winner
-from leafdb.model.put import ConflictLimit, Named, PutRefused, PutResult, RecordTooLarge, adopt, put
+from leafdb.model.put import ConflictLimit, Named, PutRefused, PutResult, RecordTooLarge, adopt, put, readopt
 from leafdb.model.record_format import (
     Head,
     Header,
@@ -105,8 +107,56 @@ def accept(
     return merged if merged is local else adopt(merged, incoming, local, identity, epochs)
 
 
+def accept_above(
+    local: bytes | None,
+    incoming: bytes,
+    conflict: Conflict,
+    *,
+    identity: ActorIdentity,
+    epochs: EpochLease,
+    horizon: int,
+) -> bytes | None:
+    """As `accept`, of a replica where things may have been forgotten below `horizon`; None: nothing is to be stored.
+
+    Of our own dots also what is left out tells: they were minted, and are not minted again.
+    """
+    kept = admitted(local, incoming, horizon)
+    if kept is incoming:
+        return accept(local, incoming, conflict, identity=identity, epochs=epochs)
+    if local is None:
+        return None if kept is None else readopt(kept, incoming, None, identity, epochs)
+    merged = local if kept is None else merge(local, kept, conflict)
+    return readopt(merged, incoming, local, identity, epochs)
+
+
+def restored(
+    local: bytes | None,
+    vouched: bytes | None,
+    conflict: Conflict,
+    *,
+    identity: ActorIdentity,
+    epochs: EpochLease,
+    horizon: int,
+) -> bytes | None:
+    """What a replica that cannot vouch for what lies below `horizon` makes of `local`, told what one that can has.
+
+    That is what the other would hold after admitting `local`, whatever it does not know of being dropped here. None:
+    nothing is to be kept. Returns the object `local` when that stays as it is.
+    """
+    if local is None:
+        return None if vouched is None else accept(None, vouched, conflict, identity=identity, epochs=epochs)
+    kept = admitted(vouched, local, horizon)
+    if vouched is None:
+        return kept if kept is None or kept is local else readopt(kept, local, kept, identity, epochs)
+    merged = vouched if kept is None else merge(kept, vouched, conflict)
+    if merged is local:
+        return local
+    merged = readopt(merged, vouched, local, identity, epochs)
+    return readopt(merged, local, merged, identity, epochs)
+
+
 def newest_stamp(data: bytes) -> int:
-    """The greatest stamp in the record, which an `lww` write must exceed; 0 if it has no sibling."""
+    """The greatest stamp in the record, which a write over it must exceed; 0 if it has no sibling."""
     return max((head.stamp for head in header(data).heads.values()), default=0)
 
 
@@ -176,6 +226,7 @@ __all__ = [
     "RecordTooLarge",
     "Sibling",
     "accept",
+    "accept_above",
     "adopt",
     "clock_of",
     "decode",
@@ -188,5 +239,6 @@ __all__ = [
     "merge",
     "newest_stamp",
     "put",
+    "restored",
     "winner",
 ]

@@ -31,6 +31,7 @@ from leafdb.node.put_targets import enough_without, one_set, two_sets
 from leafdb.node.put_under_way import CoordinatedPut
 from leafdb.node.retried_put import RetriedPut
 from leafdb.node.session_get import open_floor
+from leafdb.quorum.put_operation import PutOperation
 from leafdb.types import Conflict, Durability, NodeId
 from leafdb.wire.registry import MessageType
 from leafdb.wire.requests import FLAG_BLIND, FLAG_EXPLAIN, FLAG_LWW, FLAG_RETRY, PutRequest, decode_put
@@ -108,20 +109,8 @@ def _begin(
         machine = one_set(coordinator, place, policy, targets, absent)
     else:
         machine = two_sets(coordinator, place, joint, both, targets, absent, stands_in=own not in targets)
-    try:
-        coordinator.replica.admit()
-    except DiskFull as error:
-        # Any node takes any request: the others may do without the copy of one that has no room.
-        forward = partial(coordinator.forward, session, request_id, MessageType.FORWARD_PUT, body, place, deadline)
-        if (
-            message_type == MessageType.PUT
-            and enough_without(own, machine)
-            and forward(request.op_id, on_forwarding(session))
-        ):
-            return
-        raise refusal_of(error) from None
-    except (ReplicaOverloaded, StorageError) as error:
-        raise refusal_of(error) from None
+    if not _has_room(coordinator, session, message_type, request_id, body, request, place, deadline, machine):
+        return
     if request.flags & FLAG_RETRY and not asked:
         then = partial(put, coordinator, session, message_type, request_id, body, deadline, True)
         RetriedPut(coordinator, place, targets[own], request.op_id, deadline, then).ask()
@@ -143,6 +132,35 @@ def _begin(
         mint()
     else:
         follow(coordinator, session, place, operation, targets[own], deadline, floor, mint)
+
+
+def _has_room(
+    coordinator: Coordinator,
+    session: Requester,
+    message_type: int,
+    request_id: int,
+    body: bytes,
+    request: PutRequest,
+    place: Place,
+    deadline: float,
+    machine: PutOperation,
+) -> bool:
+    """Whether this node can take its copy; False when the put was passed on to one that can. Raises NotApplied."""
+    try:
+        coordinator.replica.admit()
+    except DiskFull as error:
+        # Any node takes any request: the others may do without the copy of one that has no room.
+        forward = partial(coordinator.forward, session, request_id, MessageType.FORWARD_PUT, body, place, deadline)
+        if (
+            message_type == MessageType.PUT
+            and enough_without(coordinator.view.self_id, machine)
+            and forward(request.op_id, on_forwarding(session))
+        ):
+            return False
+        raise refusal_of(error) from None
+    except (ReplicaOverloaded, StorageError) as error:
+        raise refusal_of(error) from None
+    return True
 
 
 def _validated(coordinator: Coordinator, request: PutRequest, place: Place, deadline: float) -> CausalClock | None:

@@ -16,7 +16,7 @@ from leafdb.errors import CorruptionError
 from leafdb.limits import RING_HISTORY_MAX
 from leafdb.node.register import META_TREE
 from leafdb.node.view import ClusterView
-from leafdb.ring.history import what_changed
+from leafdb.ring.history import what_changed, worth_telling
 from leafdb.ring.metadata import ClusterMetadata
 from leafdb.storage.engine import Engine
 from leafdb.types import Durability
@@ -61,6 +61,8 @@ class RingHistory:
         last = self._versions[-1] if self._versions else None
         if last is not None and (last.generation, last.epoch) >= (metadata.generation, metadata.epoch):
             return  # what this store remembered from before its start
+        if not worth_telling(before, metadata):
+            return
         what = what_changed(before, metadata)
         self._versions.append(Version(metadata.generation, int(metadata.epoch), self._now_ms(), what))
         stored = cbor.dumps([list(version) for version in self._versions])

@@ -7,6 +7,8 @@ sentence is about all that happened between, and says since when. Pure.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from itertools import zip_longest
 from typing import Final
 
 from leafdb.ring import staging
@@ -41,11 +43,19 @@ def what_changed(before: ClusterMetadata | None, after: ClusterMetadata) -> str:
         *_about_staged(before, after),
         *_about_control(before, after),
         *_about_buckets(before, after),
+        *_about_horizons(before, after),
     ]
     if before.feature_level != after.feature_level:
         parts.append(f"feature level {after.feature_level}")
     said = "; ".join(parts) or "nothing that is told here"
     return _shortened(said if after.epoch == before.epoch + 1 else f"since epoch {before.epoch}: {said}")
+
+
+def worth_telling(before: ClusterMetadata | None, after: ClusterMetadata) -> bool:
+    """Whether anything changed but purge horizons: those rise all day."""
+    if before is None or after.horizons == before.horizons:
+        return True
+    return replace(after, epoch=before.epoch, horizons=before.horizons, recent=before.recent) != before
 
 
 def comings_and_goings(plan: Plan, metadata: ClusterMetadata) -> str:
@@ -57,6 +67,12 @@ def comings_and_goings(plan: Plan, metadata: ClusterMetadata) -> str:
     parts += [f"{_name(node, metadata)} leaves" for node in plan.leaving]
     parts += [f"{_name(node, metadata)} is removed as dead" for node in plan.removed]
     return ", ".join(parts)
+
+
+def _about_horizons(before: ClusterMetadata, after: ClusterMetadata) -> Iterator[str]:
+    if before.horizons != after.horizons:
+        raised = sum(1 for old, new in zip_longest(before.horizons, after.horizons) if old != new and new.stamp)
+        yield f"purge horizons of {raised} partitions"
 
 
 def _about_generation(before: ClusterMetadata, after: ClusterMetadata) -> Iterator[str]:

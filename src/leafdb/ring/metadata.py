@@ -11,6 +11,7 @@ hold the same bytes, and the epochs are one history (I18).
 - A bucket's generation is the epoch of its creation: a node that meets a later one knows which epoch to fetch.
 - `staged`, `plan`, `control_next` are changes of the ring and of the control set under way (`transitions`,
   `control_set`); a value without any is encoded as builds before them did.
+- `horizons` says below which stamps dead records may be forgotten (`horizons`, `horizon_change`).
 - `recent` remembers the ids of the last changes. A proposer that lost sight of its round may run its change again; the
   id says that it is in already. Without it a retried "create" would answer "exists" about its own work.
 
@@ -32,8 +33,9 @@ from leafdb.model import bucket as bucket_model
 from leafdb.model.bucket import BUCKET_ID_MAX, BucketProperties
 from leafdb.ring import metadata_rules as rules
 from leafdb.ring import staging
+from leafdb.ring.horizons import Horizon, check_horizons, pack_horizons
 from leafdb.ring.member import Member, ProposedMember
-from leafdb.ring.metadata_format import CHANGE_ID_BYTES, FORMAT_CHANGING, FORMAT_STILL, read_fields
+from leafdb.ring.metadata_format import CHANGE_ID_BYTES, FORMAT_CHANGING, FORMAT_PURGING, FORMAT_STILL, read_fields
 from leafdb.ring.packing import pack_epochs, pack_owners
 from leafdb.ring.placement import claim
 from leafdb.ring.plan import Plan
@@ -81,8 +83,8 @@ class ClusterMetadata:
     next_node_id: NodeId
     bans: tuple[NodeId, ...] = ()
     """Numbers that may never come back, ascending."""
-    horizons: dict[str, Any] = field(default_factory=dict)
-    """Purge horizons; empty until something may be purged."""
+    horizons: tuple[Horizon, ...] = ()
+    """Of each partition, below which stamp dead records may be forgotten; empty until something is proved."""
     staged: tuple[StagedChange, ...] = ()
     """What the next plan shall do, in the order in which it was asked for."""
     plan: Plan | None = None
@@ -95,6 +97,8 @@ class ClusterMetadata:
     @property
     def format(self) -> int:
         """The oldest format that can say this."""
+        if self.horizons:
+            return FORMAT_PURGING
         changing = self.staged or self.plan is not None or self.control_next or self.control_epoch != FIRST_EPOCH
         return FORMAT_CHANGING if changing else FORMAT_STILL
 
@@ -217,11 +221,11 @@ class ClusterMetadata:
             "next_bucket_id": int(self.next_bucket_id),
             "next_node_id": int(self.next_node_id),
             "bans": list(self.bans),
-            "horizons": self.horizons,
+            "horizons": pack_horizons(self.horizons) if self.horizons else {},
             "plan": None if self.plan is None else self.plan.to_wire(),
             "recent": [[change_id, int(epoch)] for change_id, epoch in self.recent],
         }
-        if wire["format"] == FORMAT_CHANGING:
+        if wire["format"] != FORMAT_STILL:
             wire["staged"] = [staging.to_wire(change) for change in self.staged]
             wire["control_next"] = list(self.control_next)
             wire["control_epoch"] = int(self.control_epoch)
@@ -250,6 +254,7 @@ class ClusterMetadata:
             *([] if 1 <= self.feature_level <= FEATURE_LEVEL else [f"feature level {self.feature_level} is unknown"]),
             *rules.check_members(self.members, next_node_id=self.next_node_id, bans=self.bans),
             *rules.check_ring(self.partitions, self.owners, self.range_epochs, members=self.members, epoch=self.epoch),
+            *check_horizons(self.horizons, range_epochs=self.range_epochs),
             *rules.check_buckets(self.buckets, next_bucket_id=self.next_bucket_id, epoch=self.epoch),
             *rules.check_recent(self.recent, epoch=self.epoch),
             *rules.check_control(
@@ -283,6 +288,8 @@ class ClusterMetadata:
             lines.append(f"  node {node} {member.name} host {member.host}{zone} owns {self.owners.count(node)}")
         for bucket_id, bucket in sorted(self.buckets.items()):
             lines.append(f"  bucket {bucket_id} {bucket.name} generation {bucket.generation}")
+        if self.horizons:
+            lines.append(f"  horizons proved in {sum(1 for each in self.horizons if each.stamp)} partitions")
         if self.control_next:
             lines.append("  next control set: " + ", ".join(self.members[node].name for node in self.control_next))
         if self.staged:

@@ -1,7 +1,8 @@
 """The bytes of the cluster metadata: what is inside the canonical CBOR map (docs/formats/metadata.md).
 
 A value is written in the oldest format that can say it: format 1 until somebody stages a change of the ring or of the
-control set, so that nodes of builds that know no other follow as long as they can, and equal values have equal bytes.
+control set, or a purge horizon is proved. So nodes of builds that know no other follow as long as they can, and equal
+values have equal bytes.
 
 Reading checks types and bounds; whether the parts make sense together is for `ClusterMetadata.check`. Fields that are
 not known are refused, unlike in messages: this value is written back by whoever changes it, and what it did not
@@ -17,6 +18,7 @@ from leafdb.codec.fields import as_bytes, as_int, as_list, as_map, bytes_field, 
 from leafdb.limits import BUCKETS_MAX, METADATA_RECENT_MAX, NODE_ID_MAX, NODES_MAX, PARTITIONS_MAX
 from leafdb.model.bucket import BUCKET_ID_MAX, BucketProperties
 from leafdb.ring import staging
+from leafdb.ring.horizons import RUN_BYTES_MAX, unpack_horizons
 from leafdb.ring.member import Member
 from leafdb.ring.packing import EPOCH_MAX, unpack_epochs, unpack_owners
 from leafdb.ring.plan import Plan
@@ -27,6 +29,8 @@ FORMAT_STILL: Final = 1
 """Says nothing of changes under way."""
 FORMAT_CHANGING: Final = 2
 """Staged changes, a plan, a control set that changes or has changed."""
+FORMAT_PURGING: Final = 3
+"""As the one before, with purge horizons."""
 CLUSTER_ID_BYTES: Final = 16
 CHANGE_ID_BYTES: Final = 16
 CONTROL_MAX: Final = 5
@@ -45,12 +49,12 @@ def read_fields(value: object) -> dict[str, Any]:
     """The constructor arguments of ClusterMetadata from its decoded map. Raises ValueError."""
     fields = as_map(value, "cluster metadata")
     written = fields.get("format")
-    if written not in (FORMAT_STILL, FORMAT_CHANGING):
+    if written not in (FORMAT_STILL, FORMAT_CHANGING, FORMAT_PURGING):
         raise ValueError("not cluster metadata of a format this build knows")
     if odd := fields.keys() ^ (FIELDS if written == FORMAT_STILL else CHANGING_FIELDS):
         raise ValueError(f"fields missing or unknown: {sorted(map(str, odd))}")
-    if fields["horizons"] != {}:
-        raise ValueError("purge horizons are not known to this build")
+    if written != FORMAT_PURGING and fields["horizons"] != {}:
+        raise ValueError("purge horizons in a format that has none")
     if not isinstance(fields["cluster_name"], str):
         raise ValueError("cluster_name is not text")
     partitions = int_field(fields, "partitions", low=1, high=PARTITIONS_MAX)
@@ -77,7 +81,10 @@ def read_fields(value: object) -> dict[str, Any]:
     }
     if fields["plan"] is not None:
         made["plan"] = Plan.from_wire(fields["plan"], partitions)
-    if written == FORMAT_CHANGING:
+    if written == FORMAT_PURGING:
+        packed = bytes_field(fields, "horizons", low=1, high=RUN_BYTES_MAX * PARTITIONS_MAX)
+        made["horizons"] = unpack_horizons(packed, partitions)
+    if written != FORMAT_STILL:
         made["staged"] = tuple(map(staging.from_wire, list_field(fields, "staged", items_max=2 * NODES_MAX)))
         made["control_next"] = _nodes(list_field(fields, "control_next", items_max=CONTROL_MAX), "control_next")
         made["control_epoch"] = Epoch(int_field(fields, "control_epoch", low=1, high=EPOCH_MAX))

@@ -26,6 +26,8 @@ class Tier(StrEnum):
     """Records, minting and merging, with stores that forget: an event heap without a network."""
     MEMBERSHIP = "membership"
     """The failure detectors of many nodes in an event heap."""
+    PURGE = "purge"
+    """One partition whose dead records are forgotten by proof, with stores that forget more than that."""
     REGISTER = "register"
     """Proposers and acceptors of the metadata register in an event heap."""
 

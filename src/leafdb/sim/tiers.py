@@ -18,6 +18,7 @@ MODULES: Final[Mapping[Tier, str]] = {
     Tier.STORE: "leafdb.sim.store_run",
     Tier.RECORD: "leafdb.sim.record_run",
     Tier.MEMBERSHIP: "leafdb.sim.membership_run",
+    Tier.PURGE: "leafdb.sim.purge_run",
     Tier.REGISTER: "leafdb.sim.register_run",
 }
 """Each has a function `run`, which is the Runner."""

@@ -14,7 +14,7 @@ from leafdb.sim.outcome import Tier
 from leafdb.sim.tiers import runner
 from leafdb.testing.violation import Invariant, violated
 
-PURE = (Tier.RECORD, Tier.MEMBERSHIP, Tier.REGISTER)
+PURE = (Tier.RECORD, Tier.MEMBERSHIP, Tier.REGISTER, Tier.PURGE)
 
 
 def test_things_happen_in_order_of_time_and_of_asking() -> None:

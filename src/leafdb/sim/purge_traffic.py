@@ -1,0 +1,287 @@
+"""Who uses the cluster of the purge model, and what goes on in it by itself: puts, deletes and reads with contexts old
+and new, hints on their way, exchanges, sweeps, proofs. Each method is one thing that happens; chance says which is
+next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from itertools import combinations
+from random import Random
+from typing import Final
+
+from leafdb.model.clock import EMPTY, CausalClock
+from leafdb.model.record import clock_of, merge, newest_stamp
+from leafdb.sim.purge_node import Place, PurgeNode, hint_of, record_of
+from leafdb.sim.purge_world import KEYS, PurgeWorld
+from leafdb.types import NodeId
+
+FORGOTTEN: Final = "a record was forgotten"
+LEFT_OUT: Final = "something below the horizon was left out"
+RECREATED: Final = "a key was written again after it had been forgotten"
+
+Context = tuple[CausalClock, int, int]
+"""Clock, greatest stamp, and the writes that it covers."""
+
+
+class PurgeTraffic:
+    """Clients and background of one history."""
+
+    def __init__(self, world: PurgeWorld, rng: Random) -> None:
+        self.world = world
+        self.rng = rng
+        self.trace = world.trace
+        self.oracle = world.oracle
+        self.strict = 0
+        """The writes acknowledged by two owners."""
+        self.contexts: list[list[Context]] = [[] for _ in range(KEYS)]
+        self.cut = rng.choice((0.0, 0.3, 0.6))
+        """How often a coordinator reaches nobody else."""
+        self.keys_used = rng.choice((1, 1, KEYS))
+
+    # -- clients
+
+    def _key(self) -> int:
+        return self.rng.randrange(self.keys_used)
+
+    def late(self) -> None:
+        for _ in range(self.rng.randint(1, 4)):
+            self.world.deliver(self.world.late)
+
+    def begin(self) -> None:
+        at = self.world.nodes[self.rng.choice(self.world.owners)]
+        if at.up and not self.world.pending:
+            self.world.begin_proof(at)
+
+    def write(self, *, delete: bool | None = None, cut: bool | None = None) -> None:
+        rng, world = self.rng, self.world
+        key = self._key()
+        deleted = rng.random() < 0.45 if delete is None else delete
+        value = None if deleted else b"v%d" % len(self.oracle.writes)
+        expires_ms = world.now_ms() + rng.choice((50, 500)) if value is not None and rng.random() < 0.15 else 0
+        owners = [world.nodes[number] for number in world.owners]
+        at, place = rng.choice(owners), record_of(key)
+        others = [node for number, node in world.nodes.items() if number in world.members and node not in owners]
+        others = [node for node in others if node.up and node.id not in (*world.pending, *world.leftover)]
+        absent: list[int] = []
+        if others and (not at.up or rng.random() < 0.1):
+            absent.append(at.id)
+            place, at = hint_of(key, at.id), rng.choice(others)
+        if not at.up:
+            return
+        context, floor, past = self._context(key, at)
+        self.trace.note(f"n{at.id}", f"write {len(self.oracle.writes)}: {value!r} after {past:b}", f"key {key}")
+        forgotten = place[0] == "r" and at.record(key) is None and at.horizon > 0
+        result = at.mint(place, context, floor, value, expires_ms, len(self.oracle.writes) + 1)
+        number = self.oracle.minted(key, result.data, result.dot, past)
+        self.trace.probe(RECREATED, forgotten)
+        floor = max(floor, self.oracle.writes[number].stamp)
+        clock = (context or EMPTY).add(result.dot)
+        put = _Put(self, at, key, number, rng.choice((1, 2, 2)), (clock, floor, past | 1 << number))
+        self._durable(at, partial(put.acked, at.id), always=place[0] == "h")
+        if rng.random() < self.cut if cut is None else cut:
+            return
+        spare = [node for node in others if node is not at]
+        for node in world.owners_now():
+            if node is at or node.id in absent:
+                continue
+            if node.up or not spare or rng.random() < 0.3:
+                world.send(node, partial(self._replicate, put, node, record_of(key), result.data))
+            else:
+                stands = spare.pop()
+                world.send(stands, partial(self._replicate, put, stands, hint_of(key, node.id), result.data))
+
+    def _context(self, key: int, at: PurgeNode) -> tuple[CausalClock | None, int, int]:
+        """What the writer has seen: what is at the coordinator, what it was once shown, or nothing."""
+        rng, known = self.rng, self.contexts[key]
+        local = at.record(key) if rng.random() < 0.6 else None
+        if local is not None:
+            self.world.reveal(at)
+            clock = clock_of(local)
+            return clock, newest_stamp(local), self.oracle.known(key, clock)
+        if known and rng.random() < 0.8:
+            return known[-1] if rng.random() < 0.7 else rng.choice(known)
+        return None, 0, 0
+
+    def _replicate(self, put: _Put, node: PurgeNode, place: Place, record: bytes) -> None:
+        owner = any(node is each for each in self.world.owners_now())
+        if place[0] == "r" and not owner:
+            return
+        whole = node.take(place, record) if owner and place[0] == "r" else node.keep(place, record)
+        self.trace.probe(LEFT_OUT, not whole)
+        if whole:
+            self._durable(node, partial(put.acked, node.id), always=place[0] == "h")
+
+    def _durable(self, node: PurgeNode, done: Callable[[], None], *, always: bool) -> None:
+        if always:
+            node.store.sync()
+        if always or self.world.periodic:
+            done()
+        else:
+            node.store.when_synced(done)
+
+    def read(self) -> None:
+        """Two owners that are sure of what they do not have; now and then with what somebody else keeps."""
+        rng, world, key = self.rng, self.world, self._key()
+        before = self.oracle.acked()
+        asked = [world.nodes[number] for number in world.owners]
+        rng.shuffle(asked)
+        asked = [node for node in asked if node.up]
+        definitive = [node for node in asked if node.complete][:2]
+        if len(definitive) < 2:
+            return
+        found = [node.answer(node.record(key), owner=True) for node in definitive]
+        found += [
+            node.answer(record, owner=False)
+            for node in world.nodes.values()
+            if node.up and rng.random() < 0.3
+            for place, record in node.hints()
+            if place[1] == key
+        ]
+        for node in definitive:
+            world.reveal(node)
+        whole: bytes | None = None
+        for record in found:
+            if record is not None:
+                whole = record if whole is None else merge(whole, record, self.oracle.conflict)
+        seen = self.oracle.visible(key, whole, world.now_ms())
+        if not self.oracle.faulty:
+            strict = before & self.strict
+            self.oracle.check_seen(key, seen, strict)
+        if whole is not None:
+            clock = clock_of(whole)
+            self.contexts[key].append((clock, newest_stamp(whole), self.oracle.known(key, clock)))
+            for node in definitive:
+                world.send(node, partial(self._take, node, record_of(key), whole))
+
+    def _take(self, node: PurgeNode, place: Place, record: bytes) -> None:
+        if node.id in (*self.world.owners, *self.world.pending):
+            self.trace.probe(LEFT_OUT, not node.take(place, record))
+
+    # -- what goes on by itself
+
+    def deliver(self) -> None:
+        world = self.world
+        for _ in range(4):
+            world.deliver(world.mail if not world.late or self.rng.random() < 0.96 else world.late)
+
+    def sync(self) -> None:
+        self.rng.choice(list(self.world.nodes.values())).store.sync()
+
+    def exchange(self) -> None:
+        world = self.world
+        proof, nodes = world.proof, world.owners_now()
+        if proof is not None and not proof.over and proof.barrier is not None:
+            wanted = [pair for pair in combinations(sorted(world.owners), 2) if pair not in proof.pairs]
+            if wanted:
+                a, b = self.rng.choice(wanted)
+                if (
+                    any(not e.over and {e.a.id, e.b.id} == {a, b} for e in world.exchanges[-6:])
+                    and self.rng.random() < 0.8
+                ):
+                    return
+                world.exchange(world.nodes[a], world.nodes[b])
+                return
+        a_node = self.rng.choice([*nodes, *(world.nodes[number] for number in world.leftover)])
+        b_node = self.rng.choice(nodes)
+        if a_node is not b_node:
+            world.exchange(a_node, b_node)
+
+    def start_exchanges(self) -> None:
+        """Every pair begins one."""
+        for a, b in combinations(self.world.owners_now(), 2):
+            self.world.exchange(*self.rng.sample((a, b), 2))
+
+    def hand_over(self) -> None:
+        holder = self.rng.choice(list(self.world.nodes.values()))
+        if not holder.up:
+            return
+        for (_, key, target), record in holder.hints():
+            owners = self.world.owners_now()
+            targets = [node for node in owners if node.id == target] or owners
+            left = {node.id for node in targets}
+            for node in targets:
+                self.world.send(node, partial(self.hint_arrives, holder, node, key, target, record, left))
+
+    def hint_arrives(
+        self, holder: PurgeNode, node: PurgeNode, key: int, target: int, record: bytes, left: set[NodeId]
+    ) -> None:
+        if node.id not in (*self.world.owners, *self.world.pending):
+            return
+        self.trace.probe(LEFT_OUT, not node.take(record_of(key), record))
+        taken = partial(self._hint_taken, holder, node, key, target, record, left)
+        self._durable(node, partial(self.world.send, holder, taken), always=True)
+
+    def _hint_taken(
+        self, holder: PurgeNode, node: PurgeNode, key: int, target: int, record: bytes, left: set[NodeId]
+    ) -> None:
+        left.discard(node.id)
+        place = hint_of(key, target)
+        if not left and holder.store.data.get(place) == record:
+            holder.store.write(place, None)
+
+    def move_hints(self) -> None:
+        """A holder that drains gives what it keeps for others to another member."""
+        world, rng = self.world, self.rng
+        up = [world.nodes[number] for number in world.members if world.nodes[number].up]
+        up = [node for node in up if node.id not in world.owners]
+        if len(up) < 2:
+            return
+        holder, heir = rng.sample(up, 2)
+        for place, record in holder.hints():
+            heir.keep(place, record)
+            heir.store.sync()
+            holder.store.write(place, None)
+
+    def sweep(self) -> None:
+        for node in self.world.owners_now():
+            if node.up and self.rng.random() < 0.6:
+                self.swept(node)
+
+    def swept(self, node: PurgeNode) -> None:
+        before = [node.record(key) for key in range(KEYS)]
+        node.sweep()
+        self.trace.probe(FORGOTTEN, [node.record(key) for key in range(KEYS)] != before)
+
+    def learn(self) -> None:
+        for node in self.world.nodes.values():
+            if node.up and self.rng.random() < 0.6:
+                node.learn(self.world.horizon)
+
+    def proof(self) -> None:
+        world = self.world
+        if world.proof is not None and not world.proof.over:
+            for _ in range(self.rng.randint(1, 12)):
+                world.advance_proof()
+                self.exchange()
+                self.deliver()
+            if self.rng.random() < 0.99:
+                return
+        self.begin()
+
+
+class _Put:
+    """A write that waits for its acknowledgements."""
+
+    __slots__ = ("_acks", "_at", "_boots", "_context", "_history", "_key", "_number", "_w")
+
+    def __init__(self, history: PurgeTraffic, at: PurgeNode, key: int, number: int, w: int, context: Context) -> None:
+        self._at, self._boots = at, at.boots
+        self._history, self._key, self._number, self._w = history, key, number, w
+        self._context = context
+        self._acks: set[int] = set()
+
+    def acked(self, node: int) -> None:
+        """A distinct node has it as durable as the bucket promises."""
+        history, number = self._history, self._number
+        if not self._at.up or self._at.boots != self._boots:
+            return
+        self._acks.add(node)
+        write = history.oracle.writes[number]
+        if len(self._acks & set(history.world.owners)) >= 2:
+            history.strict |= 1 << number
+        if not write.acked and history.world.counted(self._acks, self._w):
+            write.acked = True
+            write.excused = not history.world.held() >> number & 1
+            history.contexts[self._key].append(self._context)
