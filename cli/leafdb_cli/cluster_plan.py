@@ -117,6 +117,8 @@ def abort(
     reply = session.ask("cluster.abort", args, changes=True, timeout_s=PLAN_TIMEOUT_S)
     if phase_text(reply.get("phase")):
         session.note("the plan is on its way back: reads are at the old owners again, and writes follow")
+        if force:
+            session.note("that has just been seen: abort with --force once more not to wait for members that are down")
     else:
         session.note("the plan was given up; the ring is as it was")
     if examined is not None:

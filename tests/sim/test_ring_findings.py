@@ -13,13 +13,23 @@ from leafdb.node.node import Node
 from leafdb.ring import transitions
 from leafdb.ring.plan import Phase
 from leafdb.ring.staging import Leave
-from leafdb.testing.cluster import address_of, memory_cluster
+from leafdb.testing.cluster import MemoryCluster, address_of, memory_cluster
 from leafdb.testing.virtual_time import virtual
 from leafdb.types import NodeId
 from support import plans
-from support.ring_operators import committed, copying, metadata_of, operator, phases, until_phase
+from support.ring_operators import Copies, committed, copying, metadata_of, operator, phases, until_phase
 
 N1, N2, N3 = NodeId(1), NodeId(2), NodeId(3)
+
+
+async def reads_moved(cluster: MemoryCluster, *, holding: NodeId) -> tuple[dict[NodeId, Copies], bytes]:
+    """The fourth node leaves by a plan in which reads have moved, and which `holding` keeps there: what everybody has
+    of it to copy, and its id."""
+    copies = copying(cluster)
+    copies[holding].stuck = (Phase.WRITE_BOTH_READ_NEW, cluster.nodes[holding].view)
+    plan_id = await committed(cluster, N1, {"change": "leave", "node": 4})
+    await until_phase(cluster, Phase.WRITE_BOTH_READ_NEW)
+    return copies, plan_id
 
 
 @virtual
@@ -54,10 +64,7 @@ async def test_a_newcomer_that_dies_while_it_is_asked_who_it_is_was_not_staged_a
 @virtual
 async def test_a_member_that_is_lost_for_good_does_not_hold_a_plan_that_is_given_up_for_ever() -> None:
     async with memory_cluster(4) as cluster:
-        copies = copying(cluster)
-        copies[N2].stuck = (Phase.WRITE_BOTH_READ_NEW, cluster.nodes[N2].view)
-        plan_id = await committed(cluster, N1, {"change": "leave", "node": 4})
-        await until_phase(cluster, Phase.WRITE_BOTH_READ_NEW)
+        copies, plan_id = await reads_moved(cluster, holding=N2)
         await cluster.kill(N3)
         await operator(cluster, N1, "cluster.abort", plan_id=plan_id)
         with pytest.raises(NotApplied) as refused:
@@ -76,10 +83,7 @@ async def test_a_member_that_is_lost_for_good_does_not_hold_a_plan_that_is_given
 @virtual
 async def test_a_retreat_is_ended_by_force_only_if_it_is_the_one_that_was_looked_at() -> None:
     async with memory_cluster(4) as cluster:
-        copies = copying(cluster)
-        copies[N1].stuck = (Phase.WRITE_BOTH_READ_NEW, cluster.nodes[N1].view)
-        plan_id = await committed(cluster, N1, {"change": "leave", "node": 4})
-        await until_phase(cluster, Phase.WRITE_BOTH_READ_NEW)
+        _, plan_id = await reads_moved(cluster, holding=N1)
         behind = cluster.nodes[N2].register
         behind.learn = lambda metadata, done=None: done() if done else None  # type: ignore[method-assign]
         await operator(cluster, N1, "cluster.abort", plan_id=plan_id)
