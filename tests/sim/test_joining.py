@@ -13,8 +13,8 @@ import pytest
 import trio
 
 from leafdb.errors import LeafdbError, NotApplied
-from leafdb.node.boot import read_value
 from leafdb.node.endings import Expelled
+from leafdb.node.engine_reads import read_value
 from leafdb.node.joining import JOINING_KEY
 from leafdb.node.register import META_TREE
 from leafdb.ring import transitions

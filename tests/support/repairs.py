@@ -10,7 +10,7 @@ from leafdb.model.actor import ActorIdentity
 from leafdb.model.bucket import BucketProperties
 from leafdb.model.key import encode_key
 from leafdb.model.record import first
-from leafdb.node.boot import read_page
+from leafdb.node.engine_reads import read_page
 from leafdb.node.node import Node
 from leafdb.node.view import BucketView
 from leafdb.ring.metadata import ClusterMetadata

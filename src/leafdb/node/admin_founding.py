@@ -18,7 +18,7 @@ import trio
 from leafdb.errors import ConnectFailed, LeafdbError, NotApplied, OutcomeUnknown
 from leafdb.node.admin import Verb, ask_stranger
 from leafdb.node.becoming import become
-from leafdb.node.boot import read_value
+from leafdb.node.engine_reads import read_value
 from leafdb.node.founding import (
     FOUNDING_KEY,
     Plan,

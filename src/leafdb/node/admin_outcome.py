@@ -30,7 +30,7 @@ from leafdb.model.live import NO_OPERATION
 from leafdb.model.record import dots_of, header
 from leafdb.model.record_format import OP_ID_BYTES
 from leafdb.node.admin import PEER_TIMEOUT_S, Verb, gather
-from leafdb.node.boot import read_page
+from leafdb.node.engine_reads import read_page
 from leafdb.node.hint_keeper import HINTS_TREE
 from leafdb.node.view import BucketView
 from leafdb.ring.token import TOKEN_BYTES

@@ -28,11 +28,11 @@ from leafdb.hints.effects import MarkRange
 from leafdb.limits import DIVERGENCE_AGE_S_DEFAULT
 from leafdb.merkle.effects import Done, Failed
 from leafdb.node.afterthoughts import Afterthoughts
-from leafdb.node.boot import read_page
 from leafdb.node.changing_ranges import ChangingRanges
 from leafdb.node.completeness import Completeness
 from leafdb.node.debts import BOOT, OWED, Claim, Debts, Entry, Masks, boot_key
 from leafdb.node.dry_runs import DryRuns
+from leafdb.node.engine_reads import read_page
 from leafdb.node.exchange_queue import ExchangeQueue
 from leafdb.node.exchanges import Exchanges
 from leafdb.node.logs import Log

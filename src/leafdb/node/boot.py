@@ -21,15 +21,16 @@ from leafdb.codec.fields import as_bytes, as_int, as_list
 from leafdb.config import Config
 from leafdb.errors import ConfigError, CorruptionError, StorageError
 from leafdb.hints.ledger import Ledger
-from leafdb.limits import SCAN_PAGE_BYTES_MAX, SCAN_PAGE_ITEMS_MAX
 from leafdb.node.completeness import KEY as COMPLETENESS_KEY
 from leafdb.node.completeness import encode_partitions
 from leafdb.node.control_seats import REGISTER
 from leafdb.node.endings import Expelled
+from leafdb.node.engine_reads import read_page, read_value
 from leafdb.node.expulsion import EXPELLED_KEY
 from leafdb.node.hint_keeper import HINTS_TREE
 from leafdb.node.hint_pauses import KEY as PAUSES_KEY
 from leafdb.node.hint_pauses import HintPauses
+from leafdb.node.horizons import PURGE_TREE
 from leafdb.node.joining import JOINING_KEY, Invitation
 from leafdb.node.kept_trees import TREES_TREE
 from leafdb.node.leases import EPOCH_KEY, STAMP_KEY, Leases
@@ -38,13 +39,11 @@ from leafdb.node.register import META_TREE, METADATA_KEY, REGISTERS_TREE
 from leafdb.ring.metadata import ClusterMetadata, MetadataError, decode
 from leafdb.storage.engine import Engine
 from leafdb.storage.identity import Identity
-from leafdb.storage.lsm_tree import Page
-from leafdb.storage.memtable import Slot
 from leafdb.types import Durability, NodeId, TreeId
 from leafdb.wire.hello import BOOT_NONCE_BYTES, STARTS_TOLD, Refusal
 
 CHECKPOINTS_TREE: Final = TreeId(4)
-INTERNAL_TREES: Final = (META_TREE, REGISTERS_TREE, HINTS_TREE, CHECKPOINTS_TREE, TREES_TREE)
+INTERNAL_TREES: Final = (META_TREE, REGISTERS_TREE, HINTS_TREE, CHECKPOINTS_TREE, TREES_TREE, PURGE_TREE)
 BOOT_ID_KEY: Final = b"boot_id"
 STARTS_KEY: Final = b"starts"
 """In the META tree: the nonces of the last starts, by their numbers."""
@@ -64,57 +63,6 @@ class Remembered:
     """The nonces of the starts before this one, as `PeerFacts.past`."""
     invitation: Invitation | None = None
     """What it was asked to be when it was cut off."""
-
-
-async def read_value(engine: Engine, tree: TreeId, key: bytes) -> bytes | None:
-    """One value, waiting for the disk. Raises StorageError."""
-    ready = trio.Event()
-    found: list[Slot | StorageError] = []
-
-    def done(result: Slot | StorageError) -> None:
-        found.append(result)
-        ready.set()
-
-    engine.get_soon(tree, key, done)
-    await ready.wait()
-    result = found[0]
-    if isinstance(result, StorageError):
-        raise result
-    return result[0]
-
-
-async def read_page(
-    engine: Engine,
-    tree: TreeId,
-    start: bytes,
-    stop: bytes | None,
-    *,
-    limit: int = SCAN_PAGE_ITEMS_MAX,
-    bytes_max: int = SCAN_PAGE_BYTES_MAX,
-    durability: Durability = Durability.PERIODIC,
-) -> Page:
-    """One page of a tree that may be shown, waiting for the disk and the log. Raises StorageError."""
-    ready = trio.Event()
-    found: list[Page | StorageError] = []
-
-    def done(page: Page | StorageError) -> None:
-        found.append(page)
-        if isinstance(page, StorageError):
-            ready.set()
-        else:
-            engine.when_safe(page.sequence, durability, safe)
-
-    def safe(error: StorageError | None) -> None:
-        if error is not None:
-            found[0] = error
-        ready.set()
-
-    engine.scan_soon(tree, start, stop, limit=limit, bytes_max=bytes_max, done=done)
-    await ready.wait()
-    page = found[0]
-    if isinstance(page, StorageError):
-        raise page
-    return page
 
 
 async def open_leases(engine: Engine, now_ms: Callable[[], int]) -> Leases:

@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple
 
 from leafdb.hints.effects import MarkRange
 from leafdb.hints.hint import Kind, decode, target_range, version_of
-from leafdb.node.boot import read_page
+from leafdb.node.engine_reads import read_page
 from leafdb.node.hint_keeper import HINTS_TREE, HintKeeper
 from leafdb.node.hinted_handoff import HintedHandoff
 from leafdb.node.pace import Pace

@@ -37,7 +37,6 @@ from leafdb.node.boot import (
     check_names,
     load_hints,
     open_leases,
-    read_value,
     remember,
 )
 from leafdb.node.catch_up import CatchUp
@@ -47,12 +46,14 @@ from leafdb.node.coordinator import Coordinator
 from leafdb.node.dispatch import ClientDispatch, PeerDispatch
 from leafdb.node.drain import Drain
 from leafdb.node.engine_clock import BatchEndExecutor, drive_engine
+from leafdb.node.engine_reads import read_value
 from leafdb.node.estate import Estate
 from leafdb.node.gossiper import Gossiper
 from leafdb.node.hash_trees import HashTrees
 from leafdb.node.hint_keeper import HintKeeper
 from leafdb.node.hinted_handoff import HintedHandoff
 from leafdb.node.holdings import account
+from leafdb.node.horizons import Horizons
 from leafdb.node.leases import Leases
 from leafdb.node.logs import Log
 from leafdb.node.memory import MemoryLedger
@@ -173,6 +174,9 @@ class Node:
         self.belonging.past = remembered.past
         await self.trees.load(engine, remembered.metadata)
         check_names(self.config, engine.identity, remembered.metadata)
+        self.horizons = Horizons(engine)
+        await self.horizons.load()
+        view.on_install.append(self.horizons.installed)
         self.leases: Leases = await open_leases(engine, world.now_ms)
         self.wheel = TimingWheel(world.now)
         self.replica = Replica(engine, self.leases, self.trees.kept)

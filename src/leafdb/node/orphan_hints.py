@@ -35,7 +35,7 @@ from leafdb.errors import StorageError
 from leafdb.hints.hint import HintKey, Kind, decode, decode_key, target_range
 from leafdb.hints.ledger import Ledger
 from leafdb.limits import EXCHANGE_BYTES_MAX
-from leafdb.node.boot import read_page
+from leafdb.node.engine_reads import read_page
 from leafdb.node.heirs import Calls, Heirs, goers
 from leafdb.node.hint_keeper import HINTS_TREE, HintKeeper
 from leafdb.node.hinted_handoff import HintedHandoff

@@ -15,7 +15,7 @@ import trio
 from leafdb.errors import StorageError
 from leafdb.merkle.compare import Entry
 from leafdb.merkle.tree import leaf_of, record_digest
-from leafdb.node.boot import read_page
+from leafdb.node.engine_reads import read_page
 from leafdb.node.pace import Pace
 from leafdb.node.view import BucketView
 from leafdb.storage.engine import Engine

@@ -12,7 +12,7 @@ from typing import Final
 
 from leafdb.errors import NotApplied, Overloaded, Reason
 from leafdb.limits import EXCHANGE_BYTES_MAX, EXCHANGE_KEYS_MAX
-from leafdb.node.boot import read_page
+from leafdb.node.engine_reads import read_page
 from leafdb.node.metrics import Metrics
 from leafdb.node.record_messages import Page, Pull
 from leafdb.node.record_mover import RECORD_BYTES_SENT_MAX, ExchangeFault

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from leafdb.node.boot import read_value
 from leafdb.node.control_driver import ControlDriver
+from leafdb.node.engine_reads import read_value
 from leafdb.node.plan_driver import PlanDriver
 from leafdb.node.register import META_TREE
 from leafdb.node.ring_history import HISTORY_KEY, RingHistory

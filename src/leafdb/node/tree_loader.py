@@ -13,7 +13,7 @@ import trio
 from leafdb.errors import CorruptionError
 from leafdb.merkle.kept import LoggedChanges, SavedBucket, SavedTree, bucket_key, decode_saved, tree_key
 from leafdb.merkle.tree import Tree
-from leafdb.node.boot import read_page
+from leafdb.node.engine_reads import read_page
 from leafdb.node.kept_trees import TREES_TREE, KeptRange, KeptTrees, place_of
 from leafdb.node.logs import Log
 from leafdb.storage.engine import Engine

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from leafdb.model.bucket import BucketProperties
 from leafdb.model.key import encode_key
 from leafdb.model.record import describe
-from leafdb.node.boot import read_value
+from leafdb.node.engine_reads import read_value
 from leafdb.node.hint_keeper import HINTS_TREE
 from leafdb.node.node import Node
 from leafdb.ring.ring import Ring

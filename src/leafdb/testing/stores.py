@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from leafdb.errors import StorageError
-from leafdb.node.boot import read_page
 from leafdb.node.endings import Expelled
+from leafdb.node.engine_reads import read_page
 from leafdb.node.node import Node
 from leafdb.types import TreeId
 
