@@ -105,6 +105,7 @@ class Explaining:
         part.status = Status.UNANSWERED
         part.cause = cause
         part.asked_s = self._coordinator.now()
+        part.answered_s = None  # it may have refused before, and is asked again
         if stands_for is not None and stands_for != node:
             part.stands_for = stands_for
 
