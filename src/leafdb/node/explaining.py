@@ -102,6 +102,8 @@ class Explaining:
     def asked(self, node: NodeId, cause: Cause, stands_for: NodeId | None = None) -> None:
         """`node` is asked; as a fallback, it stands for that owner."""
         part = self._part(node)
+        if part.counted:
+            return  # what it said stands until it says something newer
         part.status = Status.UNANSWERED
         part.cause = cause
         part.asked_s = self._coordinator.now()

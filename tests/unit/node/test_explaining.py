@@ -54,6 +54,17 @@ def test_who_is_asked_again_after_a_refusal_has_not_answered_yet() -> None:
     assert told._parts[B].answered_s is None
 
 
+def test_who_counted_and_is_asked_for_more_has_said_what_it_said() -> None:
+    lone = alone()
+    told = Explaining(lone.coordinator, lone.session, GetRequest(256, 1, 1, 1_000, FLAG_EXPLAIN, 1, 0, b"k"))
+    told.asked(B, "first")
+    told.answered(B, ReplicaStatus.FOUND, RECORD, counted=True)
+    lone.now_s += 0.1
+    told.asked(B, "spare")
+    part = told._parts[B]
+    assert (part.status, part.cause, part.answered_s) == (Status.FOUND, "first", part.asked_s)
+
+
 # -- gets
 
 
