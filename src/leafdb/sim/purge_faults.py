@@ -77,10 +77,11 @@ class PurgeFaults:
         node.store.sync()
         world.oracle.lost(before & ~world.held())
 
-    def unreadable(self, node: PurgeNode | None = None) -> None:
+    def unreadable(self, node: PurgeNode | None = None, key: int | None = None) -> None:
         """A table that cannot be read, found at a start or by a scrub: the store knows."""
         node = node or self._victim()
-        if node is None or node.record(key := self.rng.randrange(KEYS)) is None:
+        key = self.rng.randrange(KEYS) if key is None else key
+        if node is None or node.record(key) is None:
             return
         older = self.rng.random() < 0.5
         node.store.sync()

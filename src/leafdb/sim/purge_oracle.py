@@ -140,6 +140,12 @@ class PurgeOracle:
                 shown |= 1 << self._number[key, dot]
         return shown
 
+    def check_known(self, number: int, value: Value, who: str) -> None:
+        """Who is about to confirm a write has it, or what covers it."""
+        record = bytes_of(value)
+        known = record is not None and clock_of(record).covers(self.writes[number].dot)
+        require(known, Invariant.SURVIVES_STORES, f"{who} confirms write {number} and knows nothing of it")
+
     def check_seen(self, key: int, visible: int, acked: int) -> None:
         """Nothing is shown that one of these acknowledged writes had covered."""
         for number in bits(acked):

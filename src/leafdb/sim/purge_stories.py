@@ -55,10 +55,10 @@ class PurgeStory:
         stories: list[Callable[[], Sequence[Step]]] = [
             self._old_disk, self._long_way, self._absent_owner, self._early_exchange, self._lost_tail,
             self._slowly_whole, self._late_but_newer, self._slow_deleter, self._own_dots, self._all_in_doubt,
-            self._change_of_owners, self._unheard,
+            self._change_of_owners, self._parting, self._unheard, self._two_losses,
         ]  # fmt: skip
         if self.stand_ins:
-            stories += [self._slow_stand_in, self._stale_stand_in, self._kept_hint]
+            stories += [self._slow_stand_in, self._changed_stand_in, self._stale_stand_in, self._kept_hint]
         if len(self.stand_ins) > 1:
             stories += [self._moving_hint, self._moving_hint]
         if len(self.world.members) < len(self.world.nodes):
@@ -79,9 +79,12 @@ class PurgeStory:
         used = {key for node in self.world.nodes.values() for (kind, key, _) in node.store.data if kind in ("r", "h")}
         return self.rng.choice([key for key in range(KEYS) if key not in used] or range(KEYS))
 
+    def _owns(self, at: PurgeNode) -> bool:
+        return at.up and at.id in self.world.owners
+
     def _put(self, at: PurgeNode, reach: Reach = Reach.ALL, *, blind: bool = False, deleted: bool = False) -> None:
         """A write that one acknowledgement is enough for, and that is safe where it was made."""
-        if at.up:
+        if self._owns(at):
             seen = UNSEEN if blind else self.traffic.shown(self.key, at)
             self.traffic.put(at, self.key, seen, deleted, 0, 1, reach)
             at.store.sync()
@@ -91,7 +94,7 @@ class PurgeStory:
 
     def _aside(self, at: PurgeNode, target: PurgeNode) -> None:
         """A write that only a stand-in has."""
-        if at.up:
+        if at in self.traffic.stand_ins() and target.id in self.world.owners:
             self.traffic.put(at, self.key, UNSEEN, False, 0, 1, Reach.NONE, target=target)
 
     def _storm(self, at: PurgeNode) -> None:
@@ -192,7 +195,7 @@ class PurgeStory:
         hero, other, key = self.hero, self.other, self.key
 
         def delete() -> None:
-            if other.up and self.traffic.contexts[key]:
+            if self._owns(other) and self.traffic.contexts[key]:
                 self.traffic.put(other, key, self.traffic.contexts[key][-1], True, 0, 1, Reach.ALL)
 
         return (
@@ -226,7 +229,7 @@ class PurgeStory:
         return (
             partial(self._put, self.hero), self.calm.settle, self.faults.back_up_all, partial(self._delete, self.other),
             self.calm.settle, *self._prove(self.hero), self._forget, partial(self._put, self.third),
-            *(partial(self.faults.unreadable, node) for node in owners), self.faults.come_back, self.calm.settle,
+            *(partial(self.faults.unreadable, node, self.key) for node in owners), self.faults.come_back, self.calm.settle,
         )  # fmt: skip
 
     # -- stories of what lives
@@ -241,55 +244,70 @@ class PurgeStory:
         )  # fmt: skip
 
     def _late_but_newer(self) -> Sequence[Step]:
-        """A write is lost where it was made; a copy comes when its time is below the horizon."""
-        hero = self.hero
+        """One of two siblings is overwritten; that is lost where it was made, and comes elsewhere below the horizon."""
+        hero, key, seen = self.hero, self.key, self.traffic.contexts[self.key]
 
         def overwrite() -> None:
-            if hero.up:
-                self.traffic.put(hero, self.key, self.traffic.shown(self.key, hero), False, 0, 2, Reach.LATE)
+            if self._owns(hero) and seen:
+                self.traffic.put(hero, key, seen[-1], False, 0, 2, Reach.LATE)
 
         return (
-            partial(self._put, self.other), self.calm.settle, overwrite, partial(self.faults.cut, hero),
-            partial(self._up, hero), self.calm.settle, *self._prove(self.other), self._forget, self._late,
-            self.calm.settle,
+            partial(self._put, self.third, Reach.ALL, blind=True), self.calm.settle,
+            partial(self._put, self.other, Reach.ALL, blind=True), self.calm.settle, overwrite,
+            partial(self.faults.cut, hero), partial(self._up, hero), self.calm.settle, *self._prove(self.other),
+            self._forget, self._late, self.calm.settle,
+        )  # fmt: skip
+
+    def _two_losses(self) -> Sequence[Step]:
+        """Two owners have each lost something that the other still has, and do not know."""
+        hero, other, key = self.hero, self.other, self.key
+        return (
+            partial(self._put, hero), self.calm.settle, *self._prove(hero), self._forget,
+            partial(self.faults.lose, hero), partial(self.faults.lose, other, key), self._read,
+            partial(self.world.exchange, hero, other), self._hear, self._read, self.calm.settle,
         )  # fmt: skip
 
     def _slow_stand_in(self) -> Sequence[Step]:
-        """A stand-in with a slow clock, that may start anew while a horizon is proved, keeps the only copy."""
-        at, hero, faults = self.stand_ins[0], self.hero, self.faults
-        begin, done = partial(self._begin, hero), partial(self._quiet, learn=False)
-        new: tuple[Step, ...] = (
-            partial(self.rng.choice((faults.down, faults.cut, faults.wipe, faults.restore)), at), partial(self._up, at)
-        )  # fmt: skip
-        aside = partial(self._aside, at, self.other)
-        order: tuple[Step, ...] = self.rng.choice(
-            ((begin, done, aside), (begin, done, *new, aside), (begin, self._rush, *new, self._hear, aside, done))
-        )
+        """A stand-in with a slow clock, that may start anew after a horizon was proved, keeps the only copy."""
+        at, hero = self.stand_ins[0], self.hero
+        new = (partial(self.rng.choice((self.faults.down, self.faults.cut)), at), partial(self._up, at))
         return (
-            partial(self._clock, at, SLOW_MS), partial(self._clock, hero, FAST_MS), *order, self._forget,
-            self.traffic.hand_over, self.calm.settle,
+            partial(self._clock, at, SLOW_MS), partial(self._clock, hero, FAST_MS), partial(self._begin, hero),
+            partial(self._quiet, learn=False), *self.rng.choice(((), new)), partial(self._aside, at, self.other),
+            self._forget, self.traffic.hand_over, self.calm.settle,
         )  # fmt: skip
 
-    def _rush(self) -> None:
-        """A proof goes on until some have agreed to its end."""
+    def _changed_stand_in(self) -> Sequence[Step]:
+        """As before, but it starts anew, with its disk or another, before all have agreed to the end."""
+        at, hero, hushed = self.stand_ins[0], self.hero, self.world.hushed
+        rest = [node for node in self.world.nodes if node != at.id]
+        new = self.rng.choice((self.faults.down, self.faults.wipe, self.faults.restore))
+        early = self.rng.random() < 0.5
+        return (
+            partial(self._clock, at, SLOW_MS), partial(self._clock, hero, FAST_MS), partial(self._begin, hero),
+            partial(self._rush, to_end=not early), partial(hushed.update, rest), partial(self._hear, 4),
+            partial(new, at), partial(self._up, at), partial(self._aside, at, self.other), hushed.clear,
+            partial(self._quiet, learn=False), self._forget, self.traffic.hand_over, self.calm.settle,
+        )  # fmt: skip
+
+    def _rush(self, *, to_end: bool = True) -> None:
+        """A proof goes on until all are asked for the end, or for the beginning only."""
         world = self.world
         for _ in range(4 * HASTE):
-            world.deliver(world.mail)
-            if world.proof is None or world.proof.over or len(world.proof.ended) > self.rng.choice((1, 2, 3)):
+            if world.proof is None or world.proof.over or world.proof.ended:
                 break
+            if not to_end and world.proof.barrier is not None:
+                break
+            world.deliver(world.mail)
             world.advance_proof()
             self.traffic.exchange()
 
     def _newcomer(self) -> Sequence[Step]:
         """Somebody joins while a horizon is proved, with a slow clock, and stands in at once."""
         hero, new = self.hero, list(self.world.nodes.values())[-1]
-
-        def join() -> None:
-            self.world.join()
-
         return (
             self.calm.settle, partial(self._clock, new, SLOW_MS), partial(self._clock, hero, FAST_MS),
-            partial(self._begin, hero), partial(self._hear, self.rng.randint(0, 8)), join,
+            partial(self._begin, hero), partial(self._hear, self.rng.randint(0, 8)), self.world.join,
             partial(self._aside, new, self.other), partial(self._quiet, learn=False), self._forget,
             self.traffic.hand_over, self.calm.settle,
         )  # fmt: skip
@@ -308,8 +326,8 @@ class PurgeStory:
         at, heir = self.stand_ins[:2]
         return (
             partial(self._aside, at, self.other), partial(self.world.hushed.add, at.id),
-            partial(self._begin, self.hero), self._hear, partial(self.traffic.move_hints, at, heir), self.world.hushed.clear, self._quiet, self._forget,
-            self.traffic.hand_over, self.calm.settle,
+            partial(self._begin, self.hero), self._hear, partial(self.traffic.move_hints, at, heir),
+            self.world.hushed.clear, self._quiet, self._forget, self.traffic.hand_over, self.calm.settle,
         )  # fmt: skip
 
     def _change_of_owners(self) -> Sequence[Step]:
@@ -319,6 +337,24 @@ class PurgeStory:
         return (
             partial(self._put, self.other), self.calm.settle, partial(self._begin, self.hero),
             *self.rng.sample(middle, len(middle)), self._quiet, ring, self._forget, self.calm.settle,
+        )  # fmt: skip
+
+    def _parting(self) -> Sequence[Step]:
+        """An owner writes something just when its place becomes another's, and a horizon is proved."""
+        world = self.world
+
+        def last_words() -> None:
+            if world.pending and (at := world.nodes[world.leaving]).up:
+                self.traffic.put(at, self.key, UNSEEN, self.rng.random() < 0.3, 0, 1, Reach.NONE)
+
+        def exchange() -> None:
+            for number in (*world.pending, *world.owners) if world.pending else ():
+                world.exchange(world.nodes[world.pending[0]], world.nodes[number])
+            self._hear()
+
+        return (
+            self.calm.settle, self.faults.ring, exchange, last_words, world.change_ring, self.faults.sync_all,
+            *self._prove(self.hero), self._forget, self.calm.settle,
         )  # fmt: skip
 
     def _unheard(self) -> Sequence[Step]:

@@ -149,6 +149,7 @@ class PurgeTraffic:
         whole = node.take(place, record) if owner and place[0] == "r" else node.keep(place, record)
         self.trace.probe(LEFT_OUT, not whole)
         if whole:
+            self.oracle.check_known(put.number, node.store.data.get(place), f"n{node.id}")
             self._durable(node, partial(put.acked, node.id), always=place[0] == "h")
 
     def _durable(self, node: PurgeNode, done: Callable[[], None], *, always: bool) -> None:
@@ -301,17 +302,17 @@ class PurgeTraffic:
 class _Put:
     """A write that waits for its acknowledgements."""
 
-    __slots__ = ("_acks", "_at", "_boots", "_context", "_history", "_key", "_number", "_w")
+    __slots__ = ("_acks", "_at", "_boots", "_context", "_history", "_key", "_w", "number")
 
     def __init__(self, history: PurgeTraffic, at: PurgeNode, key: int, number: int, w: int, context: Context) -> None:
         self._at, self._boots = at, at.boots
-        self._history, self._key, self._number, self._w = history, key, number, w
+        self._history, self._key, self.number, self._w = history, key, number, w
         self._context = context
         self._acks: set[int] = set()
 
     def acked(self, node: int) -> None:
         """A distinct node has it as durable as the bucket promises."""
-        history, number = self._history, self._number
+        history, number = self._history, self.number
         if not self._at.up or self._at.boots != self._boots:
             return
         self._acks.add(node)
