@@ -197,6 +197,16 @@ def epochs_not_compared(patch: Patch) -> None:
     )
 
 
+def pending_owners_ignored(patch: Patch) -> None:
+    """A proof begins, and ends, though an owner is to be another."""
+    patch.setattr(PurgeWorld, "may_begin", lambda self, at: at.up)
+
+    def registered(self: PurgeWorld, proof: Proof) -> bool:
+        return proof.epoch == self.epoch and proof.members == self.members and proof.lives == self.lives()
+
+    patch.setattr(PurgeWorld, "registered", registered)
+
+
 def promises_outlive_the_process(patch: Patch) -> None:
     """Whoever was started anew since the beginning agrees to the end all the same."""
     start = PurgeNode.start
@@ -227,9 +237,7 @@ def answers_below_the_horizon(patch: Patch) -> None:
 def answers_by_what_each_has_heard(patch: Patch) -> None:
     """A store that does not vouch answers with what lies above the horizon of which it has heard itself."""
     inner = PurgeNode.answer
-    patch.setattr(
-        PurgeNode, "answer", lambda self, rec, horizon, *, owner: inner(self, rec, self.horizon, owner=owner)
-    )
+    patch.setattr(PurgeNode, "answer", lambda self, rec, horizon, *, owner: inner(self, rec, self.horizon, owner=owner))
 
 
 def old_disks_mint_at_once(patch: Patch) -> None:

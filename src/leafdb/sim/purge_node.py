@@ -278,22 +278,23 @@ class PurgeNode:
     # -- exchanges
 
     def compared(self, key: int, theirs: bytes | None, *, vouched: bool, mutual: bool) -> bool:
-        """The other side's record in an exchange. False: it proves that something was lost here.
+        """The other side's record in an exchange; whether it proves that something was lost here.
 
         `vouched`: the other vouches for what lies below the horizon. `mutual`: nobody does, and all give everything.
         """
         place, local = record_of(key), self.record(key)
         if local == theirs:
-            return True
+            return False
         if vouched and not self.vouches:
             self.store.write(place, self.made_whole(local, theirs))
         elif theirs is not None and (vouched or mutual):
-            if vouched and proves_loss(local, theirs, self.horizon):
-                return False
             self.store.write(place, accept(local, theirs, self.conflict, identity=self.identity, epochs=self.epochs))
+            if vouched and proves_loss(local, theirs, self.horizon):
+                self.doubt(vouches=True)
+                return True
         elif theirs is not None:
             self.take(place, theirs)
-        return True
+        return False
 
     def made_whole(self, local: bytes | None, vouched: bytes | None) -> bytes | None:
         """What becomes of the own record of a store that cannot vouch for it."""

@@ -16,7 +16,7 @@ from leafdb.sim.purge_calm import PurgeCalm
 from leafdb.sim.purge_faults import PurgeFaults
 from leafdb.sim.purge_node import PurgeNode
 from leafdb.sim.purge_traffic import UNSEEN, PurgeTraffic, Reach
-from leafdb.sim.purge_world import KEYS, PurgeWorld
+from leafdb.sim.purge_world import KEYS, Mail, PurgeWorld
 
 STORM: Final = 0.9
 """So many messages are lost, or late, or both."""
@@ -55,7 +55,7 @@ class PurgeStory:
         stories: list[Callable[[], Sequence[Step]]] = [
             self._old_disk, self._long_way, self._absent_owner, self._early_exchange, self._lost_tail,
             self._slowly_whole, self._late_but_newer, self._slow_deleter, self._own_dots, self._all_in_doubt,
-            self._change_of_owners, self._parting, self._unheard, self._two_losses,
+            self._change_of_owners, self._parting, self._heir, self._unheard, self._two_losses,
         ]  # fmt: skip
         if self.stand_ins:
             stories += [self._slow_stand_in, self._changed_stand_in, self._stale_stand_in, self._kept_hint]
@@ -103,7 +103,7 @@ class PurgeStory:
         self._put(at)
 
     def _begin(self, at: PurgeNode) -> None:
-        if at.up and not self.world.pending:
+        if self.world.may_begin(at):
             self.world.begin_proof(at)
 
     def _prove(self, at: PurgeNode) -> tuple[Step, ...]:
@@ -229,7 +229,8 @@ class PurgeStory:
         return (
             partial(self._put, self.hero), self.calm.settle, self.faults.back_up_all, partial(self._delete, self.other),
             self.calm.settle, *self._prove(self.hero), self._forget, partial(self._put, self.third),
-            *(partial(self.faults.unreadable, node, self.key) for node in owners), self.faults.come_back, self.calm.settle,
+            *(partial(self.faults.unreadable, node, self.key) for node in owners), self.faults.come_back,
+            self.calm.settle,
         )  # fmt: skip
 
     # -- stories of what lives
@@ -339,6 +340,14 @@ class PurgeStory:
             *self.rng.sample(middle, len(middle)), self._quiet, ring, self._forget, self.calm.settle,
         )  # fmt: skip
 
+    def _admit(self) -> None:
+        """Who is to be an owner exchanges with all that are."""
+        world = self.world
+        self._forget()
+        for number in world.owners if world.pending else ():
+            world.exchange(world.nodes[world.pending[0]], world.nodes[number])
+            self._hear()
+
     def _parting(self) -> Sequence[Step]:
         """An owner writes something just when its place becomes another's, and a horizon is proved."""
         world = self.world
@@ -347,14 +356,34 @@ class PurgeStory:
             if world.pending and (at := world.nodes[world.leaving]).up:
                 self.traffic.put(at, self.key, UNSEEN, self.rng.random() < 0.3, 0, 1, Reach.NONE)
 
-        def exchange() -> None:
-            for number in (*world.pending, *world.owners) if world.pending else ():
-                world.exchange(world.nodes[world.pending[0]], world.nodes[number])
-            self._hear()
-
         return (
-            self.calm.settle, self.faults.ring, exchange, last_words, world.change_ring, self.faults.sync_all,
+            self.calm.settle, self.faults.ring, self._admit, last_words, world.change_ring, self.faults.sync_all,
             *self._prove(self.hero), self._forget, self.calm.settle,
+        )  # fmt: skip
+
+    def _heir(self) -> Sequence[Step]:
+        """Who becomes an owner at the end of a proof has never heard of a deletion, which all others have."""
+        hero, other, world = self.hero, self.other, self.world
+        held: list[Mail] = []
+
+        def hold() -> None:
+            held.extend(mail for mail in world.mail if mail.target is other)
+            world.mail[:] = [mail for mail in world.mail if mail.target is not other]
+
+        first: tuple[Step, ...] = (
+            partial(self._clock, hero, FAST_MS),
+            partial(self._begin, hero),
+            hold,
+            self.faults.ring,
+            self._admit,
+        )
+        delete, release = partial(self._delete, other, Reach.NONE), partial(world.mail.extend, held)
+        if self.rng.random() < 0.5:
+            first = (self.faults.ring, self._admit)
+            release = partial(self._begin, hero)
+        return (
+            partial(self._put, self.third), self.calm.settle, *first, delete, release, self._rush, world.change_ring,
+            self._hear, self._quiet, self._forget, self.calm.settle,
         )  # fmt: skip
 
     def _unheard(self) -> Sequence[Step]:

@@ -62,7 +62,7 @@ class PurgeTraffic:
 
     def begin(self) -> None:
         at = self.world.nodes[self.rng.choice(self.world.owners)]
-        if at.up and not self.world.pending:
+        if self.world.may_begin(at):
             self.world.begin_proof(at)
 
     def write(self, key: int | None = None, *, delete: bool | None = None, cut: bool | None = None) -> None:

@@ -237,31 +237,22 @@ class PurgeWorld:
 
     def _offered(self, running: Exchange, key: int, theirs: bytes | None) -> None:
         a, b = running.a, running.b
-        if not self._valid(running):
-            return
-        if self._compare(running, b, a, key, theirs):
+        if self._valid(running):
+            self._compare(running, b, a, key, theirs)
             self.reveal(b)
             record = b.record(key)
             self.send(a, lambda: self._answered(running, key, record), once=True)
 
     def _answered(self, running: Exchange, key: int, theirs: bytes | None) -> None:
-        if self._valid(running) and self._compare(running, running.a, running.b, key, theirs):
+        if self._valid(running):
+            self._compare(running, running.a, running.b, key, theirs)
             self._next_key(running)
 
-    def _compare(self, running: Exchange, here: PurgeNode, there: PurgeNode, key: int, theirs: bytes | None) -> bool:
-        if there.id in self.leftover or here.id in self.leftover:
-            if theirs is not None and here.id not in self.leftover:
-                here.take(record_of(key), theirs)
-            return True
-        found = here.compared(key, theirs, vouched=there.vouches, mutual=running.mutual)
-        if not found:
-            running.over = True
-            before = self.held()
-            here.doubt(vouches=False)
-            here.store.sync()
-            self.oracle.lost(before & ~self.held())
-            self.trace.probe(LOSS_PROVED)
-        return found
+    def _compare(self, running: Exchange, here: PurgeNode, there: PurgeNode, key: int, theirs: bytes | None) -> None:
+        if not {there.id, here.id} & set(self.leftover):
+            self.trace.probe(LOSS_PROVED, here.compared(key, theirs, vouched=there.vouches, mutual=running.mutual))
+        elif theirs is not None and here.id not in self.leftover:
+            here.take(record_of(key), theirs)
 
     def _exchanged(self, running: Exchange) -> None:
         a, b = running.a, running.b
@@ -295,6 +286,10 @@ class PurgeWorld:
         return self.oracle.held(self.nodes.values(), owners, self.horizon, periodic=self.periodic)
 
     # -- proofs
+
+    def may_begin(self, at: PurgeNode) -> bool:
+        """Not while an owner is to be another."""
+        return at.up and not self.pending
 
     def begin_proof(self, at: PurgeNode) -> None:
         """A live owner begins; what it ran before is given up."""
