@@ -4,7 +4,7 @@ Two excuses there are, and each names the writes it is for:
 
 - **Lost**: the last store that held the write, or knew of it, as safely as the bucket promises, was destroyed. Then it
   may be gone, and what it had covered may be seen. Below the horizon only who vouches counts as a holder, unless
-  nobody does.
+  nobody does. Destroyed is also what a store gave up because another had confirmed it, and had lost it unnoticed since.
 - **Undone**: no owner vouched any more, and no owner's record knew of this deletion or expired value below the horizon.
   Then what it had covered may be seen again, for nobody could tell; nothing may be gone for that.
 """
@@ -115,6 +115,10 @@ class PurgeOracle:
         """An owner has lost the record, and does not know: what it is asked it answers as if that had never been."""
         for number in bits(self._known(key, record) if record is not None else 0):
             self.writes[number].unsure = True
+
+    def unsure_writes(self) -> int:
+        """Those of which some store says wrongly that it has them."""
+        return sum(1 << number for number, write in enumerate(self.writes) if write.unsure)
 
     def nobody_can_tell(self, horizon: int, owners: Iterable[PurgeNode], keys: int) -> None:
         """No owner vouched any more, and all gave each other everything: this is what they have."""

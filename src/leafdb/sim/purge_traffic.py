@@ -255,7 +255,7 @@ class PurgeTraffic:
         left.discard(node.id)
         place = hint_of(key, target)
         if not left and holder.store.data.get(place) == record:
-            holder.store.write(place, None)
+            self.world.let_go(lambda: holder.store.write(place, None))
 
     def drain_hints(self) -> None:
         """Somebody drains: what it keeps for others goes to another member."""

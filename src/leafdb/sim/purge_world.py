@@ -127,17 +127,11 @@ class PurgeWorld:
         if self.pending:
             new = self.nodes[self.pending[0]]
             if new.up and new.complete and new.exchanged >= set(self.owners):
-                self.owners = tuple(self.pending[0] if each == self.leaving else each for each in self.owners)
-                self.leftover, self.pending = (self.leaving,), ()
-                self.nodes[self.leaving].exchanged.clear()
-                self.epoch += 1
+                self.let_go(self._cut_over)
         elif self.leftover:
             old = self.nodes[self.leftover[0]]
             if old.up and old.exchanged >= set(self.owners):
-                for key in range(KEYS):
-                    old.store.write(record_of(key), None)
-                old.store.write(MARK, None)
-                self.leftover = ()
+                self.let_go(lambda: self._drop(old))
         elif begin and len(self.members) < len(self.nodes) and self.rng.random() < 0.5:
             self.join()
         elif begin:
@@ -148,6 +142,18 @@ class PurgeWorld:
                 new.doubt(vouches=False)
                 new.store.sync()
                 self.pending, self.leaving = (new.id,), self.rng.choice(self.owners)
+
+    def _cut_over(self) -> None:
+        self.owners = tuple(self.pending[0] if each == self.leaving else each for each in self.owners)
+        self.leftover, self.pending = (self.leaving,), ()
+        self.nodes[self.leaving].exchanged.clear()
+        self.epoch += 1
+
+    def _drop(self, old: PurgeNode) -> None:
+        for key in range(KEYS):
+            old.store.write(record_of(key), None)
+        old.store.write(MARK, None)
+        self.leftover = ()
 
     def join(self) -> None:
         """Whoever is no member yet becomes one, and hears of the register."""
@@ -284,6 +290,15 @@ class PurgeWorld:
         """The writes that some store holds as safely as the bucket promises."""
         owners = (*self.owners, *self.pending)
         return self.oracle.held(self.nodes.values(), owners, self.horizon, periodic=self.periodic)
+
+    def let_go(self, how: Callable[[], None]) -> None:
+        """A store gives up what others have confirmed; one of them may have lost it since, and not know."""
+        if unsure := self.oracle.unsure_writes():
+            before = self.held()
+            how()
+            self.oracle.lost(before & ~self.held() & unsure)
+        else:
+            how()
 
     # -- proofs
 
