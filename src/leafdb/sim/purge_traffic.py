@@ -229,8 +229,9 @@ class PurgeTraffic:
         if a_node is not b_node:
             world.exchange(a_node, b_node)
 
-    def hand_over(self) -> None:
-        holder = self.rng.choice(list(self.world.nodes.values()))
+    def hand_over(self, holder: PurgeNode | None = None) -> None:
+        """Somebody offers what it keeps for others to them."""
+        holder = holder or self.rng.choice(list(self.world.nodes.values()))
         if not holder.up:
             return
         for (_, key, target), record in holder.hints():

@@ -36,6 +36,7 @@ def admission_per_key(patch: Patch) -> None:
 
 
 def no_admission(patch: Patch) -> None:
+    """Nothing is left out."""
     patch.setattr(admission, "_left_out", lambda local, theirs, horizon: [])
 
 
@@ -71,6 +72,7 @@ def hints_kept_forgotten(patch: Patch) -> None:
 
 
 def hints_since_forgotten(patch: Patch) -> None:
+    """Who has taken in an old hint since the beginning agrees to the end."""
     patch.setattr(PurgeNode, "hints_clean", lambda self, promise: True)
 
 
@@ -110,6 +112,7 @@ def incomplete_gives_back(patch: Patch) -> None:
 
 
 def clocks_not_lifted(patch: Patch) -> None:
+    """Members promise, and mint below the horizon all the same."""
     patch.setattr(PurgeNode, "lift", lambda self, horizon: None)
     durable = PurgeNode.end
 
@@ -166,6 +169,7 @@ def contexts_without_stamps(patch: Patch) -> None:
 
 
 def own_dots_left_out_are_minted_again(patch: Patch) -> None:
+    """Of what was left out nothing is learnt about the own dots in it."""
     patch.setattr(record, "readopt", lambda merged, *more: merged)
 
 
@@ -268,8 +272,8 @@ def stand_ins_admit_anything(patch: Patch) -> None:
     patch.setattr(PurgeNode, "take", take)
 
 
-def proved_loss_is_just_taken(patch: Patch) -> None:
-    """Where a loss is proved the record is taken, and the store vouches as before."""
+def proved_loss_passes_unnoticed(patch: Patch) -> None:
+    """Where a loss is proved the record is taken, and the store is as complete as before."""
     patch.setattr(purge_node, "proves_loss", lambda local, incoming, horizon: False)
 
 
