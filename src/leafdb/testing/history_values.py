@@ -87,6 +87,8 @@ class KeyHistory:
     """(event, dot) of lasting values that a quorum acknowledged, for scans."""
     newest: dict[Actor, int] = field(default_factory=dict)
     """The greatest acknowledged counter of each actor, for lww."""
+    latest: tuple[int, Dot] | None = None
+    """Stamp and dot of the acknowledged write with the greatest stamp, of those that were sent once."""
     coverers: dict[Dot, tuple[int, list[Write]]] = field(default_factory=dict)
     """For each dot that was shown: how many of `acked` have been looked at, and those whose context covers it."""
     acked: list[Write] = field(default_factory=list)

@@ -18,6 +18,7 @@ from leafdb.sim.museum import (
     register,
     rings,
     sessions,
+    stamps,
     storage,
     trees,
 )
@@ -35,6 +36,7 @@ MUTATIONS: Final[tuple[Mutation, ...]] = (
     *rings.MUTATIONS,
     *trees.MUTATIONS,
     *sessions.MUTATIONS,
+    *stamps.MUTATIONS,
 )
 """All of them, room by room."""
 
