@@ -42,7 +42,7 @@ MUTATIONS: Final = (
         "Below its floor a read asks for more and is content with whatever comes next.",
         (
             FLOOR,
-            "        self.below = not (self.vouched or floor.met_by(self.merged))\n",
+            "        self.below = not floor.met_by(self.merged, vouched=self.vouched)\n",
             "        self.below = not self.below\n",
         ),
     ),
