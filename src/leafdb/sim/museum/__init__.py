@@ -19,6 +19,7 @@ from leafdb.sim.museum import (
     register,
     rings,
     sessions,
+    stamps,
     storage,
     trees,
 )
@@ -37,6 +38,7 @@ MUTATIONS: Final[tuple[Mutation, ...]] = (
     *trees.MUTATIONS,
     *sessions.MUTATIONS,
     *purges.MUTATIONS,
+    *stamps.MUTATIONS,
 )
 """All of them, room by room."""
 
