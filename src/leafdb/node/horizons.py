@@ -17,6 +17,7 @@ from typing import Final, NamedTuple
 from leafdb.codec.varint import decode_varint, encode_varint
 from leafdb.errors import CorruptionError, StorageError
 from leafdb.limits import PARTITIONS_MAX
+from leafdb.model.admission import admitted
 from leafdb.model.hlc import STAMP_MAX
 from leafdb.node.engine_reads import read_page
 from leafdb.node.logs import Log
@@ -92,6 +93,18 @@ class Horizons:
         """Whether this store had everything below the horizon, and has let go only by right."""
         stamps = self._stamps
         return not stamps or self._marks.get(partition, 0) >= stamps[partition]
+
+    def given(self, storage_key: bytes, record: bytes, *, holder: bool = True) -> bytes | None:
+        """What a reader is given of a record: all of it by a holder of the range that vouches. Whoever does not, or
+        keeps it for somebody else, cannot say of what lies below the horizon that it was not deleted since. None:
+        nothing. Raises RecordError."""
+        stamps = self._stamps
+        if not stamps:
+            return record
+        partition = (storage_key[0] << 8 | storage_key[1]) >> self._shift
+        if holder and self._marks.get(partition, 0) >= stamps[partition]:
+            return record
+        return admitted(None, record, stamps[partition])
 
     def standing(self, partition: PartitionId | int) -> Standing:
         """Both."""
