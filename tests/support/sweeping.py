@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import trio
 
+from leafdb.errors import StorageError
 from leafdb.model.hlc import LOGICAL_BITS
 from leafdb.model.purge import NEVER, record_death
 from leafdb.model.record_format import first
@@ -44,7 +45,8 @@ class SweptStore(TreeStore):
         buckets: tuple[TreeId, ...] = (BUCKET,),
     ) -> None:
         self.held = set(range(PARTITIONS))
-        self.view: Any = SimpleNamespace(
+        self.view: Any
+        self.view = SimpleNamespace(
             self_id=NodeId(1), metadata=SimpleNamespace(partitions=PARTITIONS), buckets={}, on_install=[],
             ring=SimpleNamespace(is_primary=lambda node, partition, n: partition in self.held),
         )  # fmt: skip
@@ -71,10 +73,13 @@ class SweptStore(TreeStore):
 
     def learn(self, horizon: int) -> None:
         """A horizon of all partitions arrives as metadata do: synced, then in force."""
+
+        def synced(error: StorageError | None) -> None:
+            assert error is None
+            self._installed(horizon)
+
         value = horizon.to_bytes(8, "big")
-        self.engine.write(
-            ((META_TREE, HORIZON_KEY, value),), Durability.ALWAYS, lambda error: error or self._installed(horizon)
-        )
+        self.engine.write(((META_TREE, HORIZON_KEY, value),), Durability.ALWAYS, synced)
 
     def _installed(self, horizon: int) -> None:
         if horizon:
