@@ -11,6 +11,9 @@ Stamps decide between siblings of `lww` buckets and tell people when something w
 - **No peer drags us.** A stamp more than HLC_DRIFT_MS_MAX ahead of our wall clock is not taken over. If it is the floor
   of a write, that one write still goes above it, without moving the clock; such a stamp may lie above the ceiling,
   which is harmless, for the record it goes into carries its own floor.
+
+What all members have agreed upon is no single peer's doing: `lift` obeys, however far ahead it is (purge horizons:
+docs/decisions/0008, section 2).
 """
 
 from __future__ import annotations
@@ -69,6 +72,11 @@ class HybridClock:
         if stamp > self._last:
             self._last = stamp
         return True
+
+    def lift(self, stamp: int) -> None:
+        """Nothing at or below this is minted from now on, in this life."""
+        if stamp > self._last:
+            self._last = stamp
 
     def lease_wanted(self, now_ms: int) -> int | None:
         """The next ceiling to make durable and then `grant`, once less than half of a lease is left; else None.
