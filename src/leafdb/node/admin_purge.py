@@ -1,6 +1,6 @@
 """Verbs about forgetting what was deleted: the steps of a proof between members, and for people to have it tried now.
 
-repair.purge   {node?}  -> {nodes, errors}    by node: {try, waiting, oldest_ms}; `try` is over when `tries` of
+repair.purge   {node?}  -> {nodes, errors}    by node: {try, waiting, oldest_s}; `try` is over when `tries` of
                                               repair.status has come to it
 purge.begin    {leader, proof, stamp, ground, epoch, partitions}  -> {yes, no}      between members, as the next two
 purge.prove    the same
@@ -37,8 +37,7 @@ async def now(node: Node, args: Args) -> Answer:
     if not is_meant(node, args):
         return {}
     driver = node.purge.driver
-    report = driver.report()
-    return {"try": driver.hurry(), "waiting": report["waiting"], "oldest_ms": report["oldest_ms"]}
+    return {"try": driver.hurry(), "waiting": len(driver.waiting()), "oldest_s": driver.lag_s()}
 
 
 async def begin(node: Node, args: Args) -> Answer:

@@ -163,30 +163,32 @@ class PurgeDriver:
         return {hold.value: float(mask.bit_count()) for hold, mask in masks.items()}
 
     def report(self) -> dict[str, Any]:
-        """For `repair status`."""
-        waiting = self.waiting()
-        name, last = self._node.view.name_of, self._last
-        horizons = [stamp_ms(self._node.horizons.of(at)) for at in waiting]
+        """For `repair status`. Ages are in seconds, and moments in unix milliseconds."""
+        waiting, now_ms = self.waiting(), self._node.world.now_ms()
+        horizon_ms = stamp_ms(min((self._node.horizons.of(at) for at in waiting), default=0))
+        last = self._last
         return {
             "interval_s": self.interval_s,
             "waiting": len(waiting),
-            "oldest_ms": stamp_ms(min(waiting.values())) if waiting else 0,
-            "horizon_ms": min(horizons, default=0),
-            "held_up": [
-                {
-                    "member": name(each.member),
-                    "hold": each.refusal.hold.value,
-                    "why": each.refusal.why,
-                    "partitions": each.refusal.partitions.bit_count(),
-                    "since_ms": self._since_ms[each.member, each.refusal.hold],
-                }
-                for each in self._held_up[:HELD_UP_SHOWN]
-            ],
-            "last": {
-                "at_ms": self._last_ms, "asked": last.asked.bit_count(), "raised": last.raised.bit_count(),
-                "horizon_ms": stamp_ms(last.stamp),
-            } if last is not None else {},
+            "oldest_s": self.lag_s(),
+            "horizon_ms": horizon_ms,
+            "held_up": [self._line(each, now_ms) for each in self._held_up[:HELD_UP_SHOWN]],
+            "last": {} if last is None else {
+                "at_ms": self._last_ms, "ago_s": max(0.0, (now_ms - self._last_ms) / 1000),
+                "asked": last.asked.bit_count(), "raised": last.raised.bit_count(),
+            },
             "next_s": max(0.0, self._next_at - self._node.world.now()),
             "under_way": self.under_way,
             "tries": self.tries,
         }  # fmt: skip
+
+    def _line(self, each: HeldUp, now_ms: int) -> dict[str, Any]:
+        since_ms = self._since_ms[each.member, each.refusal.hold]
+        return {
+            "member": self._node.view.name_of(each.member),
+            "hold": each.refusal.hold.value,
+            "why": each.refusal.why,
+            "partitions": each.refusal.partitions.bit_count(),
+            "since_ms": since_ms,
+            "since_s": max(0.0, (now_ms - since_ms) / 1000),
+        }
