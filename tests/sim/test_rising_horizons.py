@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import Any
 
+import pytest
 import trio
 
 from leafdb.config import RepairConfig
@@ -12,6 +13,7 @@ from leafdb.errors import LeafdbError
 from leafdb.model.hlc import LOGICAL_BITS, stamp_ms
 from leafdb.model.key import encode_key
 from leafdb.model.record import first, header
+from leafdb.node import admin
 from leafdb.node.purge_proof import Outcome
 from leafdb.node.purge_rules import Hold
 from leafdb.node.view import BucketView
@@ -188,6 +190,7 @@ async def test_a_hint_that_is_kept_stops_the_proof_of_its_partition_from_the_beg
         bucket = three.view.bucket_named("b")
         assert bucket is not None
         three.hint_pauses.set(N2, paused=True)
+        three.handoff.on_pauses()
         kept = trio.Event()
         three.hints.keep(N2, bucket, key_in(bucket, 9), record_of(1), lambda _: kept.set())
         await kept.wait()
@@ -386,3 +389,69 @@ async def test_below_a_horizon_every_owner_has_everything_though_clients_write_a
 def sample(nodes: tuple[NodeId, ...], number: int) -> tuple[NodeId, NodeId]:
     """Two of them, other ones each time."""
     return nodes[number % len(nodes)], nodes[(number + 1) % len(nodes)]
+
+
+@virtual
+async def test_records_that_are_others_hold_up_their_partition_and_a_look_for_them_all() -> None:
+    async with repairing_cluster(SELDOM) as cluster:
+        await write_and_delete(cluster)
+        leftovers = cluster.nodes[N2].estate.leftovers
+        bucket = cluster.nodes[N2].view.bucket_named("b")
+        assert bucket is not None
+        leftovers._left[bucket.id] = 1 << 7  # what a look would find
+        outcome = await proof_at(cluster.nodes[N1], EVERYTHING).run()
+        leftovers._left.pop(bucket.id, None)
+        assert outcome.raised == EVERYTHING & ~(1 << 7)
+        assert holds(outcome) == {(N2, Hold.LEFTOVER)}
+        leftovers._late = True
+        outcome = await proof_at(cluster.nodes[N1], EVERYTHING).run()
+        assert (outcome.raised, holds(outcome)) == (0, {(N2, Hold.LEFTOVER)})
+        leftovers._late = False
+
+
+@virtual
+async def test_a_member_with_all_places_taken_for_a_moment_does_not_stop_a_proof(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with repairing_cluster(SELDOM) as cluster:
+        await write_and_delete(cluster)
+        outcomes: list[Outcome] = []
+
+        async def lead() -> None:
+            outcomes.append(await proof_at(cluster.nodes[N1], EVERYTHING).run())
+
+        async with trio.open_nursery() as nursery:
+            monkeypatch.setattr(admin, "VERBS_MAX", 0)
+            nursery.start_soon(lead)
+            await trio.sleep(0.5)
+            monkeypatch.setattr(admin, "VERBS_MAX", 64)
+        assert outcomes[0].raised == EVERYTHING
+
+
+@virtual
+async def test_a_proof_that_raises_nothing_is_tried_again_later_each_time_until_somebody_asks() -> None:
+    async with repairing_cluster(SOON) as cluster:
+        await write_and_delete(cluster)
+        three = cluster.nodes[N3]
+        bucket = three.view.bucket_named("b")
+        assert bucket is not None
+        three.hint_pauses.set(N2, paused=True)
+        three.handoff.on_pauses()
+        for partition in ALL:
+            kept = trio.Event()
+            three.hints.keep(N2, bucket, key_in(bucket, partition), record_of(1), lambda _, kept=kept: kept.set())  # type: ignore[misc]
+            await kept.wait()
+        die(cluster, ALL)
+        begun = {node: cluster.nodes[node].metrics.purge_proofs_begun_total for node in NODES}
+        await trio.sleep(18 * INTERVAL_S)
+        tries = [cluster.nodes[node].metrics.purge_proofs_begun_total - begun[node] for node in NODES]
+        assert all(3 <= count <= 5 for count in tries), f"after 1, 2, 4, 8 intervals, not after each: {tries}"
+        assert cluster.nodes[N1].purge.driver.held_up()["hint"] > 0
+        three.hint_pauses.set(N2, paused=False)
+        three.handoff.on_pauses()
+        await cluster.settle()
+        assert all(horizons(node, ALL) == {0} for node in cluster.nodes.values())
+        client = await cluster.client(N2)
+        await client.admin("repair.purge", node="n1")
+        await until(lambda: 0 not in horizons(cluster.nodes[N1], cluster.nodes[N1].purge.driver.waiting()), 20.0)
+        assert cluster.nodes[N1].metrics.purge_proofs_made_total == 1
