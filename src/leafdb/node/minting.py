@@ -19,6 +19,8 @@ class Minting(Protocol):
     bucket: BucketView
     storage_key: bytes
     context: CausalClock | None
+    seen: int
+    """The greatest stamp that its writer was shown: its own goes above it."""
     expires_ms: int
     op_id: bytes
     value: bytes | None

@@ -12,6 +12,7 @@ import trio
 import xxhash
 
 from leafdb.config import Config, RepairConfig, StorageConfig
+from leafdb.limits import PURGE_INTERVAL_S_DEFAULT
 from leafdb.node.node import Node
 from leafdb.node.world import World
 from leafdb.ring.metadata import ClusterMetadata
@@ -30,7 +31,10 @@ SELDOM: Final = 0.02
 
 
 class SimulatedCluster(MemoryCluster):
-    """`slowness` says how many times slower than planned each node's disk is at present."""
+    """`slowness` says how many times slower than planned each node's disk is at present, `purge_interval_s` how often
+    nodes that are started from now on have horizons proved."""
+
+    purge_interval_s = PURGE_INTERVAL_S_DEFAULT
 
     def __init__(self, nursery: trio.Nursery, plan: Plan, trace: Trace) -> None:
         seed = plan.seed
@@ -60,7 +64,11 @@ class SimulatedCluster(MemoryCluster):
 
     def config(self, node: NodeId) -> Config:
         """With hints as the plan has them."""
-        repair = RepairConfig(hints_bytes_max=self.plan.hints_bytes_max, hint_age_max_s=self.plan.hint_age_max_s)
+        repair = RepairConfig(
+            hints_bytes_max=self.plan.hints_bytes_max,
+            hint_age_max_s=self.plan.hint_age_max_s,
+            purge_interval_s=self.purge_interval_s,
+        )
         return replace(super().config(node), repair=repair)
 
     def world(self, node: NodeId, life: Life) -> World:
