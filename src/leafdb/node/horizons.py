@@ -48,6 +48,7 @@ class Horizons:
         """By partition; empty while nothing has been proved."""
         self._shift = 16
         self._marks: dict[int, int] = {}
+        self._swept: dict[int, int] = {}
         self.on_change: list[Callable[[Iterable[int]], None]] = []
 
     async def load(self) -> None:
@@ -96,7 +97,16 @@ class Horizons:
         """Both."""
         return Standing(self.of(partition), self.vouches(partition))
 
+    def swept(self, partition: PartitionId | int) -> int:
+        """The horizon down to which what died has been removed here, in this life of the process. An exchange begins,
+        or is answered, only where that is the horizon: else one side names what the other has forgotten."""
+        return self._swept.get(partition, 0)
+
     # -- what happens
+
+    def has_swept(self, partition: PartitionId | int, stamp: int) -> None:
+        """The sweeper has passed this horizon in the partition."""
+        self._swept[partition] = stamp
 
     def vouch(
         self, partitions: Iterable[int], stamp: int, done: Callable[[StorageError | None], None] | None = None
