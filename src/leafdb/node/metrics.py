@@ -57,6 +57,11 @@ COUNTERS: Final = (
     Counted("hints_purged_total", "leafdb_hints_total", HINTS, (("event", "purged"),)),
     Counted("leftover_ranges_dropped_total", "leafdb_leftover_ranges_dropped_total", "Leftover partitions dropped."),
     Counted("leftover_records_dropped_total", "leafdb_leftover_records_dropped_total", "Leftover records dropped."),
+    Counted(
+        "losses_proved_total",
+        "leafdb_losses_proved_total",
+        "Exchanges that proved that this store had lost something it once confirmed.",
+    ),
     Counted("exchanges_total", "leafdb_anti_entropy_exchanges_total", "Partitions compared with a peer to the end."),
     Counted("exchange_keys_differing_total", "leafdb_anti_entropy_keys_differing_total", "Keys found to differ."),
     Counted("exchange_keys_sent_total", "leafdb_anti_entropy_keys_total", SENT, (("direction", "sent"),)),
@@ -193,6 +198,7 @@ class Metrics:
         self.hints_purged_total = 0
         self.leftover_ranges_dropped_total = 0
         self.leftover_records_dropped_total = 0
+        self.losses_proved_total = 0
         self.exchanges_total = 0
         self.exchange_keys_differing_total = 0
         self.exchange_keys_sent_total = 0

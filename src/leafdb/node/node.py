@@ -180,7 +180,7 @@ class Node:
         self.leases: Leases = await open_leases(engine, world.now_ms)
         self.wheel = TimingWheel(world.now)
         self.replica = Replica(engine, self.leases, self.trees.kept)
-        self.completeness = Completeness(engine, META_TREE, view)
+        self.completeness = Completeness(engine, META_TREE, view, self.horizons.vouches)
         self.completeness.load(await read_value(engine, META_TREE, COMPLETENESS_KEY))
         seen = await read_value(engine, META_TREE, PEERS_KEY)
         self.admission = Admission(engine, view, self.belonging.contests, seen)
@@ -228,7 +228,7 @@ class Node:
         pauses = self.hint_pauses = await load_hints(engine, ledger)
         self.anti_entropy = AntiEntropy(
             engine=engine, view=view, replica=self.replica, trees=self.trees.rebuild, completeness=self.completeness,
-            hints_for=ledger.records, paused=pauses.paused, metrics=self.metrics,
+            horizons=self.horizons, hints_for=ledger.records, paused=pauses.paused, metrics=self.metrics,
             now=world.now, now_ms=world.now_ms, peers=self.peers,
             tree=CHECKPOINTS_TREE, behind=self.news.behind, age_max_s=self.config.repair.divergence_age_max_s,
         )  # fmt: skip
