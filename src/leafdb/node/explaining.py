@@ -102,9 +102,12 @@ class Explaining:
     def asked(self, node: NodeId, cause: Cause, stands_for: NodeId | None = None) -> None:
         """`node` is asked; as a fallback, it stands for that owner."""
         part = self._part(node)
+        if part.counted:
+            return  # what it said stands until it says something newer
         part.status = Status.UNANSWERED
         part.cause = cause
         part.asked_s = self._coordinator.now()
+        part.answered_s = None  # it may have refused before, and is asked again
         if stands_for is not None and stands_for != node:
             part.stands_for = stands_for
 

@@ -93,7 +93,8 @@ class ExplainedCalls:
             return
         self._holds(len(counted) >= policy.r, told, key, f"r={policy.r}")
         if merged is not None:
-            having = [each for each in counted if not each.behind]
+            # Also who holds it and does not count: an incomplete store's value is as good as any.
+            having = [each for each in told.replicas if each.version and each.version.digest == merged.digest]
             having += [each for each in told.replicas if each.write_back == "confirmed" and each not in having]
             self._holds(len(having) >= policy.r, told, key, f"that r={policy.r} hold what was shown")
             self._given(told, having, clock_of(sealed_of(answer.context)), key)

@@ -10,11 +10,12 @@ import pytest
 from leafdb.errors import DeadlineExceeded, NotEnoughReplicas, OutcomeUnknown, ProtocolError
 from leafdb.explanation import Explanation, Replica, Status
 from leafdb.model.record import merge
+from leafdb.node.explaining import Explaining
 from leafdb.quorum.messages import ReplicaStatus
 from leafdb.types import Conflict, NodeId
 from leafdb.wire import explanations
 from leafdb.wire.registry import MessageType
-from leafdb.wire.requests import FLAG_EXPLAIN, FLAG_LOCAL, FLAG_STRICT, encode_get_reply
+from leafdb.wire.requests import FLAG_EXPLAIN, FLAG_LOCAL, FLAG_STRICT, GetRequest, encode_get_reply
 from support.lone_coordinator import RECORD, Lone, Phase, changing_key
 from support.repairs import record_of
 
@@ -39,6 +40,29 @@ def names(lone: Lone, *nodes: NodeId) -> set[str]:
 def digest(explanation: Explanation) -> str:
     assert explanation.merged is not None
     return explanation.merged.digest
+
+
+def test_who_is_asked_again_after_a_refusal_has_not_answered_yet() -> None:
+    lone = alone()
+    request = GetRequest(256, 1, 1, 1_000, FLAG_EXPLAIN, 1, 0, b"k")
+    told = Explaining(lone.coordinator, lone.session, request)
+    told.asked(B, "first")
+    lone.now_s += 0.1
+    told.answered(B, ReplicaStatus.REFUSED_OVERLOADED, None, counted=False)
+    told.asked(B, "spare")
+    assert told._parts[B].asked_s == lone.now_s
+    assert told._parts[B].answered_s is None
+
+
+def test_who_counted_and_is_asked_for_more_has_said_what_it_said() -> None:
+    lone = alone()
+    told = Explaining(lone.coordinator, lone.session, GetRequest(256, 1, 1, 1_000, FLAG_EXPLAIN, 1, 0, b"k"))
+    told.asked(B, "first")
+    told.answered(B, ReplicaStatus.FOUND, RECORD, counted=True)
+    lone.now_s += 0.1
+    told.asked(B, "spare")
+    part = told._parts[B]
+    assert (part.status, part.cause, part.answered_s) == (Status.FOUND, "first", part.asked_s)
 
 
 # -- gets

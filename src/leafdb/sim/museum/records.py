@@ -144,7 +144,7 @@ MUTATIONS: Final = (
     _record(
         "lww-stamp-not-above-read",
         "A slow clock's write is older than the one it was meant to replace: acknowledged, and never seen.",
-        (PUT, "            stamp = max(stamp, head.stamp + 1)\n", "            pass\n"),
+        (PUT, "        stamp = max(stamp, head.stamp + 1)\n", "        pass\n"),
         (
             REPLICA,
             "newest_stamp(local) if conflict is Conflict.LWW and local is not None else 0",
