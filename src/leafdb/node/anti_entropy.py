@@ -46,7 +46,7 @@ from leafdb.node.range_source import RangeSource
 from leafdb.node.record_looker import RecordLooker
 from leafdb.node.record_mover import Peer, PeerCalls, RecordMover
 from leafdb.node.record_server import RecordServer
-from leafdb.node.record_service import RecordService
+from leafdb.node.record_service import MarkTaker, RecordService
 from leafdb.node.record_store import RecordStore
 from leafdb.node.repair_ages import AGES, RepairAges
 from leafdb.node.repair_runs import RepairRuns
@@ -110,20 +110,12 @@ class AntiEntropy:
         self._shared = shared = SharedRanges(view)
         self.proofs = Proofs(view, shared, completeness, self.debts, self.losses, self._owe, horizons.vouches)
         self.ages = RepairAges(self._note)
-        scanner = self.scanner = RangeScanner(engine, pace)
-        source = RangeSource(
-            engine=engine, view=view, metrics=metrics, horizons=horizons, complete=completeness.definitive_in,
-            older_waiting=lambda: replica.queue.older_waiting, behind=behind,
-        )  # fmt: skip
+        self.scanner = RangeScanner(engine, pace)
         self.store = RecordStore(replica, pace)
         looker = RecordLooker(self.store, peers, lambda number: view.buckets.get(number))
-        self.mover = RecordMover(view=view, store=self.store, peers=peers, metrics=metrics,
-                                 lost=lambda accord: self.standings.loss_proved(accord))  # fmt: skip
-        self._records = RecordService(view, shared, owe=self._owe, safe=self._safe,
-                                      nursery=lambda: self.exchanges.nursery)  # fmt: skip
-        progress = TransferProgress(self._write, self._note)
+        self.mover = RecordMover(view, self.store, peers, metrics, lambda accord: self.standings.loss_proved(accord))
         self.transfers = Transfers(
-            view=view, ranges=ChangingRanges(view), shared=self._shared, progress=progress,
+            view=view, ranges=ChangingRanges(view), shared=shared, progress=TransferProgress(self._write, self._note),
             completeness=completeness, queue=replica.queue, mover=self.mover, metrics=metrics, now=now,
             owe=self._owe, connected=self._connected, horizons=horizons,
             agreed=lambda source, slot: self.standings.accords.with_source(source, slot),
@@ -136,14 +128,11 @@ class AntiEntropy:
         self.queue = ExchangeQueue(self.debts, self._shared, connected=self._connected, hints_for=hints_for, now=now,
                                    gate=self.standings.gate, paused=paused)  # fmt: skip
         self.exchanges = Exchanges(
-            view=view, debts=self.debts, transfers=self.transfers, scanner=scanner, trees=trees, mover=self.mover,
+            view=view, debts=self.debts, transfers=self.transfers, scanner=self.scanner, trees=trees, mover=self.mover,
             pace=pace, peers=peers, now=now, complete=completeness.definitive_in, behind=behind, ended=self._ended,
             admit=lambda peer: not self.queue.hints_first(peer), horizons=horizons, accords=self.standings.accords,
         )  # fmt: skip
-        self._records.server = RecordServer(
-            view=view, store=self.store, metrics=metrics, marked=self._records.take_mark, pulled=source.page,
-            looked=looker.serve, accord=self.exchanges.accord, lost=self.standings.loss_proved,
-        )  # fmt: skip
+        self._records = self._record_service(looker, behind)
         self.schedule = RepairSchedule(
             ages=self.ages, shared=shared, debts=self.debts, self_id=lambda: view.self_id, name_of=view.name_of,
             owe=self._owe_in_turn, why=self.queue.why, write=self._write, now=now, now_ms=now_ms, age_max_s=age_max_s,
@@ -158,6 +147,19 @@ class AntiEntropy:
             afterthoughts=self.afterthoughts.make,
         )  # fmt: skip
         view.on_install.append(self._installed)
+
+    def _record_service(self, looker: RecordLooker, behind: Callable[[NodeId], None]) -> RecordService:
+        source = RangeSource(
+            engine=self._engine, view=self._view, metrics=self._metrics, horizons=self.standings.horizons,
+            complete=self._completeness.definitive_in, older_waiting=lambda: self._replica.queue.older_waiting,
+            behind=behind,
+        )  # fmt: skip
+        marks = MarkTaker(self._view, self._shared, owe=self._owe, safe=self._safe)
+        server = RecordServer(
+            view=self._view, store=self.store, metrics=self._metrics, marked=marks.take, pulled=source.page,
+            looked=looker.serve, accord=self.exchanges.accord, lost=self.standings.loss_proved,
+        )  # fmt: skip
+        return RecordService(server, lambda: self.exchanges.nursery)
 
     # -- life
 

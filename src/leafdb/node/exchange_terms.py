@@ -14,9 +14,9 @@ from collections.abc import Callable
 from enum import Enum
 
 from leafdb.model.actor import ActorIdentity
-from leafdb.model.admission import proves_loss
+from leafdb.model.admission import left_out, proves_loss
 from leafdb.model.epochs import EpochLease
-from leafdb.model.record import restored
+from leafdb.model.record import accept_above, restored
 from leafdb.node.horizons import Standing
 from leafdb.types import Conflict
 
@@ -61,13 +61,14 @@ def taken(
     accept: Callable[[bytes | None, bytes], bytes],
 ) -> bytes | None:
     """What this store makes of `local` (None: nothing is here), told what the other side has of the key; the very
-    object `local` when nothing changes, None when nothing is kept. `accept` takes a record as it is. What comes as a
-    message does not come through here. Raises LossProved, and whatever `accept` does."""
-    assert terms is not Terms.MESSAGE
+    object `local` when nothing changes, None when nothing is kept. `accept` takes a record as it is. Raises LossProved,
+    RecordError, LeaseExhausted, and whatever `accept` does."""
     if terms is Terms.MADE_WHOLE:
         return restored(local, theirs, conflict, identity=identity, epochs=epochs, horizon=horizon)
     if theirs is None:
         return local
-    if terms is Terms.WHOLE and horizon and proves_loss(local, theirs, horizon):
+    if terms is Terms.WHOLE and proves_loss(local, theirs, horizon):
         raise LossProved
+    if terms is Terms.MESSAGE and left_out(local, theirs, horizon):
+        return accept_above(local, theirs, conflict, identity=identity, epochs=epochs, horizon=horizon)
     return accept(local, theirs)

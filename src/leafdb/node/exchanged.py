@@ -9,7 +9,7 @@ from functools import partial
 from typing import NamedTuple
 
 from leafdb.node.accords import Accord
-from leafdb.node.exchange_terms import LossProved, Terms, TermsChanged, taken
+from leafdb.node.exchange_terms import LossProved, TermsChanged, taken
 from leafdb.node.replica import REFUSALS, Merged, Replica
 from leafdb.node.view import BucketView
 from leafdb.types import Durability
@@ -66,9 +66,4 @@ def take(
 ) -> None:
     """Take what the other side of an exchange has of a key; `done` once the result is as durable as asked, or with the
     error: LossProved, TermsChanged, or one of REFUSALS."""
-    if accord.terms is not Terms.MESSAGE or accord.spoilt:
-        replica.queue.do(bucket.tree, key, ExchangedRecord(replica, bucket, key, theirs, accord, durability, done))
-    elif theirs is None:
-        done(None)
-    else:
-        replica.merge(bucket.tree, key, theirs, bucket.conflict, durability, done)
+    replica.queue.do(bucket.tree, key, ExchangedRecord(replica, bucket, key, theirs, accord, durability, done))

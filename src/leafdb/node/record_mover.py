@@ -95,7 +95,6 @@ class RecordMover:
 
     def __init__(
         self,
-        *,
         view: ClusterView,
         store: RecordStore,
         peers: PeerCalls,

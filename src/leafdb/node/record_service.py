@@ -25,24 +25,10 @@ RECORDS_SERVED_MAX: Final = 4
 
 
 class RecordService:
-    """Of one node. `server` does the work; `owe` makes debts, and `safe` is called back when all made so far are on the
-    disk; `nursery` is where answers run, None while none are given."""
+    """Of one node. `nursery` is where answers run, None while none are given."""
 
-    server: RecordServer
-
-    def __init__(
-        self,
-        view: ClusterView,
-        shared: SharedRanges,
-        *,
-        owe: Callable[[Masks, str], None],
-        safe: Callable[[Callable[[StorageError | None], None]], None],
-        nursery: Callable[[], trio.Nursery | None],
-    ) -> None:
-        self._view = view
-        self._shared = shared
-        self._owe = owe
-        self._safe = safe
+    def __init__(self, server: RecordServer, nursery: Callable[[], trio.Nursery | None]) -> None:
+        self._server = server
         self._nursery = nursery
         self._serving = 0
 
@@ -59,11 +45,28 @@ class RecordService:
 
     async def _serve(self, session: Peer, node: NodeId, request_id: int, request: RecordsRequest) -> None:
         try:
-            await self.server.serve(session, node, request_id, request)
+            await self._server.serve(session, node, request_id, request)
         finally:
             self._serving -= 1
 
-    async def take_mark(self, mark: Mark) -> None:
+
+class MarkTaker:
+    """Takes the debts that peers pass on. `owe` makes debts; `safe` calls back when all made so far are on the disk."""
+
+    def __init__(
+        self,
+        view: ClusterView,
+        shared: SharedRanges,
+        *,
+        owe: Callable[[Masks, str], None],
+        safe: Callable[[Callable[[StorageError | None], None]], None],
+    ) -> None:
+        self._view = view
+        self._shared = shared
+        self._owe = owe
+        self._safe = safe
+
+    async def take(self, mark: Mark) -> None:
         """A peer passes on a debt; returns when it is on our disk. Raises NotApplied, StorageError."""
         bucket, target = BucketId(mark.bucket), NodeId(mark.target)
         if target == self._view.self_id:
