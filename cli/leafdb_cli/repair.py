@@ -12,7 +12,15 @@ import typer
 from leafdb_cli import exits, repair_forecast, repair_schedule
 from leafdb_cli.exits import Quit
 from leafdb_cli.render import Column
-from leafdb_cli.repair_view import COLUMNS, STARTED_COLUMNS, losses_text, progress_of, schedule_text, view_of
+from leafdb_cli.repair_view import (
+    COLUMNS,
+    STARTED_COLUMNS,
+    losses_text,
+    progress_of,
+    schedule_text,
+    unsure_text,
+    view_of,
+)
 from leafdb_cli.session import Session, session_of
 
 if TYPE_CHECKING:
@@ -120,17 +128,18 @@ def _show(session: Session, reply: Mapping[str, Any]) -> None:
     tasks: Sequence[Mapping[str, Any]] = reply["repairs"]
     schedules: Sequence[Mapping[str, Any]] = reply.get("schedules") or ()
     losses: Sequence[Mapping[str, Any]] = reply.get("losses") or ()
+    unsure: Sequence[Mapping[str, Any]] = reply.get("unsure") or ()
     session.output.items(
         "RepairList",
         tasks,
         COLUMNS,
         errors=reply.get("errors") or {},
-        extra={"schedules": list(schedules), "losses": list(losses)},
-        pretty=lambda: view_of(tasks, schedules, losses),
+        extra={"schedules": list(schedules), "losses": list(losses), "unsure": list(unsure)},
+        pretty=lambda: view_of(tasks, schedules, losses, unsure),
         empty="no repairs",
     )
     if session.options.output == "table" and not session.output.pretty:
-        for said in (*schedule_text(schedules), *losses_text(losses)):
+        for said in (*schedule_text(schedules), *losses_text(losses), *unsure_text(unsure)):
             session.note(said)
 
 

@@ -98,14 +98,22 @@ def schedule_text(lines: Sequence[Line]) -> list[str]:
 def losses_text(lines: Sequence[Line]) -> list[str]:
     """What may be lost, the acknowledged too."""
     return [
-        f"{'-' if line['acknowledged_ms'] else '!'} {line['node']}: since {when(line['at_ms'])} writes may be lost in "
+        f"{'-' if line['acknowledged_ms'] else '!'} {line['node']}: since {when(line['at_ms'])} "
+        f"{'deleted values may be back' if line.get('returned') else 'writes may be lost'} in "
         f"{len(line['partitions'])} partitions"
         + (f"; acknowledged {when(line['acknowledged_ms'])}" if line["acknowledged_ms"] else "")
         for line in lines
     ]
 
 
-def view_of(tasks: Sequence[Line], schedules: Sequence[Line], losses: Sequence[Line]) -> RenderableType:
+def unsure_text(lines: Sequence[Line]) -> list[str]:
+    """Where whose copies cannot say what is absent, and why."""
+    return [f"! {line['node']}: {line['why']}, in {len(line['partitions'])} partitions" for line in lines]
+
+
+def view_of(
+    tasks: Sequence[Line], schedules: Sequence[Line], losses: Sequence[Line], unsure: Sequence[Line] = ()
+) -> RenderableType:
     """All of it for a terminal."""
     from rich.console import Group
     from rich.text import Text
@@ -115,7 +123,7 @@ def view_of(tasks: Sequence[Line], schedules: Sequence[Line], losses: Sequence[L
         parts += _task(task)
     if not tasks:
         parts.append(Text("no repairs", style="dim"))
-    for said in (*schedule_text(schedules), *losses_text(losses)):
+    for said in (*schedule_text(schedules), *losses_text(losses), *unsure_text(unsure)):
         parts.append(Text(said, style="yellow" if said.startswith("!") else ""))
     return Group(*parts)
 

@@ -123,12 +123,17 @@ async def looked(node: Node, args: Args) -> Answer:
 
 
 async def status(node: Node, args: Args) -> Answer:
-    """Every repair the cluster knows of, the schedules, and what may be lost."""
+    """Every repair the cluster knows of, the schedules, what may be lost, and who cannot say what is absent."""
     answers, errors = await gather(node, "repair.local", local, {})
     return {
         "repairs": [{"node": name, **line} for name, found in answers.items() for line in found["repairs"]],
         "schedules": [{"node": name, **found["schedule"]} for name, found in answers.items() if "schedule" in found],
         "losses": [{"node": name, **line} for name, found in answers.items() for line in found.get("losses", ())],
+        "unsure": [
+            {"node": name, "why": why, "partitions": partitions}
+            for name, found in answers.items()
+            for why, partitions in found.get("unsure", {}).items()
+        ],
         "errors": errors,
     }
 
@@ -136,7 +141,12 @@ async def status(node: Node, args: Args) -> Answer:
 async def local(node: Node, args: Args) -> Answer:
     """Peer verb: this node's repairs."""
     repair = node.anti_entropy
-    return {"repairs": repair.report(), "schedule": repair.schedule.report(), "losses": repair.losses.report()}
+    return {
+        "repairs": repair.report(),
+        "schedule": repair.schedule.report(),
+        "losses": repair.losses.report(),
+        "unsure": repair.unsure,
+    }
 
 
 async def cancel(node: Node, args: Args) -> Answer:

@@ -30,7 +30,7 @@ from leafdb.merkle.effects import Done, Failed
 from leafdb.node.afterthoughts import Afterthoughts
 from leafdb.node.changing_ranges import ChangingRanges
 from leafdb.node.completeness import Completeness
-from leafdb.node.debts import BOOT, OWED, Claim, Debts, Entry, Masks, boot_key
+from leafdb.node.debts import BOOT, OWED, Claim, Debts, Entry, Masks, bits, boot_key
 from leafdb.node.dry_runs import DryRuns
 from leafdb.node.engine_reads import read_page
 from leafdb.node.exchange_queue import ExchangeQueue
@@ -40,7 +40,7 @@ from leafdb.node.horizons import Horizons
 from leafdb.node.logs import Log
 from leafdb.node.metrics import Metrics
 from leafdb.node.possible_losses import LOSSES, PossibleLosses
-from leafdb.node.proofs import Proofs
+from leafdb.node.proofs import FORGOTTEN, Proofs
 from leafdb.node.range_scanner import RangeScanner
 from leafdb.node.range_source import RangeSource
 from leafdb.node.record_looker import RecordLooker
@@ -60,6 +60,7 @@ from leafdb.node.transfer_progress import KINDS, TransferProgress
 from leafdb.node.transfers import Transfers
 from leafdb.node.tree_rebuild import TreeRebuild
 from leafdb.node.view import ClusterView
+from leafdb.node.wholeness import REASON
 from leafdb.ring.metadata import ClusterMetadata
 from leafdb.storage.engine import Engine
 from leafdb.types import BucketId, Durability, Epoch, NodeId, TreeId
@@ -373,6 +374,12 @@ class AntiEntropy:
     def pending(self) -> int:
         """Exchanges still owed for a reason, to peers that can be reached or not; the schedule's turns are none."""
         return self.debts.pending - self.schedule.pending + self.afterthoughts.pending
+
+    @property
+    def unsure(self) -> dict[str, list[int]]:
+        """The partitions of which this store cannot say what is absent from them, by the reason."""
+        found = {FORGOTTEN: list(self._completeness.incomplete), REASON: bits(self.standings.wholeness.unvouched())}
+        return {why: partitions for why, partitions in found.items() if partitions}
 
     @property
     def possible_losses(self) -> int:

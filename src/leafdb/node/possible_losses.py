@@ -67,12 +67,20 @@ class PossibleLosses:
 
     @property
     def partitions(self) -> int:
-        """How many partitions are concerned by what nobody has acknowledged."""
+        """In how many partitions writes may be lost, unless that was acknowledged."""
+        return self._open(returned=False).bit_count()
+
+    @property
+    def returned(self) -> int:
+        """In how many deleted values may be back, unless that was acknowledged."""
+        return self._open(returned=True).bit_count()
+
+    def _open(self, *, returned: bool) -> int:
         mask = 0
         for event in self._events:
-            if event.open:
+            if event.open and event.returned == returned:
                 mask |= event.partitions
-        return mask.bit_count()
+        return mask
 
     def note(self, partitions: int, *, returned: bool = False) -> None:
         """These become complete although no owner had remembered everything; or, `returned`, deleted values may be back
@@ -88,7 +96,8 @@ class PossibleLosses:
 
     def acknowledge(self) -> int:
         """Somebody has read it; answers of how many partitions."""
-        count, now_ms = self.partitions, self._now_ms()
+        concerned = self._open(returned=False) | self._open(returned=True)
+        count, now_ms = concerned.bit_count(), self._now_ms()
         self._events = [replace(event, acknowledged_ms=now_ms) if event.open else event for event in self._events]
         if count:
             self._store()

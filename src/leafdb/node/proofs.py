@@ -9,6 +9,7 @@ If none of the owners that it was exchanged with was complete either, what all o
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Final
 
 from leafdb.node.completeness import Completeness
 from leafdb.node.debts import Debts, Masks
@@ -17,6 +18,8 @@ from leafdb.node.possible_losses import PossibleLosses
 from leafdb.node.shared_ranges import SharedRanges
 from leafdb.node.view import ClusterView
 from leafdb.types import BucketId, PartitionId
+
+FORGOTTEN: Final = "this store has forgotten something"
 
 log = Log("anti_entropy")
 
@@ -52,7 +55,7 @@ class Proofs:
         if incomplete and self._view.ring is not None:
             wanted = sum(1 << partition for partition in incomplete)
             masks = {slot: mask & wanted for slot, mask in self._shared.with_all().items()}
-            self._owe(masks, "this store has forgotten something")
+            self._owe(masks, FORGOTTEN)
             self.prove(incomplete)
 
     def _leave_others_out(self) -> None:

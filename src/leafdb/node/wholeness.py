@@ -16,6 +16,7 @@ second time without news: that somebody vouches, or that nobody does.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from typing import Final
 
 from leafdb.node.debts import Claim, Debts, Masks, bits
 from leafdb.node.exchange_terms import Terms
@@ -27,9 +28,9 @@ from leafdb.node.unswept import mask_of
 from leafdb.node.view import ClusterView
 from leafdb.types import BucketId, NodeId, PartitionId
 
-REASON = "this store cannot vouch for what was deleted long ago"
-MEET_AGAIN = "nobody vouches for what was deleted long ago"
-HELP = "this store vouches again for what was deleted long ago"
+REASON: Final = "this store cannot vouch for what was deleted long ago"
+MEET_AGAIN: Final = "nobody vouches for what was deleted long ago"
+HELP: Final = "this store vouches again for what was deleted long ago"
 
 log = Log("anti_entropy")
 
