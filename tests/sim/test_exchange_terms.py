@@ -12,7 +12,7 @@ from leafdb.node.node import Node
 from leafdb.testing.cluster import MemoryCluster, memory_cluster
 from leafdb.testing.virtual_time import virtual
 from leafdb.types import NodeId
-from support.horizons import HORIZON, NEW, OLD, held, put_there, raise_horizon, swept, vouch, written
+from support.old_and_new import HORIZON, NEW, OLD, held, put_there, raise_horizon, swept, vouch, written
 from support.repairs import contents, make_bucket, partition_of, repaired
 from support.transports import until
 

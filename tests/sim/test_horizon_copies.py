@@ -19,7 +19,7 @@ from leafdb.testing.virtual_time import virtual
 from leafdb.types import NodeId, PartitionId
 from leafdb.wire.frame import encode_frame
 from leafdb.wire.registry import Lane, MessageType
-from support.horizons import HORIZON, NEW, OLD, held, put_there, raise_horizon, swept, vouch, written
+from support.old_and_new import HORIZON, NEW, OLD, held, put_there, raise_horizon, swept, vouch, written
 from support.repairs import make_bucket, partition_of, view_of
 from support.ring_clusters import assert_copied, new_owners, old_owners, place_of, put, ring_cluster, ring_of
 from support.transports import until

@@ -12,7 +12,7 @@ from leafdb.model.record import accept, header, merge
 from leafdb.node.exchange_terms import LossProved, Terms, taken, terms_of
 from leafdb.node.horizons import Standing
 from leafdb.types import Conflict, NodeId
-from support.horizons import HORIZON, NEW, OLD, written
+from support.old_and_new import HORIZON, NEW, OLD, written
 
 YES, NO = Standing(HORIZON, vouches=True), Standing(HORIZON, vouches=False)
 IDENTITY = ActorIdentity(1, NodeId(1), 1)
