@@ -73,6 +73,8 @@ class Wholeness:
 
     def nobody(self, bucket: BucketId, partition: PartitionId) -> bool:
         """Whether no other owner of the range vouches, and all have said so."""
+        if self._vouching(partition):
+            return False
         silent = Standing(self._horizons.of(partition), vouches=False)
         return all(self._said.get(peer, {}).get(partition) == silent for peer in self._owners(bucket, partition))
 
@@ -205,15 +207,15 @@ class Wholeness:
 
     def _missing(self, bucket: BucketId, partition: PartitionId) -> Iterator[tuple[NodeId, BucketId]]:
         """With whom an exchange would be news now, and is not owed."""
-        owners = list(self._owners(bucket, partition))
-        words = {peer: self._said.get(peer, {}).get(partition) for peer in owners}
-        vouching = [peer for peer, said in words.items() if said is not None and said.vouches]
-        if vouching:
-            wanted = vouching
-        elif self.nobody(bucket, partition):
+        wanted = [peer for peer in self._vouching(partition) if self._shared.shared(peer, bucket) >> partition & 1]
+        if not wanted and self.nobody(bucket, partition):
+            owners = self._owners(bucket, partition)
             wanted = [peer for peer in owners if not self._given.get((peer, bucket), 0) >> partition & 1]
-        else:
-            return
-        owed = {peer for peer in wanted if self._debts.mask(peer, bucket) >> partition & 1}
-        if not vouching or not owed:
-            yield from ((peer, bucket) for peer in wanted if peer not in owed)
+        for peer in wanted:
+            if not self._debts.mask(peer, bucket) >> partition & 1:
+                yield peer, bucket
+
+    def _vouching(self, partition: PartitionId) -> list[NodeId]:
+        """Who has said that it vouches, also of those whose word is not waited for."""
+        vouching = Standing(self._horizons.of(partition), vouches=True)
+        return [peer for peer, said in self._said.items() if said.get(partition) == vouching]
