@@ -73,7 +73,7 @@ class Wholeness:
 
     def nobody(self, bucket: BucketId, partition: PartitionId) -> bool:
         """Whether no other owner of the range vouches, and all have said so."""
-        if self._vouching(partition):
+        if self._vouching(bucket, partition):
             return False
         silent = Standing(self._horizons.of(partition), vouches=False)
         return all(self._said.get(peer, {}).get(partition) == silent for peer in self._owners(bucket, partition))
@@ -169,7 +169,7 @@ class Wholeness:
         self._said.setdefault(peer, {})[partition] = standing
         if standing.vouches:
             for slot in self._given:
-                self._given[slot] &= ~(1 << partition)
+                self._given[slot] &= ~(self._shared.shared(peer, slot[1]) & 1 << partition)
 
     def ended(self, claim: Claim, terms: Terms | None) -> None:
         """An exchange came to its end, and its claim held."""
@@ -207,7 +207,7 @@ class Wholeness:
 
     def _missing(self, bucket: BucketId, partition: PartitionId) -> Iterator[tuple[NodeId, BucketId]]:
         """With whom an exchange would be news now, and is not owed."""
-        wanted = [peer for peer in self._vouching(partition) if self._shared.shared(peer, bucket) >> partition & 1]
+        wanted = self._vouching(bucket, partition)
         if not wanted and self.nobody(bucket, partition):
             owners = self._owners(bucket, partition)
             wanted = [peer for peer in owners if not self._given.get((peer, bucket), 0) >> partition & 1]
@@ -215,7 +215,8 @@ class Wholeness:
             if not self._debts.mask(peer, bucket) >> partition & 1:
                 yield peer, bucket
 
-    def _vouching(self, partition: PartitionId) -> list[NodeId]:
-        """Who has said that it vouches, also of those whose word is not waited for."""
+    def _vouching(self, bucket: BucketId, partition: PartitionId) -> list[NodeId]:
+        """Which holders of the range have said that they vouch, also of those whose word is not waited for."""
         vouching = Standing(self._horizons.of(partition), vouches=True)
-        return [peer for peer, said in self._said.items() if said.get(partition) == vouching]
+        said = [peer for peer, words in self._said.items() if words.get(partition) == vouching]
+        return [peer for peer in said if self._shared.shared(peer, bucket) >> partition & 1]
