@@ -51,6 +51,8 @@ class Horizons:
         self._marks: dict[int, int] = {}
         self._swept: dict[int, int] = {}
         self.on_change: list[Callable[[Iterable[int]], None]] = []
+        self.on_swept: list[Callable[[Iterable[int]], None]] = []
+        """Told of partitions in which the sweeper has passed another horizon."""
 
     async def load(self) -> None:
         """Take the marks that the store has. Raises StorageError."""
@@ -120,6 +122,8 @@ class Horizons:
     def has_swept(self, partition: PartitionId | int, stamp: int) -> None:
         """The sweeper has passed this horizon in the partition."""
         self._swept[partition] = stamp
+        for callback in self.on_swept:
+            callback((int(partition),))
 
     def vouch(
         self, partitions: Iterable[int], stamp: int, done: Callable[[StorageError | None], None] | None = None
