@@ -96,6 +96,10 @@ class Horizons:
         stamps = self._stamps
         return not stamps or self._marks.get(partition, 0) >= stamps[partition]
 
+    def vouches_below(self, partition: PartitionId | int, stamp: int) -> bool:
+        """As `vouches`, of a horizon that somebody else has heard of as well."""
+        return self.vouches(partition) and self._marks.get(partition, 0) >= stamp
+
     def given(self, storage_key: bytes, record: bytes, *, holder: bool = True) -> bytes | None:
         """What a reader is given of a record: all of it by a holder of the range that vouches. Whoever does not, or
         keeps it for somebody else, cannot say of what lies below the horizon that it was not deleted since. None:

@@ -61,7 +61,6 @@ from leafdb.node.metrics import TRANSPORT_COUNTERS, Metrics
 from leafdb.node.news import News
 from leafdb.node.parting import Parting
 from leafdb.node.purge import Purge
-from leafdb.node.recovery_rules import unvouched
 from leafdb.node.register import META_TREE, Register
 from leafdb.node.replica import Replica
 from leafdb.node.replica_service import ReplicaService
@@ -186,6 +185,7 @@ class Node:
         )
         self.sweeper = open_sweeper(self)
         self.completeness = Completeness(engine, META_TREE, view, self.horizons.vouches)
+        self.completeness.vouches = self.horizons.vouches_below
         self.completeness.load(await read_value(engine, META_TREE, COMPLETENESS_KEY))
         seen = await read_value(engine, META_TREE, PEERS_KEY)
         self.admission = Admission(engine, view, self.belonging.contests, seen)
