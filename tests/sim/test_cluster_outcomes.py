@@ -13,7 +13,8 @@ from leafdb.client.results import Found
 from leafdb.client.url import Address
 from leafdb.errors import NotApplied, OutcomeUnknown, Reason
 from leafdb.model.bucket import COUNT_ALL, BucketProperties
-from leafdb.model.record import decode
+from leafdb.model.context import past_in
+from leafdb.model.record import clock_of, decode, newest_stamp
 from leafdb.testing.cluster import CLIENT_HOST, MemoryCluster, host_of, memory_cluster
 from leafdb.testing.raw_client import Severed, op_id_of
 from leafdb.testing.real_client import dialler
@@ -59,6 +60,9 @@ async def test_a_write_whose_coordinator_is_killed_is_found_by_its_id_and_a_retr
         client = await cluster.client(N3)
         found = await client.admin("outcome", op_id=op_id)
         assert (found["outcome"], found["bucket"], found["replaced"]) == ("applied", "b", False)
+        record = await cluster.record(N2, bucket, "k")
+        assert record is not None
+        assert past_in(found["context"]) == (clock_of(record), newest_stamp(record))
         assert found["replicas"] == ["n2"], "N1 has it and is dead, N3 has never heard of it"
         assert set(found["errors"]) == {"n1"}
         again = await client.put(bucket, "k", b"x", op_id=op_id, retry=True)
@@ -137,7 +141,9 @@ async def test_a_write_sent_twice_to_one_node_is_one_write_even_when_it_is_not_m
         other = await client.put(bucket, "k", b"x", op_id=op_id)
         assert one.context == other.context
         await client.put(bucket, "k", b"y", one.context)
-        assert (await client.put(bucket, "k", b"x", op_id=op_id)).context == one.context
+        again = past_in((await client.put(bucket, "k", b"x", op_id=op_id)).context)
+        assert again.clock == past_in(one.context).clock
+        assert again.stamp > past_in(one.context).stamp, "its own is gone with it: that of what replaced it will do"
         assert await client.values(bucket, "k") == [b"y"]
         assert cluster.nodes[N1].metrics.writes_recognised_total == 2
 

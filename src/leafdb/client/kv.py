@@ -176,7 +176,9 @@ class Put:
     """A write or deletion of one key. Its operation id stays through every try: the key's token and 8 bytes that are
     drawn once. (In a bucket dropped and made anew under the same name it is another write.)"""
 
-    __slots__ = ("_chance", "_plan", "_prepared", "_properties", "_ttl_ms", "deadline", "once", "op_id", "place", "ref")
+    __slots__ = (
+        "_above", "_chance", "_plan", "_prepared", "_properties", "_ttl_ms", "deadline", "once", "op_id", "place", "ref"
+    )  # fmt: skip
     message_type = MessageType.PUT
     reply_type = MessageType.PUT_REPLY
     patient = True
@@ -191,6 +193,8 @@ class Put:
         self.op_id: bytes = b""
         self._chance = ref.core.rng.getrandbits(64).to_bytes(OPERATION_CHANCE_BYTES, "big")
         self._prepared = prepared
+        self._above: bytes | None = None
+        """In an lww bucket, the newest that this client has seen of the key when the write is sent first."""
         self._plan = plan
         self._ttl_ms = plan.ttl_ms if ttl_ms is None else ttl_ms
         self._properties: BucketProperties | None = None
@@ -212,21 +216,29 @@ class Put:
         properties, plan, prepared = self._properties, self._plan, self._prepared
         assert properties is not None
         session = self.ref.core.session
-        floor = session.follows(properties.id, prepared.key, prepared.context) if session.begun else ()
+        floor: tuple[bytes, ...] = ()
+        flags, context = prepared.flags | plan.flags, prepared.context
+        if session.begun:
+            floor = session.follows(properties.id, prepared.key, context)
+        elif properties.conflict is Conflict.LWW:
+            if self._above is None:
+                self._above = session.newest(properties.id, prepared.key)
+            if self._above:
+                flags, context = flags & ~FLAG_BLIND, self._above
         return encode_put(
             PutRequest(
                 properties.id,
                 properties.generation,
                 self.ref.core.router.epoch,
                 deadline_ms,
-                prepared.flags | plan.flags | (FLAG_RETRY if again else 0),
+                flags | FLAG_RETRY if again else flags,
                 plan.w,
                 plan.pw,
                 plan.dw,
                 self._ttl_ms,
                 self.op_id,
                 prepared.key,
-                prepared.context,
+                context,
                 prepared.value,
                 floor,
             )

@@ -19,6 +19,8 @@ Outside the session, both ways: local reads, scans, ranges. A write over a conte
 from elsewhere, carries that context as its floor: what the writes in it follow is not known here. Nor is it when the
 next write is over what this one was given back, so such an entry is not *closed*, until the key is read.
 
+A context that covers another one's clock is as good as both: its stamp is no less than that of any write it covers.
+
 Threads share it: every method takes the lock, for a microsecond.
 """
 
@@ -38,7 +40,7 @@ from leafdb.limits import (
 )
 from leafdb.model.actor import ACTOR_BYTES
 from leafdb.model.clock import COUNTS, DOT, EMPTY, CausalClock
-from leafdb.model.context import EMPTY_CONTEXT_BYTES, SEAL_BYTES, ContextError, clock_in
+from leafdb.model.context import CLOCK_AT, EMPTY_CONTEXT_BYTES, SEAL_BYTES, STAMP_BYTES, ContextError, past_in
 from leafdb.model.key import partition_part
 from leafdb.ring.token import TOKEN_BITS, token_of
 from leafdb.types import BucketId
@@ -83,7 +85,7 @@ class _Entry:
         self.size = 0
 
 
-_ROWS_AT: Final = 1 + COUNTS.size
+_ROWS_AT: Final = CLOCK_AT + COUNTS.size
 _NO_SINGLES: Final = bytes(4)
 _SINGLES_AT: Final = _ROWS_AT - len(_NO_SINGLES)
 """Where a sealed context has its rows, and before them the number of those that are single dots."""
@@ -136,6 +138,13 @@ class Session:
         if closed and _covers(_union(clocks), clock):
             return missing
         return (*missing, after)[-FLOOR_CONTEXTS_MAX:]
+
+    def newest(self, bucket_id: int, key: bytes) -> bytes:
+        """What a write in an lww bucket goes above: of the contexts that were seen that with the greatest stamp; empty
+        if there is none."""
+        with self._lock:
+            entry = self._find((bucket_id, key))
+            return b"" if entry is None else _newest(entry.contexts)
 
     def cold(self, bucket_id: int, key: bytes) -> bool:
         """Whether something of this key may have been given up, so that a write must read first."""
@@ -298,7 +307,7 @@ class Session:
                 kept.append(each)
         if len(kept) >= FLOOR_CONTEXTS_MAX:
             self._set_bit(entry.part, max(entry.held, held))
-            self._keep(place, entry, (sealed,), False, held)
+            self._keep(place, entry, (_newest((*kept, sealed)),), False, held)
         else:
             self._keep(place, entry, (*kept, sealed), entry.whole, max(entry.held, held) if kept else held)
 
@@ -341,9 +350,18 @@ def held_by(primaries: int, n: int) -> Held:
 def _clock_in(sealed: bytes) -> CausalClock | None:
     """None for a context of a version that this client cannot read: it is as good a floor, and covers nothing."""
     try:
-        return clock_in(sealed)
+        return past_in(sealed).clock
     except ContextError:
         return None
+
+
+def _newest(contexts: tuple[bytes, ...]) -> bytes:
+    """That with the greatest stamp."""
+    return contexts[0] if len(contexts) == 1 else max(contexts, key=_stamp_bytes, default=b"")
+
+
+def _stamp_bytes(sealed: bytes) -> bytes:
+    return sealed[CLOCK_AT - STAMP_BYTES : CLOCK_AT]
 
 
 def _covers(one: CausalClock | None, other: CausalClock | None) -> bool:
@@ -360,7 +378,9 @@ def _union(clocks: Iterable[CausalClock | None]) -> CausalClock:
 def _plainly_covers(one: bytes, other: bytes) -> bool:
     """Whether the first context covers the second, as far as that shows without reading them: the same actors, each
     with no less, and no single dots. False proves nothing."""
-    if len(one) != len(other) or one[:_ROWS_AT] != other[:_ROWS_AT] or one[_SINGLES_AT:_ROWS_AT] != _NO_SINGLES:
+    if len(one) != len(other) or one[0] != other[0] or one[_SINGLES_AT:_ROWS_AT] != _NO_SINGLES:
+        return False
+    if one[CLOCK_AT:_ROWS_AT] != other[CLOCK_AT:_ROWS_AT]:
         return False
     for at in range(_ROWS_AT, len(one) - SEAL_BYTES, DOT.size):
         mine, theirs = one[at : at + DOT.size], other[at : at + DOT.size]

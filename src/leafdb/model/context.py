@@ -1,6 +1,11 @@
 """Sealed contexts: what a client holds of the causal past, opaque to it and unforgeable (docs/formats/context.md).
 
-    sealed = version u8 | encoded clock | 12-byte keyed BLAKE2b over (bucket id, encoded key, version, clock)
+    sealed = version u8 | stamp u64 | encoded clock |
+             12-byte keyed BLAKE2b over (bucket id, encoded key, version, stamp, clock)
+
+The stamp is no less than that of any write the clock covers: of what a read returns the newest in the record, of what a
+write returns the newer of its own and its context's. What is written over the context goes above it (`put.py`), however
+slow the clock of the node that mints it.
 
 A forged clock that claimed a counter of 2^60 would dominate every later write of its actor; a context used on another
 key would make dots of one key cover those of another. So every node seals with one key, derived from the cluster
@@ -12,14 +17,19 @@ from __future__ import annotations
 import hashlib
 import hmac
 from struct import Struct
-from typing import Final
+from typing import Final, NamedTuple
 
 from leafdb.model.clock import COUNTS, CausalClock, ClockError
+from leafdb.model.hlc import STAMP_MAX
 from leafdb.types import BucketId
 
 CONTEXT_VERSION: Final = 1
 SEAL_BYTES: Final = 12
-EMPTY_CONTEXT_BYTES: Final = 1 + COUNTS.size + SEAL_BYTES
+_HEAD: Final = Struct(">BQ")
+CLOCK_AT: Final = _HEAD.size
+"""Where a sealed context has its clock, behind the stamp."""
+STAMP_BYTES: Final = 8
+EMPTY_CONTEXT_BYTES: Final = CLOCK_AT + COUNTS.size + SEAL_BYTES
 """A sealed clock without dots: all others are longer."""
 
 _VERSION: Final = bytes((CONTEXT_VERSION,))
@@ -31,14 +41,17 @@ class ContextError(ValueError):
     """The bytes are no context that this cluster sealed for this bucket and key."""
 
 
-def clock_in(sealed: bytes) -> CausalClock:
-    """The clock in a sealed context, for who has no key: the seal is not looked at. Raises ContextError."""
-    if sealed[:1] != _VERSION or len(sealed) <= SEAL_BYTES:
-        raise ContextError("no context, or one of an unknown version")
-    try:
-        return CausalClock.decode(sealed[1:-SEAL_BYTES])
-    except ClockError as error:
-        raise ContextError(str(error)) from None
+class Past(NamedTuple):
+    """What a context stands for."""
+
+    clock: CausalClock
+    stamp: int
+    """No less than that of any write the clock covers; 0 where it covers none."""
+
+
+def past_in(sealed: bytes) -> Past:
+    """What a sealed context says, for who has no key: the seal is not looked at. Raises ContextError."""
+    return _past(sealed[:-SEAL_BYTES])
 
 
 class ContextSealer:
@@ -51,24 +64,31 @@ class ContextSealer:
             raise ValueError("a sealing key has 16 to 64 bytes")
         self._keyed = hashlib.blake2b(digest_size=SEAL_BYTES, key=key, person=b"leafdb context")
 
-    def seal(self, clock: CausalClock, bucket_id: BucketId, encoded_key: bytes) -> bytes:
-        """The sealed form of `clock` for this bucket and key."""
-        payload = _VERSION + clock.encode()
+    def seal(self, clock: CausalClock, stamp: int, bucket_id: BucketId, encoded_key: bytes) -> bytes:
+        """The sealed form of `Past(clock, stamp)` for this bucket and key."""
+        payload = _HEAD.pack(CONTEXT_VERSION, stamp) + clock.encode()
         return payload + self._mac(payload, bucket_id, encoded_key)
 
-    def open(self, sealed: bytes, bucket_id: BucketId, encoded_key: bytes) -> CausalClock:
-        """The clock in `sealed`. Raises ContextError when it was not sealed here for this bucket and key."""
+    def open(self, sealed: bytes, bucket_id: BucketId, encoded_key: bytes) -> Past:
+        """What `sealed` says. Raises ContextError when it was not sealed here for this bucket and key."""
         payload, seal = sealed[:-SEAL_BYTES], sealed[-SEAL_BYTES:]
         if not hmac.compare_digest(seal, self._mac(payload, bucket_id, encoded_key)):
             raise ContextError("not a context of this key in this bucket of this cluster")
-        if payload[:1] != _VERSION:
-            raise ContextError(f"unknown context version {payload[:1].hex()}")
-        try:
-            return CausalClock.decode(payload[1:])
-        except ClockError as error:
-            raise ContextError(str(error)) from None
+        return _past(payload)
 
     def _mac(self, payload: bytes, bucket_id: BucketId, encoded_key: bytes) -> bytes:
         mac = self._keyed.copy()
         mac.update(_SCOPE.pack(bucket_id, len(encoded_key)) + encoded_key + payload)
         return mac.digest()
+
+
+def _past(payload: bytes) -> Past:
+    if payload[:1] != _VERSION or len(payload) < CLOCK_AT:
+        raise ContextError(f"no context, or one of an unknown version: {payload[:1].hex()}")
+    stamp = int.from_bytes(payload[1:CLOCK_AT], "big")
+    if stamp > STAMP_MAX:
+        raise ContextError("a context with a stamp that is none")
+    try:
+        return Past(CausalClock.decode(payload[CLOCK_AT:]), stamp)
+    except ClockError as error:
+        raise ContextError(str(error)) from None

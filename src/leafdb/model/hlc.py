@@ -2,15 +2,16 @@
 
     stamp = unix milliseconds << 16 | logical counter              64 bits
 
-Stamps decide between siblings of `lww` buckets and tell people when something was written; causality is the business of
-`clock.py`. Three rules:
+Stamps decide between siblings of `lww` buckets, say what a purge may forget, and tell people when something was
+written; which write replaces which is the business of `clock.py`. Three rules:
 
 - **Never back, restarts included.** Stamps stay below a *ceiling* that is made durable before it is used; a restarted
   clock begins at the ceiling it finds. Wall time that jumps back only makes the counter run.
-- **Above what was read.** An `lww` write's stamp exceeds every stamp in the record it read (`floor`).
-- **No peer drags us.** A stamp more than HLC_DRIFT_MS_MAX ahead of our wall clock is not taken over. If it is the floor
-  of a write, that one write still goes above it, without moving the clock; such a stamp may lie above the ceiling,
-  which is harmless, for the record it goes into carries its own floor.
+- **No peer drags us.** What a write goes above, because its writer had seen it, raises that one write and not the clock
+  (`put.py`); such a stamp may lie above the ceiling, which is harmless, for the record it goes into keeps the next one
+  above it, in this life or another. A stamp that is taken over (`observe`) is not more than HLC_DRIFT_MS_MAX ahead.
+- **Never at the end.** Wall time counts up to WALL_MS_MAX only, half of what there is: writes over one of a clock that
+  is wrong beyond all measure still find room above it, one by one, for ever.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from leafdb.limits import HLC_DRIFT_MS_MAX, HLC_LEASE_MS
 LOGICAL_BITS: Final = 16
 STAMP_MAX: Final = (1 << 63) - 1
 """The year 6429; the top bit stays free, so that a stamp plus one is always a 64-bit number."""
+WALL_MS_MAX: Final = 1 << 46
+"""The year 4199: a wall clock beyond it is taken as standing there."""
 
 
 class LeaseExhausted(Exception):
@@ -48,19 +51,15 @@ class HybridClock:
         """The newest stamp this clock knows of."""
         return self._last
 
-    def tick(self, now_ms: int, floor: int = 0) -> int:
-        """A new stamp, above all before it and above `floor`. Raises LeaseExhausted when it would reach the ceiling."""
-        stamp = now_ms << LOGICAL_BITS
+    def tick(self, now_ms: int) -> int:
+        """A new stamp, above all before it. Raises LeaseExhausted when it would reach the ceiling."""
+        stamp = (now_ms if now_ms < WALL_MS_MAX else WALL_MS_MAX) << LOGICAL_BITS
         if stamp <= self._last:
             stamp = self._last + 1
-        dragged = floor >= stamp
-        if dragged and stamp_ms(floor) <= now_ms + HLC_DRIFT_MS_MAX:
-            stamp = floor + 1
-            dragged = False
         if stamp >= self.ceiling:
             raise LeaseExhausted(f"stamp {stamp} is not below the ceiling {self.ceiling}")
         self._last = stamp
-        return floor + 1 if dragged else stamp
+        return stamp
 
     def observe(self, stamp: int, now_ms: int) -> bool:
         """Take a peer's stamp into account. False: it is beyond the drift bound and was ignored; raise the alarm."""
@@ -77,6 +76,7 @@ class HybridClock:
         it is: a store that crashes in a loop would otherwise run ahead by a whole lease each time.
         Answers the like until granted: the caller keeps one request under way.
         """
+        now_ms = min(now_ms, WALL_MS_MAX)
         last_ms = stamp_ms(self._last)
         ceiling_ms = stamp_ms(self.ceiling)
         if ceiling_ms - max(now_ms, last_ms) > HLC_LEASE_MS // 2:

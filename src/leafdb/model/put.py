@@ -16,9 +16,12 @@ finds too high is always admitted, so reading and resolving always work.
 stays as it is, and the answer is the dot that the write has. (One that was replaced since: node/op_memory.py.) And who
 has seen a write that has two dots has seen it under either.
 
-**Stamps follow what was seen.** The new sibling's stamp is raised, if it must be, above every stamp in the local record
-and above `floor`, the greatest that the writer was shown. So a sibling's stamp exceeds those of whatever it covers:
-purging rests on that (`purge.py`), and `lww`.
+**Stamps follow what was seen.** The new sibling's stamp is the clock's (`hlc.py`), raised, if it must be, above every
+stamp in the local record and above `floor`, the greatest that the writer was shown: his context's, and his session's.
+So a sibling's stamp exceeds those of whatever it covers: purging rests on that (`purge.py`), and `lww`. This is the one
+door: nothing else raises a stamp, in no kind of bucket. Only the write is raised, never the clock. So a stamp that is
+far ahead, from a node whose clock was fast, drags nobody, uses up no lease and refuses no put, however far ahead it is:
+writes over it count on from it, one by one, until time has caught up.
 
 **lww**: the new sibling replaces all. A context only adds what it knows to the clock: `merge` decides by stamps.
 """
@@ -89,13 +92,16 @@ def put(
     replaced: list[Named] | None = None,
 ) -> PutResult:
     """Write `value` (None: delete) over `local`; `context` is what the writer had seen (None: blind), `floor` the
-    greatest stamp in that. The siblings that it covers are added to `replaced`.
+    greatest stamp in that, `stamp` the clock's new one. The siblings that it covers are added to `replaced`.
 
     Raises ConflictLimit, RecordTooLarge, LeaseExhausted; RecordError when `local` is malformed.
     """
     if value is not None and len(value) > VALUE_BYTES_MAX:
         raise RecordTooLarge(f"a value of {len(value)} bytes is over {VALUE_BYTES_MAX}")
-    if local is None and not context:
+    own = stamp
+    if floor >= stamp:
+        stamp = floor + 1
+    if local is None and not context and stamp <= STAMP_MAX:
         actor = identity.actor(epochs.next())
         return PutResult(first(actor, stamp, expires_ms, op_id, value), (actor, 1))
 
@@ -105,9 +111,9 @@ def put(
         if head.op_id == op_id and op_id != NO_OPERATION:
             return PutResult(found.data, dot)
     known = found.clock if context is None else found.clock.merge(context)
-    stamp = max(stamp, floor + 1)
     for head in heads.values():
-        stamp = max(stamp, head.stamp + 1)
+        if head.stamp >= stamp:
+            stamp = head.stamp + 1
     if stamp > STAMP_MAX:
         raise RecordError("the record's stamp leaves no room above it")
     if conflict is Conflict.LWW:
@@ -123,7 +129,7 @@ def put(
         if replaced is not None:
             replaced.extend([(head.op_id, dot) for dot, head in heads.items() if dot not in siblings])
     if len(siblings) >= SIBLINGS_MAX:
-        _limit_siblings(found, siblings, stamp, added=value is not None)
+        _limit_siblings(found, siblings, stamp_ms(own), added=value is not None)
     dot = _mint(found.clock, known, identity, epochs)
     siblings[dot] = Sibling(stamp, expires_ms, op_id, value)
     data = encode(Record(known.add(dot), siblings))
@@ -194,9 +200,12 @@ def _newest_own(clock: CausalClock, identity: ActorIdentity) -> Actor | None:
     return newest
 
 
-def _limit_siblings(found: Header, siblings: dict[Dot, Sibling], stamp: int, *, added: int) -> None:
-    """Raises ConflictLimit; drops hidden siblings where a record has collected very many of them."""
-    now_ms = stamp_ms(stamp)
+def _limit_siblings(found: Header, siblings: dict[Dot, Sibling], now_ms: int, *, added: int) -> None:
+    """Raises ConflictLimit; drops hidden siblings where a record has collected very many of them.
+
+    `now_ms` is our clock's, and not from the stamp of the write: that may be raised to far in the future, where values
+    have expired that have not.
+    """
     kept = len(shown(siblings.items(), now_ms))
     if kept + added > SIBLINGS_MAX:
         before = shown(((dot, found.sibling(dot)) for dot in found.heads), now_ms)

@@ -37,6 +37,7 @@ from leafdb.model.record_format import (
     encode,
     first,
     header,
+    newest_stamp,
 )
 from leafdb.types import Conflict
 
@@ -153,11 +154,6 @@ def restored(
         return local
     merged = readopt(merged, vouched, local, identity, epochs)
     return readopt(merged, local, merged, identity, epochs)
-
-
-def newest_stamp(data: bytes) -> int:
-    """The greatest stamp in the record, which a write over it must exceed; 0 if it has no sibling."""
-    return max((head.stamp for head in header(data).heads.values()), default=0)
 
 
 def dots_of(data: bytes, op_id: bytes) -> list[Dot]:

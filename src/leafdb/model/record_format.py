@@ -32,6 +32,7 @@ _HEAD: Final = Struct(">IQQQ16sBI")
 _ONE: Final = Struct(f">BBIHI{ACTOR_BYTES}sQIQQQ16sBI")
 """Start, clock of one entry, one head."""
 _ONE_BYTES: Final = _ONE.size
+_ONE_STAMP_AT: Final = _ONE_BYTES - _HEAD.size + Struct(">IQ").size
 _ONE_START: Final = bytes((RECORD_VERSION, 0)) + bytes((0, 0, 0, 1, 0, 1, 0, 0, 0, 0))
 """The first bytes of that shape: everything before the actor."""
 CLOCK_AT: Final = _START.size
@@ -167,6 +168,18 @@ def header(data: bytes) -> Header:
 def clock_of(data: bytes) -> CausalClock:
     """The clock alone. Raises RecordError when that part is malformed; the rest is not looked at."""
     return _parse_start(data)[0]
+
+
+def newest_stamp(data: bytes) -> int:
+    """The greatest stamp in the record, which a write over it exceeds; 0 if it has no sibling. Values and clock are
+    passed over. Raises RecordError where the heads are cut off; the rest is not looked at."""
+    if data.startswith(_ONE_START) and len(data) >= _ONE_BYTES:
+        return int.from_bytes(data[_ONE_STAMP_AT : _ONE_STAMP_AT + 8], "big")
+    start = _table_stop(data)
+    stop = start + int.from_bytes(data[2:CLOCK_AT], "big") * _HEAD.size
+    if stop > len(data):
+        raise RecordError("record cut off")
+    return max([head[2] for head in _HEAD.iter_unpack(data[start:stop])], default=0)
 
 
 def knows_same(data: bytes, prefix: bytes, known: bytes) -> bool:

@@ -9,6 +9,9 @@ write, and who has it covered by something later.
 *Applied* is said when somebody has it or remembers it. Otherwise the answer is *unknown*, with the names of those who
 could not be asked. That a write was *not* applied is never said: a copy may be with a member that is away, a request on
 its way, and a memory too short; nobody could prove the contrary (decision 0008).
+
+With *applied* comes a context that covers the dots. Its stamp is the newest in the records that know one of them, so
+that what is written over it is newer than the write was, wherever that had its stamp from.
 """
 
 from __future__ import annotations
@@ -63,7 +66,8 @@ async def outcome(node: Node, args: Args) -> Answer:
     asked = {"bucket_id": int(bucket.id), "key": storage_key, "dots": _plain(dots)}
     seen, later_errors = await gather(node, "outcome.look", outcome_look, asked)
     key = storage_key[TOKEN_BYTES:]
-    context = node.coordinator.sealer.seal(CausalClock.from_dots(dots), bucket.id, key)
+    newest = max((int(each["newest"]) for each in seen.values()), default=0)
+    context = node.coordinator.sealer.seal(CausalClock.from_dots(dots), newest, bucket.id, key)
     return {
         "outcome": "applied",
         "bucket": bucket.properties.name,
@@ -99,10 +103,12 @@ async def outcome_find(node: Node, args: Args) -> Answer:
 
 
 async def outcome_look(node: Node, args: Args) -> Answer:
-    """Peer verb: whether this node's record of a key knows one of these dots, and has one covered."""
+    """Peer verb: whether this node's record of a key knows one of these dots, and has one covered; and the newest
+    stamp in what knows one."""
     bucket = node.view.buckets.get(int(args["bucket_id"]))
     key, dots = bytes(args["key"]), _dots(args["dots"])
     known = covered = False
+    newest = 0
     if bucket is not None:
         async with aclosing(_records(node, bucket, key)) as records:
             async for storage_key, record in records:
@@ -112,7 +118,9 @@ async def outcome_look(node: Node, args: Args) -> Answer:
                 has = [dot for dot in dots if head.clock.covers(dot)]
                 known = known or bool(has)
                 covered = covered or any(dot not in head.heads for dot in has)
-    return {"known": known, "covered": covered}
+                if has:
+                    newest = max([newest, *[each.stamp for each in head.heads.values()]])
+    return {"known": known, "covered": covered, "newest": newest}
 
 
 async def _records(node: Node, bucket: BucketView, prefix: bytes) -> AsyncGenerator[tuple[bytes, bytes], None]:

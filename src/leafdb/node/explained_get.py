@@ -50,7 +50,10 @@ class ExplainedGet(CoordinatedGet):
 
     def get_reply(self, node: NodeId, status: ReplicaStatus, record: bytes) -> None:
         """A replica's record, its definitive absence, or neither."""
-        self._note_answer(node, status, record or None)
+        shown = status
+        if status is ReplicaStatus.VOUCHED:
+            shown = ReplicaStatus.FOUND if record else ReplicaStatus.ABSENT
+        self._note_answer(node, shown, record or None)
         super().get_reply(node, status, record)
 
     def _read_here(self, value: bytes | None, error: Exception | None) -> None:

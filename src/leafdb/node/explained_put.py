@@ -31,10 +31,11 @@ class ExplainedPut(CoordinatedPut):
         place: Place,
         deadline: float,
         context: CausalClock | None,
+        seen: int,
         machine: PutOperation,
         durability: Durability,
     ) -> None:
-        super().__init__(coordinator, session, request_id, request, place, deadline, context, machine, durability)
+        super().__init__(coordinator, session, request_id, request, place, deadline, context, seen, machine, durability)
         assert isinstance(session, Explaining)
         self._told: Explaining = session
         self._note_begin()

@@ -21,7 +21,7 @@ from leafdb.node.get_under_way import MERGES, CoordinatedGet, get_reply_body
 from leafdb.node.outcomes import refusal_of
 from leafdb.node.session_get import SessionGet, open_floor
 from leafdb.node.view import BucketView
-from leafdb.quorum.get_operation import GetOperation, MetBy
+from leafdb.quorum.get_operation import Floor, GetOperation
 from leafdb.quorum.joint_get_operation import JointGetOperation
 from leafdb.quorum.owner_set import OwnerSet, appoint
 from leafdb.quorum.policy import JointReadPolicy
@@ -150,7 +150,7 @@ def _two_sets(
     joint: Joint,
     policy: JointReadPolicy,
     candidates: list[NodeId],
-    floor: MetBy | None,
+    floor: Floor | None,
     *,
     sloppy: bool,
 ) -> JointGetOperation:

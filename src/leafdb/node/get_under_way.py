@@ -18,7 +18,7 @@ from leafdb.node.coordinator import Coordinator, Place, Requester, not_enough
 from leafdb.node.outcomes import refusal_of
 from leafdb.quorum.get_operation import GetOperation, GetStep
 from leafdb.quorum.joint_get_operation import JointGetOperation
-from leafdb.quorum.messages import FLAG_REPAIR, ReplicaStatus, encode_replica_get, encode_replica_put
+from leafdb.quorum.messages import FLAG_HORIZON, FLAG_REPAIR, ReplicaStatus, encode_replica_get, encode_replica_put
 from leafdb.types import Conflict, NodeId
 from leafdb.wire.frame import encode_frame
 from leafdb.wire.registry import MessageType
@@ -43,7 +43,7 @@ def get_reply_body(coordinator: Coordinator, place: Place, record: bytes | None)
     """The GET_REPLY body that shows `record`: live siblings in dot order and the context that covers it."""
     bucket = place.bucket
     if record is None:
-        sealed = coordinator.sealer.seal(EMPTY, bucket.id, place.key)
+        sealed = coordinator.sealer.seal(EMPTY, 0, bucket.id, place.key)
         return encode_get_reply(coordinator.view.epoch, sealed, [])
     decoded = decode(record)
     shown = [
@@ -54,7 +54,8 @@ def get_reply_body(coordinator: Coordinator, place: Place, record: bytes | None)
         coordinator.metrics.siblings.observe(len(shown))
     if len(shown) >= SIBLINGS_WARN:
         coordinator.warn_of_siblings(bucket, len(shown))
-    sealed = coordinator.sealer.seal(decoded.clock, bucket.id, place.key)
+    newest = max([sibling.stamp for sibling in decoded.siblings.values()], default=0)
+    sealed = coordinator.sealer.seal(decoded.clock, newest, bucket.id, place.key)
     return encode_get_reply(coordinator.view.epoch, sealed, shown)
 
 
@@ -125,6 +126,8 @@ class CoordinatedGet:
             self._answered(node, record)
         elif status is ReplicaStatus.ABSENT:
             self._answered(node, None)
+        elif status is ReplicaStatus.VOUCHED:
+            self._answered(node, record or None, vouches=True)
         else:
             self._uncounted(node, record if status is ReplicaStatus.UNKNOWN and record else None)
 
@@ -159,9 +162,9 @@ class CoordinatedGet:
 
     # -- effects of the machine
 
-    def _answered(self, node: NodeId, record: bytes | None) -> None:
+    def _answered(self, node: NodeId, record: bytes | None, *, vouches: bool = False) -> None:
         try:
-            step = self.machine.answered(node, record)
+            step = self.machine.answered(node, record, vouches=vouches)
         except RecordError as error:
             self._malformed(error)
         else:
@@ -223,7 +226,9 @@ class CoordinatedGet:
     def _ask_frame(self) -> bytes:
         place = self.place
         left_ms = max(1, int((self._deadline - self._coordinator.now()) * 1000))
-        body = encode_replica_get(place.bucket.id, place.bucket.generation, place.range_epoch, left_ms, 0, place.key)
+        horizon = 0 if self.machine.floor is None else self.machine.floor.horizon
+        head = place.bucket.id, place.bucket.generation, place.range_epoch, left_ms
+        body = encode_replica_get(*head, FLAG_HORIZON if horizon else 0, place.key, horizon=horizon)
         return encode_frame(MessageType.REPLICA_GET, self.id, body)
 
     def _send(self, node: NodeId, frame: bytes) -> None:

@@ -50,9 +50,9 @@ class Leases:
         self._epochs_asked = 0
         self._stamps_asked = 0
 
-    def stamp(self, floor: int = 0) -> int:
-        """A new HLC stamp above `floor`. Raises LeaseExhausted."""
-        return self.clock.tick(self._now_ms(), floor)
+    def stamp(self) -> int:
+        """A new HLC stamp. Raises LeaseExhausted."""
+        return self.clock.tick(self._now_ms())
 
     def forget(self) -> None:
         """This store is about to forget records: none of its own entries of before counts on. Stands in the log before

@@ -76,7 +76,7 @@ def _begin(
     asked: bool,
 ) -> None:
     bucket = place.bucket
-    context = _validated(coordinator, request, place, deadline)
+    context, seen = _validated(coordinator, request, place, deadline)
     joint = place.joint
     if joint is None:
         both = None
@@ -117,8 +117,10 @@ def _begin(
         return
     durability = Durability.ALWAYS if policy.durable else bucket.durability
     floor = open_floor(coordinator, place, request.floor) if request.floor else None
+    if floor is not None:
+        seen = max(seen, floor.stamp)
     kind = ExplainedPut if request.flags & FLAG_EXPLAIN else CoordinatedPut
-    operation = kind(coordinator, session, request_id, request, place, deadline, context, machine, durability)
+    operation = kind(coordinator, session, request_id, request, place, deadline, context, seen, machine, durability)
     operation.sloppy = policy.sloppy and not absent
     operation.id = coordinator.register(operation, deadline)
     if context is None:
@@ -163,8 +165,13 @@ def _has_room(
     return True
 
 
-def _validated(coordinator: Coordinator, request: PutRequest, place: Place, deadline: float) -> CausalClock | None:
-    """The opened context (None when blind); raises NotApplied for whatever the client got wrong."""
+def _validated(
+    coordinator: Coordinator, request: PutRequest, place: Place, deadline: float
+) -> tuple[CausalClock | None, int]:
+    """The opened context: clock (None when blind) and stamp. Raises NotApplied for whatever the client got wrong.
+
+    In an lww bucket it says only what the write has to be newer than: there coverage decides nothing.
+    """
     bucket = place.bucket
     if bool(request.flags & FLAG_LWW) != (bucket.conflict is Conflict.LWW):
         raise NotApplied(
@@ -186,8 +193,9 @@ def _validated(coordinator: Coordinator, request: PutRequest, place: Place, dead
     except ValueError as error:
         raise NotApplied(f"malformed key: {error}", reason=Reason.BAD_REQUEST) from None
     if request.flags & FLAG_BLIND or not request.context:
-        return None
+        return None, 0
     try:
-        return coordinator.sealer.open(request.context, bucket.id, place.key)
+        clock, stamp = coordinator.sealer.open(request.context, bucket.id, place.key)
     except ContextError as error:
         raise NotApplied(str(error), reason=Reason.CONTEXT_MISMATCH) from None
+    return (None if bucket.conflict is Conflict.LWW else clock), stamp

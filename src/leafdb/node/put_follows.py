@@ -37,7 +37,7 @@ from leafdb.node.get_under_way import MERGES
 from leafdb.node.put_under_way import CoordinatedPut
 from leafdb.node.session_get import SessionGet, everybody
 from leafdb.node.timers import TICK_S
-from leafdb.quorum.get_operation import GetOperation, MetBy
+from leafdb.quorum.get_operation import Floor, GetOperation
 from leafdb.types import NodeId
 
 EARLIER_S: Final = 3 * TICK_S
@@ -51,7 +51,7 @@ def follow(
     put: CoordinatedPut,
     stands_for: NodeId,
     deadline: float,
-    floor: MetBy,
+    floor: Floor,
     mint: Callable[[], None],
 ) -> None:
     """Mint when the record here, or what others have, meets the floor. `stands_for` is this node, or the primary into

@@ -18,6 +18,7 @@ from functools import partial
 
 from leafdb.errors import LeafdbError, NotApplied, OutcomeUnknown, ProtocolError, Reason, StorageError
 from leafdb.model.clock import EMPTY, CausalClock, Dot
+from leafdb.model.record import header, newest_stamp
 from leafdb.node.coordinator import Coordinator, Place, Requester, not_enough
 from leafdb.node.outcomes import refusal_of
 from leafdb.node.put_targets import anew
@@ -50,6 +51,7 @@ class CoordinatedPut:
         "op_id",
         "place",
         "record",
+        "seen",
         "sloppy",
         "slot",
         "storage_key",
@@ -66,6 +68,7 @@ class CoordinatedPut:
         place: Place,
         deadline: float,
         context: CausalClock | None,
+        seen: int,
         machine: PutOperation,
         durability: Durability,
     ) -> None:
@@ -78,6 +81,7 @@ class CoordinatedPut:
         self.bucket = place.bucket
         self.storage_key = place.storage_key
         self.context = context
+        self.seen = seen
         self.durability = durability
         self.machine = machine
         self.op_id = request.op_id
@@ -271,15 +275,27 @@ class CoordinatedPut:
 
     def _answer(self) -> None:
         coordinator = self._coordinator
+        assert self.record is not None
         assert self.dot is not None
         clock = (EMPTY if self.context is None else self.context).add(self.dot)
         for twin in self.twins:
             clock = clock.add(twin)
-        sealed = coordinator.sealer.seal(clock, self.bucket.id, self.place.key)
+        stamp = max(self.seen, self._own_stamp(self.record))
+        sealed = coordinator.sealer.seal(clock, stamp, self.bucket.id, self.place.key)
         machine = self.machine
         body = encode_put_reply(coordinator.view.epoch, machine.acks, machine.primary_acks, sealed)
         self._session.send(encode_frame(MessageType.PUT_REPLY, self._request_id, body))
         coordinator.metrics.puts_total += 1
+
+    def _own_stamp(self, record: bytes) -> int:
+        """The stamp of this write, the newest in what it has just made; of one that was here already, or what has
+        replaced it, no less than its own."""
+        if self.twins:
+            heads = header(record).heads
+            stamps = [heads[dot].stamp for dot in self.twins if dot in heads]
+            if len(stamps) == len(self.twins):
+                return max(stamps)
+        return newest_stamp(record)
 
     def _fail(self) -> None:
         machine = self.machine

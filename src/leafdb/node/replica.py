@@ -30,7 +30,6 @@ from leafdb.model.record import (
     accept,
     clock_of,
     dots_of,
-    newest_stamp,
     put,
 )
 from leafdb.node.key_queue import KeyQueue, ReplicaOverloaded
@@ -61,6 +60,8 @@ class Minting(Protocol):
     bucket: BucketView
     storage_key: bytes
     context: CausalClock | None
+    seen: int
+    """The greatest stamp that its writer was shown: its own goes above it."""
     expires_ms: int
     op_id: bytes
     value: bytes | None
@@ -214,19 +215,18 @@ class Replica:
         known = self.operations.dot_in(operation.op_id, tree, key)
         if known is not None:
             return self._replaced(operation, local, known)
-        conflict = operation.bucket.conflict
         replaced: list[Named] = []
-        floor = newest_stamp(local) if conflict is Conflict.LWW and local is not None else 0
         result = put(
             local,
             operation.context,
             identity=self._identity,
             epochs=self._leases.epochs,
-            stamp=self._leases.stamp(floor),
+            stamp=self._leases.stamp(),
             expires_ms=operation.expires_ms,
             op_id=operation.op_id,
             value=operation.value,
-            conflict=conflict,
+            conflict=operation.bucket.conflict,
+            floor=operation.seen,
             replaced=replaced,
         )
         if result.data is local:

@@ -3,7 +3,8 @@
 A request is executed only if both sides mean the same ring and bucket: a sender behind is told, a sender ahead waits
 while this node catches up, and is refused if its deadline has passed by then. A copy for an absent primary is kept as
 that primary's hint, never in the bucket's own tree. In a plan old and new owners take copies alike; one that is still
-copying the range answers as incomplete: what it has, and that it may not be all.
+copying the range answers as incomplete: what it has, and that it may not be all. A get may name a horizon: a complete
+owner that vouches for what lies below it says so with what it has (quorum/session_floor).
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from leafdb.quorum.messages import (
     encode_replaced,
     encode_reply,
 )
+from leafdb.quorum.session_floor import Vouches, vouches_for_nothing
 from leafdb.ring.token import token_of
 from leafdb.types import Durability, NodeId, PartitionId
 from leafdb.wire.frame import encode_frame
@@ -64,6 +66,8 @@ class ReplicaService:
         self._completeness = completeness
         self._catch_up = catch_up
         self._now = now
+        self.vouches: Vouches = vouches_for_nothing
+        """Whether this store vouches for what lies below a horizon of a partition."""
 
     def put(self, session: Peer, request_id: int, body: bytes, deadline: float | None = None) -> None:
         """Merge a record a coordinator sent; answers when it is as durable as its bucket promises.
@@ -110,7 +114,8 @@ class ReplicaService:
             return
         bucket, storage_key, partition, holder = placed
         definitive = holder and self._completeness.definitive(bucket, partition)
-        done: Found = partial(self._found, session, request_id, definitive, not holder)
+        vouches = message.horizon > 0 and definitive and self.vouches(partition, message.horizon)
+        done: Found = partial(self._found, session, request_id, definitive, not holder, vouches)
         if message.op_id:
             done = partial(self._told, session, request_id, bucket, storage_key, message.op_id, done)
         if holder:
@@ -163,11 +168,14 @@ class ReplicaService:
         request_id: int,
         definitive: bool,
         fallback: bool,
+        vouches: bool,
         value: bytes | None,
         error: Exception | None,
     ) -> None:
         if error is not None:
             reply = encode_reply(status_of(error))
+        elif vouches:
+            reply = encode_reply(ReplicaStatus.VOUCHED, value or b"")
         elif value is None:
             reply = encode_reply(ReplicaStatus.ABSENT if definitive else ReplicaStatus.UNKNOWN)
         else:

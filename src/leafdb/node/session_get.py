@@ -6,6 +6,10 @@ grow, all holders that can be reached and those who may keep a copy for one that
 answers late is heard. At the deadline the read fails, retryably, in stage "session": the client may find a node that
 can reach more.
 
+What the session has seen may have been forgotten by right. Then replicas are told of the horizon that the floor was
+compared with, and an owner that vouches for it says so with its answer: nothing, or less than was seen, is enough from
+such a one.
+
 A strict read asks no stand-ins, as ever: it waits until a copy they keep has come home.
 """
 
@@ -19,7 +23,7 @@ from leafdb.limits import FLOOR_PAUSE_S_MAX, FLOOR_PAUSE_S_MIN
 from leafdb.model.context import ContextError
 from leafdb.node.coordinator import Coordinator, Place, Requester
 from leafdb.node.get_under_way import CoordinatedGet
-from leafdb.quorum.get_operation import GetOperation, GetStep, MetBy
+from leafdb.quorum.get_operation import GetOperation, GetStep
 from leafdb.quorum.session_floor import SessionFloor
 from leafdb.types import NodeId
 
@@ -27,14 +31,17 @@ STANDINS_PER_REPLICA: Final = 2
 """So many times n stand-ins are asked for a copy they may keep, the nearest first."""
 
 
-def open_floor(coordinator: Coordinator, place: Place, contexts: Sequence[bytes]) -> MetBy | None:
+def open_floor(coordinator: Coordinator, place: Place, contexts: Sequence[bytes]) -> SessionFloor | None:
     """What the answer to a session must meet; None when it has seen nothing. Raises NotApplied for a context of another
     key, bucket or cluster."""
     try:
-        floor = SessionFloor(coordinator.sealer.open(sealed, place.bucket.id, place.key) for sealed in contexts)
+        pasts = [coordinator.sealer.open(sealed, place.bucket.id, place.key) for sealed in contexts]
     except ContextError as error:
         raise NotApplied(str(error), reason=Reason.CONTEXT_MISMATCH) from None
-    return floor.met_by if floor.clock else None
+    metadata = coordinator.view.metadata
+    horizons = () if metadata is None else metadata.horizons
+    floor = SessionFloor(pasts, horizons[place.partition].stamp if horizons else 0)
+    return floor if floor.clock else None
 
 
 def everybody(coordinator: Coordinator, place: Place, owners: Sequence[NodeId], *, sloppy: bool) -> list[NodeId]:
@@ -50,7 +57,7 @@ def everybody(coordinator: Coordinator, place: Place, owners: Sequence[NodeId], 
 class SessionGet(CoordinatedGet):
     """One get with a floor."""
 
-    __slots__ = ("_pause_s", "_sloppy")
+    __slots__ = ("_pause_s", "_sloppy", "_vouches")
 
     def __init__(
         self,
@@ -66,6 +73,8 @@ class SessionGet(CoordinatedGet):
         super().__init__(coordinator, session, request_id, place, deadline, machine)
         self._sloppy = sloppy
         self._pause_s = 0.0
+        self._vouches = False
+        """This node's own replica, when it was asked."""
 
     def expired(self) -> None:
         """Below the floor it is time to ask again; else as any get."""
@@ -79,6 +88,18 @@ class SessionGet(CoordinatedGet):
             self._step(GetStep.NOTHING)
         else:
             coordinator.wheel.add(self, self._deadline)
+
+    def _ask_self(self) -> None:
+        floor = self.machine.floor
+        if floor is not None and floor.horizon:
+            coordinator, place = self._coordinator, self.place
+            complete = coordinator.completeness.definitive(place.bucket, place.partition)
+            self._vouches = complete and coordinator.vouches(place.partition, floor.horizon)
+        super()._ask_self()
+
+    def _answered(self, node: NodeId, record: bytes | None, *, vouches: bool = False) -> None:
+        own = self._vouches and node == self._coordinator.view.self_id
+        super()._answered(node, record, vouches=vouches or own)
 
     def _step(self, step: GetStep) -> None:
         super()._step(step)

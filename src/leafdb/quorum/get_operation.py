@@ -10,7 +10,9 @@ less than this one. Answers that come after are repaired without waiting.
 **A floor** (session_floor): a reader that has seen something is not answered with less, at any R. While what R
 answered and all that came since do not meet it, the operation is *below* it: everybody else is asked, again and again
 as the driver says (`ask_again`), and slow ones are waited for, until the floor is met or the deadline passes. Such
-answers are merged and counted to nobody twice. Once it is met the rules are those of any read.
+answers are merged and counted to nobody twice. A floor that may have been forgotten by right (its `horizon` is not 0)
+is met, too, once one of the primaries that answered vouches for what lies below that horizon. Once it is met the rules
+are those of any read.
 
 One of the hot two: plain slots and return codes. The driver gives each answer to `answered`, `unknown` or `lost`, each
 confirmed write-back to `written_back`, and drains `asks` and `repairs`. In the middle of a ring change one set of
@@ -24,12 +26,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from enum import IntEnum
+from typing import Protocol
 
 from leafdb.types import NodeId
 
 Merge = Callable[[bytes, bytes], bytes]
-MetBy = Callable[[bytes | None], bool]
-"""Whether a record, or that there is none, meets the floor of a request."""
+
+
+class Floor(Protocol):
+    """What the reader has seen already: `session_floor.SessionFloor`."""
+
+    @property
+    def horizon(self) -> int:
+        """A primary that vouches for what lies below it meets the floor with whatever it has; 0: none does."""
+
+    def met_by(self, record: bytes | None) -> bool:
+        """Whether a record, or that there is none, meets it."""
 
 
 class GetStep(IntEnum):
@@ -62,6 +74,7 @@ class GetOperation:
         "records",
         "repairs",
         "spares",
+        "vouched",
         "waiting",
         "writing_back",
     )
@@ -75,7 +88,7 @@ class GetOperation:
         spares: Sequence[NodeId],
         primaries: Sequence[NodeId],
         merge: Merge,
-        floor: MetBy | None = None,
+        floor: Floor | None = None,
     ) -> None:
         self.r = r
         self.pr = pr
@@ -97,16 +110,20 @@ class GetOperation:
         self.floor = floor
         self.below = False
         """R answers are in, and all that came is less than the reader has seen."""
+        self.vouched = False
+        """A primary that vouches for what lies below the floor's horizon is among those that answered."""
         self.asks: list[NodeId] = []
         """Nodes to ask now."""
         self.repairs: list[NodeId] = []
         """Nodes to send `best` to now; before the decision they are write-backs, afterwards plain repairs."""
 
-    def answered(self, node: NodeId, record: bytes | None) -> GetStep:
-        """A definitive answer: a record, or None for absent."""
+    def answered(self, node: NodeId, record: bytes | None, *, vouches: bool = False) -> GetStep:
+        """A definitive answer: a record, or None for absent. `vouches`: for what lies below the floor's horizon."""
         if node not in self.waiting:
             return GetStep.NOTHING
         self.waiting.discard(node)
+        if vouches and node in self.primaries and self.floor is not None and self.floor.horizon:
+            self.vouched = True
         if self.ended or self.writing_back is not None:
             return self._late(node, record)
         if not self.below:
@@ -202,10 +219,10 @@ class GetOperation:
         """Whether enough replicas hold the merge, and enough primaries among them."""
         return self.holders >= self.r and self.primary_holders >= self.pr
 
-    def _settle_above(self, floor: MetBy) -> GetStep:
+    def _settle_above(self, floor: Floor) -> GetStep:
         """R answers are in, for a reader that has seen something: they settle it when they meet that, or all is asked
         that could."""
-        self.below = not floor(self.merged)
+        self.below = not (self.vouched or floor.met_by(self.merged))
         if not self.below:
             self.waiting -= self.records.keys()  # asked again, and not needed any more
             return self._settle()
@@ -283,3 +300,4 @@ class GetOperation:
         if self.writing_back is None and not self.ended:
             assert self.below or self.definitive < self.r or self.primary_answers < self.pr
         assert not self.below or (self.writing_back is None and self.floor is not None)
+        assert not self.vouched or (self.floor is not None and self.floor.horizon)

@@ -39,7 +39,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from leafdb.quorum.get_operation import GetOperation, GetStep, Merge, MetBy
+from leafdb.quorum.get_operation import Floor, GetOperation, GetStep, Merge
 from leafdb.quorum.owner_set import OwnerSet
 from leafdb.types import NodeId
 
@@ -60,7 +60,7 @@ class JointGetOperation(GetOperation):
         merge: Merge,
         other: OwnerSet,
         others: Mapping[NodeId, NodeId],
-        floor: MetBy | None = None,
+        floor: Floor | None = None,
     ) -> None:
         super().__init__(r=r, pr=pr, asked=asked, spares=spares, primaries=primaries, merge=merge, floor=floor)
         self.other = other

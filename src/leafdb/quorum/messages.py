@@ -4,8 +4,10 @@
                        key length u16 | key | record
     REPLICA_PUT_REPLY  status u8 | detail (utf-8, mostly empty)
     REPLICA_GET        bucket u32 | generation u32 | range epoch u32 | deadline_ms u32 | flags u8 | key
-                       with FLAG_OPERATION an operation id of 16 bytes stands before the key
-    REPLICA_GET_REPLY  status u8 | record (when FOUND) or detail; when REPLACED: actor 14 | counter u64 | record, if any
+                       with FLAG_OPERATION an operation id of 16 bytes stands before the key, with FLAG_HORIZON a
+                       stamp u64
+    REPLICA_GET_REPLY  status u8 | record (when FOUND) or detail; when VOUCHED: record, if any; when REPLACED:
+                       actor 14 | counter u64 | record, if any
 
 A put carries the merged record, never the client's put: minting a dot is the coordinator's alone. The same bytes go to
 every primary, so the frame is built once; a fallback's copy names the absent primary in `hint target`.
@@ -42,6 +44,9 @@ class ReplicaStatus(IntEnum):
     REPLACED = 12
     """A get that asked about an operation: it was here, under the dot that follows, and was replaced since. The record
     follows after that, if there is one. It does not count."""
+    VOUCHED = 13
+    """A get that named a horizon, of an owner that vouches for all that lies below it: FOUND, or ABSENT when nothing
+    follows."""
 
 
 NOT_APPLIED_STATUSES: Final = frozenset(
@@ -61,10 +66,13 @@ FLAG_DURABLE: Final = 2
 """Acknowledge after the sync, even where the bucket is periodic."""
 FLAG_OPERATION: Final = 4
 """Of a get: it asks for the record because of an operation, which it names."""
+FLAG_HORIZON: Final = 8
+"""Of a get: who vouches for what lies below the horizon that it names is to say so. Not with FLAG_OPERATION."""
 OP_ID_BYTES: Final = 16
 
 _PUT: Final = struct.Struct(">IIIIBHH")
 _GET: Final = struct.Struct(">IIIIB")
+_STAMP: Final = struct.Struct(">Q")
 _DOT: Final = struct.Struct(">14sQ")
 
 
@@ -91,6 +99,7 @@ class ReplicaGet(NamedTuple):
     flags: int
     key: bytes
     op_id: bytes = b""
+    horizon: int = 0
 
 
 class MalformedMessage(ValueError):
@@ -133,10 +142,18 @@ def decode_replica_put(body: bytes) -> ReplicaPut:
 
 
 def encode_replica_get(
-    bucket_id: int, generation: int, range_epoch: int, deadline_ms: int, flags: int, key: bytes, op_id: bytes = b""
+    bucket_id: int,
+    generation: int,
+    range_epoch: int,
+    deadline_ms: int,
+    flags: int,
+    key: bytes,
+    op_id: bytes = b"",
+    horizon: int = 0,
 ) -> bytes:
-    """The body of a REPLICA_GET frame. `op_id` is that of the operation asked about, if `flags` say so."""
-    return _GET.pack(bucket_id, generation, range_epoch, deadline_ms, flags) + op_id + key
+    """The body of a REPLICA_GET frame. `op_id` and `horizon` are what is asked about, if `flags` say so."""
+    head = _GET.pack(bucket_id, generation, range_epoch, deadline_ms, flags)
+    return head + (_STAMP.pack(horizon) if horizon else op_id) + key
 
 
 def decode_replica_get(body: bytes) -> ReplicaGet:
@@ -144,11 +161,20 @@ def decode_replica_get(body: bytes) -> ReplicaGet:
     if len(body) < _GET.size:
         raise MalformedMessage("a replica get that is too short")
     bucket_id, generation, range_epoch, deadline_ms, flags = _GET.unpack_from(body)
-    key_at = _GET.size + OP_ID_BYTES if flags & FLAG_OPERATION else _GET.size
+    key_at = _GET.size
+    if flags & (FLAG_OPERATION | FLAG_HORIZON):
+        if flags & FLAG_OPERATION and flags & FLAG_HORIZON:
+            raise MalformedMessage("a replica get that asks about two things")
+        key_at += OP_ID_BYTES if flags & FLAG_OPERATION else _STAMP.size
     if len(body) <= key_at:
         raise MalformedMessage("a replica get without a key")
-    op_id = body[_GET.size : key_at]
-    return ReplicaGet(bucket_id, generation, range_epoch, deadline_ms, flags, body[key_at:], op_id)
+    about = body[_GET.size : key_at]
+    if flags & FLAG_HORIZON:
+        (horizon,) = _STAMP.unpack(about)
+        if not horizon:
+            raise MalformedMessage("a replica get about no horizon")
+        return ReplicaGet(bucket_id, generation, range_epoch, deadline_ms, flags, body[key_at:], horizon=horizon)
+    return ReplicaGet(bucket_id, generation, range_epoch, deadline_ms, flags, body[key_at:], about)
 
 
 def encode_reply(status: ReplicaStatus, rest: bytes = b"") -> bytes:

@@ -116,7 +116,7 @@ class RealClient(Recorder):
     ) -> bytes | None:
         """Write a value of its own, or delete."""
         context = None if self.setting.lww else context
-        write = self.begin_write(key, context, how, delete=delete)
+        write = self._goes_above(self.begin_write(key, context, how, delete=delete))
         return await self.write(write, partial(self._put, write, context, how))
 
     async def get_many(self, keys: Sequence[str], how: ReadHow = READ) -> list[Reading | None]:
@@ -146,7 +146,8 @@ class RealClient(Recorder):
     async def put_many(self, puts: Sequence[tuple[str, bytes | None]], how: WriteHow = WRITE) -> list[bytes | None]:
         """Write many (key, context) at once."""
         async with self._batch:
-            writes = [self.begin_write(key, None if self.setting.lww else context, how) for key, context in puts]
+            begun = [self.begin_write(key, None if self.setting.lww else context, how) for key, context in puts]
+            writes = [self._goes_above(write) for write in begun]
             items = [
                 Put(
                     key_of(write.key),
@@ -180,6 +181,12 @@ class RealClient(Recorder):
     def _not_written(self, write: Write, error: Exception | None, text: str = "") -> None:
         unsent = self._ids.withdraw(write.op_id)
         self.failed(write, NotConnected() if unsent else error, text)
+
+    def _goes_above(self, write: Write) -> Write:
+        """In an lww bucket a client's write is newer than what it had seen, though it gives no context."""
+        if self.setting.lww:
+            write.seen = self.newest.get(write.key, 0)
+        return write
 
     async def _get(self, key: str, how: ReadHow) -> Answer:
         handle = self.handle

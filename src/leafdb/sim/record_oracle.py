@@ -89,8 +89,11 @@ class Oracle:
         sibling = decode(data).siblings.get(dot)
         if sibling is None:
             violated(Invariant.NOTHING_LOST, f"write {number} is not in the record it made")
-        self.writes.append(Write(dot, sibling, past))
         ours = self.of(local)
+        newest = max((self.writes[seen].sibling.stamp for seen in bits(ours.known | past)), default=-1)
+        text = f"write {number} at {sibling.stamp} is not newer than all that its writer and its coordinator saw"
+        require(sibling.stamp > newest, Invariant.CAUSAL_STAMPS, text)
+        self.writes.append(Write(dot, sibling, past))
         made = Knowledge(ours.known | past | 1 << number, ours.merged | 1 << number)
         if self.conflict is Conflict.LWW:
             won = self.living(made) == 1 << number

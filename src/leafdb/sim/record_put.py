@@ -9,6 +9,7 @@ from typing import Final
 from leafdb.errors import StorageError
 from leafdb.model.clock import EMPTY, CausalClock, Dot
 from leafdb.model.hlc import LeaseExhausted
+from leafdb.model.record import newest_stamp
 from leafdb.sim.record_world import KEY, NO_LEASE, Node, Place
 from leafdb.testing.violation import Invariant, require
 from leafdb.types import NodeId
@@ -19,9 +20,9 @@ DEADLINE_S: Final = 0.3
 
 @dataclass(slots=True)
 class Client:
-    """What a client remembers: contexts with the writes they cover, and a write it may try again."""
+    """What a client remembers: contexts with the writes they cover and their stamps, and a write it may try again."""
 
-    contexts: list[tuple[CausalClock, int]] = field(default_factory=list)
+    contexts: list[tuple[CausalClock, int, int]] = field(default_factory=list)
     unanswered: Put | None = None
 
 
@@ -40,6 +41,7 @@ class Put:
         stands_for: NodeId | None,
         context: CausalClock | None,
         past: int,
+        seen: int,
         op_id: bytes,
         value: bytes | None,
         expires_ms: int,
@@ -55,6 +57,7 @@ class Put:
         self.durability = at.bucket.durability
         self.context = context
         self.past = past
+        self.seen = seen
         self.op_id = op_id
         self.value = value
         self.expires_ms = expires_ms
@@ -121,6 +124,6 @@ class Put:
             assert self.dot is not None
             clock, past = (self.context or EMPTY).add(self.dot), self.past | 1 << self.number
             oracle.check_context(clock, past)
-            client.contexts.append((clock, past))
+            client.contexts.append((clock, past, max(newest_stamp(self.record), self.seen)))
         elif how == "unknown":
             client.unanswered = self

@@ -28,7 +28,7 @@ from leafdb.hints.hint import decode as decode_hint
 from leafdb.hints.hint import decode_key, version_of
 from leafdb.model.bucket import BucketProperties
 from leafdb.model.clock import EMPTY, CausalClock
-from leafdb.model.record import clock_of, merge
+from leafdb.model.record import clock_of, merge, newest_stamp
 from leafdb.node.view import BucketView
 from leafdb.sim.heap import CALM, Heap, Network, Weather, outcome
 from leafdb.sim.outcome import NODES, OPERATIONS, Outcome, Tier
@@ -131,23 +131,30 @@ class History:
     def _write(self, client: Client, *, delete: bool) -> None:
         rng = self.rng
         context: CausalClock | None = None
-        past = 0
+        past = seen = 0
         if client.contexts and rng.random() < 0.75:
-            context, past = client.contexts[-1] if rng.random() < 0.7 else rng.choice(client.contexts)
+            context, past, seen = client.contexts[-1] if rng.random() < 0.7 else rng.choice(client.contexts)
         number = self.issued + 1
         value = None if delete else b"v%d" % number
         expires = 0 if delete or rng.random() < 0.85 else rng.choice((50, 500))
-        self._begin(client, number.to_bytes(16, "big"), value, expires, context, past)
+        self._begin(client, number.to_bytes(16, "big"), value, expires, context, past, seen)
 
     def _retry(self, client: Client) -> None:
         """The same operation again, perhaps on another node: two dots of one operation."""
         put, client.unanswered = client.unanswered, None
         assert put is not None
         self.heap.trace.probe(RETRIED, put.number >= 0)
-        self._begin(client, put.op_id, put.value, 0, put.context, put.past)
+        self._begin(client, put.op_id, put.value, 0, put.context, put.past, put.seen)
 
     def _begin(
-        self, client: Client, op_id: bytes, value: bytes | None, ttl_ms: int, context: CausalClock | None, past: int
+        self,
+        client: Client,
+        op_id: bytes,
+        value: bytes | None,
+        ttl_ms: int,
+        context: CausalClock | None,
+        past: int,
+        seen: int,
     ) -> None:
         rng = self.rng
         at = rng.choice(self.primaries)
@@ -164,6 +171,7 @@ class History:
             stands_for=stands_for,
             context=context,
             past=past,
+            seen=seen,
             op_id=op_id,
             value=value,
             expires_ms=expires_ms,
@@ -204,7 +212,7 @@ class History:
         alive = [oracle.writes[number].sibling.value is None for number in bits(oracle.living(oracle.of(whole)))]
         self.heap.trace.probe(DELETION, any(alive) and not all(alive))
         oracle.check_context(clock, known)
-        client.contexts.append((clock, known))
+        client.contexts.append((clock, known, newest_stamp(whole)))
         self.heap.trace.tell("client", f"read {oracle.living(oracle.of(whole)):x} of {known:x}", "key")
 
     # -- coordinators and replicas
@@ -346,7 +354,7 @@ class History:
         if record is not None:
             self._shown(client, [record])
         for step, at in enumerate((self.background.choice(self.primaries), self.background.choice(self.primaries))):
-            context, past = client.contexts[-1] if client.contexts else (EMPTY, 0)
+            context, past, seen = client.contexts[-1] if client.contexts else (EMPTY, 0, 0)
             put = Put(
                 client,
                 at,
@@ -354,6 +362,7 @@ class History:
                 stands_for=None,
                 context=context,
                 past=past,
+                seen=seen,
                 op_id=(1_000 + step).to_bytes(16, "big"),
                 value=b"last %d" % step,
                 expires_ms=0,

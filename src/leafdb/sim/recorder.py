@@ -24,6 +24,7 @@ from leafdb.errors import (
     ServerBug,
 )
 from leafdb.model.clock import EMPTY, CausalClock
+from leafdb.model.context import past_in
 from leafdb.ring.token import storage_key
 from leafdb.sim.setting import Setting, dots_text, encoded
 from leafdb.testing.history_values import Answer, Known, Write, clock_of, sealed_of, shown_by
@@ -106,6 +107,8 @@ class Recorder:
         """The last writes that it does not know the outcome of."""
         self.in_session = False
         """Its session is kept by a token: everything it is answered is promised."""
+        self.newest: dict[str, int] = {}
+        """Of each key the greatest stamp in an answer that a real client remembers."""
         self._asked: dict[bytes, tuple[int, int, int]] = {}
         """By operation id, how many copies a write needs, how many of them on primaries, and the oldest epoch that a
         node believed in when it was sent first."""
@@ -158,6 +161,7 @@ class Recorder:
             holders = setting.copies.holders(stored, CausalClock.from_dots(write.dots[-1:]))
             setting.ring.check_counts(stored, holders, w, since, text, write.key)
         context = sealed_of(reply.context)
+        self._remember(write.key, context)
         promised = self.in_session or reply.primaries >= setting.history.quorum
         event = Event(
             self.name, Kind.WRITE, write.key, clock_of(context), began, setting.tick(), write.dots[-1], promised
@@ -212,10 +216,15 @@ class Recorder:
             text = f"what a read shows was to be held by r={reads.sure} of each set of owners"
             holders = setting.copies.holders(stored, clock)
             setting.ring.check_counts(stored, holders, reads.sure, reads.since, text, key)
+        if held and reads.known is not None:
+            self._remember(key, sealed_of(answer.context))
         promised = reads.known is not None and reads.known.primaries >= setting.history.quorum
         if held and (promised or self.in_session):
             setting.sessions.append(Event(self.name, Kind.READ, key, clock, reads.began, setting.tick()))
         return Reading(sealed_of(answer.context), values)
+
+    def _remember(self, key: str, context: bytes) -> None:
+        self.newest[key] = max(self.newest.get(key, 0), past_in(context).stamp)
 
     def check_local(self, member: NodeId, key: str, before: CausalClock, reading: Reading) -> None:
         """A store never knows less than it had shown `before`, unless it may have lost something, or gave it away."""

@@ -3,7 +3,7 @@
 The record is the same on every replica by then. Of an acknowledged write it knows (its clock covers the dot) and shows
 it unless a write that may be there covers it (I2); it shows nothing that a write it knows has covered (I6, I5), nothing
 that was refused and nothing that nobody wrote (I10), and knows whatever a quorum had acknowledged or read (I8). What no
-more stores acknowledged than were lost at once may be lost (I7).
+more stores acknowledged than were lost at once may be lost (I7). Each write is newer than all its writer saw (C).
 """
 
 from __future__ import annotations
@@ -42,6 +42,8 @@ def _written(history: History, key: str, dot: Dot, sibling: Sibling) -> Write:
     require(write.outcome != "refused", Invariant.HONEST_OUTCOMES, f"{write.text} was refused and is there", key)
     expires = bool(sibling.expires_ms) == bool(write.ttl_ms)
     require(expires, Invariant.DELETIONS_STAY, f"{write.text} has lost or got an expiry", key)
+    newer = sibling.stamp > write.seen
+    require(newer, Invariant.CAUSAL_STAMPS, f"{write.text} is there with a stamp below what its writer saw", key)
     history.name(write, dot)
     return write
 

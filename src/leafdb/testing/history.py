@@ -14,6 +14,7 @@ The rules, each checked as early as it can be seen:
 - I10: nothing of a refused write is ever seen, and nothing that nobody wrote.
 - In an `lww` bucket one value is shown. A write may be gone without a trace of who beat it, but what a coordinator
   wrote over its own older write has a greater stamp, and what quorum reads have shown is beaten by greater stamps only.
+- C: a context's stamp is no less than that of any value it was shown with, and a write's exceeds that of its context.
 
 All of it costs time in proportion to the operations: a set of writes is kept as one clock wherever it can be.
 Its parts are in history_values.py; final records are judged in final_record.py, scans in scan_history.py.
@@ -28,8 +29,9 @@ from typing import Final
 from leafdb.client.context import Context
 from leafdb.client.results import Written
 from leafdb.model.clock import EMPTY, CausalClock, Dot
+from leafdb.model.hlc import stamp_ms
 from leafdb.ring.token import OPERATION_CHANCE_BYTES, TOKEN_BYTES
-from leafdb.testing.history_values import Answer, KeyHistory, Known, Seen, Write, clock_of, shown_by
+from leafdb.testing.history_values import Answer, KeyHistory, Known, Seen, Write, past_of, shown_by
 from leafdb.testing.violation import Invariant, require, violated
 from leafdb.types import Conflict
 from leafdb.wire.requests import PutReply
@@ -72,9 +74,9 @@ class History:
         """A write is about to be sent. Its value has at least `size` bytes."""
         number = len(self.writes) + 1
         value = None if delete else (b"%d" % number).ljust(size, b".")
-        clock = EMPTY if context is None else clock_of(context)
+        clock, stamp = (EMPTY, 0) if context is None else past_of(context)
         op_id = self.token(key) + number.to_bytes(OPERATION_CHANCE_BYTES, "big")
-        write = Write(key, op_id, value, clock, 0 if delete else ttl_ms or self.ttl_ms)
+        write = Write(key, op_id, value, clock, stamp, 0 if delete else ttl_ms or self.ttl_ms)
         self.writes[write.op_id] = write
         if value is not None:
             self.by_value[value] = write
@@ -99,7 +101,9 @@ class History:
 
     def acked(self, write: Write, reply: PutReply | Written, now_ms: int | None = None) -> None:
         """The node said that it is written."""
-        clock = clock_of(reply.context)
+        clock, stamp = past_of(reply.context)
+        text = f"the stamp of {write.text} is {stamp}, and its writer had been shown {write.seen}"
+        require(stamp > write.seen, Invariant.CAUSAL_STAMPS, text, write.key)
         new = [dot for dot in (*clock.vector.items(), *clock.cloud) if dot[1] and not write.context.covers(dot)]
         if not 1 <= len(new) <= write.attempts or clock != write.context.merge(CausalClock.from_dots(new)):
             violated(
@@ -156,8 +160,11 @@ class History:
         """
         self.reads += 1
         of_key = self.of_key(key)
-        clock = clock_of(answer.context)
+        clock, stamp = past_of(answer.context)
         seen = shown_by(answer)
+        newest_ms = max((each.stamp_ms for each in seen), default=0)
+        text = f"a read shows a value of {newest_ms} ms, and its context has the stamp {stamp}"
+        require(stamp_ms(stamp) >= newest_ms, Invariant.CAUSAL_STAMPS, text, key)
         for each in seen:
             self._check_seen(of_key, key, clock, each, None if known is None else known.now_ms)
         self._check_bare(of_key, key, clock, seen)

@@ -11,7 +11,7 @@ from leafdb.client.results import Conflict as Siblings
 from leafdb.client.results import Found, Missing, stamp_time
 from leafdb.model.actor import Actor
 from leafdb.model.clock import EMPTY, CausalClock, Dot
-from leafdb.model.context import SEAL_BYTES
+from leafdb.model.context import Past, past_in
 from leafdb.ring.token import TOKEN_BYTES
 from leafdb.wire.requests import GetReply
 
@@ -30,6 +30,8 @@ class Write:
     op_id: bytes
     value: bytes | None
     context: CausalClock
+    seen: int = 0
+    """The greatest stamp its writer was shown."""
     ttl_ms: int = 0
     outcome: str = "unknown"
     open: bool = True
@@ -108,7 +110,12 @@ def sealed_of(context: bytes | Context) -> bytes:
 
 def clock_of(context: bytes | Context) -> CausalClock:
     """The clock in a context."""
-    return CausalClock.decode(sealed_of(context)[1:-SEAL_BYTES])
+    return past_of(context).clock
+
+
+def past_of(context: bytes | Context) -> Past:
+    """Clock and stamp of a context."""
+    return past_in(sealed_of(context))
 
 
 def shown_by(answer: Answer) -> list[Seen]:

@@ -71,6 +71,8 @@ class Invariant(StrEnum):
     """A crash is known to all within bounds, and nobody is declared dead for long wrongly."""
     MERGE_IS_A_JOIN = "M"
     """Merging is commutative, associative, idempotent, and equal records have equal bytes."""
+    CAUSAL_STAMPS = "C"
+    """A write's stamp exceeds those of everything that its writer, and the record it was minted over, had seen."""
     EXPLAINED = "E"
     """What an explanation says of a request is what happened to it."""
     SELF_CHECK = "A"

@@ -14,7 +14,7 @@ from leafdb.errors import ClientMisuse
 from leafdb.limits import FLOOR_CONTEXTS_MAX, SESSION_KEYS_MAX, SESSION_TOKEN_BYTES_MAX
 from leafdb.model.actor import ActorIdentity
 from leafdb.model.clock import CausalClock, Dot
-from leafdb.model.context import ContextSealer, clock_in
+from leafdb.model.context import ContextSealer, past_in
 from leafdb.model.key import encode_key
 from leafdb.types import BucketId, NodeId
 
@@ -26,7 +26,7 @@ CLUSTER = bytes(range(16))
 
 
 def sealed(*dots: Dot, key: bytes = K) -> bytes:
-    return SEALER.seal(CausalClock.from_dots(dots), BucketId(BUCKET), key)
+    return SEALER.seal(CausalClock.from_dots(dots), sum(counter for _, counter in dots), BucketId(BUCKET), key)
 
 
 EMPTY = sealed()
@@ -41,7 +41,7 @@ def wrote(session: Session, key: bytes, *dots: Dot, after: bytes = b"", held: He
 def union(floor: tuple[bytes, ...]) -> CausalClock:
     clock = CausalClock({})
     for each in floor:
-        clock = clock.merge(clock_in(each))
+        clock = clock.merge(past_in(each).clock)
     return clock
 
 
@@ -134,12 +134,12 @@ def test_too_many_blind_writes_of_one_key_are_given_up_and_the_next_read_or_writ
         wrote(session, K, (A, 2 * number + 1))
     assert len(session.asks(BUCKET, K).floor) == FLOOR_CONTEXTS_MAX
     assert not session.cold(BUCKET, K)
-    last = wrote(session, K, (B, 7))
+    last = wrote(session, K, (B, 70))
     asked = session.asks(BUCKET, K)
     assert asked.floor == (last,)
     assert asked.primaries is Count.MAJORITY
     assert session.cold(BUCKET, K)
-    seen = sealed((B, 7), (A, 1))
+    seen = sealed((B, 70), (A, 1))
     session.read(BUCKET, K, seen, Held.MAJORITY, asked)
     assert session.asks(BUCKET, K) == Asked((seen,), Count.ANY, asked.given_up)
     assert not session.cold(BUCKET, K)
@@ -343,10 +343,23 @@ def test_garbage_is_no_token() -> None:
         SessionToken.from_bytes("text")  # type: ignore[arg-type]
 
 
+def test_the_newest_that_was_seen_is_known_whatever_was_given_up() -> None:
+    session = Session()
+    assert session.newest(BUCKET, K) == b""
+    high = wrote(session, K, (A, 99))
+    assert session.newest(BUCKET, K) == high
+    for number in range(2, 2 + 2 * FLOOR_CONTEXTS_MAX):
+        session.read(BUCKET, K, sealed((B, 2 * number)), Held.MAJORITY, NOT_ASKED)  # of replicas that are behind
+        assert session.newest(BUCKET, K) == high
+    higher = wrote(session, K, (C, 100))
+    assert session.newest(BUCKET, K) == higher
+    session.check()
+
+
 def test_a_token_on_paper() -> None:
     session = Session()
     wrote(session, K, (A, 1))
     assert bytes(session.token(CLUSTER)) == bytes.fromhex(
         "01 10 000102030405060708090a0b0c0d0e0f" + "00" * 64 + "0001"
-        "00000100 0003 03 01 6b0001 0029"
+        "00000100 0003 03 01 6b0001 0031"
     ) + sealed((A, 1))  # fmt: skip

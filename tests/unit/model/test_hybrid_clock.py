@@ -1,4 +1,4 @@
-"""Promise: stamps never go back, restarts included, exceed what was read, and no peer drags them."""
+"""Promise: stamps never go back, restarts included, never come to an end, and no peer drags them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import random
 import pytest
 
 from leafdb.limits import HLC_DRIFT_MS_MAX, HLC_LEASE_MS
-from leafdb.model.hlc import LOGICAL_BITS, HybridClock, LeaseExhausted, stamp_ms
+from leafdb.model.hlc import LOGICAL_BITS, STAMP_MAX, HybridClock, LeaseExhausted, stamp_ms
 
 NOW = 1_700_000_000_000
 
@@ -69,21 +69,24 @@ def test_lease_is_wanted_in_time_and_granted_only_upwards() -> None:
     assert clock.ceiling == ceiling
 
 
-def test_exceeds_the_stamps_it_read() -> None:
+def test_a_peers_stamp_beyond_the_drift_bound_is_not_followed() -> None:
     clock = granted()
-    floor = (NOW + 200) << LOGICAL_BITS
-    stamp = clock.tick(NOW, floor)
-    assert stamp == floor + 1
-    assert clock.tick(NOW) == floor + 2
-
-
-def test_a_stamp_beyond_the_drift_bound_drags_one_write_and_not_the_clock() -> None:
-    clock = granted()
-    floor = (NOW + HLC_DRIFT_MS_MAX + 1) << LOGICAL_BITS
-    assert clock.tick(NOW, floor) == floor + 1
-    assert stamp_ms(clock.tick(NOW + 1)) == NOW + 1
-    assert not clock.observe(floor, NOW)
+    assert not clock.observe((NOW + HLC_DRIFT_MS_MAX + 1) << LOGICAL_BITS, NOW)
     assert stamp_ms(clock.tick(NOW + 2)) == NOW + 2
+
+
+def test_a_wall_clock_that_is_wrong_beyond_all_measure_leaves_room_above_its_stamps() -> None:
+    year_9999 = 253_402_300_799_000
+    clock = granted(year_9999)
+    last = 0
+    for step in range(1_000):
+        stamp = clock.tick(year_9999 + step * HLC_LEASE_MS)
+        wanted = clock.lease_wanted(year_9999 + step * HLC_LEASE_MS)
+        assert last < stamp < STAMP_MAX // 2 + (1 << 32)
+        if wanted is not None:
+            clock.grant(wanted)
+        last = stamp
+    clock.check()
 
 
 def test_a_peers_stamp_within_the_bound_is_followed() -> None:

@@ -37,6 +37,7 @@ class Node:
         conflict: Conflict = Conflict.SIBLINGS,
         stamp: int = STAMP,
         expires_ms: int = 0,
+        floor: int = 0,
     ) -> PutResult:
         self.operations += 1
         return record.put(
@@ -49,6 +50,7 @@ class Node:
             op_id=self.identity.prefix + self.operations.to_bytes(8, "big"),
             value=value,
             conflict=conflict,
+            floor=floor,
         )
 
     def accept(self, local: bytes | None, incoming: bytes) -> bytes:
@@ -270,6 +272,49 @@ class TestAmnesia:
         for local in (None, node().put(None).data):
             with pytest.raises(RecordError):
                 node(2).accept(local, b"\x01\x00garbage")
+
+
+class TestStamps:
+    @pytest.mark.parametrize("conflict", Conflict)
+    @pytest.mark.parametrize("seen", [0, STAMP - 9, STAMP, STAMP + 9, (NOW_MS + 10**10) << LOGICAL_BITS])
+    def test_a_write_is_newer_than_what_its_writer_was_shown_and_no_newer_than_it_must(
+        self, seen: int, conflict: Conflict
+    ) -> None:
+        n, other = node(1), node(2)
+        dot = (other.identity.actor(1), 1)
+        for local in (None, n.put(None, None, b"here", stamp=STAMP - 3, conflict=conflict).data):
+            for context in (None, EMPTY, EMPTY.add(dot)):
+                data, made = n.put(local, context, floor=seen, conflict=conflict)
+                assert record.decode(data).siblings[made].stamp == max(STAMP, seen + 1) == record.newest_stamp(data)
+
+    def test_one_through_a_slow_clock_beats_what_its_writer_had_read_wherever_they_meet(self) -> None:
+        fast, slow = node(1), node(2)
+        read, _ = fast.put(None, None, b"read", conflict=Conflict.LWW, stamp=STAMP + 3_000_000)
+        over, _ = slow.put(None, None, b"over", conflict=Conflict.LWW, floor=record.newest_stamp(read))
+        assert values(record.merge(read, over, Conflict.LWW)) == {b"over"}
+        assert values(record.merge(over, read, Conflict.LWW)) == {b"over"}
+
+    def test_a_stamp_far_ahead_hides_and_drops_no_value_that_has_not_expired(self) -> None:
+        n = node()
+        data, _ = n.put(None, None, b"expires next year", expires_ms=NOW_MS + 366 * 86_400_000)
+        far = (NOW_MS + 10 * 366 * 86_400_000) << LOGICAL_BITS
+        for _ in range(SIBLINGS_STORED_MAX + 2):
+            data, _ = n.put(data, None, None, floor=far)
+        assert b"expires next year" in values(data)
+
+    def test_the_newest_is_found_in_records_of_every_shape(self) -> None:
+        x, y = node(1), node(2)
+        one, _ = x.put(None)
+        assert record.newest_stamp(one) == STAMP
+        many = one
+        for step in range(4):
+            many, _ = (y if step % 2 else x).put(many, None, b"v", stamp=STAMP + 5 * step)
+            assert record.newest_stamp(many) == max(s.stamp for s in record.decode(many).siblings.values())
+        bare = record.encode(record.Record(CausalClock({x.identity.actor(1): 0}), {}))
+        assert record.newest_stamp(bare) == 0
+        for cut in (7, 40, len(many) - 30):
+            with pytest.raises(RecordError):
+                record.newest_stamp(many[:cut])
 
 
 class TestLww:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import random
 
+import pytest
+
 from leafdb.model.actor import ActorIdentity
 from leafdb.model.clock import CausalClock
+from leafdb.model.context import Past
 from leafdb.model.record_format import Record, Sibling, encode
-from leafdb.quorum.get_operation import GetOperation, GetStep, MetBy
+from leafdb.quorum.get_operation import Floor, GetOperation, GetStep
 from leafdb.quorum.joint_get_operation import JointGetOperation
 from leafdb.quorum.owner_set import OwnerSet
 from leafdb.quorum.session_floor import SessionFloor
@@ -21,13 +24,24 @@ def union(one: bytes, other: bytes) -> bytes:
     return bytes(sorted({*one, *other}))
 
 
-def floor(letters: bytes) -> MetBy:
-    return lambda record: set(letters) <= set(record or b"")
+class Letters:
+    """Met by whoever has these letters; forgotten by right below `horizon`, if there is one."""
+
+    def __init__(self, letters: bytes, horizon: int = 0) -> None:
+        self._letters = set(letters)
+        self.horizon = horizon
+
+    def met_by(self, record: bytes | None) -> bool:
+        return self._letters <= set(record or b"")
 
 
-def operation(seen: bytes, *, r: int = 1, pr: int = 0) -> GetOperation:
+def floor(letters: bytes, horizon: int = 0) -> Floor:
+    return Letters(letters, horizon)
+
+
+def operation(seen: bytes, *, r: int = 1, pr: int = 0, horizon: int = 0) -> GetOperation:
     return GetOperation(
-        r=r, pr=pr, asked={A}, spares=[B, C], primaries=(A, B, C), merge=union, floor=floor(seen)
+        r=r, pr=pr, asked={A}, spares=[B, C], primaries=(A, B, C), merge=union, floor=floor(seen, horizon)
     )  # fmt: skip
 
 
@@ -168,11 +182,52 @@ def record(*dots: tuple[bytes, int]) -> bytes:
 
 
 def test_a_tombstone_meets_the_floor_of_what_it_deleted_and_nothing_at_all_does_not() -> None:
-    seen = SessionFloor([CausalClock({ONE: 1}), CausalClock.from_dots([(TWO, 2)])])
+    seen = SessionFloor([Past(CausalClock({ONE: 1}), 5), Past(CausalClock.from_dots([(TWO, 2)]), 4)])
     assert seen.met_by(record((ONE, 1), (TWO, 1), (TWO, 2)))
     assert not seen.met_by(record((ONE, 1), (TWO, 1)))
     assert not seen.met_by(None)
     assert SessionFloor([]).met_by(None)
+
+
+def test_what_lies_below_the_horizon_with_all_it_names_may_have_been_forgotten() -> None:
+    pasts = [Past(CausalClock({ONE: 1}), 50), Past(CausalClock({TWO: 1}), 70)]
+    assert SessionFloor(pasts).stamp == 70
+    assert [SessionFloor(pasts, horizon).horizon for horizon in (0, 60, 70, 71, 90)] == [0, 0, 0, 71, 90]
+    assert not SessionFloor(pasts, 90).met_by(None), "by its clock it is met as ever"
+
+
+@pytest.mark.parametrize("record", [None, b"new"])
+def test_an_owner_that_vouches_meets_a_forgotten_floor_with_whatever_it_has(record: bytes | None) -> None:
+    get = operation(b"x", horizon=9)
+    assert get.answered(A, record, vouches=True) is GetStep.DECIDED
+    assert get.merged == record
+    get.check()
+
+
+def test_an_owner_that_vouches_beside_others_that_do_not_is_enough() -> None:
+    get = operation(b"x", r=2, horizon=9)
+    get.hedge()
+    get.answered(A, None)
+    assert get.answered(B, None, vouches=True) is GetStep.DECIDED
+    late = operation(b"x", horizon=9)
+    assert late.answered(A, b"w") is GetStep.NOTHING
+    assert late.below
+    assert late.answered(B, b"w", vouches=True) is GetStep.DECIDED
+
+
+def test_who_does_not_own_the_key_vouches_for_nothing_and_so_does_who_is_incomplete() -> None:
+    get = GetOperation(r=1, pr=0, asked={A, D}, spares=[], primaries=(A, B, C), merge=union, floor=floor(b"x", 9))
+    assert get.answered(D, None, vouches=True) is GetStep.NOTHING
+    assert get.below
+    get.unknown(A, b"w")
+    assert get.below
+
+
+def test_a_floor_above_the_horizon_is_vouched_for_by_nobody() -> None:
+    get = operation(b"x")
+    assert get.answered(A, None, vouches=True) is GetStep.NOTHING
+    assert get.below
+    get.check()
 
 
 def test_an_actor_that_has_written_nothing_is_asked_of_nobody() -> None:

@@ -6,24 +6,28 @@ import pytest
 
 from leafdb.model.actor import ActorIdentity
 from leafdb.model.clock import EMPTY, CausalClock, Dot
-from leafdb.model.context import SEAL_BYTES
+from leafdb.model.context import ContextSealer
+from leafdb.model.key import encode_key
 from leafdb.model.record import Record, Sibling, encode
 from leafdb.testing.final_record import check_final
 from leafdb.testing.history import History
 from leafdb.testing.history_values import Write
 from leafdb.testing.scan_history import ScanWatch
 from leafdb.testing.violation import Invariant, Violation
-from leafdb.types import Conflict, NodeId
+from leafdb.types import BucketId, Conflict, NodeId
 from leafdb.wire.requests import GetReply, PutReply, SiblingReply
 
 A = ActorIdentity(0, NodeId(1), 1).actor(1)
 B = ActorIdentity(0, NodeId(2), 1).actor(1)
 KEY = "k"
+SEALER = ContextSealer(bytes(16))
 
 
-def sealed(*dots: Dot, clock: CausalClock | None = None) -> bytes:
+def sealed(*dots: Dot, clock: CausalClock | None = None, stamp_ms: int = 0) -> bytes:
+    """Of what covers more, with a greater stamp."""
     of = CausalClock(dict(dots)) if clock is None else clock
-    return b"\x01" + of.encode() + bytes(SEAL_BYTES)
+    stamp = (stamp_ms << 16) + sum(counter for _, counter in (*of.vector.items(), *of.cloud))
+    return SEALER.seal(of, stamp, BucketId(256), encode_key(KEY))
 
 
 def put(
@@ -49,7 +53,7 @@ def ack(history: History, write: Write, dot: Dot, *, primaries: int = 2, acks: i
 
 def reply(clock: CausalClock, *shown: tuple[Write, Dot], stamp_ms: int = 1) -> GetReply:
     siblings = tuple(SiblingReply(dot[0], dot[1], stamp_ms << 16, write.value or b"") for write, dot in shown)
-    return GetReply(1, sealed(clock=clock), siblings)
+    return GetReply(1, sealed(clock=clock, stamp_ms=stamp_ms), siblings)
 
 
 def read(history: History, clock: CausalClock, *shown: tuple[Write, Dot], stamp_ms: int = 1) -> None:
@@ -317,3 +321,24 @@ def test_a_scan_owes_what_was_there_all_the_while_and_nothing_else() -> None:
     deletion = history.begin_write("there", delete=True, context=sealed((A, 1)))
     history.failed(deletion, "unknown", "Severed")
     assert watch.owed() == ["replaced"]
+
+
+# -- stamps
+
+
+def test_a_write_that_is_not_newer_than_what_its_writer_was_shown_is_rejected() -> None:
+    history = History()
+    write = history.begin_write(KEY, context=sealed((A, 1), stamp_ms=3))
+    with broken(Invariant.CAUSAL_STAMPS):
+        history.acked(write, PutReply(1, 2, 2, sealed((A, 2), stamp_ms=2)))
+    with broken(Invariant.CAUSAL_STAMPS):
+        check_final(history, KEY, record(clock((A, 2)), (write, (A, 2)), stamp_ms=3))
+    check_final(history, KEY, record(clock((A, 2)), (write, (A, 2)), stamp_ms=4))
+
+
+def test_a_read_whose_context_is_older_than_what_it_shows_is_rejected() -> None:
+    history = History()
+    one = put(history, (A, 1))
+    shown = (SiblingReply(A, 1, 5 << 16, one.value or b""),)
+    with broken(Invariant.CAUSAL_STAMPS):
+        history.read(KEY, None, GetReply(1, sealed((A, 1), stamp_ms=4), shown))

@@ -98,10 +98,10 @@ MUTATIONS: Final = (
         "What a write returns covers siblings its writer has not seen: its next write removes them.",
         (
             PUT,
-            "        sealed = coordinator.sealer.seal(clock, self.bucket.id, self.place.key)\n",
+            "        sealed = coordinator.sealer.seal(clock, stamp, self.bucket.id, self.place.key)\n",
             "        from leafdb.model.record import clock_of\n\n"
             "        clock = clock.merge(clock_of(self.record or b''))\n"
-            "        sealed = coordinator.sealer.seal(clock, self.bucket.id, self.place.key)\n",
+            "        sealed = coordinator.sealer.seal(clock, stamp, self.bucket.id, self.place.key)\n",
         ),
     ),
     _quorum(
