@@ -24,6 +24,7 @@ from leafdb.node.leftovers import LOOK_AGAIN_S
 from leafdb.node.node import Node
 from leafdb.sim.convergence import check_converged, check_ring
 from leafdb.sim.delivery import check_delivered
+from leafdb.sim.forgotten import Forgotten
 from leafdb.sim.log_capture import Captured, captured_logs
 from leafdb.sim.nemesis import Nemesis
 from leafdb.sim.outcome import NODES, OPERATIONS, Broken, Outcome, Tier
@@ -129,6 +130,7 @@ class Simulation:
         await cluster.found()
         setting = await Setting.open(cluster, plan, trace)
         setting.watched(cluster.watch)
+        Forgotten(setting, cluster.watch)
         self._facts = setting.history.facts
         tell_replica_writes(setting)
         nemesis = Nemesis(stage)

@@ -76,7 +76,7 @@ class KeyHistory:
     floors: list[CausalClock] = field(default_factory=list)
     """[m]: what at least m primaries hold for sure: acknowledged writes and what quorum reads have covered."""
     stamps: list[int] = field(default_factory=list)
-    """[m]: the newest stamp (ms) that a read sure of m primaries has shown, for lww."""
+    """[m]: the newest stamp (ms) that m primaries acknowledged, or a read sure of them has met, for lww."""
     claimed: CausalClock = EMPTY
     """The contexts of all writes that have begun: what is in none of them is covered by nobody."""
     gone: CausalClock = EMPTY
@@ -87,8 +87,6 @@ class KeyHistory:
     """(event, dot) of lasting values that a quorum acknowledged, for scans."""
     newest: dict[Actor, int] = field(default_factory=dict)
     """The greatest acknowledged counter of each actor, for lww."""
-    coverers: dict[Dot, tuple[int, list[Write]]] = field(default_factory=dict)
-    """For each dot that was shown: how many of `acked` have been looked at, and those whose context covers it."""
     acked: list[Write] = field(default_factory=list)
     spoiled: bool = False
     """A deletion or an expiring value was begun."""
