@@ -224,7 +224,7 @@ class Lone:
         else:
             operation.committed(None)
 
-    def read(self, *args: Any) -> None:
+    def show(self, *args: Any) -> None:
         args[-1](self.stored, None)
 
     def merge(self, *args: Any) -> None:

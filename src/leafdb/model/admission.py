@@ -22,7 +22,7 @@ from typing import Final
 from leafdb.model.clock import CausalClock, Dot
 from leafdb.model.hlc import STAMP_MAX
 from leafdb.model.purge import death_of
-from leafdb.model.record_format import Header, Record, RecordError, encode, header
+from leafdb.model.record_format import Header, Record, RecordError, any_below, encode, header
 
 SINGLES_MAX: Final = 4_096
 """Single dots that leaving something out may make of a clock. A record that would need more is refused as a whole."""
@@ -34,7 +34,7 @@ class Inadmissible(RecordError):
 
 def left_out(local: bytes | None, incoming: bytes, horizon: int) -> list[Dot]:
     """The dots of `incoming` that a replica with `local` does not take in. Raises RecordError."""
-    if not horizon:
+    if not horizon or not any_below(incoming, horizon):
         return []
     return _left_out(local, header(incoming), horizon)
 
@@ -42,7 +42,7 @@ def left_out(local: bytes | None, incoming: bytes, horizon: int) -> list[Dot]:
 def admitted(local: bytes | None, incoming: bytes, horizon: int) -> bytes | None:
     """`incoming` as if it had never heard of what is left out: that object itself when nothing is, None when nothing
     remains. Raises RecordError, Inadmissible among them."""
-    if not horizon:
+    if not horizon or not any_below(incoming, horizon):
         return incoming
     theirs = header(incoming)
     dots = _left_out(local, theirs, horizon)

@@ -116,6 +116,8 @@ def accept_above(
     identity: ActorIdentity,
     epochs: EpochLease,
     horizon: int,
+    replaced: list[Named] | None = None,
+    was_replaced: Callable[[bytes, Header], bool] | None = None,
 ) -> bytes | None:
     """As `accept`, of a replica where things may have been forgotten below `horizon`; None: nothing is to be stored.
 
@@ -123,10 +125,20 @@ def accept_above(
     """
     kept = admitted(local, incoming, horizon)
     if kept is incoming:
-        return accept(local, incoming, conflict, identity=identity, epochs=epochs)
+        return accept(
+            local,
+            incoming,
+            conflict,
+            identity=identity,
+            epochs=epochs,
+            replaced=replaced,
+            was_replaced=was_replaced,
+        )
     if local is None:
         return None if kept is None else readopt(kept, incoming, None, identity, epochs)
-    merged = local if kept is None else merge(local, kept, conflict)
+    merged = local
+    if kept is not None:
+        merged = merge(local, kept, conflict, replaced=replaced, was_replaced=was_replaced)
     return readopt(merged, incoming, local, identity, epochs)
 
 

@@ -16,6 +16,7 @@ Bytes come from disks and peers: every reader here checks all of it and raises R
 
 from __future__ import annotations
 
+import struct
 from struct import Struct
 from typing import Final, NamedTuple
 
@@ -37,6 +38,12 @@ _ONE_START: Final = bytes((RECORD_VERSION, 0)) + bytes((0, 0, 0, 1, 0, 1, 0, 0, 
 """The first bytes of that shape: everything before the actor."""
 CLOCK_AT: Final = _START.size
 _TABLE_AT: Final = CLOCK_AT + COUNTS.size
+_STAMP_AT: Final = 12
+"""Of a head, where its stamp stands."""
+_TIMES: Final = Struct(">QQ16xB")
+"""From there: stamp, expiry, flags."""
+_STAMP: Final = Struct(">Q")
+_ONE_TIMES_AT: Final = _TABLE_AT + DOT.size + _STAMP_AT
 
 assert _ONE.size == _TABLE_AT + DOT.size + _HEAD.size
 
@@ -197,6 +204,43 @@ def knows_same(data: bytes, prefix: bytes, known: bytes) -> bool:
             return False
         at = data.find(prefix, at + DOT.size, stop)
     return True
+
+
+def lives_on(data: bytes) -> bool:
+    """Whether the first sibling is a value that never expires. True is certain of a sound record, of which bytes are
+    looked at in place of parsing; False asks for a closer look."""
+    try:
+        if data.startswith(_ONE_START):
+            _, expires_ms, tombstone = _TIMES.unpack_from(data, _ONE_TIMES_AT)
+        else:
+            entries, cloud = COUNTS.unpack_from(data, CLOCK_AT)
+            at = _TABLE_AT + (entries + cloud) * DOT.size + _STAMP_AT
+            _, expires_ms, tombstone = _TIMES.unpack_from(data, at)
+    except struct.error:
+        return False
+    return not expires_ms and not tombstone
+
+
+def sole_times(data: bytes) -> tuple[int, int, int] | None:
+    """Stamp, expiry and whether it is a tombstone (1), of a sound record of the shape that nearly all have."""
+    return _TIMES.unpack_from(data, _ONE_TIMES_AT) if data.startswith(_ONE_START) and len(data) >= _ONE_BYTES else None
+
+
+def any_below(data: bytes, stamp: int) -> bool:
+    """Whether a sibling's stamp is below this one. Bytes are looked at: of a malformed record it says nothing."""
+    try:
+        if data.startswith(_ONE_START):
+            found: int = _STAMP.unpack_from(data, _ONE_TIMES_AT)[0]
+            return found < stamp
+        entries, cloud = COUNTS.unpack_from(data, CLOCK_AT)
+        at = _TABLE_AT + (entries + cloud) * DOT.size + _STAMP_AT
+        for _ in range(int.from_bytes(data[2:CLOCK_AT], "big")):
+            if _STAMP.unpack_from(data, at)[0] < stamp:
+                return True
+            at += _HEAD.size
+    except struct.error:
+        return True
+    return False
 
 
 def _table_stop(data: bytes) -> int:

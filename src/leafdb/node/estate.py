@@ -4,7 +4,7 @@ somebody gives up."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 import trio
@@ -46,6 +46,7 @@ class Estate:
         metrics: Metrics,
         peers: Sessions,
         forget: Callable[[], None],
+        retract: Callable[[Iterable[int], str], None],
         now: Callable[[], float],
         paused: Callable[[NodeId], bool],
     ) -> None:
@@ -54,7 +55,7 @@ class Estate:
 
         self.leftovers = Leftovers(
             view=view, replica=replica, scanner=repair.scanner, mover=repair.mover, pace=repair.pace,
-            metrics=metrics, forget=forget, connected=connected, now=now,
+            metrics=metrics, forget=forget, retract=retract, connected=connected, now=now,
         )  # fmt: skip
         self.orphans = OrphanHints(
             engine=engine, view=view, replica=replica, keeper=keeper, handoff=handoff, store=repair.store,

@@ -210,7 +210,7 @@ class CoordinatedGet:
         if coordinator.view.self_id in place.holders:
             # Asked before the read: what becomes complete meanwhile may have been read before it was.
             self._definitive = coordinator.completeness.definitive(bucket, place.partition)
-            coordinator.replica.read(bucket.tree, place.storage_key, bucket.durability, self._read_here)
+            coordinator.replica.show(bucket.tree, place.storage_key, bucket.durability, self._read_here)
         else:
             coordinator.hints.read_fallback(bucket, place.partition, place.storage_key, self._read_here)
 

@@ -14,12 +14,15 @@ from typing import Final, NamedTuple
 
 from leafdb.errors import StorageError, StoreFailed
 from leafdb.hints.effects import MarkRange
-from leafdb.hints.hint import Kind, decode, decode_key, encode_key, with_record
+from leafdb.hints.hint import Hint, Kind, decode, decode_key, encode_key, with_record
 from leafdb.hints.ledger import Ledger
+from leafdb.model.admission import admitted
 from leafdb.model.record import RecordError, header, merge
 from leafdb.node.key_queue import ReplicaOverloaded
+from leafdb.node.left_out import LeftOut, all_but
 from leafdb.node.metrics import Metrics
-from leafdb.node.replica import REFUSALS, Found, Merged, Minting, Replica
+from leafdb.node.minting import Minting
+from leafdb.node.replica import REFUSALS, Found, Merged, Replica
 from leafdb.node.view import BucketView, ClusterView
 from leafdb.storage.engine import Engine
 from leafdb.types import Conflict, Durability, NodeId, PartitionId, TreeId
@@ -40,20 +43,31 @@ class _Keep(NamedTuple):
 
     def run(self, value: bytes | None, sequence: int) -> None:
         try:
-            hint = None if value is None else decode(value)
-            if hint is None:
-                header(self.record)  # a record that cannot be read must not get in
-                merged = self.record
-            elif hint.kind is Kind.MINTED:
-                # The next put is minted from this copy: what it shows us to have forgotten must be settled now.
-                _, bucket, storage_key = decode_key(self.key)
-                tree = TreeId(bucket)
-                merged = self.keeper.replica.accepted(hint.record, self.record, self.conflict, tree, storage_key)
+            merged, done = self._merged(None if value is None else decode(value))
+            if merged is None:
+                self.keeper.when_safe(sequence, done)
             else:
-                merged = merge(hint.record, self.record, self.conflict)
-            self.keeper.write(self.key, value, self.kind, merged, sequence, self.done)
+                self.keeper.write(self.key, value, self.kind, merged, sequence, done)
         except (*REFUSALS, ValueError) as error:
             self.done(error)
+
+    def _merged(self, hint: Hint | None) -> tuple[bytes | None, Merged]:
+        """What is to be kept, and whom to tell. Where there is a horizon, only what a holder would take in."""
+        replica, local = self.keeper.replica, None if hint is None else hint.record
+        _, bucket, storage_key = decode_key(self.key)
+        record: bytes | None = self.record
+        out = replica.leaves_out(local, self.record, storage_key)
+        done = self.done if not out else partial(all_but, self.done, LeftOut(out))
+        if hint is not None and hint.kind is Kind.MINTED:
+            # The next put is minted from this copy: what it shows us to have forgotten must be settled now.
+            accepted = replica.accepted_above if out else replica.accepted
+            return accepted(local, self.record, self.conflict, TreeId(bucket), storage_key), done
+        if out:
+            record = admitted(local, self.record, replica.horizon_at(storage_key))
+        if record is None or local is None:
+            header(self.record)  # a record that cannot be read must not get in
+            return record or local, done
+        return merge(local, record, self.conflict), done
 
     def refuse(self, error: Exception) -> None:
         self.done(error)
@@ -169,7 +183,7 @@ class HintKeeper:
         self._engine.when_safe(sequence, Durability.ALWAYS, done)
 
     def _owed(self, key: bytes, error: Exception | None) -> None:
-        if error is not None and not isinstance(error, StoreFailed):
+        if error is not None and not isinstance(error, StoreFailed | LeftOut):
             self._mark(self.ledger.mark(key))
 
     # -- reading as a fallback
@@ -217,7 +231,13 @@ class _FallbackRead:
 
     def next(self) -> None:
         if not self._left:
-            self._done(self._merged, None)
+            try:
+                kept = self._merged
+                kept = None if kept is None else self._keeper.replica.given(self._storage_key, kept, holder=False)
+            except RecordError as problem:
+                self._done(None, problem)
+            else:
+                self._done(kept, None)
             return
         self._keeper.show(self._left.pop(), self._bucket, self._storage_key, self._shown)
 

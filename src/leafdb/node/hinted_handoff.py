@@ -21,6 +21,7 @@ from leafdb.hints.messages import AnyMessage, HintBatch, HintsWaiting, from_wire
 from leafdb.hints.schedule import Schedule
 from leafdb.node.hint_keeper import HINTS_TREE
 from leafdb.node.key_queue import ReplicaOverloaded
+from leafdb.node.left_out import LeftOut
 from leafdb.node.logs import Log
 from leafdb.node.metrics import Metrics
 from leafdb.node.replica import Replica
@@ -290,7 +291,7 @@ class _Application:
         return ring.is_primary(self._view.self_id, partition, bucket.properties.n)
 
     def _taken(self, place: int, error: Exception | None) -> None:
-        if error is not None:
+        if error is not None and not isinstance(error, LeftOut):
             self._merged(place, error)
             return
         hint = self._batch.hints[place]

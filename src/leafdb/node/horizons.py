@@ -17,6 +17,7 @@ from typing import Final, NamedTuple
 from leafdb.codec.varint import decode_varint, encode_varint
 from leafdb.errors import CorruptionError, StorageError
 from leafdb.limits import PARTITIONS_MAX
+from leafdb.model.admission import admitted
 from leafdb.model.hlc import STAMP_MAX
 from leafdb.node.engine_reads import read_page
 from leafdb.node.logs import Log
@@ -48,6 +49,7 @@ class Horizons:
         """By partition; empty while nothing has been proved."""
         self._shift = 16
         self._marks: dict[int, int] = {}
+        self._swept: dict[int, int] = {}
         self.on_change: list[Callable[[Iterable[int]], None]] = []
 
     async def load(self) -> None:
@@ -92,11 +94,32 @@ class Horizons:
         stamps = self._stamps
         return not stamps or self._marks.get(partition, 0) >= stamps[partition]
 
+    def given(self, storage_key: bytes, record: bytes, *, holder: bool = True) -> bytes | None:
+        """What a reader is given of a record: all of it by a holder of the range that vouches. Whoever does not, or
+        keeps it for somebody else, cannot say of what lies below the horizon that it was not deleted since. None:
+        nothing. Raises RecordError."""
+        stamps = self._stamps
+        if not stamps:
+            return record
+        partition = (storage_key[0] << 8 | storage_key[1]) >> self._shift
+        if holder and self._marks.get(partition, 0) >= stamps[partition]:
+            return record
+        return admitted(None, record, stamps[partition])
+
     def standing(self, partition: PartitionId | int) -> Standing:
         """Both."""
         return Standing(self.of(partition), self.vouches(partition))
 
+    def swept(self, partition: PartitionId | int) -> int:
+        """The horizon down to which what died has been removed here, in this life of the process. An exchange begins,
+        or is answered, only where that is the horizon: else one side names what the other has forgotten."""
+        return self._swept.get(partition, 0)
+
     # -- what happens
+
+    def has_swept(self, partition: PartitionId | int, stamp: int) -> None:
+        """The sweeper has passed this horizon in the partition."""
+        self._swept[partition] = stamp
 
     def vouch(
         self, partitions: Iterable[int], stamp: int, done: Callable[[StorageError | None], None] | None = None

@@ -23,6 +23,8 @@ from leafdb.limits import TREES_KEPT_BYTES_MAX
 from leafdb.merkle.building import Building
 from leafdb.merkle.kept import NOTHING, LoggedChanges, bucket_key, encode_bucket, encode_tree, tree_key
 from leafdb.merkle.tree import LEAF_MASK, LEAF_SEED, TREE_BASE_BYTES, Tree
+from leafdb.model.record_format import lives_on
+from leafdb.node.deaths import Deaths
 from leafdb.node.logs import Log
 from leafdb.node.metrics import Metrics
 from leafdb.ring.token import partition_bits, partition_range
@@ -34,6 +36,7 @@ from leafdb.types import FIRST_BUCKET_ID, BucketId, Durability, PartitionId, Tre
 TREES_TREE: Final = TreeId(5)
 _PLACE_BITS: Final = 16
 """A partition is told by so many bits of a storage key; there are no more partitions."""
+_PARTITION_MASK: Final = (1 << _PLACE_BITS) - 1
 
 log = Log("trees")
 
@@ -71,12 +74,16 @@ class KeptTrees:
         """Buckets of which every tree is kept; a range that is not in `ranges` is empty."""
         self.dirty: dict[int, KeptRange] = {}
         self.unknown: dict[int, KeptRange] = {}
+        self.deaths = Deaths()
+        """When what is written here dies."""
         self.partitions = 1
         self._shift = _PLACE_BITS
         self.saved_sequence = 0
         """Of the last write to the TREES tree."""
         self.on_unknown: Callable[[], None] = lambda: None
         """Told when there is a tree to be built."""
+        self.on_doubt: Callable[[PartitionId], None] = lambda partition: None
+        """Told of a range whose tree disagrees with the store."""
         self._held_bytes = 0
         self._bytes_max = bytes_max
 
@@ -109,10 +116,12 @@ class KeptTrees:
     ) -> int:
         """Replace the record of a key: `old` is what the store has now, None stands for nothing. `also` is written with
         it, all or nothing. Answers the sequence number. Raises StorageError."""
+        place = tree << _PLACE_BITS | (key[0] << 8 | key[1]) >> self._shift  # `place`, by hand: this is the hot path
+        if new is None or not lives_on(new):
+            also = (*self.deaths.entries(place & _PARTITION_MASK, tree, key, old, new), *also)
         before = 0 if old is None else xxh3_64(key + old)
         mark = NOTHING if old is None else before.to_bytes(8, "big")
         lsn = self.engine.write(((tree, key, new), *also), durability, done, mark)
-        place = tree << _PLACE_BITS | (key[0] << 8 | key[1]) >> self._shift  # `place`, by hand: this is the hot path
         kept = self.ranges.get(place) or self._begin(place)
         kept.lsn = lsn
         leaf = xxh3_64(key, LEAF_SEED) & LEAF_MASK  # `leaf_of`, by hand
@@ -226,6 +235,7 @@ class KeptTrees:
         log.error("a hash tree disagrees with the store", bucket=int(tree), partition=int(partition), reason=reason)
         self.keep(place, None)
         self.save([(place, kept)])
+        self.on_doubt(partition)
 
     # -- saving
 
@@ -252,7 +262,7 @@ class KeptTrees:
 
 def split(place: int) -> tuple[BucketId, PartitionId]:
     """Bucket and partition of a place."""
-    return BucketId(place >> _PLACE_BITS), PartitionId(place & (1 << _PLACE_BITS) - 1)
+    return BucketId(place >> _PLACE_BITS), PartitionId(place & _PARTITION_MASK)
 
 
 def place_of(bucket: BucketId, partition: PartitionId) -> int:

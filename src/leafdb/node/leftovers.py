@@ -19,7 +19,7 @@ pace of background work; the deletions cost little room, so a full disk does not
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from math import inf
 from typing import Final, NamedTuple
 
@@ -85,10 +85,13 @@ class Leftovers:
         pace: Pace,
         metrics: Metrics,
         forget: Callable[[], None],
+        retract: Callable[[Iterable[int], str], None],
         connected: Callable[[NodeId], bool],
         now: Callable[[], float],
     ) -> None:
-        """`forget` is called before this store forgets any record (model/epochs)."""
+        """`forget` is called before this store forgets any record (model/epochs), `retract` takes its marks back, where
+        it has nothing of a range by right any more."""
+        self._retract = retract
         self._forget_dots = forget
         self._forgot = False
         """It was called in this pass."""
@@ -296,6 +299,10 @@ class Leftovers:
         if not self._forgot:
             self._forgot = True
             self._forget_dots()
+        ring = self._view.ring
+        counts = {each.properties.n for each in self._view.buckets.values()}
+        if ring is not None and not any(ring.is_primary(self._view.self_id, partition, n) for n in counts):
+            self._retract((partition,), "the range is no longer held")
         for at in range(0, len(items), GROUP_KEYS):
             await self._room()
             began = self._pace.begin()

@@ -57,6 +57,8 @@ COUNTERS: Final = (
     Counted("hints_purged_total", "leafdb_hints_total", HINTS, (("event", "purged"),)),
     Counted("leftover_ranges_dropped_total", "leafdb_leftover_ranges_dropped_total", "Leftover partitions dropped."),
     Counted("leftover_records_dropped_total", "leafdb_leftover_records_dropped_total", "Leftover records dropped."),
+    Counted("records_forgotten_total", "leafdb_records_forgotten_total", "Dead records removed below the horizon."),
+    Counted("siblings_left_out_total", "leafdb_siblings_left_out_total", "Siblings not taken in: forgotten by right."),
     Counted("exchanges_total", "leafdb_anti_entropy_exchanges_total", "Partitions compared with a peer to the end."),
     Counted("exchange_keys_differing_total", "leafdb_anti_entropy_keys_differing_total", "Keys found to differ."),
     Counted("exchange_keys_sent_total", "leafdb_anti_entropy_keys_total", SENT, (("direction", "sent"),)),
@@ -104,6 +106,8 @@ GAUGES: Final = {
         "leafdb_possible_loss_partitions", "Partitions where writes may be lost, until it is read."
     ),
     "hash_trees_unknown": Gauge("leafdb_hash_trees_unknown", "Partitions of a bucket whose hash tree is to be built."),
+    "deaths_due": Gauge("leafdb_deaths_due_partitions", "Partitions in which something is dead and still stored."),
+    "oldest_death": Gauge("leafdb_oldest_death_age_seconds", "Age of the oldest death of what is still stored."),
     "leftover_ranges": Gauge("leafdb_leftover_ranges", "Partitions of a bucket held here that are others' to hold."),
     "transfers_left": Gauge("leafdb_transfer_exchanges_left", "Copies that the plan in progress waits for here."),
     "storage_bytes": Gauge("leafdb_storage_bytes", "Bytes on disk, by kind of file.", "kind"),
@@ -193,6 +197,8 @@ class Metrics:
         self.hints_purged_total = 0
         self.leftover_ranges_dropped_total = 0
         self.leftover_records_dropped_total = 0
+        self.records_forgotten_total = 0
+        self.siblings_left_out_total = 0
         self.exchanges_total = 0
         self.exchange_keys_differing_total = 0
         self.exchange_keys_sent_total = 0

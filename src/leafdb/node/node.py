@@ -60,7 +60,6 @@ from leafdb.node.memory import MemoryLedger
 from leafdb.node.metrics import TRANSPORT_COUNTERS, Metrics
 from leafdb.node.news import News
 from leafdb.node.parting import Parting
-from leafdb.node.recovery_rules import unvouched
 from leafdb.node.register import META_TREE, Register
 from leafdb.node.replica import Replica
 from leafdb.node.replica_service import ReplicaService
@@ -70,6 +69,7 @@ from leafdb.node.self_report import peer_facts, server_facts
 from leafdb.node.tenure import Tenure
 from leafdb.node.timers import TimingWheel
 from leafdb.node.view import ClusterView
+from leafdb.node.vouching import begins, open_sweeper
 from leafdb.node.world import World
 from leafdb.ring.metadata import ClusterMetadata
 from leafdb.storage.engine import Engine
@@ -179,7 +179,10 @@ class Node:
         view.on_install.append(self.horizons.installed)
         self.leases: Leases = await open_leases(engine, world.now_ms)
         self.wheel = TimingWheel(world.now)
-        self.replica = Replica(engine, self.leases, self.trees.kept)
+        self.replica = Replica(
+            engine, self.leases, self.trees.kept, horizon_at=self.horizons.at, given=self.horizons.given
+        )
+        self.sweeper = open_sweeper(self)
         self.completeness = Completeness(engine, META_TREE, view)
         self.completeness.load(await read_value(engine, META_TREE, COMPLETENESS_KEY))
         seen = await read_value(engine, META_TREE, PEERS_KEY)
@@ -201,7 +204,7 @@ class Node:
         self.register = Register(
             engine=engine, view=view, wheel=self.wheel, now=world.now, rng=world.rng,
             random_bytes=world.random_bytes, send=self._on_lane(Lane.CONTROL), expelled=self.belonging.unnamed,
-            begins=lambda metadata: self.completeness.hold(unvouched(view, metadata)),
+            begins=partial(begins, self),
         )  # fmt: skip
         self.news = News(view, self.register, self.peers)
         self.catch_up = CatchUp(self.news.fetch)
@@ -247,8 +250,8 @@ class Node:
         )  # fmt: skip
         self.estate = Estate(
             engine=engine, view=view, replica=self.replica, repair=self.anti_entropy, keeper=self.hints,
-            handoff=self.handoff, metrics=self.metrics, peers=self.peers, forget=self.leases.forget, now=world.now,
-            paused=pauses.paused,
+            handoff=self.handoff, metrics=self.metrics, peers=self.peers, forget=self.leases.forget,
+            retract=self.horizons.retract, now=world.now, paused=pauses.paused,
         )  # fmt: skip
 
     def _build_request_path(self) -> None:
@@ -304,6 +307,7 @@ class Node:
         nursery.start_soon(self.trees.run, name="hash trees")
         nursery.start_soon(self.anti_entropy.run, name="anti-entropy")
         nursery.start_soon(self.estate.run, name="estate")
+        nursery.start_soon(self.sweeper.run, name="sweeper")
         nursery.start_soon(self.admin.run, name="admin verbs")
         nursery.start_soon(self.scans.run, name="scans")
         nursery.start_soon(self.ring_changes.run, name="ring changes")

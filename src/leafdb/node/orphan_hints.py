@@ -35,10 +35,12 @@ from leafdb.errors import StorageError
 from leafdb.hints.hint import HintKey, Kind, decode, decode_key, target_range
 from leafdb.hints.ledger import Ledger
 from leafdb.limits import EXCHANGE_BYTES_MAX
+from leafdb.model.record import RecordError
 from leafdb.node.engine_reads import read_page
 from leafdb.node.heirs import Calls, Heirs, goers
 from leafdb.node.hint_keeper import HINTS_TREE, HintKeeper
 from leafdb.node.hinted_handoff import HintedHandoff
+from leafdb.node.left_out import LeftOut
 from leafdb.node.leftover_rules import Proof, stands, wanted
 from leafdb.node.logs import Log
 from leafdb.node.pace import Pace
@@ -327,8 +329,16 @@ class OrphanHints:
     async def _keep_elsewhere(
         self, target: NodeId, bucket: BucketView, partition: PartitionId, hints: Sequence[Orphan]
     ) -> bool:
-        items = [(hint.parts.storage_key, hint.record) for hint in hints]
+        kept = [(hint.parts.storage_key, self._still_wanted(hint)) for hint in hints]
+        items = [(key, record) for key, record in kept if record is not None]
         return await self._heirs.keep(target, bucket, partition, items)
+
+    def _still_wanted(self, hint: Orphan) -> bytes | None:
+        """What others would keep of it: nobody takes in what was forgotten by right."""
+        try:
+            return self._replica.given(hint.parts.storage_key, hint.record, holder=False)
+        except RecordError:
+            return hint.record
 
     async def _remove_all(self, partition: PartitionId, orphans: Sequence[Orphan], proof: Proof) -> None:
         began = self._pace.begin()
@@ -375,7 +385,7 @@ class OrphanHints:
             kind = Kind.COORDINATOR if orphan.kind is Kind.COORDINATOR else Kind.FALLBACK
             self._keeper.take_over(holder, bucket, orphan.parts.storage_key, kind, orphan.record, done)
         await over.wait()
-        return not any(kept)
+        return all(error is None or isinstance(error, LeftOut) for error in kept)
 
     def remove(self, work: _Remove) -> bool:
         """Remove an orphan that is in the tree as it was handed on; False when that is not everybody it takes now."""

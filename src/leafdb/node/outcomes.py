@@ -6,6 +6,7 @@ from leafdb.errors import DiskFull, LeafdbError, NotApplied, OutcomeUnknown, Ove
 from leafdb.model.hlc import LeaseExhausted
 from leafdb.model.record import ConflictLimit, RecordError, RecordTooLarge
 from leafdb.node.key_queue import ReplicaOverloaded
+from leafdb.node.left_out import LeftOut
 from leafdb.node.op_memory import OperationForgotten
 from leafdb.quorum.messages import ReplicaStatus
 from leafdb.storage.reads import ReadsOverloaded
@@ -24,6 +25,8 @@ def refusal_of(error: Exception) -> LeafdbError:
             return NotApplied(str(error), reason=Reason.TOO_LARGE)
         case DiskFull():
             return NotApplied(str(error), reason=Reason.DISK_FULL)
+        case LeftOut():
+            return NotApplied(str(error), reason=Reason.STALE_EPOCH)
         case OperationForgotten(op_id=op_id):
             return OutcomeUnknown(str(error), acks=0, required=1, op_id=op_id)
         case RecordError() | ValueError():
@@ -43,5 +46,7 @@ def status_of(error: Exception) -> ReplicaStatus:
             return ReplicaStatus.REFUSED_OVERLOADED
         case DiskFull():
             return ReplicaStatus.REFUSED_DISK_FULL
+        case LeftOut():
+            return ReplicaStatus.REFUSED_STALE_EPOCH
         case _:
             return ReplicaStatus.FAILED

@@ -16,6 +16,7 @@ import trio
 from leafdb.errors import StorageError
 from leafdb.model.hlc import LeaseExhausted
 from leafdb.node.key_queue import ReplicaOverloaded
+from leafdb.node.left_out import LeftOut
 from leafdb.node.pace import Pace
 from leafdb.node.replica import Replica
 from leafdb.node.view import BucketView
@@ -69,7 +70,7 @@ class RecordStore:
         self, bucket: BucketView, items: Sequence[Item], durability: Durability | None = None
     ) -> list[Exception | None]:
         """Merge each record; the error of each that was not merged, None for those that are as durable as their
-        bucket promises, or as said."""
+        bucket promises, or as said. What was left out by right has been given, and is no error."""
         durability = bucket.durability if durability is None else durability
         errors: list[Exception | None] = []
         for group in _groups(items):
@@ -112,7 +113,7 @@ class RecordStore:
         waiting = _Waiting(len(items))
 
         def merged(place: int, error: Exception | None) -> None:
-            results[place] = error
+            results[place] = None if isinstance(error, LeftOut) else error
             waiting.one_less()
 
         try:

@@ -6,6 +6,9 @@ page cache; otherwise the key enters a bounded pending table and later mutations
 A put that comes a second time, known by its operation id, mints nothing: it is in the record, or remembered as replaced
 (op_memory.py), and what there is goes to everybody as it would have at first.
 
+Where there is a horizon, below which things may have been forgotten, what comes is taken in sibling by sibling, and
+what readers are given depends on whether this store vouches (`Horizons`, docs/decisions/0008).
+
 A version is shown only when it is safe: whatever reveals a version (a read's answer, a merge's acknowledgement even if
 the merge changed nothing) is released by the engine once the commit has passed that version's sequence number.
 """
@@ -14,12 +17,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple
 
 from leafdb.errors import StorageError
 from leafdb.limits import EPOCH_LEASE, EPOCH_LEASE_RENEW_AT
 from leafdb.model.actor import ActorIdentity
-from leafdb.model.clock import CausalClock, Dot
+from leafdb.model.admission import left_out
+from leafdb.model.clock import Dot
 from leafdb.model.hlc import LeaseExhausted
 from leafdb.model.record import (
     Header,
@@ -28,15 +32,17 @@ from leafdb.model.record import (
     PutResult,
     RecordError,
     accept,
+    accept_above,
     clock_of,
     dots_of,
     put,
 )
+from leafdb.model.record_format import any_below
 from leafdb.node.key_queue import KeyQueue, ReplicaOverloaded
 from leafdb.node.leases import Leases
+from leafdb.node.left_out import Given, LeftOut, all_but, all_of_it
+from leafdb.node.minting import Minting, Records
 from leafdb.node.op_memory import OperationForgotten, OpMemory
-from leafdb.node.view import BucketView
-from leafdb.storage.committer import Waiter
 from leafdb.storage.engine import Engine
 from leafdb.storage.wal_format import WalEntry
 from leafdb.types import Conflict, Durability, TreeId
@@ -45,59 +51,21 @@ Merged = Callable[[Exception | None], None]
 Found = Callable[[bytes | None, Exception | None], None]
 
 
-REFUSALS: Final = (PutRefused, RecordError, LeaseExhausted, StorageError, ReplicaOverloaded, OperationForgotten)
-"""What may come of a mint or a merge without anything having been written."""
+REFUSALS: Final = (
+    PutRefused,
+    RecordError,
+    LeaseExhausted,
+    StorageError,
+    ReplicaOverloaded,
+    OperationForgotten,
+    LeftOut,
+)
+"""What may come of a mint or a merge without all of it having been written."""
 
 
 RENEW_AFTER_MINTED: Final = 1_024
 """How often minting looks whether its leases need another block; time looks as well (Leases.run)."""
 assert RENEW_AFTER_MINTED < EPOCH_LEASE * (1 - EPOCH_LEASE_RENEW_AT) / 2
-
-
-class Minting(Protocol):
-    """A put that waits for its dot: the coordinator's operation, as the replica sees it."""
-
-    bucket: BucketView
-    storage_key: bytes
-    context: CausalClock | None
-    seen: int
-    """The greatest stamp that its writer was shown: its own goes above it."""
-    expires_ms: int
-    op_id: bytes
-    value: bytes | None
-    durability: Durability
-
-    def minted(self, data: bytes, dot: Dot) -> None:
-        """The merged record exists in memory and may travel to other replicas; it is not durable yet."""
-
-    def known(self, dots: Sequence[Dot]) -> None:
-        """It was here already, under these dots: more than one when it was sent to two nodes. `minted` follows."""
-
-    def unminted(self, error: Exception) -> None:
-        """Nothing was written here; the error says why."""
-
-    def committed(self, error: StorageError | None) -> None:
-        """The local copy is as durable as asked, or the store failed."""
-
-    @property
-    def abandoned(self) -> bool:
-        """The deadline passed while it waited: it must not run any more."""
-
-
-class Records(Protocol):
-    """Where records are written: `KeptTrees`."""
-
-    def write(
-        self,
-        tree: TreeId,
-        key: bytes,
-        old: bytes | None,
-        new: bytes | None,
-        durability: Durability,
-        done: Waiter | None = None,
-        also: Sequence[WalEntry] = (),
-    ) -> int:
-        """Replace the record `old`, which is what the store has now, by `new`; None stands for nothing."""
 
 
 class _Put(NamedTuple):
@@ -144,7 +112,19 @@ class _Read(NamedTuple):
 class Replica:
     """This node's copy of the records it is responsible for."""
 
-    def __init__(self, engine: Engine, leases: Leases, trees: Records, operations: OpMemory | None = None) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        leases: Leases,
+        trees: Records,
+        operations: OpMemory | None = None,
+        *,
+        horizon_at: Callable[[bytes], int] = lambda key: 0,
+        given: Given = all_of_it,
+    ) -> None:
+        """`horizon_at`: the horizon at a storage key; `given`: what readers are given of the record there."""
+        self.horizon_at = horizon_at
+        self.given = given
         self._engine = engine
         self._trees = trees
         self._leases = leases
@@ -158,6 +138,7 @@ class Replica:
         self.minted_total = 0
         self.merged_total = 0
         self.merged_unchanged_total = 0
+        self.left_out_total = 0
 
     def identify(self, identity: ActorIdentity) -> None:
         """Who mints here. Until the node belongs to a cluster nobody does."""
@@ -276,7 +257,12 @@ class Replica:
         """The second half of `merge`, with the current record at hand."""
         covered = self.operations.covered_total
         try:
-            merged = self.accepted(local, incoming, conflict, tree, key)
+            out = self.leaves_out(local, incoming, key)
+            if not out:
+                merged: bytes | None = self.accepted(local, incoming, conflict, tree, key)
+            else:
+                merged = self.accepted_above(local, incoming, conflict, tree, key)
+                done = partial(all_but, done, LeftOut(out))
             self.merged_total += 1
             if merged is local:
                 self.merged_unchanged_total += 1
@@ -299,6 +285,36 @@ class Replica:
             conflict,
             identity=self._identity,
             epochs=self._leases.epochs,
+            replaced=replaced,
+            was_replaced=self._was_replaced,
+        )
+        if replaced:
+            self.operations.note(tree, key, replaced)
+        return merged
+
+    def leaves_out(self, local: bytes | None, incoming: bytes, key: bytes) -> int:
+        """How many siblings of `incoming` are not taken in where `local` is, since they were forgotten by right. Raises
+        RecordError."""
+        horizon = self.horizon_at(key)
+        if not horizon or not any_below(incoming, horizon):
+            return 0
+        out = len(left_out(local, incoming, horizon))
+        self.left_out_total += out
+        return out
+
+    def accepted_above(
+        self, local: bytes | None, incoming: bytes, conflict: Conflict, tree: TreeId, key: bytes
+    ) -> bytes | None:
+        """As `accepted`, where something is left out; None: nothing is to be stored. Raises one of REFUSALS."""
+        assert self._identity is not None
+        replaced: list[Named] = []
+        merged = accept_above(
+            local,
+            incoming,
+            conflict,
+            identity=self._identity,
+            epochs=self._leases.epochs,
+            horizon=self.horizon_at(key),
             replaced=replaced,
             was_replaced=self._was_replaced,
         )
@@ -336,6 +352,18 @@ class Replica:
             done(current[0], None)
         else:
             self._engine.when_safe(current[1], durability, partial(_shown, done, current[0]))
+
+    def show(self, tree: TreeId, key: bytes, durability: Durability, done: Found) -> None:
+        """As `read`, of what a reader is given."""
+        self.read(tree, key, durability, partial(self._give, key, done))
+
+    def _give(self, key: bytes, done: Found, record: bytes | None, error: Exception | None) -> None:
+        if record is not None:
+            try:
+                record = self.given(key, record)
+            except RecordError as problem:
+                record, error = None, problem
+        done(record, error)
 
     def reveal(self, local: bytes | None, sequence: int, durability: Durability, done: Found) -> None:
         """The second half of `read`, with the current record at hand."""

@@ -119,7 +119,7 @@ class ReplicaService:
         if message.op_id:
             done = partial(self._told, session, request_id, bucket, storage_key, message.op_id, done)
         if holder:
-            self._replica.read(bucket.tree, storage_key, bucket.durability, done)
+            self._replica.show(bucket.tree, storage_key, bucket.durability, done)
         else:
             self._hints.read_fallback(bucket, partition, storage_key, done)
 

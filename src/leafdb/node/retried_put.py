@@ -22,6 +22,7 @@ from leafdb.model.actor import Actor
 from leafdb.model.clock import Dot
 from leafdb.model.record import RecordError, dots_of
 from leafdb.node.coordinator import Coordinator, Place
+from leafdb.node.left_out import LeftOut
 from leafdb.quorum.messages import (
     FLAG_OPERATION,
     MalformedMessage,
@@ -148,7 +149,7 @@ class RetriedPut:
             coordinator.hints.keep(self._stands_for, bucket, key, record, done)
 
     def _merged(self, dot: Dot | None, error: Exception | None) -> None:
-        if dot is not None and error is None:
+        if dot is not None and (error is None or isinstance(error, LeftOut)):
             place = self._place
             self._coordinator.replica.operations.note(place.bucket.tree, place.storage_key, ((self._op_id, dot),))
         self._go_on()

@@ -16,6 +16,7 @@ import trio
 
 from leafdb.errors import DeadlineExceeded, LeafdbError, NotApplied, Overloaded, Reason, StorageError
 from leafdb.limits import REPLICA_SCANS_MAX
+from leafdb.model.record import RecordError
 from leafdb.node.coordinator import Coordinator
 from leafdb.node.scan_merge import RUN_PARTITIONS_MAX, ReplicaPage, holds, partitions_between, range_epoch
 from leafdb.node.view import BucketView
@@ -98,9 +99,10 @@ class ScanReplica:
         complete = all(definitive(PartitionId(partition)) for partition in partitions)
         try:
             page = await read_range(self._engine, bucket, request)
-        except StorageError as error:
+            items = [(key, shown) for key, record in page.items if (shown := coordinator.replica.given(key, record))]
+        except (StorageError, RecordError) as error:
             raise NotApplied(str(error), reason=Reason.FAILED) from None
-        return ReplicaPage(page.items, page.next_key or b"", complete)
+        return ReplicaPage(items, page.next_key or b"", complete)
 
     def check(self) -> None:
         """The count is within its bound."""

@@ -9,6 +9,7 @@ from typing import Final
 import trio
 
 from leafdb.config import Config
+from leafdb.model.hlc import LOGICAL_BITS, stamp_ms
 from leafdb.node.admin_cluster import state_of
 from leafdb.node.endings import STOPPED
 from leafdb.node.http import Check, HttpPages
@@ -78,7 +79,7 @@ class Health:
 
 def watch(node: Node) -> None:
     """Name the reader of every gauge."""
-    metrics, stats = node.metrics, node.engine.stats
+    metrics, stats, now_ms = node.metrics, node.engine.stats, node.world.now_ms
 
     def members() -> Mapping[str, float]:
         states = {"alive": 0.0, "suspect": 0.0, "dead": 0.0}
@@ -95,7 +96,10 @@ def watch(node: Node) -> None:
 
     def oldest() -> float:
         born = [line.oldest_ms for line in node.hints.ledger.summaries()]
-        return max(0.0, (node.world.now_ms() - min(born)) / 1000) if born else 0.0
+        return max(0.0, (now_ms() - min(born)) / 1000) if born else 0.0
+
+    def dead() -> list[int]:
+        return node.sweeper.dead_since(now_ms() << LOGICAL_BITS)
 
     metrics.watch("inflight_requests", lambda: len(node.coordinator.operations))
     metrics.watch("pending_keys", lambda: node.replica.pending_keys)
@@ -115,6 +119,8 @@ def watch(node: Node) -> None:
     metrics.watch("repair_ranges_over_age", lambda: sum(line.ranges for line in schedule.too_old()))
     metrics.watch("possible_losses", lambda: losses.partitions)
     metrics.watch("hash_trees_unknown", lambda: len(node.trees.kept.unknown))
+    metrics.watch("deaths_due", lambda: len(dead()))
+    metrics.watch("oldest_death", lambda: max((now_ms() - stamp_ms(since) for since in dead()), default=0) / 1000)
     metrics.watch("leftover_ranges", lambda: node.estate.leftovers.ranges)
     metrics.watch("transfers_left", lambda: node.transfers.progress.copies.pending)
     metrics.watch("storage_bytes", lambda: {"tables": stats().table_bytes})

@@ -30,9 +30,10 @@ from leafdb.node.hint_keeper import HINTS_TREE, HintKeeper
 from leafdb.node.hinted_handoff import HintedHandoff, Removal
 from leafdb.node.leases import EPOCH_KEY, STAMP_KEY, Leases
 from leafdb.node.metrics import Metrics
+from leafdb.node.minting import Minting
 from leafdb.node.op_memory import OpMemory
 from leafdb.node.register import META_TREE
-from leafdb.node.replica import Minting, Replica
+from leafdb.node.replica import Replica
 from leafdb.node.view import BucketView, ClusterView
 from leafdb.sim.heap import Heap, Host
 from leafdb.sim.record_oracle import Oracle

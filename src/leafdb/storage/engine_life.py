@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Self
 
-from leafdb.errors import StorageError, StoreFailed
+from leafdb.errors import CorruptionError, StorageError, StoreFailed
 from leafdb.storage.committer import Committer
 from leafdb.storage.executor import Callback, Executor
 from leafdb.storage.identity import Identity, write_identity
@@ -25,6 +25,7 @@ from leafdb.storage.settings import EngineConfig
 from leafdb.storage.stats import EngineStats, collect
 from leafdb.storage.tables import Tables
 from leafdb.storage.timing import Timing
+from leafdb.types import TreeId
 from leafdb.vfs.base import FileSystem
 
 
@@ -57,6 +58,8 @@ class EngineLife:
         self._segment = parts.segment
         self._log_executor = log_executor
         self._pressure = Pressure(config)
+        self.on_damage: Callable[[TreeId, bytes, bytes], None] = lambda tree, smallest, largest: None
+        """Told each time that a table cannot be read, of its tree and of the range of its keys."""
         self._committer = Committer(
             log_executor,
             parts.writer,
@@ -90,10 +93,12 @@ class EngineLife:
             before_flush=before_flush,
             on_failure=self._part_failed,
             on_change=self._changed,
+            on_damage=self._damaged,
         )
         self._reads = Reads(
-            read_executor, self._tables, queued_max=config.reads_queued_max, jobs_max=config.reader_jobs_max
-        )
+            read_executor, self._tables, queued_max=config.reads_queued_max, jobs_max=config.reader_jobs_max,
+            on_damage=self._damaged,
+        )  # fmt: skip
         self._timing = Timing(parts.fs, config, self._committer, self._pressure, self._maintenance)
         self._memtable = Memtable(parts.version.trees, segments=[self._segment], first_lsn=parts.next_lsn)
         self._trees = self._memtable.trees
@@ -232,6 +237,12 @@ class EngineLife:
             level0_tables=self._tables.level0_most,
             backlog_bytes=self._committer.backlog_bytes,
         )
+
+    def _damaged(self, error: CorruptionError) -> None:
+        """Tell whose table it is; of one that is in no tree any more nobody has to hear."""
+        for meta in self._tables.version.tables.values():
+            if meta.path == error.path:
+                self.on_damage(meta.tree_id, meta.smallest, meta.largest)
 
     def _part_failed(self, error: BaseException, what: str) -> None:
         path = str(getattr(error, "filename", None) or getattr(error, "path", ""))

@@ -58,7 +58,9 @@ class Maintenance:
         before_flush: BeforeFlush,
         on_failure: Callable[[BaseException, str], None],
         on_change: Callback,
+        on_damage: Callable[[CorruptionError], None],
     ) -> None:
+        self._on_damage = on_damage
         self._before_flush = before_flush
         self._tables = tables
         self._jobs = jobs
@@ -227,6 +229,7 @@ class Maintenance:
                 self._damaged.update(named or job.input_numbers)
                 self._damaged_retry_s = self._now_s() + DAMAGED_RETRY_S
                 self.failed_jobs += 1
+                self._on_damage(result)
                 self._tables.discard(job.outputs)
                 self.pump()
             else:

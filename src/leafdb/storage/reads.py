@@ -44,7 +44,16 @@ class _Get:
 class Reads:
     """The queue; on the loop, except for the jobs themselves."""
 
-    def __init__(self, executor: Executor, tables: Tables, *, queued_max: int, jobs_max: int) -> None:
+    def __init__(
+        self,
+        executor: Executor,
+        tables: Tables,
+        *,
+        queued_max: int,
+        jobs_max: int,
+        on_damage: Callable[[CorruptionError], None],
+    ) -> None:
+        self._on_damage = on_damage
         self._executor = executor
         self._tables = tables
         self._queued_max = queued_max
@@ -117,6 +126,9 @@ class Reads:
         for get in result:
             self._tables.release(get.pin)
         for get in result:
+            if isinstance(get.result, CorruptionError):
+                self._on_damage(get.result)
+        for get in result:
             get.done(get.result if self._failure is None else self._failure)
 
     def _scanned(self, pin: Pin, done: ScanDone, result: Page | BaseException) -> None:
@@ -128,4 +140,6 @@ class Reads:
         elif isinstance(result, BaseException) and not isinstance(result, CorruptionError):
             raise result  # a bug, as above
         else:
+            if isinstance(result, CorruptionError):
+                self._on_damage(result)
             done(result)

@@ -83,7 +83,7 @@ class World:
     def merge(self, *_: object) -> None:
         self.executed.append("merge")
 
-    def read(self, *_: object) -> None:
+    def show(self, *_: object) -> None:
         self.executed.append("read")
 
     def keep(self, *_: object) -> None:
