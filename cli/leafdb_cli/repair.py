@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from leafdb_cli import exits, repair_forecast, repair_schedule
+from leafdb_cli import exits, repair_forecast, repair_purge, repair_schedule
 from leafdb_cli.exits import Quit
+from leafdb_cli.purge_view import purge_text
 from leafdb_cli.render import Column
 from leafdb_cli.repair_view import COLUMNS, STARTED_COLUMNS, losses_text, progress_of, schedule_text, view_of
 from leafdb_cli.session import Session, session_of
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Anti-entropy between replicas.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(repair_schedule.app, name="schedule")
+app.command()(repair_purge.purge)
 
 WAIT_S: Final = 300.0
 POLL_S: Final = 0.25
@@ -108,7 +110,7 @@ def _wait(session: Session, client: Client, tasks: Mapping[str, Any], deadline: 
 
 @app.command()
 def status(ctx: typer.Context) -> None:
-    """List every repair the cluster knows of, how old comparisons are, and what may be lost.
+    """List every repair the cluster knows of, how old comparisons are, what may be lost, what waits to be forgotten.
 
     Example: leafdb repair status --watch
     """
@@ -120,17 +122,18 @@ def _show(session: Session, reply: Mapping[str, Any]) -> None:
     tasks: Sequence[Mapping[str, Any]] = reply["repairs"]
     schedules: Sequence[Mapping[str, Any]] = reply.get("schedules") or ()
     losses: Sequence[Mapping[str, Any]] = reply.get("losses") or ()
+    purges: Sequence[Mapping[str, Any]] = reply.get("purges") or ()
     session.output.items(
         "RepairList",
         tasks,
         COLUMNS,
         errors=reply.get("errors") or {},
-        extra={"schedules": list(schedules), "losses": list(losses)},
-        pretty=lambda: view_of(tasks, schedules, losses),
+        extra={"schedules": list(schedules), "losses": list(losses), "purges": list(purges)},
+        pretty=lambda: view_of(tasks, schedules, losses, purges),
         empty="no repairs",
     )
     if session.options.output == "table" and not session.output.pretty:
-        for said in (*schedule_text(schedules), *losses_text(losses)):
+        for said in (*schedule_text(schedules), *losses_text(losses), *purge_text(purges)):
             session.note(said)
 
 

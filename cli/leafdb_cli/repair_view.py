@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
+from leafdb_cli.purge_view import purge_text
 from leafdb_cli.render import Column, human_bytes, human_seconds
 
 if TYPE_CHECKING:
@@ -105,7 +106,9 @@ def losses_text(lines: Sequence[Line]) -> list[str]:
     ]
 
 
-def view_of(tasks: Sequence[Line], schedules: Sequence[Line], losses: Sequence[Line]) -> RenderableType:
+def view_of(
+    tasks: Sequence[Line], schedules: Sequence[Line], losses: Sequence[Line], purges: Sequence[Line] = ()
+) -> RenderableType:
     """All of it for a terminal."""
     from rich.console import Group
     from rich.text import Text
@@ -115,7 +118,7 @@ def view_of(tasks: Sequence[Line], schedules: Sequence[Line], losses: Sequence[L
         parts += _task(task)
     if not tasks:
         parts.append(Text("no repairs", style="dim"))
-    for said in (*schedule_text(schedules), *losses_text(losses)):
+    for said in (*schedule_text(schedules), *losses_text(losses), *purge_text(purges)):
         parts.append(Text(said, style="yellow" if said.startswith("!") else ""))
     return Group(*parts)
 

@@ -265,6 +265,14 @@ class RepairConfig:
         at_least=limits.DIVERGENCE_AGE_S_MIN,
         at_most=limits.DIVERGENCE_AGE_S_MAX,
     )
+    purge_interval_s: float = setting(
+        limits.PURGE_INTERVAL_S_DEFAULT,
+        Kind.DURATION,
+        "How often it is proved that what was deleted, or has expired, may be forgotten: tombstones stay about so "
+        "long, and for as long as any member is away. A proof compares the partitions it is about once.",
+        at_least=limits.PURGE_INTERVAL_S_MIN,
+        at_most=limits.PURGE_INTERVAL_S_MAX,
+    )
 
 
 @dataclass(frozen=True, slots=True)

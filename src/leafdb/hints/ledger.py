@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from leafdb.hints.effects import MarkRange
 from leafdb.hints.hint import Hint, Kind, decode, decode_key
 from leafdb.limits import HINTS_BYTES_MAX
-from leafdb.types import NodeId
+from leafdb.types import NodeId, PartitionId
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,13 +55,15 @@ class Account:
 class Ledger:
     """The sums over all targets. `partitions` is the cluster's number of partitions."""
 
-    __slots__ = ("_accounts", "bytes", "bytes_max", "partitions")
+    __slots__ = ("_accounts", "_kept", "bytes", "bytes_max", "partitions")
 
     def __init__(self, *, partitions: int, bytes_max: int = HINTS_BYTES_MAX) -> None:
         self.partitions = partitions
         self.bytes_max = bytes_max
         self.bytes = 0
         self._accounts: dict[NodeId, Account] = {}
+        self._kept: dict[PartitionId, int] = {}
+        """How many hints there are by partition. Never 0."""
 
     def load(self, key: bytes, value: bytes) -> None:
         """A hint found in the tree at start."""
@@ -106,6 +108,13 @@ class Ledger:
         account = self._accounts.get(target)
         return account is not None and account.oldest_ms.get(Kind.COORDINATOR, cutoff_ms) < cutoff_ms
 
+    def kept(self) -> int:
+        """The partitions of which anything is kept for anybody: bit p stands for partition p."""
+        mask = 0
+        for partition in self._kept:
+            mask |= 1 << partition
+        return mask
+
     def targets(self) -> list[NodeId]:
         """Those for whom anything is kept."""
         return sorted(self._accounts)
@@ -145,10 +154,13 @@ class Ledger:
             account.passing_ms = None
 
     def _replace(self, key: bytes, old: bytes | None, new: bytes | None) -> None:
-        target = decode_key(key).target
+        parts = decode_key(key)
+        target = parts.target
         account = self._accounts.get(target)
         if account is None:
             account = self._accounts[target] = Account()
+        if (old is None) != (new is None):
+            self._count(parts.partition(self.partitions), -1 if new is None else 1)
         growth = 0
         if old is not None:
             account.records[decode(old).kind] -= 1
@@ -168,12 +180,21 @@ class Ledger:
         if account.bytes == 0:
             del self._accounts[target]
 
+    def _count(self, partition: PartitionId, change: int) -> None:
+        count = self._kept.get(partition, 0) + change
+        assert count >= 0, "more was removed than was kept"
+        if count:
+            self._kept[partition] = count
+        else:
+            del self._kept[partition]
+
     def check(self, items: Iterable[tuple[bytes, bytes]]) -> None:
         """Assert that the ledger says of the tree's `items` what a ledger loaded from them would, times at most."""
         fresh = Ledger(partitions=self.partitions, bytes_max=self.bytes_max)
         for key, value in items:
             fresh.load(key, value)
         assert self.bytes == fresh.bytes
+        assert self._kept == fresh._kept
         assert self._accounts.keys() == fresh._accounts.keys()
         for target, account in self._accounts.items():
             truth = fresh._accounts[target]

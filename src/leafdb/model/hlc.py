@@ -12,6 +12,9 @@ written; which write replaces which is the business of `clock.py`. Three rules:
   above it, in this life or another. A stamp that is taken over (`observe`) is not more than HLC_DRIFT_MS_MAX ahead.
 - **Never at the end.** Wall time counts up to WALL_MS_MAX only, half of what there is: writes over one of a clock that
   is wrong beyond all measure still find room above it, one by one, for ever.
+
+What all members have agreed upon is no single peer's doing: `lift` obeys, however far ahead it is (purge horizons:
+docs/decisions/0008, section 2).
 """
 
 from __future__ import annotations
@@ -68,6 +71,11 @@ class HybridClock:
         if stamp > self._last:
             self._last = stamp
         return True
+
+    def lift(self, stamp: int) -> None:
+        """Nothing at or below this is minted from now on, in this life."""
+        if stamp > self._last:
+            self._last = stamp
 
     def lease_wanted(self, now_ms: int) -> int | None:
         """The next ceiling to make durable and then `grant`, once less than half of a lease is left; else None.

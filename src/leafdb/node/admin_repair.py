@@ -3,7 +3,7 @@
 repair.run          {bucket?, node?, range?: [first, last]}  -> {task, tasks, errors}
 repair.dry          {bucket?, node?, range?: [first, last]}  -> {tasks, errors}   begins to look, moves nothing
 repair.findings     {tasks}                                  -> {findings, errors}    of dry runs, by node
-repair.status       {}                                       -> {repairs, schedules, losses, errors}
+repair.status       {}                                       -> {repairs, schedules, losses, purges, errors}
 repair.cancel       {task}                                   -> {task}            task: NODE/NUMBER
 repair.schedule     {age_s?, paused?, node?}                 -> {schedules, errors}   without both: only shown
 repair.acknowledge  {node?}                                  -> {nodes, errors}   partitions by node
@@ -123,12 +123,13 @@ async def looked(node: Node, args: Args) -> Answer:
 
 
 async def status(node: Node, args: Args) -> Answer:
-    """Every repair the cluster knows of, the schedules, and what may be lost."""
+    """Every repair the cluster knows of, the schedules, what may be lost, and what waits to be forgotten."""
     answers, errors = await gather(node, "repair.local", local, {})
     return {
         "repairs": [{"node": name, **line} for name, found in answers.items() for line in found["repairs"]],
         "schedules": [{"node": name, **found["schedule"]} for name, found in answers.items() if "schedule" in found],
         "losses": [{"node": name, **line} for name, found in answers.items() for line in found.get("losses", ())],
+        "purges": [{"node": name, **found["purge"]} for name, found in answers.items() if "purge" in found],
         "errors": errors,
     }
 
@@ -136,7 +137,10 @@ async def status(node: Node, args: Args) -> Answer:
 async def local(node: Node, args: Args) -> Answer:
     """Peer verb: this node's repairs."""
     repair = node.anti_entropy
-    return {"repairs": repair.report(), "schedule": repair.schedule.report(), "losses": repair.losses.report()}
+    return {
+        "repairs": repair.report(), "schedule": repair.schedule.report(), "losses": repair.losses.report(),
+        "purge": node.purge.driver.report(),
+    }  # fmt: skip
 
 
 async def cancel(node: Node, args: Args) -> Answer:

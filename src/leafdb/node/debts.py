@@ -59,15 +59,19 @@ def bits(mask: int) -> list[int]:
 
 
 class Claim:
-    """Somebody is exchanging this range with this peer."""
+    """Somebody is exchanging this range with this peer. `number` counts the claims of this process: a greater one was
+    taken later."""
 
-    __slots__ = ("began_ms", "bucket", "partition", "peer", "spoilt")
+    __slots__ = ("began_ms", "bucket", "number", "partition", "peer", "spoilt")
 
-    def __init__(self, peer: NodeId, bucket: BucketId, partition: PartitionId, began_ms: int = 0) -> None:
+    def __init__(
+        self, peer: NodeId, bucket: BucketId, partition: PartitionId, began_ms: int = 0, number: int = 0
+    ) -> None:
         self.peer = peer
         self.bucket = bucket
         self.partition = partition
         self.began_ms = began_ms
+        self.number = number
         self.spoilt = False
 
 
@@ -84,6 +88,8 @@ class Debts:
         self._owed: dict[NodeId, dict[BucketId, int]] = {}
         self._stored: dict[tuple[NodeId, BucketId], int] = {}
         self._claims: set[Claim] = set()
+        self.claims = 0
+        """How many were ever taken."""
         self.version = 0
         """Changes whenever there may be debts that were not there before."""
 
@@ -153,7 +159,8 @@ class Debts:
 
     def claim(self, peer: NodeId, bucket: BucketId, partition: PartitionId) -> Claim:
         """Begin an exchange: before its tree is built. Give it back with `release`."""
-        claim = Claim(peer, bucket, partition, self._now_ms())
+        self.claims += 1
+        claim = Claim(peer, bucket, partition, self._now_ms(), self.claims)
         self._claims.add(claim)
         return claim
 

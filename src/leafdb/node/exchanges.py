@@ -106,6 +106,8 @@ class Exchanges:
         self._admit = admit
         self._behind = behind
         self._ended = ended
+        self.on_proved: Callable[[Claim], None] = lambda _: None
+        """Told of each exchange that this node began, and so before either side was read, when it came to its end."""
         self._number = 0
         self._initiated: dict[tuple[NodeId, int], Inbox] = {}
         self._answered: dict[tuple[NodeId, int], Inbox] = {}
@@ -129,6 +131,8 @@ class Exchanges:
         """Compare a range of ours, of which `tree` was built since it was claimed, with the peer's."""
         end, peer_complete = await self._begin(claim, bucket, tree, self._mover)
         self._ended(claim, end, peer_complete)
+        if isinstance(end, Done) and not claim.spoilt:
+            self.on_proved(claim)
         return end
 
     async def look(self, claim: Claim, bucket: BucketView, tree: Tree, looking: Moves) -> Done | Failed:

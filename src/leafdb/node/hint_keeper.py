@@ -128,6 +128,8 @@ class HintKeeper:
         self.ledger = ledger
         self.closed = False
         """This node goes for good as soon as it keeps nothing: it takes nothing in."""
+        self.watch: Callable[[bytes, bytes], None] | None = None
+        """Told of the key and the record of each hint that is taken in; None while nobody wants to know."""
         self._engine = engine
         self._view = view
         self._metrics = metrics
@@ -174,6 +176,8 @@ class HintKeeper:
             self._metrics.hints_overflowed_total += 1
             self._mark(refused)
             raise ReplicaOverloaded(NO_ROOM_RETRY_AFTER_S)
+        if self.watch is not None:
+            self.watch(key, record)
         self._engine.write(((HINTS_TREE, key, value),), Durability.ALWAYS, done)
         self._metrics.hints_stored_total += 1
         self._kept(NodeId(int.from_bytes(key[:2], "big")))

@@ -14,8 +14,9 @@ from typing import Final
 import trio
 
 from leafdb.errors import StorageError
+from leafdb.limits import HLC_DRIFT_MS_MAX
 from leafdb.model.epochs import EpochLease
-from leafdb.model.hlc import HybridClock
+from leafdb.model.hlc import HybridClock, stamp_ms
 from leafdb.storage.engine import Engine
 from leafdb.types import Durability, TreeId
 
@@ -53,6 +54,28 @@ class Leases:
     def stamp(self) -> int:
         """A new HLC stamp. Raises LeaseExhausted."""
         return self.clock.tick(self._now_ms())
+
+    def ahead_ms(self, stamp: int) -> int:
+        """By how much a stamp is ahead of this node's wall clock, if it is more than a peer may drag it; else 0, also
+        when the clock of stamps is there already, as after a start."""
+        ahead_ms = stamp_ms(stamp) - self._now_ms()
+        return ahead_ms if ahead_ms > HLC_DRIFT_MS_MAX and stamp > self.clock.last else 0
+
+    def lift(self, stamp: int) -> None:
+        """Nothing below this is minted from now on, in this life. Whoever takes it from a single peer asks `ahead_ms`
+        first."""
+        self.clock.lift(stamp)
+        self.renew()  # the block may end below it
+
+    def secure(self, stamp: int, done: Callable[[StorageError | None], None]) -> None:
+        """`done` once that holds for all lives of this store: the durable ceiling of stamps is not below it."""
+        if self.clock.ceiling >= stamp:
+            done(None)
+            return
+        # Also when as much is asked for already: who asked is told of it, and this one is to be told too.
+        ceiling = self._stamps_asked = max(self._stamps_asked, stamp)
+        granted = partial(self._granted, self._epochs_asked, ceiling, done)
+        self._engine.write(((self._tree, STAMP_KEY, _STAMPS.pack(ceiling)),), Durability.ALWAYS, granted)
 
     def forget(self) -> None:
         """This store is about to forget records: none of its own entries of before counts on. Stands in the log before

@@ -126,6 +126,19 @@ class Leftovers:
         return sum(mask.bit_count() for mask in self._left.values())
 
     @property
+    def partitions(self) -> int:
+        """Those of which something is left in any bucket, as bits."""
+        mask = 0
+        for left in self._left.values():
+            mask |= left
+        return mask
+
+    @property
+    def looked(self) -> bool:
+        """Whether everything that is left is known."""
+        return not self._unlooked
+
+    @property
     def quiet(self) -> bool:
         """Nothing is known to be left, and there is nothing to look through."""
         return not self._left and not self._unlooked

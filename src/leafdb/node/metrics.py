@@ -31,6 +31,7 @@ class Counted(NamedTuple):
 REQUESTS: Final = "Requests of clients answered without error, by operation."
 HINTS: Final = "Hints, by what became of them."
 SENT: Final = "Records that anti-entropy gave to peers or took from them."
+PROOFS: Final = "Proofs that deleted data may be forgotten: begun here; made, of a partition at least; come to nothing."
 COPIED: Final = "Bytes of records copied for changes of the ring: taken by receivers, and shown to those who pull."
 
 COUNTERS: Final = (
@@ -63,6 +64,10 @@ COUNTERS: Final = (
     Counted("exchange_keys_differing_total", "leafdb_anti_entropy_keys_differing_total", "Keys found to differ."),
     Counted("exchange_keys_sent_total", "leafdb_anti_entropy_keys_total", SENT, (("direction", "sent"),)),
     Counted("exchange_keys_received_total", "leafdb_anti_entropy_keys_total", SENT, (("direction", "received"),)),
+    Counted("purge_proofs_begun_total", "leafdb_purge_proofs_total", PROOFS, (("event", "begun"),)),
+    Counted("purge_proofs_made_total", "leafdb_purge_proofs_total", PROOFS, (("event", "made"),)),
+    Counted("purge_proofs_refused_total", "leafdb_purge_proofs_total", PROOFS, (("event", "refused"),)),
+    Counted("purge_horizons_raised_total", "leafdb_purge_horizons_raised_total", "Purge horizons this node raised."),
     Counted("hash_trees_rebuilt_total", "leafdb_hash_trees_rebuilt_total", "Hash trees built by a scan, and kept."),
     Counted("hash_trees_doubted_total", "leafdb_hash_trees_doubted_total", "Hash trees that disagreed with the store."),
     Counted("transfer_bytes_received_total", "leafdb_transfer_bytes_total", COPIED, (("direction", "received"),)),
@@ -102,6 +107,11 @@ GAUGES: Final = {
     "repairs_pending": Gauge("leafdb_repairs_pending", "Partitions that wait for an exchange."),
     "repair_oldest_age": Gauge("leafdb_repair_oldest_age_seconds", "Age of the oldest proof that a range is equal."),
     "repair_ranges_over_age": Gauge("leafdb_repair_ranges_over_age", "Ranges not compared for longer than promised."),
+    "purge_lag": Gauge("leafdb_purge_lag_seconds", "For how long the oldest tombstone led here waits to be forgotten."),
+    "purge_waiting": Gauge("leafdb_purge_waiting_partitions", "Partitions led here where tombstones wait for a proof."),
+    "purge_held_up": Gauge(
+        "leafdb_purge_held_up_partitions", "Partitions led here that were held up, by reason.", "reason"
+    ),
     "possible_losses": Gauge(
         "leafdb_possible_loss_partitions", "Partitions where writes may be lost, until it is read."
     ),
@@ -203,6 +213,10 @@ class Metrics:
         self.exchange_keys_differing_total = 0
         self.exchange_keys_sent_total = 0
         self.exchange_keys_received_total = 0
+        self.purge_proofs_begun_total = 0
+        self.purge_proofs_made_total = 0
+        self.purge_proofs_refused_total = 0
+        self.purge_horizons_raised_total = 0
         self.hash_trees_rebuilt_total = 0
         self.hash_trees_doubted_total = 0
         self.transfer_bytes_received_total = 0

@@ -60,6 +60,8 @@ from leafdb.node.memory import MemoryLedger
 from leafdb.node.metrics import TRANSPORT_COUNTERS, Metrics
 from leafdb.node.news import News
 from leafdb.node.parting import Parting
+from leafdb.node.purge import Purge
+from leafdb.node.recovery_rules import unvouched
 from leafdb.node.register import META_TREE, Register
 from leafdb.node.replica import Replica
 from leafdb.node.replica_service import ReplicaService
@@ -214,6 +216,7 @@ class Node:
             expelled=lambda: self.belonging.unnamed(view.metadata),
         )  # fmt: skip
         await self._build_repair(remembered)
+        self.purge = Purge(self)
         self._build_request_path()
         self.ring_changes = await open_ring_changes(self)
         view.on_install.append(self._installed)
@@ -311,6 +314,7 @@ class Node:
         nursery.start_soon(self.admin.run, name="admin verbs")
         nursery.start_soon(self.scans.run, name="scans")
         nursery.start_soon(self.ring_changes.run, name="ring changes")
+        nursery.start_soon(self.purge.run, name="proofs of horizons")
         nursery.start_soon(self.belonging.recognition.run, name="recognition")
         await nursery.start(self.peers.run)
         # Each acceptor owns its listener from the moment there is one: a start that fails leaves no port taken.

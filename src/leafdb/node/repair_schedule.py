@@ -208,7 +208,7 @@ class RepairSchedule:
                 break
             mask &= ~busy
             if moment >= late_ms:
-                mask = _begun_here(self._self_id(), slot[0], mask)
+                mask = begun_here(self._self_id(), slot[0], mask)
             taken = 0
             while mask and taken.bit_count() < most:
                 taken |= mask & -mask
@@ -223,6 +223,13 @@ class RepairSchedule:
     def pending(self) -> int:
         """Debts that are owed for no other reason than the promised age."""
         return sum((mask & self._debts.mask(*slot)).bit_count() for slot, mask in self._made.items())
+
+    def compare(self, masks: Masks) -> None:
+        """Have these compared in their turn, for somebody who needs that soon: like what is due, they are no task and
+        no trouble."""
+        for slot, mask in masks.items():
+            self._made[slot] = self._made.get(slot, 0) | mask & ~self._debts.mask(*slot)
+        self._owe(masks)
 
     def made(self, slot: Slot) -> int:
         """What of a peer and bucket is owed for no other reason, or was."""
@@ -285,7 +292,7 @@ class RepairSchedule:
         }
 
 
-def _begun_here(own: NodeId, peer: NodeId, mask: int) -> int:
+def begun_here(own: NodeId, peer: NodeId, mask: int) -> int:
     """Of these partitions those for which `own` begins and not `peer`."""
     evens = int.from_bytes(b"\x55" * ((mask.bit_length() + 7) // 8), "little")
     return mask & evens if own < peer else mask & ~evens

@@ -117,6 +117,9 @@ def watch(node: Node) -> None:
     schedule, losses = node.anti_entropy.schedule, node.anti_entropy.losses
     metrics.watch("repair_oldest_age", schedule.oldest_s)
     metrics.watch("repair_ranges_over_age", lambda: sum(line.ranges for line in schedule.too_old()))
+    metrics.watch("purge_lag", node.purge.driver.lag_s)
+    metrics.watch("purge_waiting", lambda: len(node.purge.driver.waiting()))
+    metrics.watch("purge_held_up", node.purge.driver.held_up)
     metrics.watch("possible_losses", lambda: losses.partitions)
     metrics.watch("hash_trees_unknown", lambda: len(node.trees.kept.unknown))
     metrics.watch("deaths_due", lambda: len(dead()))

@@ -73,6 +73,7 @@ class Inside:
             node.leases.clock.check()
             node.anti_entropy.check()
             node.estate.leftovers.check()
+            node.purge.check()
             await _check_hints(node)
 
     def walk(self, bucket: BucketProperties, key: Key) -> tuple[NodeId, ...]:

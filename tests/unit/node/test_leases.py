@@ -7,8 +7,8 @@ from random import Random
 import pytest
 
 from leafdb.errors import StorageError
-from leafdb.limits import EPOCH_LEASE
-from leafdb.model.hlc import LeaseExhausted, stamp_ms
+from leafdb.limits import EPOCH_LEASE, HLC_DRIFT_MS_MAX
+from leafdb.model.hlc import LOGICAL_BITS, LeaseExhausted, stamp_ms
 from leafdb.node.leases import EPOCH_KEY, STAMP_KEY, Leases
 from leafdb.types import Durability, TreeId
 from leafdb.vfs.memory import Fault, MemoryFileSystem
@@ -146,3 +146,50 @@ def test_one_request_is_under_way_however_often_one_asks() -> None:
         leases.renew()
     store.commit()
     assert store.engine.safe_sequence(Durability.ALWAYS) == before + 1
+
+
+def test_nothing_below_what_all_agreed_upon_is_minted_however_far_ahead_it_is() -> None:
+    store, wall = Store(), Wall()
+    leases = opened(store, wall)
+    leases.renew()
+    store.commit()
+    far = (NOW_MS + 3 * HLC_DRIFT_MS_MAX) << LOGICAL_BITS
+    assert leases.ahead_ms(far) == 3 * HLC_DRIFT_MS_MAX
+    assert leases.ahead_ms((NOW_MS + HLC_DRIFT_MS_MAX) << LOGICAL_BITS) == 0
+    leases.lift(far)
+    assert leases.ahead_ms(far) == 0, "it is there already"
+    store.commit()
+    assert leases.stamp() > far, "a block that reaches so far was asked for at once"
+    leases.lift(NOW_MS << LOGICAL_BITS)
+    assert leases.stamp() > far, "it never falls"
+
+
+def test_what_is_secured_binds_all_later_lives_also_after_a_power_cut() -> None:
+    store, wall = Store(), Wall()
+    leases = opened(store, wall)
+    leases.renew()
+    store.commit()
+    near = leases.clock.ceiling
+    told: list[StorageError | None] = []
+    leases.secure(near, told.append)
+    assert told == [None], "it is so already"
+    far = near + (7_000 << LOGICAL_BITS)
+    leases.secure(far, told.append)
+    leases.secure(far - 1, told.append)
+    assert told == [None]
+    store.commit()
+    assert told == [None, None, None]
+    again = opened(Store(store.fs.power_cut(Random(1), keep=0.0)), wall)
+    again.renew()
+    assert again.clock.last >= far
+
+
+def test_what_cannot_be_secured_is_told() -> None:
+    store = Store()
+    leases = opened(store, Wall())
+    store.commit()
+    store.fs.faults.append(Fault("sync"))
+    told: list[StorageError | None] = []
+    leases.secure(NOW_MS << LOGICAL_BITS, told.append)
+    store.commit()
+    assert isinstance(told[0], StorageError)

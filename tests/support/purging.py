@@ -1,0 +1,64 @@
+"""Clusters in which something waits to be forgotten: tests say what, in place of the sweeper."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Any
+
+from leafdb.model.hlc import LOGICAL_BITS
+from leafdb.node.node import Node
+from leafdb.node.purge_proof import END, PROVE, ProofRun
+from leafdb.node.purge_rules import Answer
+from leafdb.testing.cluster import FIRST, MemoryCluster
+from leafdb.types import NodeId
+
+Hook = Callable[[], Awaitable[None]]
+
+
+def die(cluster: MemoryCluster, partitions: Iterable[int], ago_s: float = 5.0) -> None:
+    """On every node that runs, something in these partitions has been dead for so long, and nothing in others."""
+    death = (cluster.now_ms() - int(ago_s * 1000)) << LOGICAL_BITS
+    deaths = dict.fromkeys(partitions, death)
+    for node in cluster.nodes.values():
+        node.purge.driver.oldest_death = deaths.get
+
+
+def horizons(node: Node, partitions: Iterable[int]) -> set[int]:
+    """The horizons of these partitions, as a node knows them."""
+    return {node.horizons.of(partition) for partition in partitions}
+
+
+async def purge_report(cluster: MemoryCluster, node: NodeId, via: NodeId = FIRST) -> Mapping[str, Any]:
+    """What `repair status` says of the horizons that a node leads."""
+    client = await cluster.client(via)
+    reply = await client.admin("repair.status")
+    client.close()
+    (line,) = [line for line in reply["purges"] if line["node"] == f"n{node}"]
+    found: Mapping[str, Any] = line
+    return found
+
+
+class Interrupted(ProofRun):
+    """A proof in which something happens when owners begin to compare, when all is compared, and when all have
+    agreed."""
+
+    after_first_look: Hook | None = None
+    before_end: Hook | None = None
+    after_end: Hook | None = None
+
+    async def _ask(self, verb: str, members: Iterable[NodeId]) -> dict[NodeId, Answer]:
+        if verb == END and self.before_end is not None:
+            await self.before_end()
+        answers = await super()._ask(verb, members)
+        if verb == PROVE and self.after_first_look is not None:
+            hook, self.after_first_look = self.after_first_look, None
+            await hook()
+        if verb == END and self.after_end is not None:
+            await self.after_end()
+        return answers
+
+
+def proof_at(node: Node, partitions: int) -> Interrupted:
+    """A proof of these partitions that this node leads."""
+    assert node.view.metadata is not None
+    return Interrupted(node, node.purge.member, node.view.metadata, partitions)
