@@ -13,7 +13,15 @@ from leafdb_cli import exits, repair_forecast, repair_purge, repair_schedule
 from leafdb_cli.exits import Quit
 from leafdb_cli.purge_view import purge_text
 from leafdb_cli.render import Column
-from leafdb_cli.repair_view import COLUMNS, STARTED_COLUMNS, losses_text, progress_of, schedule_text, view_of
+from leafdb_cli.repair_view import (
+    COLUMNS,
+    STARTED_COLUMNS,
+    losses_text,
+    progress_of,
+    schedule_text,
+    unsure_text,
+    view_of,
+)
 from leafdb_cli.session import Session, session_of
 
 if TYPE_CHECKING:
@@ -123,17 +131,23 @@ def _show(session: Session, reply: Mapping[str, Any]) -> None:
     schedules: Sequence[Mapping[str, Any]] = reply.get("schedules") or ()
     losses: Sequence[Mapping[str, Any]] = reply.get("losses") or ()
     purges: Sequence[Mapping[str, Any]] = reply.get("purges") or ()
+    unsure: Sequence[Mapping[str, Any]] = reply.get("unsure") or ()
     session.output.items(
         "RepairList",
         tasks,
         COLUMNS,
         errors=reply.get("errors") or {},
-        extra={"schedules": list(schedules), "losses": list(losses), "purges": list(purges)},
-        pretty=lambda: view_of(tasks, schedules, losses, purges),
+        extra={
+            "schedules": list(schedules),
+            "losses": list(losses),
+            "purges": list(purges),
+            "unsure": list(unsure),
+        },
+        pretty=lambda: view_of(tasks, schedules, losses, purges, unsure),
         empty="no repairs",
     )
     if session.options.output == "table" and not session.output.pretty:
-        for said in (*schedule_text(schedules), *losses_text(losses), *purge_text(purges)):
+        for said in (*schedule_text(schedules), *losses_text(losses), *purge_text(purges), *unsure_text(unsure)):
             session.note(said)
 
 

@@ -99,15 +99,25 @@ def schedule_text(lines: Sequence[Line]) -> list[str]:
 def losses_text(lines: Sequence[Line]) -> list[str]:
     """What may be lost, the acknowledged too."""
     return [
-        f"{'-' if line['acknowledged_ms'] else '!'} {line['node']}: since {when(line['at_ms'])} writes may be lost in "
+        f"{'-' if line['acknowledged_ms'] else '!'} {line['node']}: since {when(line['at_ms'])} "
+        f"{'deleted values may be back' if line.get('returned') else 'writes may be lost'} in "
         f"{len(line['partitions'])} partitions"
         + (f"; acknowledged {when(line['acknowledged_ms'])}" if line["acknowledged_ms"] else "")
         for line in lines
     ]
 
 
+def unsure_text(lines: Sequence[Line]) -> list[str]:
+    """Where whose copies cannot say what is absent, and why."""
+    return [f"! {line['node']}: {line['why']}, in {len(line['partitions'])} partitions" for line in lines]
+
+
 def view_of(
-    tasks: Sequence[Line], schedules: Sequence[Line], losses: Sequence[Line], purges: Sequence[Line] = ()
+    tasks: Sequence[Line],
+    schedules: Sequence[Line],
+    losses: Sequence[Line],
+    purges: Sequence[Line] = (),
+    unsure: Sequence[Line] = (),
 ) -> RenderableType:
     """All of it for a terminal."""
     from rich.console import Group
@@ -118,7 +128,7 @@ def view_of(
         parts += _task(task)
     if not tasks:
         parts.append(Text("no repairs", style="dim"))
-    for said in (*schedule_text(schedules), *losses_text(losses), *purge_text(purges)):
+    for said in (*schedule_text(schedules), *losses_text(losses), *purge_text(purges), *unsure_text(unsure)):
         parts.append(Text(said, style="yellow" if said.startswith("!") else ""))
     return Group(*parts)
 

@@ -10,6 +10,9 @@ page is asked for, so memory is bounded on both sides and the responder only eve
 A key only they have is fetched, one only we have is offered, one that differs is fetched, merged here, and then offered
 (unless the driver says that the merge gave exactly theirs). The trees may be older than the lists: a write under way
 then looks like a difference and is merged once more, which changes nothing.
+
+Where one store is made whole by the other (`mends`), "nothing of this key" is news as well: what only the store to be
+made whole has is asked for, or offered, too, and comes as nothing.
 """
 
 from __future__ import annotations
@@ -80,8 +83,17 @@ class Initiator:
         self._to_fetch: deque[bytes] = deque()
         self._to_offer: deque[bytes] = deque()
         self._repairing: Fetch | Offer | None = None
+        self._mended_here = False
+        self._mended_there = False
 
     # -- inputs
+
+    def mends(self, *, here: bool, there: bool) -> None:
+        """Our store is made whole by theirs, or theirs by ours. To be said before the answer to `compare`; after it
+        nothing changes any more."""
+        assert not (here and there)
+        if isinstance(self._asked, Compare):
+            self._mended_here, self._mended_there = here, there
 
     def start(self, now: float) -> tuple[Effect, ...]:
         """Say our root."""
@@ -210,8 +222,8 @@ class Initiator:
         assert theirs.leaf == self._window[0]
         last = None if theirs.whole else theirs.entries[-1][0]
         found = difference(between(self._own[theirs.leaf], self._after, last), theirs.entries)
-        self._to_fetch.extend([*found.theirs, *found.both])
-        self._to_offer.extend([*found.mine, *found.both])
+        self._to_fetch.extend([*found.theirs, *found.both, *(found.mine if self._mended_here else ())])
+        self._to_offer.extend([*found.mine, *found.both, *(found.theirs if self._mended_there else ())])
         keys = len(found.mine) + len(found.theirs) + len(found.both)
         self.counts = replace(self.counts, keys=self.counts.keys + keys)
         if last is None:

@@ -49,6 +49,8 @@ class Refusal(IntEnum):
     NO_BUCKET = 4
     OTHER_OWNERS = 5
     """The two sides do not know the same last change of the range's owners."""
+    OTHER_HORIZON = 6
+    """They do not know the same purge horizon of the range."""
 
 
 @dataclass(frozen=True, slots=True)

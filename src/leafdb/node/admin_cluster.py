@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from leafdb.errors import NotApplied, Reason
@@ -103,7 +104,7 @@ async def facts(node: Node, args: Args) -> Answer:
         "repair_pending": node.anti_entropy.pending,
         "copies_pending": node.transfers.report().left,
         "hints_paused": node.hint_pauses.words(node.view.name_of),
-        "incomplete": len(node.completeness.incomplete),
+        "incomplete": len(set(chain(*node.anti_entropy.unsure.values()))),
         "problems": problems(node),
         "waiting": node.ring_changes.waiting(),
         "stuck": node.ring_changes.stuck(),

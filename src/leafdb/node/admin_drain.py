@@ -10,6 +10,7 @@ node.stop_facts    {} -> what a member says of itself to that end
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
 from leafdb.errors import NotApplied, Reason
@@ -78,7 +79,7 @@ async def stop_facts(node: Node, args: Args) -> Answer:
     """Peer verb: what this node says of itself."""
     return StopFacts(
         usable=frozenset(node.view.usable),
-        incomplete=frozenset(node.completeness.incomplete),
+        incomplete=frozenset(chain(*node.anti_entropy.unsure.values())),
         hints={line.target: line.records for line in node.hints.ledger.summaries()},
         owed=node.anti_entropy.pending,
         draining=node.draining,

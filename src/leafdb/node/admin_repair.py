@@ -123,13 +123,19 @@ async def looked(node: Node, args: Args) -> Answer:
 
 
 async def status(node: Node, args: Args) -> Answer:
-    """Every repair the cluster knows of, the schedules, what may be lost, and what waits to be forgotten."""
+    """Every repair the cluster knows of, the schedules, what may be lost, who cannot say what is absent, and what waits
+    to be forgotten."""
     answers, errors = await gather(node, "repair.local", local, {})
     return {
         "repairs": [{"node": name, **line} for name, found in answers.items() for line in found["repairs"]],
         "schedules": [{"node": name, **found["schedule"]} for name, found in answers.items() if "schedule" in found],
         "losses": [{"node": name, **line} for name, found in answers.items() for line in found.get("losses", ())],
         "purges": [{"node": name, **found["purge"]} for name, found in answers.items() if "purge" in found],
+        "unsure": [
+            {"node": name, "why": why, "partitions": partitions}
+            for name, found in answers.items()
+            for why, partitions in found.get("unsure", {}).items()
+        ],
         "errors": errors,
     }
 
@@ -138,9 +144,12 @@ async def local(node: Node, args: Args) -> Answer:
     """Peer verb: this node's repairs."""
     repair = node.anti_entropy
     return {
-        "repairs": repair.report(), "schedule": repair.schedule.report(), "losses": repair.losses.report(),
+        "repairs": repair.report(),
+        "schedule": repair.schedule.report(),
+        "losses": repair.losses.report(),
+        "unsure": repair.unsure,
         "purge": node.purge.driver.report(),
-    }  # fmt: skip
+    }
 
 
 async def cancel(node: Node, args: Args) -> Answer:

@@ -19,31 +19,34 @@ What a change of the ring asks for, and when it is done, `transfers` knows.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Any
 
 import trio
 
-from leafdb.errors import CorruptionError, NotApplied, Overloaded, Reason, StorageError
+from leafdb.errors import CorruptionError, StorageError
 from leafdb.hints.effects import MarkRange
 from leafdb.limits import DIVERGENCE_AGE_S_DEFAULT
 from leafdb.merkle.effects import Done, Failed
 from leafdb.node.afterthoughts import Afterthoughts
 from leafdb.node.changing_ranges import ChangingRanges
 from leafdb.node.completeness import Completeness
-from leafdb.node.debts import BOOT, OWED, Claim, Debts, Entry, Masks, boot_key
+from leafdb.node.debts import BOOT, OWED, Claim, Debts, Entry, Masks, bits, boot_key
 from leafdb.node.dry_runs import DryRuns
 from leafdb.node.engine_reads import read_page
 from leafdb.node.exchange_queue import ExchangeQueue
+from leafdb.node.exchange_terms import Terms
 from leafdb.node.exchanges import Exchanges
+from leafdb.node.horizons import Horizons
 from leafdb.node.logs import Log
 from leafdb.node.metrics import Metrics
 from leafdb.node.possible_losses import LOSSES, PossibleLosses
-from leafdb.node.proofs import Proofs
+from leafdb.node.proofs import FORGOTTEN, Proofs
 from leafdb.node.range_scanner import RangeScanner
 from leafdb.node.range_source import RangeSource
 from leafdb.node.record_looker import RecordLooker
-from leafdb.node.record_messages import Mark, RecordsRequest, decode_request
 from leafdb.node.record_mover import Peer, PeerCalls, RecordMover
+from leafdb.node.record_server import RecordServer
+from leafdb.node.record_service import MarkTaker, RecordService
 from leafdb.node.record_store import RecordStore
 from leafdb.node.repair_ages import AGES, RepairAges
 from leafdb.node.repair_runs import RepairRuns
@@ -52,19 +55,17 @@ from leafdb.node.repair_tasks import RepairTasks
 from leafdb.node.repair_workers import WORKERS, RepairWorkers
 from leafdb.node.replica import Replica
 from leafdb.node.shared_ranges import SharedRanges
+from leafdb.node.standings import Standings
 from leafdb.node.transfer_progress import KINDS, TransferProgress
 from leafdb.node.transfers import Transfers
 from leafdb.node.tree_rebuild import TreeRebuild
 from leafdb.node.view import ClusterView
+from leafdb.node.wholeness import REASON
 from leafdb.ring.metadata import ClusterMetadata
 from leafdb.storage.engine import Engine
 from leafdb.types import BucketId, Durability, Epoch, NodeId, TreeId
-from leafdb.wire.errors import encode_error
-from leafdb.wire.frame import encode_frame
 from leafdb.wire.hello import PeerFacts
-from leafdb.wire.registry import Lane, MessageType
-
-RECORDS_SERVED_MAX: Final = 4
+from leafdb.wire.registry import Lane
 
 log = Log("anti_entropy")
 
@@ -80,6 +81,7 @@ class AntiEntropy:
         replica: Replica,
         trees: TreeRebuild,
         completeness: Completeness,
+        horizons: Horizons,
         metrics: Metrics,
         peers: PeerCalls,
         hints_for: Callable[[NodeId], int],
@@ -99,7 +101,6 @@ class AntiEntropy:
         self._tree = tree
         self._boots: dict[NodeId, int] = {}
         self.losses = PossibleLosses(self._write, now_ms)
-        self._serving = 0
         self._closed = False
         self._last_sequence = 0
         self._range_epochs: tuple[Epoch, ...] = ()
@@ -108,30 +109,31 @@ class AntiEntropy:
         self.debts = Debts(self._write, now_ms=now_ms)
         self.tasks = RepairTasks(now_ms)
         self._shared = shared = SharedRanges(view)
-        self.proofs = Proofs(view, shared, completeness, self.debts, self.losses, self._owe)
+        self.proofs = Proofs(view, shared, completeness, self.debts, self.losses, self._owe, horizons.vouches)
         self.ages = RepairAges(self._note)
-        scanner = self.scanner = RangeScanner(engine, pace)
-        source = RangeSource(
-            engine=engine, view=view, metrics=metrics, complete=completeness.definitive_in,
-            older_waiting=lambda: replica.queue.older_waiting, behind=behind,
-        )  # fmt: skip
+        self.scanner = RangeScanner(engine, pace)
         self.store = RecordStore(replica, pace)
         looker = RecordLooker(self.store, peers, lambda number: view.buckets.get(number))
-        self.mover = RecordMover(view=view, store=self.store, peers=peers, metrics=metrics,
-                                 marked=self._take_mark, pulled=source.page, looked=looker.serve)  # fmt: skip
-        progress = TransferProgress(self._write, self._note)
+        self.mover = RecordMover(view, self.store, peers, metrics, lambda accord: self.standings.loss_proved(accord))
         self.transfers = Transfers(
-            view=view, ranges=ChangingRanges(view), shared=self._shared, progress=progress,
+            view=view, ranges=ChangingRanges(view), shared=shared, progress=TransferProgress(self._write, self._note),
             completeness=completeness, queue=replica.queue, mover=self.mover, metrics=metrics, now=now,
-            owe=self._owe, connected=self._connected,
+            owe=self._owe, connected=self._connected, horizons=horizons,
+            agreed=lambda source, slot: self.standings.accords.with_source(source, slot),
+        )  # fmt: skip
+        self.standings = Standings(
+            view=view, shared=shared, horizons=horizons, completeness=completeness, debts=self.debts,
+            losses=self.losses, metrics=metrics, gate=self.transfers, owe=self._owe, whole=self.proofs.prove,
+            wake=lambda: self._workers.wake(),
         )  # fmt: skip
         self.queue = ExchangeQueue(self.debts, self._shared, connected=self._connected, hints_for=hints_for, now=now,
-                                   gate=self.transfers, paused=paused)  # fmt: skip
+                                   gate=self.standings.gate, paused=paused)  # fmt: skip
         self.exchanges = Exchanges(
-            view=view, debts=self.debts, transfers=self.transfers, scanner=scanner, trees=trees, mover=self.mover,
+            view=view, debts=self.debts, transfers=self.transfers, scanner=self.scanner, trees=trees, mover=self.mover,
             pace=pace, peers=peers, now=now, complete=completeness.definitive_in, behind=behind, ended=self._ended,
-            admit=lambda peer: not self.queue.hints_first(peer),
+            admit=lambda peer: not self.queue.hints_first(peer), horizons=horizons, accords=self.standings.accords,
         )  # fmt: skip
+        self._records = self._record_service(looker, behind)
         self.schedule = RepairSchedule(
             ages=self.ages, shared=shared, debts=self.debts, self_id=lambda: view.self_id, name_of=view.name_of,
             owe=self._owe_in_turn, why=self.queue.why, write=self._write, now=now, now_ms=now_ms, age_max_s=age_max_s,
@@ -146,6 +148,19 @@ class AntiEntropy:
             afterthoughts=self.afterthoughts.make,
         )  # fmt: skip
         view.on_install.append(self._installed)
+
+    def _record_service(self, looker: RecordLooker, behind: Callable[[NodeId], None]) -> RecordService:
+        source = RangeSource(
+            engine=self._engine, view=self._view, metrics=self._metrics, horizons=self.standings.horizons,
+            complete=self._completeness.definitive_in, older_waiting=lambda: self._replica.queue.older_waiting,
+            behind=behind,
+        )  # fmt: skip
+        marks = MarkTaker(self._view, self._shared, owe=self._owe, safe=self._safe)
+        server = RecordServer(
+            view=self._view, store=self.store, metrics=self._metrics, marked=marks.take, pulled=source.page,
+            looked=looker.serve, accord=self.exchanges.accord, lost=self.standings.loss_proved,
+        )  # fmt: skip
+        return RecordService(server, lambda: self.exchanges.nursery)
 
     # -- life
 
@@ -187,6 +202,7 @@ class AntiEntropy:
             async with trio.open_nursery() as nursery:
                 self.exchanges.nursery = nursery
                 self.proofs.require()
+                self.standings.wholeness.begin()
                 nursery.start_soon(self.schedule.run, name="repair schedule")
                 for number in range(WORKERS):
                     nursery.start_soon(self._workers.run, name=f"anti-entropy worker {number}")
@@ -209,7 +225,7 @@ class AntiEntropy:
     def hint_taken(self, bucket: BucketId, storage_key: bytes, done: Callable[[StorageError | None], None]) -> None:
         """A hint was merged here; `done` once what this node owes for it is on the disk."""
         if self.transfers.hint_taken(bucket, storage_key):
-            self._engine.when_safe(self._last_sequence, Durability.ALWAYS, done)
+            self._safe(done)
         else:
             done(None)
 
@@ -248,7 +264,7 @@ class AntiEntropy:
     def on_session_down(self, node: NodeId) -> None:
         """The bulk lane to a peer broke: from now on it may miss something, and we may."""
         self.debts.spoil(node)
-        self.exchanges.lose(node)
+        self.standings.lose(node)
         self.transfers.on_session_down(node)
         if not self._closed:
             self._away(node)
@@ -275,51 +291,15 @@ class AntiEntropy:
 
     def on_records(self, session: Peer, node: NodeId, request_id: int, body: bytes) -> None:
         """A RECORDS frame of a peer. Raises ProtocolError."""
-        request = decode_request(body)
-        nursery = self.exchanges.nursery
-        if nursery is None or self._serving >= RECORDS_SERVED_MAX:
-            busy = Overloaded("this node moves enough records already", retry_after=0.2)
-            session.send(encode_frame(MessageType.ERROR, request_id, encode_error(busy)))
-            return
-        self._serving += 1
-        nursery.start_soon(self._serve, session, node, request_id, request, name="records for a peer")
+        self._records.on_frame(session, node, request_id, body)
 
-    async def _serve(self, session: Peer, node: NodeId, request_id: int, request: RecordsRequest) -> None:
-        try:
-            await self.mover.serve(session, node, request_id, request)
-        finally:
-            self._serving -= 1
-
-    async def _take_mark(self, mark: Mark) -> None:
-        """A peer passes on a debt; returns when it is on our disk."""
-        bucket, target = BucketId(mark.bucket), NodeId(mark.target)
-        if target == self._view.self_id:
-            masks = {slot: mask & 1 << mark.partition for slot, mask in self._shared.with_all(bucket).items()}
-        else:
-            masks = {(target, bucket): self._shared.shared(target, bucket) & 1 << mark.partition}
-        if not any(masks.values()):
-            raise NotApplied("this node does not hold that range", reason=Reason.BAD_REQUEST)
-        self._owe(masks, f"hints for {self._view.name_of(target)} were given up")
-        await self._synced()
-
-    async def _synced(self) -> None:
-        """Return when every debt made so far is on the disk. Raises StorageError."""
-        over = trio.Event()
-        problems: list[StorageError] = []
-
-        def safe(error: StorageError | None) -> None:
-            if error is not None:
-                problems.append(error)
-            over.set()
-
-        self._engine.when_safe(self._last_sequence, Durability.ALWAYS, safe)
-        await over.wait()
-        if problems:
-            raise problems[0]
+    def _safe(self, done: Callable[[StorageError | None], None]) -> None:
+        """`done` when every debt made so far is on the disk."""
+        self._engine.when_safe(self._last_sequence, Durability.ALWAYS, done)
 
     # -- ends
 
-    def _ended(self, claim: Claim, end: Done | Failed, peer_complete: bool) -> None:
+    def _ended(self, claim: Claim, end: Done | Failed, peer_complete: bool, terms: Terms | None) -> None:
         """An exchange, ours or theirs, is over."""
         self.tasks.moved(claim, end.counts)
         if isinstance(end, Failed):
@@ -333,6 +313,7 @@ class AntiEntropy:
         if self.debts.settle(claim):
             self.ages.proved((claim.peer, claim.bucket), 1 << claim.partition, claim.began_ms)
             self.transfers.made(claim)
+            self.standings.wholeness.ended(claim, terms)
             if peer_complete:
                 self.proofs.vouched(claim.partition)
             self.tasks.settled(claim)
@@ -393,6 +374,12 @@ class AntiEntropy:
     def pending(self) -> int:
         """Exchanges still owed for a reason, to peers that can be reached or not; the schedule's turns are none."""
         return self.debts.pending - self.schedule.pending + self.afterthoughts.pending
+
+    @property
+    def unsure(self) -> dict[str, list[int]]:
+        """The partitions of which this store cannot say what is absent from them, by the reason."""
+        found = {FORGOTTEN: list(self._completeness.incomplete), REASON: bits(self.standings.wholeness.unvouched())}
+        return {why: partitions for why, partitions in found.items() if partitions}
 
     @property
     def possible_losses(self) -> int:

@@ -7,13 +7,16 @@ complete.
 
 A new owner of a range whose copies are still being made is in the same position, for that bucket and partition, though
 its store has forgotten nothing: what it should have has not come yet. That is no memory of the store but a fact of the
-metadata, so it is asked of the ring and kept nowhere. `definitive` is both, and the only door: whoever answers for this
-replica, counts its answer, shows it to a peer or compares it asks that.
+metadata, so it is asked of the ring and kept nowhere.
+
+And a store that does not vouch for what lies below a purge horizon (`horizons`) may hold what was deleted long ago, and
+lack what was not. `definitive` is all three, and the only door: whoever answers for this replica, counts its answer,
+shows it to a peer or compares it asks that.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from leafdb.codec import cbor
@@ -25,9 +28,12 @@ KEY: Final = b"incomplete"
 
 
 class Completeness:
-    """The set of incomplete partitions."""
+    """The set of incomplete partitions. `vouches`: whether this store does, of a partition."""
 
-    def __init__(self, engine: Engine, tree: TreeId, view: ClusterView) -> None:
+    def __init__(
+        self, engine: Engine, tree: TreeId, view: ClusterView, vouches: Callable[[PartitionId], bool] = lambda _: True
+    ) -> None:
+        self._vouches = vouches
         self._engine = engine
         self._tree = tree
         self._view = view
@@ -42,7 +48,7 @@ class Completeness:
 
     def definitive(self, bucket: BucketView, partition: PartitionId) -> bool:
         """Whether this node, as a replica of the bucket's partition, has all it should have: its answer counts."""
-        if partition in self._incomplete:
+        if partition in self._incomplete or not self._vouches(partition):
             return False
         view = self._view
         ring = view.ring

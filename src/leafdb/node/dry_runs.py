@@ -12,13 +12,14 @@ as long as they are among the last KEPT_MAX.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Final, NamedTuple
 
 import trio
 
 from leafdb.errors import NotApplied, Overloaded, Reason, StorageError
 from leafdb.merkle.effects import Done
+from leafdb.node.accords import Accord
 from leafdb.node.debts import Claim, bits
 from leafdb.node.exchanges import Exchanges
 from leafdb.node.record_looker import RecordLooker
@@ -45,19 +46,26 @@ class Looking(NamedTuple):
     looker: RecordLooker
     forecast: RangeForecast
 
-    async def fetch(self, peer: NodeId, bucket: BucketId, keys: Any) -> Fetched:
-        """The peer has these, and we have not, or not so. For the exchange they are done with."""
+    async def fetch(self, accord: Accord, keys: Iterable[bytes]) -> Fetched:
+        """What the peer has of these differs from what we have. For the exchange they are done with."""
         asked = list(keys)
-        ours, theirs = await self.looker.own(bucket, asked), await self.looker.theirs(peer, bucket, asked)
+        ours = await self.looker.own(accord.bucket, asked)
+        theirs = await self.looker.theirs(accord.peer, accord.bucket, asked)
+        self._agree(accord)
         for key, own, other in zip(asked, ours, theirs, strict=True):
-            if other is not None:
+            if other is not None or (own is not None and accord.is_restored):
                 self.forecast.theirs(key, own, other)
         return Fetched(0, 0, asked)
 
-    async def offer(self, peer: NodeId, bucket: BucketId, keys: Any) -> tuple[int, int]:
+    def _agree(self, accord: Accord) -> None:
+        assert accord.terms is not None, "nothing moves before both sides have said where they stand"
+        self.forecast.agreed(accord.terms, accord.ours.horizon, tells_nothing=accord.restores)
+
+    async def offer(self, accord: Accord, keys: Iterable[bytes]) -> tuple[int, int]:
         """We have these, and the peer has not."""
         asked = list(keys)
-        for key, own in zip(asked, await self.looker.own(bucket, asked), strict=True):
+        self._agree(accord)
+        for key, own in zip(asked, await self.looker.own(accord.bucket, asked), strict=True):
             if own is not None:
                 self.forecast.ours(key, own)
         return 0, 0

@@ -17,11 +17,12 @@ from leafdb.errors import StorageError
 from leafdb.merkle.compare import Entry
 from leafdb.merkle.effects import Done, Effect, Failed, Fetch, NeedLeaves, Offer, Send
 from leafdb.merkle.exchange import Initiator
-from leafdb.merkle.messages import AnyMessage
+from leafdb.merkle.messages import AnyMessage, Branches
 from leafdb.merkle.responder import Responder
+from leafdb.node.accords import Accord
 from leafdb.node.pace import Pace
 from leafdb.node.record_mover import ExchangeFault, Fetched
-from leafdb.types import BucketId, NodeId, PartitionId
+from leafdb.types import NodeId
 
 INBOX_MESSAGES_MAX: Final = 4
 
@@ -29,19 +30,21 @@ INBOX_MESSAGES_MAX: Final = 4
 class Moves(Protocol):
     """Moves records, or only looks at them. Both raise ExchangeFault."""
 
-    async def fetch(self, peer: NodeId, bucket: BucketId, keys: Iterable[bytes]) -> Fetched:
+    async def fetch(self, accord: Accord, keys: Iterable[bytes]) -> Fetched:
         """Get the peer's records of these storage keys."""
 
-    async def offer(self, peer: NodeId, bucket: BucketId, keys: Iterable[bytes]) -> tuple[int, int]:
+    async def offer(self, accord: Accord, keys: Iterable[bytes]) -> tuple[int, int]:
         """Give ours; how many, and their bytes."""
 
 
 class Inbox:
-    """What the peer has said in one exchange and nobody has read yet."""
+    """What the peer has said in one exchange and nobody has read yet. A spoilt accord is a peer that says no more."""
 
-    def __init__(self, peer: NodeId, partition: PartitionId) -> None:
-        self.peer = peer
-        self.partition = partition
+    def __init__(self, accord: Accord) -> None:
+        self.accord = accord
+        accord.lost = self.lose
+        self.peer = accord.peer
+        self.partition = accord.partition
         self.peer_complete = False
         """Whether the peer has said that its store has forgotten nothing of the range."""
         self._messages: deque[AnyMessage] = deque()
@@ -114,6 +117,8 @@ class ExchangeDriver:
             message = await inbox.next(machine.deadline() - self._now())
             began = self._pace.begin()
             if message is not None:
+                if isinstance(message, Branches) and isinstance(machine, Initiator):
+                    machine.mends(here=inbox.accord.is_restored, there=inbox.accord.restores)
                 self._take(machine.on_message(inbox.peer, message, self._now()))
                 await self._pace.spent(began)
             elif inbox.lost:
@@ -137,12 +142,12 @@ class ExchangeDriver:
                     await self._list(leaves)
                 case Fetch(keys=keys):
                     assert isinstance(machine, Initiator)
-                    got = await self._mover.fetch(machine.peer, machine.bucket, keys)
+                    got = await self._mover.fetch(self._inbox.accord, keys)
                     await self._moved(got.size)
                     self._take(machine.on_fetched(got.records, got.size, self._now(), settled=got.settled))
                 case Offer(keys=keys):
                     assert isinstance(machine, Initiator)
-                    sent, size = await self._mover.offer(machine.peer, machine.bucket, keys)
+                    sent, size = await self._mover.offer(self._inbox.accord, keys)
                     await self._moved(size)
                     self._take(machine.on_offered(sent, size, self._now()))
                 case Send():

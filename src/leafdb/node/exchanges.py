@@ -3,7 +3,9 @@
 A message of EXCHANGE or EXCHANGE_REPLY is the map of its machine's message; the two that open an exchange also carry
 `complete`: whether the sender's store lacks nothing of the range. `compare` carries `range_epoch` as well, the last
 change of the range's owners that the initiator knows: whoever knows another refuses, says which, and the one behind
-fetches the metadata.
+fetches the metadata. The same with `horizon`, the purge horizon; and where there is one, the opening messages say
+whether the sender `vouches` for what lies below it. By that both know how records are taken (`accords`). Neither side
+begins before it has forgotten all that the horizon lets it.
 
 Bounds: an initiator runs in a worker of `anti_entropy`, so there are as many as workers. ANSWERED_MAX exchanges are
 answered at once, ANSWERS_MAX are kept waiting with them, and to more than that the answer is: busy.
@@ -41,8 +43,12 @@ from leafdb.merkle.messages import (
 )
 from leafdb.merkle.responder import Responder
 from leafdb.merkle.tree import Tree
+from leafdb.model.hlc import STAMP_MAX
+from leafdb.node.accords import Accord, Accords
 from leafdb.node.debts import Claim, Debts
 from leafdb.node.exchange_driver import ExchangeDriver, Inbox, Moves
+from leafdb.node.exchange_terms import Terms
+from leafdb.node.horizons import Horizons
 from leafdb.node.pace import Pace
 from leafdb.node.range_scanner import Range, RangeScanner
 from leafdb.node.record_mover import PeerCalls, RecordMover
@@ -63,8 +69,10 @@ KEYS_AT_ONCE: Final = EXCHANGE_KEYS_MAX // 2
 REPLY_TIMEOUT_S: Final = 60.0
 IDLE_TIMEOUT_S: Final = 180.0
 
-Ended = Callable[[Claim, Done | Failed, bool], None]
-"""(claim, how it ended, whether the peer is complete for the range)."""
+UNSWEPT: Final = "what died below the purge horizon is still being forgotten here"
+
+Ended = Callable[[Claim, Done | Failed, bool, Terms | None], None]
+"""(claim, how it ended, whether the peer is complete for the range, by which terms)."""
 
 
 class Exchanges:
@@ -83,12 +91,16 @@ class Exchanges:
         pace: Pace,
         peers: PeerCalls,
         now: Callable[[], float],
+        horizons: Horizons,
+        accords: Accords,
         complete: Callable[[BucketId, PartitionId], bool],
         admit: Callable[[NodeId], bool],
         behind: Callable[[NodeId], None],
         ended: Ended,
     ) -> None:
         self._complete = complete
+        self._horizons = horizons
+        self._accords = accords
         self.config = ExchangeConfig(
             keys_max=KEYS_AT_ONCE, reply_timeout_s=REPLY_TIMEOUT_S, idle_timeout_s=IDLE_TIMEOUT_S
         )
@@ -118,32 +130,34 @@ class Exchanges:
         assert self._view.ring is not None
         return partition_range(partition, self._view.ring.partitions)
 
-    def lose(self, peer: NodeId) -> None:
-        """The session with a peer is gone."""
-        for inboxes in (self._initiated, self._answered):
-            for (node, _), inbox in inboxes.items():
-                if node == peer:
-                    inbox.lose("the session was lost")
+    def accord(self, node: NodeId, number: int) -> Accord | None:
+        """That of an exchange which `node` began and this one answers."""
+        inbox = self._answered.get((node, number))
+        return None if inbox is None else inbox.accord
 
     # -- ours
 
     async def initiate(self, claim: Claim, bucket: BucketView, tree: Tree) -> Done | Failed:
         """Compare a range of ours, of which `tree` was built since it was claimed, with the peer's."""
-        end, peer_complete = await self._begin(claim, bucket, tree, self._mover)
-        self._ended(claim, end, peer_complete)
+        end, peer_complete, terms = await self._begin(claim, bucket, tree, self._mover)
+        self._ended(claim, end, peer_complete, terms)
         if isinstance(end, Done) and not claim.spoilt:
             self.on_proved(claim)
         return end
 
     async def look(self, claim: Claim, bucket: BucketView, tree: Tree, looking: Moves) -> Done | Failed:
         """The same with somebody who moves no records. It proves nothing to either side, and nobody is told."""
-        end, _ = await self._begin(claim, bucket, tree, looking)
-        return end
+        return (await self._begin(claim, bucket, tree, looking))[0]
 
-    async def _begin(self, claim: Claim, bucket: BucketView, tree: Tree, mover: Moves) -> tuple[Done | Failed, bool]:
+    async def _begin(
+        self, claim: Claim, bucket: BucketView, tree: Tree, mover: Moves
+    ) -> tuple[Done | Failed, bool, Terms | None]:
+        if not self._swept(claim.partition):
+            return Failed(UNSWEPT, Counts()), False, None
         self._number += 1
         slot = (claim.peer, self._number)
-        inbox = self._initiated[slot] = Inbox(claim.peer, claim.partition)
+        accord = self._accords.begin(claim.peer, self._number, claim.bucket, claim.partition)
+        inbox = self._initiated[slot] = Inbox(accord)
         machine = Initiator(
             self.config,
             peer=claim.peer,
@@ -154,9 +168,11 @@ class Exchanges:
         )
         try:
             driver = self._driver(machine, inbox, bucket, claim, mover)
-            return await driver.run(machine.start(self._now())), inbox.peer_complete
+            end = await driver.run(machine.start(self._now()))
+            return _unspoilt(accord, end), inbox.peer_complete, accord.terms
         finally:
             del self._initiated[slot]
+            self._accords.end(accord)
 
     # -- theirs
 
@@ -166,36 +182,54 @@ class Exchanges:
             fields = as_map(cbor.loads(body), "message")
             message = from_wire(fields)
             epoch = int_field(fields, "range_epoch") if "range_epoch" in fields else 0
+            horizon = int_field(fields, "horizon", high=STAMP_MAX) if "horizon" in fields else 0
         except ValueError as error:
             raise ProtocolError(f"a malformed exchange message: {error}") from None
         slot = (node, message.exchange)
         inbox = self._initiated.get(slot) if isinstance(message, Reply) else self._answered.get(slot)
         if isinstance(message, Compare):
             if inbox is None:
-                self._compare(node, message, epoch, complete=fields.get("complete") is True)
+                self._compare(node, message, epoch, horizon, fields)
         elif inbox is not None:
-            if isinstance(message, Refuse) and epoch > self._range_epoch(inbox.partition):
+            if isinstance(message, Refuse) and self._is_newer(inbox.partition, epoch, horizon):
                 self._behind(node)
             if isinstance(message, Equal | Branches):
-                inbox.peer_complete = fields.get("complete") is True
+                self._agree(inbox, fields)
             inbox.put(message)
         elif isinstance(message, Leaves | Want):
             self._refuse(node, message.exchange, Refusal.BUSY)
 
-    def _compare(self, node: NodeId, message: Compare, epoch: int, *, complete: bool) -> None:
-        refusal = self._refusal(node, message, epoch)
+    def _agree(self, inbox: Inbox, fields: Mapping[str, Any]) -> None:
+        """The peer says where its store stands. Once: what it says later is for its machine to refuse."""
+        if inbox.accord.terms is None:
+            inbox.peer_complete = fields.get("complete") is True
+            vouches = not inbox.accord.ours.horizon or fields.get("vouches") is True
+            self._accords.agree(inbox.accord, vouches=vouches)
+
+    def _compare(self, node: NodeId, message: Compare, epoch: int, horizon: int, fields: Mapping[str, Any]) -> None:
+        refusal = self._refusal(node, message, epoch, horizon)
         if refusal is not None:
-            self._refuse(node, message.exchange, refusal, self._range_epoch(message.partition))
-            if refusal is Refusal.OTHER_OWNERS and epoch > self._range_epoch(message.partition):
+            known = {}
+            if refusal is Refusal.OTHER_OWNERS:
+                known["range_epoch"] = self._range_epoch(message.partition)
+            if refusal is Refusal.OTHER_HORIZON:
+                known["horizon"] = self._horizon(message.partition)
+            self._refuse(node, message.exchange, refusal, **known)
+            if known and self._is_newer(message.partition, epoch, horizon):
                 self._behind(node)
             return
         assert self.nursery is not None
-        inbox = self._answered[node, message.exchange] = Inbox(node, message.partition)
-        inbox.peer_complete = complete
+        accord = self._accords.begin(node, message.exchange, message.bucket, message.partition)
+        inbox = self._answered[node, message.exchange] = Inbox(accord)
+        self._agree(inbox, fields)
         claim = self._debts.claim(node, message.bucket, message.partition)
         self.nursery.start_soon(self._answer, inbox, claim, message, name="answered exchange")
 
-    def _refusal(self, node: NodeId, message: Compare, epoch: int) -> Refusal | None:
+    def _is_newer(self, partition: PartitionId, epoch: int, horizon: int) -> bool:
+        """Whether these can only be of newer metadata."""
+        return epoch > self._range_epoch(partition) or horizon > self._horizon(partition)
+
+    def _refusal(self, node: NodeId, message: Compare, epoch: int, horizon: int) -> Refusal | None:
         view = self._view
         ring = view.ring
         bucket = view.buckets.get(message.bucket)
@@ -207,6 +241,10 @@ class Exchanges:
             return Refusal.OTHER_OWNERS
         if not {node, view.self_id} <= set(holders_by_right(ring, message.partition, bucket.properties.n)):
             return Refusal.NOT_OWNER
+        if horizon != self._horizons.of(message.partition):
+            return Refusal.OTHER_HORIZON
+        if not self._swept(message.partition):
+            return Refusal.BUSY
         if not self._transfers.may_answer(bucket.id, message.partition):
             return Refusal.BUSY
         if self.nursery is None or len(self._answered) >= ANSWERS_MAX or not self._admit(node):
@@ -224,10 +262,13 @@ class Exchanges:
                     if isinstance(end, Failed):
                         # Its machine says nothing when it gives up, and the initiator would wait for a minute.
                         self._refuse(inbox.peer, compare.exchange, Refusal.BUSY)
-                    self._ended(claim, end, inbox.peer_complete)
+                    self._ended(claim, end, inbox.peer_complete, inbox.accord.terms)
+                else:
+                    self._refuse(inbox.peer, compare.exchange, Refusal.BUSY)
         finally:
             self._debts.release(claim)
             del self._answered[inbox.peer, compare.exchange]
+            self._accords.end(inbox.accord)
 
     async def _answer_with(self, inbox: Inbox, claim: Claim, compare: Compare, bucket: BucketView) -> Done | Failed:
         try:
@@ -236,12 +277,10 @@ class Exchanges:
             return Failed(str(error), Counts())
         machine = Responder(self.config, peer=inbox.peer, exchange=compare.exchange, tree=tree, now=self._now())
         effects = machine.on_message(inbox.peer, compare, self._now())
-        return await self._driver(machine, inbox, bucket, claim, self._mover).run(effects)
+        return _unspoilt(inbox.accord, await self._driver(machine, inbox, bucket, claim, self._mover).run(effects))
 
-    def _refuse(self, node: NodeId, exchange: int, refusal: Refusal, epoch: int = 0) -> None:
-        fields = Refuse(exchange, refusal).to_wire()
-        if refusal is Refusal.OTHER_OWNERS:
-            fields["range_epoch"] = epoch
+    def _refuse(self, node: NodeId, exchange: int, refusal: Refusal, **known: int) -> None:
+        fields = Refuse(exchange, refusal).to_wire() | known
         self._send(node, MessageType.EXCHANGE_REPLY, fields)
 
     # -- both
@@ -255,7 +294,7 @@ class Exchanges:
             lists=partial(self._lists, bucket, claim.partition),
             mover=mover,
             pace=self._pace,
-            post=partial(self._post, claim.bucket, claim.partition, mover is self._mover),
+            post=partial(self._post, inbox.accord, mover is self._mover),
             moved=partial(self._transfers.moved, claim),
             now=self._now,
         )
@@ -271,19 +310,24 @@ class Exchanges:
 
     def _post(
         self,
-        bucket: BucketId,
-        partition: PartitionId,
+        accord: Accord,
         moves: bool,  # bound with the others
         to: NodeId,
         message: AnyMessage,
     ) -> bool:
-        if isinstance(message, Finish) and not moves:
+        if isinstance(message, Finish) and (accord.spoilt or not moves):
             message = Cancel(message.exchange)  # nothing was mended: the peer must not take it for proved
+        if isinstance(message, Reply) and accord.spoilt:
+            return False
         fields = message.to_wire()
         if isinstance(message, Compare | Equal | Branches):
-            fields["complete"] = self._complete(bucket, partition)
+            fields["complete"] = self._complete(accord.bucket, accord.partition)
+            if accord.ours.horizon:
+                fields["vouches"] = accord.ours.vouches
         if isinstance(message, Compare):
-            fields["range_epoch"] = self._range_epoch(partition)
+            fields["range_epoch"] = self._range_epoch(accord.partition)
+            if accord.ours.horizon:
+                fields["horizon"] = accord.ours.horizon
         number = MessageType.EXCHANGE if isinstance(message, Request) else MessageType.EXCHANGE_REPLY
         return self._send(to, number, fields)
 
@@ -294,6 +338,19 @@ class Exchanges:
         ring = self._view.ring
         return 0 if ring is None or partition >= ring.partitions else int(ring.range_epoch(partition))
 
+    def _horizon(self, partition: PartitionId) -> int:
+        ring = self._view.ring
+        return 0 if ring is None or partition >= ring.partitions else self._horizons.of(partition)
+
+    def _swept(self, partition: PartitionId) -> bool:
+        """Whether all that this store may forget is forgotten: what one side names the other must not have let go."""
+        return self._horizons.swept(partition) >= self._horizons.of(partition)
+
     def check(self) -> None:
         """The bounds hold."""
         assert len(self._answered) <= ANSWERS_MAX
+
+
+def _unspoilt(accord: Accord, end: Done | Failed) -> Done | Failed:
+    """What came to its end under other terms than it began with came to nothing."""
+    return Failed(accord.spoilt, end.counts) if accord.spoilt and isinstance(end, Done) else end

@@ -51,6 +51,8 @@ class Horizons:
         self._marks: dict[int, int] = {}
         self._swept: dict[int, int] = {}
         self.on_change: list[Callable[[Iterable[int]], None]] = []
+        self.on_swept: list[Callable[[Iterable[int]], None]] = []
+        """Told of partitions in which the sweeper has passed another horizon."""
 
     async def load(self) -> None:
         """Take the marks that the store has. Raises StorageError."""
@@ -94,6 +96,10 @@ class Horizons:
         stamps = self._stamps
         return not stamps or self._marks.get(partition, 0) >= stamps[partition]
 
+    def vouches_below(self, partition: PartitionId | int, stamp: int) -> bool:
+        """As `vouches`, of a horizon that somebody else has heard of."""
+        return self.vouches(partition) and self._marks.get(partition, 0) >= stamp
+
     def given(self, storage_key: bytes, record: bytes, *, holder: bool = True) -> bytes | None:
         """What a reader is given of a record: all of it by a holder of the range that vouches. Whoever does not, or
         keeps it for somebody else, cannot say of what lies below the horizon that it was not deleted since. None:
@@ -120,6 +126,8 @@ class Horizons:
     def has_swept(self, partition: PartitionId | int, stamp: int) -> None:
         """The sweeper has passed this horizon in the partition."""
         self._swept[partition] = stamp
+        for callback in self.on_swept:
+            callback((int(partition),))
 
     def vouch(
         self, partitions: Iterable[int], stamp: int, done: Callable[[StorageError | None], None] | None = None

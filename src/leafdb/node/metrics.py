@@ -58,6 +58,11 @@ COUNTERS: Final = (
     Counted("hints_purged_total", "leafdb_hints_total", HINTS, (("event", "purged"),)),
     Counted("leftover_ranges_dropped_total", "leafdb_leftover_ranges_dropped_total", "Leftover partitions dropped."),
     Counted("leftover_records_dropped_total", "leafdb_leftover_records_dropped_total", "Leftover records dropped."),
+    Counted(
+        "losses_proved_total",
+        "leafdb_losses_proved_total",
+        "Exchanges that proved that this store had lost something it once confirmed.",
+    ),
     Counted("records_forgotten_total", "leafdb_records_forgotten_total", "Dead records removed below the horizon."),
     Counted("siblings_left_out_total", "leafdb_siblings_left_out_total", "Siblings not taken in: forgotten by right."),
     Counted("exchanges_total", "leafdb_anti_entropy_exchanges_total", "Partitions compared with a peer to the end."),
@@ -207,6 +212,7 @@ class Metrics:
         self.hints_purged_total = 0
         self.leftover_ranges_dropped_total = 0
         self.leftover_records_dropped_total = 0
+        self.losses_proved_total = 0
         self.records_forgotten_total = 0
         self.siblings_left_out_total = 0
         self.exchanges_total = 0

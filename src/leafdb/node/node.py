@@ -61,7 +61,6 @@ from leafdb.node.metrics import TRANSPORT_COUNTERS, Metrics
 from leafdb.node.news import News
 from leafdb.node.parting import Parting
 from leafdb.node.purge import Purge
-from leafdb.node.recovery_rules import unvouched
 from leafdb.node.register import META_TREE, Register
 from leafdb.node.replica import Replica
 from leafdb.node.replica_service import ReplicaService
@@ -185,7 +184,7 @@ class Node:
             engine, self.leases, self.trees.kept, horizon_at=self.horizons.at, given=self.horizons.given
         )
         self.sweeper = open_sweeper(self)
-        self.completeness = Completeness(engine, META_TREE, view)
+        self.completeness = Completeness(engine, META_TREE, view, self.horizons.vouches)
         self.completeness.load(await read_value(engine, META_TREE, COMPLETENESS_KEY))
         seen = await read_value(engine, META_TREE, PEERS_KEY)
         self.admission = Admission(engine, view, self.belonging.contests, seen)
@@ -234,7 +233,7 @@ class Node:
         pauses = self.hint_pauses = await load_hints(engine, ledger)
         self.anti_entropy = AntiEntropy(
             engine=engine, view=view, replica=self.replica, trees=self.trees.rebuild, completeness=self.completeness,
-            hints_for=ledger.records, paused=pauses.paused, metrics=self.metrics,
+            horizons=self.horizons, hints_for=ledger.records, paused=pauses.paused, metrics=self.metrics,
             now=world.now, now_ms=world.now_ms, peers=self.peers,
             tree=CHECKPOINTS_TREE, behind=self.news.behind, age_max_s=self.config.repair.divergence_age_max_s,
         )  # fmt: skip
@@ -271,6 +270,7 @@ class Node:
             view=view, replica=self.replica, hints=self.hints, completeness=self.completeness, catch_up=self.catch_up,
             now=self.world.now,
         )  # fmt: skip
+        self.coordinator.vouches = service.vouches = self.horizons.vouches_below
         self.scans = ScanDriver(self.coordinator, self.engine, self.peers)
         self.admin = Admin(self, VERBS, PEER_VERBS)
         self._client_dispatch.bind(

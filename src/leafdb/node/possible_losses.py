@@ -4,12 +4,15 @@ That is what is left of a power cut that hits all owners of a bucket whose write
 is whole again by itself; that something may be missing is a fact that only a person can do anything about, so it is
 kept on the disk, told in status, health and metrics, and stays until somebody says to have read it. What was said so
 stays in the list, which is bounded.
+
+The other event of the kind: no owner could vouch for what lies below a purge horizon, so all gave each other everything
+they had, and values may be back that were deleted long ago (`wholeness`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from leafdb.codec import cbor
@@ -29,6 +32,8 @@ class PossibleLoss:
     partitions: int
     at_ms: int
     acknowledged_ms: int = 0
+    returned: bool = False
+    """Not lost: what was deleted long ago may be back."""
 
     @property
     def open(self) -> bool:
@@ -52,6 +57,7 @@ class PossibleLosses:
                 int.from_bytes(bytes_field(event, "partitions", high=PARTITIONS_MAX // 8), "little"),
                 int_field(event, "at_ms"),
                 int_field(event, "acknowledged_ms"),
+                event.get("returned") is True,
             )
             for event in (
                 as_map(each, "a possible loss")
@@ -61,29 +67,38 @@ class PossibleLosses:
 
     @property
     def partitions(self) -> int:
-        """How many partitions are concerned by what nobody has acknowledged."""
+        """In how many partitions writes may be lost, unless that was acknowledged."""
+        return self._open(returned=False).bit_count()
+
+    @property
+    def returned(self) -> int:
+        """In how many deleted values may be back, unless that was acknowledged."""
+        return self._open(returned=True).bit_count()
+
+    def _open(self, *, returned: bool) -> int:
         mask = 0
         for event in self._events:
-            if event.open:
+            if event.open and event.returned == returned:
                 mask |= event.partitions
-        return mask.bit_count()
+        return mask
 
-    def note(self, partitions: int) -> None:
-        """These become complete although no owner had remembered everything. In the log before this returns."""
-        last = self._events[-1] if self._events else None
-        if last is not None and last.open:
-            self._events[-1] = PossibleLoss(last.partitions | partitions, last.at_ms)
+    def note(self, partitions: int, *, returned: bool = False) -> None:
+        """These become complete although no owner had remembered everything; or, `returned`, deleted values may be back
+        in them. In the log before this returns."""
+        for place, event in enumerate(self._events):
+            if event.open and event.returned == returned:
+                self._events[place] = replace(event, partitions=event.partitions | partitions)
+                break
         else:
-            self._events.append(PossibleLoss(partitions, self._now_ms()))
+            self._events.append(PossibleLoss(partitions, self._now_ms(), returned=returned))
             del self._events[:-KEPT_MAX]
         self._store()
 
     def acknowledge(self) -> int:
         """Somebody has read it; answers of how many partitions."""
-        count, now_ms = self.partitions, self._now_ms()
-        self._events = [
-            PossibleLoss(event.partitions, event.at_ms, now_ms) if event.open else event for event in self._events
-        ]
+        concerned = self._open(returned=False) | self._open(returned=True)
+        count, now_ms = concerned.bit_count(), self._now_ms()
+        self._events = [replace(event, acknowledged_ms=now_ms) if event.open else event for event in self._events]
         if count:
             self._store()
         return count
@@ -95,6 +110,7 @@ class PossibleLosses:
                 "partitions": bits(event.partitions),
                 "at_ms": event.at_ms,
                 "acknowledged_ms": event.acknowledged_ms or None,
+                "returned": event.returned,
             }
             for event in self._events
         ]
@@ -105,6 +121,7 @@ class PossibleLosses:
                 "partitions": encode_mask(event.partitions),
                 "at_ms": event.at_ms,
                 "acknowledged_ms": event.acknowledged_ms,
+                **({"returned": True} if event.returned else {}),
             }
             for event in self._events
         ]

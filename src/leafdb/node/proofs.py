@@ -1,13 +1,15 @@
 """When an incomplete range of this store is complete again: every other owner has been exchanged with since it forgot.
 
 What is incomplete (`completeness`) owes every other owner an exchange. When nothing is owed in a partition any more it
-is complete. If none of the owners that it was exchanged with was complete either, what all of them forgot is gone: that
-is noted (`possible_losses`) before the range may be called complete.
+is complete; not before it vouches for what lies below its purge horizon (`wholeness`).
+If none of the owners that it was exchanged with was complete either, what all of them forgot is gone: that is noted
+(`possible_losses`) before the range may be called complete.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Final
 
 from leafdb.node.completeness import Completeness
 from leafdb.node.debts import Debts, Masks
@@ -16,6 +18,8 @@ from leafdb.node.possible_losses import PossibleLosses
 from leafdb.node.shared_ranges import SharedRanges
 from leafdb.node.view import ClusterView
 from leafdb.types import BucketId, PartitionId
+
+FORGOTTEN: Final = "this store has forgotten something"
 
 log = Log("anti_entropy")
 
@@ -31,7 +35,9 @@ class Proofs:
         debts: Debts,
         losses: PossibleLosses,
         owe: Callable[[Masks, str], None],
+        vouches: Callable[[int], bool],
     ) -> None:
+        self._vouches = vouches
         self._view = view
         self._shared = shared
         self._completeness = completeness
@@ -49,7 +55,7 @@ class Proofs:
         if incomplete and self._view.ring is not None:
             wanted = sum(1 << partition for partition in incomplete)
             masks = {slot: mask & wanted for slot, mask in self._shared.with_all().items()}
-            self._owe(masks, "this store has forgotten something")
+            self._owe(masks, FORGOTTEN)
             self.prove(incomplete)
 
     def _leave_others_out(self) -> None:
@@ -68,7 +74,9 @@ class Proofs:
     def prove(self, partitions: Iterable[int]) -> None:
         """Of these partitions, those in which nothing is owed any more are complete."""
         doubted = set(self._completeness.incomplete).intersection(partitions)
-        proved = sorted(partition for partition in doubted if not self._debts.partition_owed(partition))
+        proved = sorted(
+            partition for partition in doubted if self._vouches(partition) and not self._debts.partition_owed(partition)
+        )
         forgotten = sum(1 << partition for partition in proved if partition not in self._vouched)
         if forgotten:
             self._losses.note(forgotten)

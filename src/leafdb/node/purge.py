@@ -18,8 +18,7 @@ class Purge:
     def __init__(self, node: Node) -> None:
         self._node = node
         self.member = PurgeMember(node)
-        # The sweeper knows what waits to be forgotten.
-        self.driver = PurgeDriver(node, self.member, node.config.repair.purge_interval_s, lambda _: None)
+        self.driver = PurgeDriver(node, self.member, node.config.repair.purge_interval_s, node.sweeper.oldest_death)
         node.view.on_install.append(self._installed)
 
     async def run(self) -> None:

@@ -4,15 +4,18 @@ An exchange of an empty range would list every key with its digest before a reco
 order, a page at a time; each is merged through the one door, and the place is kept on the disk. It may go on from
 another source than it began with: what that one had before the place, the exchanges find, which follow with every old
 owner in any case. If the first page holds mostly what is here already, the range is not empty, and exchanges alone move
-less.
+less. Only a source that vouches for what lies below the purge horizon shows anything, so all of it is taken, however
+old.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Final
 
 from leafdb.limits import EXCHANGE_BYTES_MAX
+from leafdb.node.accords import Accord
 from leafdb.node.rate_limit import LOOK_S, RateLimit
 from leafdb.node.record_messages import Page, Pull
 from leafdb.node.record_mover import ExchangeFault, RecordMover
@@ -20,6 +23,7 @@ from leafdb.node.record_store import Item
 from leafdb.node.transfer_progress import Slot, TransferProgress
 from leafdb.node.transfer_sizes import TransferSizes
 from leafdb.node.view import BucketView, ClusterView
+from leafdb.ring.ring import Ring
 from leafdb.ring.token import partition_range, storage_key
 from leafdb.types import Epoch, NodeId
 
@@ -39,8 +43,11 @@ class RangePull:
         sizes: TransferSizes,
         limit: RateLimit,
         received: Callable[[NodeId, int], None],
+        agreed: Callable[[NodeId, Slot], AbstractContextManager[Accord]],
     ) -> None:
-        """`received`: so many bytes of records came from a source."""
+        """`received`: so many bytes of records came from a source. `agreed`: by what its pages are taken, for as long
+        as neither horizon nor marks change."""
+        self._agreed = agreed
         self._view = view
         self._mover = mover
         self._progress = progress
@@ -54,6 +61,10 @@ class RangePull:
         ring, bucket = self._view.ring, self._view.buckets.get(slot[0])
         if ring is None or bucket is None:
             raise ExchangeFault("the bucket is gone")
+        with self._agreed(source, slot) as accord:
+            return await self._run(source, slot, ring, bucket, accord)
+
+    async def _run(self, source: NodeId, slot: Slot, ring: Ring, bucket: BucketView, accord: Accord) -> bool:
         epoch = ring.range_epoch(slot[1])
         first, stop = partition_range(slot[1], ring.partitions)
         known = self._progress.cursor(slot)
@@ -61,7 +72,9 @@ class RangePull:
         self._sizes.begin(slot, start, (first, stop))
         while True:
             self._mover.require_room()
-            request = Pull(slot[0], slot[1], start, EXCHANGE_BYTES_MAX, epoch)
+            if accord.spoilt:
+                raise ExchangeFault(accord.spoilt)
+            request = Pull(slot[0], slot[1], start, EXCHANGE_BYTES_MAX, epoch, accord.ours.horizon)
             page = await self._mover.pull(source, request)
             if not page.complete:
                 return False
@@ -73,7 +86,7 @@ class RangePull:
                 self._still(slot, epoch)
                 self._finish(slot)
                 return True
-            await self._mover.take_page(bucket.id, items)
+            await self._mover.take_page(items, accord)
             self._still(slot, epoch)
             self._sizes.moved(size, page.next or stop)
             if not page.next:

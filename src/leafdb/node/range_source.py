@@ -13,6 +13,7 @@ from typing import Final
 from leafdb.errors import NotApplied, Overloaded, Reason
 from leafdb.limits import EXCHANGE_BYTES_MAX, EXCHANGE_KEYS_MAX
 from leafdb.node.engine_reads import read_page
+from leafdb.node.horizons import Horizons
 from leafdb.node.metrics import Metrics
 from leafdb.node.record_messages import Page, Pull
 from leafdb.node.record_mover import RECORD_BYTES_SENT_MAX, ExchangeFault
@@ -34,15 +35,18 @@ class RangeSource:
         engine: Engine,
         view: ClusterView,
         metrics: Metrics,
+        horizons: Horizons,
         complete: Callable[[BucketId, PartitionId], bool],
         older_waiting: Callable[[], bool],
         behind: Callable[[NodeId], None],
     ) -> None:
-        """`complete`: whether this store's "absent" can be believed; `behind`: a peer knows newer metadata."""
+        """`complete`: whether this store's "absent" can be believed, also of what lies below the purge horizon;
+        `behind`: a peer knows newer metadata."""
         self._engine = engine
         self._view = view
         self._metrics = metrics
         self._complete = complete
+        self._horizons = horizons
         self._older_waiting = older_waiting
         self._behind = behind
 
@@ -63,6 +67,8 @@ class RangeSource:
             bytes_max=min(request.bytes_max, EXCHANGE_BYTES_MAX),
             durability=bucket.durability,
         )
+        if not self._complete(bucket.id, partition) or self._horizons.of(partition) != request.horizon:
+            raise ExchangeFault("the purge horizon, or what this store vouches for, has changed meanwhile")
         keys: list[bytes] = []
         records: list[bytes] = []
         size, following = 0, found.next_key or b""
@@ -95,6 +101,13 @@ class RangeSource:
             raise NotApplied("the owners of the range are not the same here", reason=Reason.STALE_EPOCH)
         if not {node, self._view.self_id} <= set(ring.holders(partition, bucket.properties.n)):
             raise NotApplied("both must hold the range", reason=Reason.BAD_REQUEST)
+        horizon = self._horizons.of(partition)
+        if request.horizon != horizon:
+            if request.horizon > horizon:
+                self._behind(node)
+            raise NotApplied("the purge horizon of the range is not the same here", reason=Reason.STALE_EPOCH)
+        if self._horizons.swept(partition) < horizon:
+            raise Overloaded("what died is still being forgotten here", retry_after=RETRY_AFTER_S)
         if self._older_waiting():
             raise Overloaded("older writes of the range wait for the disk", retry_after=RETRY_AFTER_S)
         return bucket

@@ -1,13 +1,17 @@
 """What travels in RECORDS and RECORDS_REPLY: records asked for, records given, a debt passed on to those it concerns,
 and pages of a range for a new owner of it. One map each (docs/formats/repair.md).
 
-    fetch   bucket, keys                  -> records: one for each of the first keys, as many as fit; empty: none here
-    offer   bucket, keys, records         -> results: a ReplicaStatus for each
+    fetch   bucket, keys, exchange        -> records: one for each of the first keys, as many as fit; empty: none here
+    offer   bucket, keys, records, exchange or epoch
+                                          -> results: a ReplicaStatus for each
     hold    bucket, epoch, keys, digests  -> results: for each APPLIED if exactly that record is here, else UNKNOWN
     mark    bucket, partition, target     -> results: one
     look    bucket, keys, look            -> outlines: version, size and hollow record of each of the first keys
-    pull    bucket, partition, start, bytes_max, range_epoch
+    pull    bucket, partition, start, bytes_max, range_epoch, horizon
                                           -> complete, keys, records, next: storage key to go on from; empty: the end
+
+A fetch, and an offer that names an `exchange`, belong to that exchange of the asking side, and its terms say how the
+records are taken; an empty one in such an offer says that there is none.
 
 A hold, and an offer with an `epoch`, come from one who is about to drop its own copies: their keys are of one
 partition, and APPLIED says that the record is on the disk of a holder whose range epoch was still that one afterwards.
@@ -23,6 +27,7 @@ from typing import Any, Final, NamedTuple
 
 from leafdb.codec.fields import as_bool, as_bytes, as_int, as_list, bytes_field, int_field, list_field, map_field
 from leafdb.limits import EXCHANGE_KEYS_MAX, FRAME_BYTES_MAX, NODE_ID_MAX, PARTITIONS_MAX
+from leafdb.model.hlc import STAMP_MAX
 from leafdb.model.outline import Outline
 from leafdb.model.record import header
 from leafdb.ring.packing import EPOCH_MAX
@@ -40,10 +45,12 @@ class Fetch(NamedTuple):
 
     bucket: int
     keys: tuple[bytes, ...]
+    exchange: int
+    """My number of it."""
 
     def encode(self) -> bytes:
         """The body."""
-        return encode_map({"bucket": self.bucket, "keys": list(self.keys)})
+        return encode_map({"bucket": self.bucket, "keys": list(self.keys), "exchange": self.exchange})
 
 
 class Offer(NamedTuple):
@@ -54,11 +61,13 @@ class Offer(NamedTuple):
     records: tuple[bytes, ...]
     epoch: int = 0
     """Not 0: of the range, by which the receiver must be a holder, and sync before it says that it has them."""
+    exchange: int = 0
+    """My number of it; 0: the records belong to none, and are taken as a message."""
 
     def encode(self) -> bytes:
         """The body."""
         fields = {"bucket": self.bucket, "keys": list(self.keys), "records": list(self.records)}
-        return encode_map(fields | {"epoch": self.epoch} if self.epoch else fields)
+        return encode_map(fields | ({"epoch": self.epoch} if self.epoch else {"exchange": self.exchange}))
 
 
 class Hold(NamedTuple):
@@ -107,6 +116,8 @@ class Pull(NamedTuple):
     bytes_max: int
     range_epoch: int
     """Of the range where I am: you and I must mean the same owners."""
+    horizon: int
+    """The same of the purge horizon: what you have forgotten by right I must not ask others for."""
 
     def encode(self) -> bytes:
         """The body."""
@@ -176,6 +187,7 @@ def decode_request(body: bytes) -> RecordsRequest:
             bytes_field(fields, "start", high=PLACE_BYTES_MAX),
             int_field(fields, "bytes_max", low=1),
             int_field(fields, "range_epoch"),
+            int_field(fields, "horizon", high=STAMP_MAX),
         )
     keys = _bytes_list(fields, "keys", low=1, high=ENCODED_KEY_BYTES_MAX)
     if not keys:
@@ -188,12 +200,13 @@ def decode_request(body: bytes) -> RecordsRequest:
     if "look" in fields:
         return Look(bucket, keys)
     if "records" not in fields:
-        return Fetch(bucket, keys)
-    records = _bytes_list(fields, "records", low=1, high=FRAME_BYTES_MAX)
+        return Fetch(bucket, keys, int_field(fields, "exchange", low=1))
+    exchange = 0 if "epoch" in fields else int_field(fields, "exchange", low=1)
+    records = _bytes_list(fields, "records", low=0 if exchange else 1, high=FRAME_BYTES_MAX)
     if len(records) != len(keys):
         raise ValueError(f"{len(keys)} keys with {len(records)} records")
-    epoch = int_field(fields, "epoch", low=1, high=EPOCH_MAX) if "epoch" in fields else 0
-    return Offer(bucket, keys, records, epoch)
+    epoch = 0 if exchange else int_field(fields, "epoch", low=1, high=EPOCH_MAX)
+    return Offer(bucket, keys, records, epoch, exchange)
 
 
 def digest_of(record: bytes) -> bytes:

@@ -15,10 +15,12 @@ import trio
 
 from leafdb.errors import StorageError
 from leafdb.model.hlc import LeaseExhausted
+from leafdb.node.accords import Accord
+from leafdb.node.exchanged import take
 from leafdb.node.key_queue import ReplicaOverloaded
 from leafdb.node.left_out import LeftOut
 from leafdb.node.pace import Pace
-from leafdb.node.replica import Replica
+from leafdb.node.replica import Merged, Replica
 from leafdb.node.view import BucketView
 from leafdb.storage.reads import ReadsOverloaded
 from leafdb.types import Durability
@@ -31,6 +33,10 @@ BUSY: Final = (ReplicaOverloaded, ReadsOverloaded, LeaseExhausted)
 
 Item = tuple[bytes, bytes]
 """A storage key and a record."""
+Told = tuple[bytes, bytes | None]
+"""The same, or that there is none."""
+Door = Callable[[bytes, bytes | None, Merged], None]
+"""Takes what was told of a key; the last is called once that is durable."""
 
 
 class RecordStore:
@@ -72,15 +78,33 @@ class RecordStore:
         """Merge each record; the error of each that was not merged, None for those that are as durable as their
         bucket promises, or as said. What was left out by right has been given, and is no error."""
         durability = bucket.durability if durability is None else durability
+
+        def merge(key: bytes, record: bytes | None, done: Merged) -> None:
+            if record is None:
+                done(None)
+            else:
+                self._replica.merge(bucket.tree, key, record, bucket.conflict, durability, done)
+
+        return await self._taken(items, merge)
+
+    async def exchange(self, bucket: BucketView, items: Sequence[Told], accord: Accord) -> list[Exception | None]:
+        """As `merge`, of records that belong to an exchange: by its terms, which also say what nothing means."""
+
+        def taken(key: bytes, record: bytes | None, done: Merged) -> None:
+            take(self._replica, bucket, key, record, accord, bucket.durability, done)
+
+        return await self._taken(items, taken)
+
+    async def _taken(self, items: Sequence[Told], door: Door) -> list[Exception | None]:
         errors: list[Exception | None] = []
         for group in _groups(items):
-            results = await self._merge_group(bucket, group, durability)
+            results = await self._group_taken(group, door)
             for _ in range(TRIES_MAX):
                 again = [place for place, error in enumerate(results) if isinstance(error, BUSY)]
                 if not again:
                     break
                 await trio.sleep(RETRY_S)
-                retried = await self._merge_group(bucket, [group[place] for place in again], durability)
+                retried = await self._group_taken([group[place] for place in again], door)
                 for place, error in zip(again, retried, strict=True):
                     results[place] = error
             errors += results
@@ -106,9 +130,7 @@ class RecordStore:
         await waiting.over.wait()
         return answers, problems[0] if problems else None
 
-    async def _merge_group(
-        self, bucket: BucketView, items: Sequence[Item], durability: Durability
-    ) -> list[Exception | None]:
+    async def _group_taken(self, items: Sequence[Told], door: Door) -> list[Exception | None]:
         results: list[Exception | None] = [None] * len(items)
         waiting = _Waiting(len(items))
 
@@ -123,7 +145,7 @@ class RecordStore:
         began = self._pace.begin()
         for place, (key, record) in enumerate(items):
             done: Callable[[Exception | None], None] = partial(merged, place)
-            self._replica.merge(bucket.tree, key, record, bucket.conflict, durability, done)
+            door(key, record, done)
         await self._pace.spent(began)
         await waiting.over.wait()
         return results
@@ -146,16 +168,17 @@ class _Waiting:
             self.over.set()
 
 
-def _groups(items: Sequence[Item]) -> Iterator[list[Item]]:
+def _groups(items: Sequence[Told]) -> Iterator[list[Told]]:
     """Groups of bounded count and size, one item at least."""
-    group: list[Item] = []
+    group: list[Told] = []
     size = 0
     for item in items:
-        if group and (len(group) == GROUP_KEYS_MAX or size + len(item[1]) > GROUP_BYTES_MAX):
+        weight = len(item[1] or b"")
+        if group and (len(group) == GROUP_KEYS_MAX or size + weight > GROUP_BYTES_MAX):
             yield group
             group, size = [], 0
         group.append(item)
-        size += len(item[1])
+        size += weight
     if group:
         yield group
 

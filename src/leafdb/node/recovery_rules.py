@@ -19,6 +19,7 @@ from leafdb.errors import NotApplied, Reason
 from leafdb.node.register import Standing
 from leafdb.node.view import ClusterView
 from leafdb.ring.history import what_changed
+from leafdb.ring.horizons import highest
 from leafdb.ring.metadata import ClusterMetadata
 from leafdb.ring.owner_table import OwnerTable
 from leafdb.ring.plan_report import N_WITHOUT_BUCKETS
@@ -51,7 +52,9 @@ def recovery_of(standings: Mapping[NodeId, Standing], lost: Collection[NodeId]) 
     _check_lost(believed, standings.keys(), lost)
     perhaps = _accepted(standings, believed)
     base = believed if perhaps is None else perhaps
-    made = recovered(base, _control(base, standings.keys()), len(set(lost)))
+    # A store may have forgotten by the horizons of a generation that this one was made without.
+    horizons = highest(standing.metadata.horizons for standing in standings.values())
+    made = recovered(base, _control(base, standings.keys()), len(set(lost)), horizons)
     losses = (
         *_about_changes(believed, perhaps, lost),
         *_about_ranges(base, standings.keys()),

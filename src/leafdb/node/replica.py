@@ -24,6 +24,7 @@ from leafdb.limits import EPOCH_LEASE, EPOCH_LEASE_RENEW_AT
 from leafdb.model.actor import ActorIdentity
 from leafdb.model.admission import left_out
 from leafdb.model.clock import Dot
+from leafdb.model.epochs import EpochLease
 from leafdb.model.hlc import LeaseExhausted
 from leafdb.model.record import (
     Header,
@@ -291,6 +292,33 @@ class Replica:
         if replaced:
             self.operations.note(tree, key, replaced)
         return merged
+
+    # -- exchanges: what a record becomes there is for `exchanged.py` to say
+
+    @property
+    def minter(self) -> tuple[ActorIdentity, EpochLease]:
+        """As whom this node mints, and by which epochs."""
+        assert self._identity is not None
+        return self._identity, self._leases.epochs
+
+    def replace(
+        self,
+        local: bytes | None,
+        sequence: int,
+        new: bytes | None,
+        tree: TreeId,
+        key: bytes,
+        durability: Durability,
+        done: Merged,
+    ) -> None:
+        """In the key's turn (`queue.do`), which brought `local`: the record becomes `new`, the very object `local` when
+        nothing changes, None when nothing is kept. Raises StorageError."""
+        self.merged_total += 1
+        if new is local:
+            self.merged_unchanged_total += 1
+            self._engine.when_safe(sequence, durability, done)
+        else:
+            self._trees.write(tree, key, local, new, durability, done)
 
     def leaves_out(self, local: bytes | None, incoming: bytes, key: bytes) -> int:
         """How many siblings of `incoming` are not taken in where `local` is, since they were forgotten by right. Raises

@@ -27,6 +27,11 @@ def problems(node: Node) -> list[str]:
             f"writes may be lost in {node.anti_entropy.possible_losses} partitions: after a power cut no owner "
             "remembered everything; leafdb repair acknowledge, when that was read"
         )
+    if node.anti_entropy.losses.returned:
+        found.append(
+            f"deleted values may be back in {node.anti_entropy.losses.returned} partitions: no owner could vouch for "
+            "what was deleted long ago; leafdb repair acknowledge, when that was read"
+        )
     return found + node.anti_entropy.schedule.problems() + node.estate.problems()
 
 

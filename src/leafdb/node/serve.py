@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 from typing import Final
 
 import trio
@@ -62,7 +63,8 @@ class Health:
             return checks
         stats = node.engine.stats()
         schedule, lost = node.anti_entropy.schedule, node.anti_entropy.possible_losses
-        incomplete = len(node.completeness.incomplete)
+        returned = node.anti_entropy.losses.returned
+        incomplete = len(set(chain(*node.anti_entropy.unsure.values())))
         hints = sum(summary.records for summary in node.hints.ledger.summaries())
         checks += [
             Check("disk", not stats.disk_full, f"{stats.disk_free_bytes} bytes free"),
@@ -72,6 +74,7 @@ class Health:
             Check("repair", not node.anti_entropy.pending, f"{node.anti_entropy.pending} exchanges are owed"),
             Check("age", not schedule.too_old(), "; ".join(schedule.problems())),
             Check("losses", not lost, f"writes may be lost in {lost} partitions"),
+            Check("deletions", not returned, f"deleted values may be back in {returned} partitions"),
             Check("secure", not node.config.auth.insecure, "no encryption, no accounts: [auth] insecure is set"),
         ]
         return checks

@@ -18,11 +18,14 @@ What keeps the copies true:
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Final
 
+from leafdb.node.accords import Accord
 from leafdb.node.changing_ranges import ChangingRanges
 from leafdb.node.completeness import Completeness
-from leafdb.node.debts import Claim, Masks
+from leafdb.node.debts import Claim, Masks, bits
+from leafdb.node.horizons import Horizons
 from leafdb.node.key_queue import KeyQueue
 from leafdb.node.logs import Log
 from leafdb.node.metrics import Metrics
@@ -64,7 +67,11 @@ class Transfers:
         now: Callable[[], float],
         owe: Callable[[Masks, str], None],
         connected: Callable[[NodeId], bool],
+        horizons: Horizons,
+        agreed: Callable[[NodeId, Slot], AbstractContextManager[Accord]],
     ) -> None:
+        """`agreed`: by what the pages of a source are taken."""
+        self._horizons = horizons
         self.progress = progress
         self._view = view
         self._ranges = ranges
@@ -78,7 +85,13 @@ class Transfers:
         self._limit = RateLimit(now)
         self._sizes = TransferSizes(now)
         self._pull = RangePull(
-            view=view, mover=mover, progress=progress, sizes=self._sizes, limit=self._limit, received=self._received
+            view=view,
+            mover=mover,
+            progress=progress,
+            sizes=self._sizes,
+            limit=self._limit,
+            received=self._received,
+            agreed=agreed,
         )
         self._pulling: Slot | None = None
         self._useless: dict[tuple[NodeId, BucketId], int] = {}
@@ -107,6 +120,7 @@ class Transfers:
             self._pulled_from.clear()
             self._last_error = ""
         elif plan.epoch != progress.plan_epoch:
+            self._horizons.retract(bits(self._arriving()), "it is a new owner")
             masks = self._ranges.to_copy()
             self._owe(masks, REASON)
             progress.begin(plan.epoch, self._waited_for(masks))
@@ -270,8 +284,20 @@ class Transfers:
     # -- for the driver and for people
 
     def settled(self) -> bool:
-        """Whether nothing is left to copy between this node and the other owners of changing ranges."""
-        return not self.progress.copies.pending
+        """Whether nothing is left to copy between this node and the other owners of changing ranges, and of those that
+        come to it it could say what is absent."""
+        return not self.progress.copies.pending and not self._unvouched()
+
+    def _arriving(self) -> int:
+        """The partitions of which this node is to hold something that it did not hold before."""
+        arriving = 0
+        for bucket in self._view.buckets:
+            arriving |= self._ranges.arriving(BucketId(bucket)) if self._ranges.is_older(BucketId(bucket)) else 0
+        return arriving
+
+    def _unvouched(self) -> list[int]:
+        """Of those the ones that no owner who vouches has made whole yet."""
+        return [partition for partition in bits(self._arriving()) if not self._horizons.vouches(partition)]
 
     def set_limit(self, bytes_per_s: int) -> None:
         """Copy no more than so many bytes a second; 0: as fast as background work may go."""
@@ -299,8 +325,12 @@ class Transfers:
             bytes_per_s=self._sizes.bytes_per_s(),
             waiting=tuple(waiting),
             buckets=tuple(line for line in buckets if line.left),
-            last_error=self._last_error if progress.copies.pending else "",
+            last_error=self._last_error if progress.copies.pending else self._waits_for_marks(),
         )
+
+    def _waits_for_marks(self) -> str:
+        unvouched = self._unvouched()
+        return f"{len(unvouched)} ranges wait for an owner that vouches for what was deleted" if unvouched else ""
 
     def _line(self, bucket: BucketId) -> BucketTransfer:
         copies = self.progress.copies

@@ -7,7 +7,7 @@ proof raises many partitions to one stamp. The change that raises them is in `ho
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import groupby
 from typing import Final, NamedTuple
 
@@ -28,6 +28,11 @@ class Horizon(NamedTuple):
 
 
 UNPROVED: Final = Horizon(0, Epoch(0))
+
+
+def highest(known: Iterable[Sequence[Horizon]]) -> tuple[Horizon, ...]:
+    """Of each partition the highest of these; those who know of none may be among them."""
+    return tuple(max(each) for each in zip(*filter(None, known), strict=True))
 
 
 def pack_horizons(horizons: Sequence[Horizon]) -> bytes:

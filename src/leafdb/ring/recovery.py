@@ -9,6 +9,8 @@ not gone after all. So the new generation keeps clear of everything the old one 
 - EPOCHS_SKIPPED, BUCKETS_SKIPPED and NODES_SKIPPED numbers are given up: one that was handed out without our knowledge
   is never handed out again. A node number given twice would be the worst, since two nodes would mint the same dots.
 
+Purge horizons are the highest that anybody who is left has believed: some store has forgotten by them.
+
 The ring stays as it is, a plan in progress too: those who are gone are members still, and go by a plan like others.
 """
 
@@ -21,6 +23,7 @@ from typing import Final
 from leafdb.errors import NotApplied, Reason
 from leafdb.limits import NODE_ID_MAX
 from leafdb.model.bucket import BUCKET_ID_MAX
+from leafdb.ring.horizons import Horizon, highest
 from leafdb.ring.metadata import ClusterMetadata
 from leafdb.types import BucketId, Epoch, NodeId
 
@@ -30,8 +33,11 @@ NODES_SKIPPED: Final = 1 << 10
 """As many as one plan can bring."""
 
 
-def recovered(base: ClusterMetadata, control: Collection[NodeId], lost: int) -> ClusterMetadata:
-    """The first value of a new generation, kept by `control`. Raises NotApplied when there is none.
+def recovered(
+    base: ClusterMetadata, control: Collection[NodeId], lost: int, horizons: tuple[Horizon, ...] = ()
+) -> ClusterMetadata:
+    """The first value of a new generation, kept by `control`, with its horizons no lower than these. Raises NotApplied
+    when there is none.
 
     The generation is one up, and one more for each of the `lost` members: if somebody who was to take part is lost
     before anybody else heard of it, the next attempt counts it among the lost, and makes a later generation.
@@ -45,6 +51,7 @@ def recovered(base: ClusterMetadata, control: Collection[NodeId], lost: int) -> 
         control_next=(),
         control_epoch=epoch,
         range_epochs=(epoch,) * base.partitions,
+        horizons=highest((base.horizons, horizons)),
         next_bucket_id=BucketId(min(base.next_bucket_id + BUCKETS_SKIPPED, BUCKET_ID_MAX + 1)),
         next_node_id=NodeId(min(base.next_node_id + NODES_SKIPPED, NODE_ID_MAX + 1)),
     )

@@ -54,6 +54,7 @@ class Inside:
                 "leftover ranges": node.estate.leftovers.ranges,
                 "looks for what is left over": not node.estate.quiet,
                 "incomplete": len(node.completeness.incomplete),
+                "ranges not vouched for": node.anti_entropy.standings.wholeness.unvouched().bit_count(),
                 "operations": len(node.coordinator.operations),
                 "unreachable": len(missed.get(node.view.self_id, ())),
             }

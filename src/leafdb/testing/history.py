@@ -87,6 +87,9 @@ class History:
             self.by_value[value] = write
         of_key = self.of_key(key)
         of_key.writes.append(write)
+        if clock:
+            gone = self.forgetting.gone(key)
+            self.facts["a write over what was forgotten"] += bool(gone) and gone.covers_writes(clock)
         if not write.lasting:
             of_key.spoiled = True
             of_key.gone = of_key.gone.merge(clock)

@@ -44,7 +44,12 @@ STATUS = {
         task("node-b", 12, state="done", partitions_done=128, eta_s=None),
     ],
     "schedules": [schedule("node-a", over_age=[OVER]), schedule("node-b", paused=True)],
-    "losses": [LOSS, {**LOSS, "acknowledged_ms": 1_700_000_100_000}],
+    "losses": [
+        LOSS,
+        {**LOSS, "acknowledged_ms": 1_700_000_100_000},
+        {**LOSS, "node": "node-c", "returned": True},
+    ],
+    "unsure": [{"node": "node-c", "why": "this store has forgotten something", "partitions": [1, 2]}],
     "errors": {"node-c": "no session"},
 }
 
@@ -63,6 +68,8 @@ def test_a_person_sees_tasks_ages_and_losses_in_80_columns(
         "! last error: no answer in time", "node-b/12  done", "promised is 1d 00h",
         "! node-b begins none by itself: its schedule is paused",
         "! node-b: since 2023-11-14 22:13:20 UTC writes may be lost in 3 partitions",
+        "! node-c: since 2023-11-14 22:13:20 UTC deleted values may be back in 3",
+        "! node-c: this store has forgotten something, in 2 partitions",
     ):  # fmt: skip
         assert wanted in shown, wanted
     assert "! node-a: 128 ranges with node-c not compared for 1d 02h" in shown
@@ -77,6 +84,7 @@ def test_json_has_everything_and_the_page_about_commands_its_keys(run: Run, node
     assert document["items"] == STATUS["repairs"]
     assert document["schedules"] == STATUS["schedules"]
     assert document["losses"] == STATUS["losses"]
+    assert document["unsure"] == STATUS["unsure"]
     schedules = run("repair", "schedule", "-o", "json").document
     assert schedules["kind"] == "RepairScheduleList"
     keys = set(document) | {key for line in (*document["items"], *schedules["items"]) for key in line}

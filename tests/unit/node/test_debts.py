@@ -9,6 +9,7 @@ import pytest
 
 from leafdb.errors import ProtocolError
 from leafdb.merkle.effects import Counts
+from leafdb.model.hlc import STAMP_MAX
 from leafdb.node.debts import Debts, Entry, Masks
 from leafdb.node.exchange_queue import BACKOFF_S_MAX, HINTS_WAIT_S, LOOK_S, ExchangeQueue, Wait, Work
 from leafdb.node.record_messages import (
@@ -274,11 +275,12 @@ def test_claims_in_ranges_that_change_their_owners_settle_nothing() -> None:
 @pytest.mark.parametrize(
     "request_",
     [
-        Fetch(300, (b"a", b"b")),
-        Offer(300, (b"a",), (b"record",)),
+        Fetch(300, (b"a", b"b"), 9),
+        Offer(300, (b"a",), (b"record",), epoch=5),
+        Offer(300, (b"a", b"b"), (b"record", b""), exchange=9),
         Mark(300, 7, 2),
-        Pull(300, 7, b"", 1_000, 5),
-        Pull(300, 7, b"storage key", 1_000, 5),
+        Pull(300, 7, b"", 1_000, 5, 0),
+        Pull(300, 7, b"storage key", 1_000, 5, 1 << 60),
     ],
     ids=lambda request: type(request).__name__,
 )
@@ -294,13 +296,16 @@ def test_answers_fit_their_requests() -> None:
     assert decode_records(Records((b"r", b"")).encode(), 2) == Records((b"r", b""))
     assert decode_results(Results((1, 6)).encode(), 2) == Results((1, 6))
     for body in (
-        Fetch(300, ()).encode(),
-        Offer(300, (b"a",), (b"r", b"s")).encode(),
-        Offer(300, (b"a",), (b"",)).encode(),
+        Fetch(300, (), 9).encode(),
+        Fetch(300, (b"a",), 0).encode(),
+        Offer(300, (b"a",), (b"r", b"s"), exchange=9).encode(),
+        Offer(300, (b"a",), (b"",), epoch=5).encode(),
+        Offer(300, (b"a",), (b"r",)).encode(),
         Mark(300, 1 << 20, 2).encode(),
-        Pull(300, 1 << 20, b"", 1_000, 5).encode(),
-        Pull(300, 7, b"", 0, 5).encode(),
-        Pull(300, 7, bytes(PLACE_BYTES_MAX + 1), 1_000, 5).encode(),
+        Pull(300, 1 << 20, b"", 1_000, 5, 0).encode(),
+        Pull(300, 7, b"", 0, 5, 0).encode(),
+        Pull(300, 7, b"", 1_000, 5, STAMP_MAX + 1).encode(),
+        Pull(300, 7, bytes(PLACE_BYTES_MAX + 1), 1_000, 5, 0).encode(),
         b"\xff",
     ):
         with pytest.raises(ProtocolError):

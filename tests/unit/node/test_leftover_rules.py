@@ -70,9 +70,10 @@ def test_a_proof_stands_until_the_range_changes_and_not_longer() -> None:
 
 def test_requests_come_back_from_their_bytes() -> None:
     hold = Hold(256, 7, (b"a\x00\x01", b"b\x00\x01"), (digest_of(b"x"), digest_of(b"y")))
-    for request in (hold, Offer(256, (b"a",), (b"r",), 7), Offer(256, (b"a",), (b"r",)), Fetch(256, (b"a",))):
+    exchanged = Offer(256, (b"a",), (b"r",), exchange=3)
+    for request in (hold, Offer(256, (b"a",), (b"r",), 7), exchanged, Fetch(256, (b"a",), 3)):
         assert decode_request(request.encode()) == request
-    assert b"epoch" not in Offer(256, (b"a",), (b"r",)).encode()
+    assert b"epoch" not in exchanged.encode()
     for broken in (
         {"bucket": 256, "epoch": 7, "keys": [b"a"], "digests": []},
         {"bucket": 256, "epoch": 7, "keys": [b"a"], "digests": [b"short"]},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -12,10 +13,11 @@ from leafdb.limits import NODE_ID_MAX
 from leafdb.node.recovery_rules import recovery_of
 from leafdb.node.register import Standing
 from leafdb.ring.control_set import begin_control
+from leafdb.ring.horizons import UNPROVED, Horizon
 from leafdb.ring.metadata import ClusterMetadata, decode
 from leafdb.ring.recovery import BUCKETS_SKIPPED, EPOCHS_SKIPPED, NODES_SKIPPED, recovered
 from leafdb.ring.staging import Join, Leave
-from leafdb.types import NodeId
+from leafdb.types import Epoch, NodeId
 from support.clusters import bucket, cluster, proposed
 from support.ring_changes import committed
 
@@ -123,3 +125,16 @@ def test_of_two_recoveries_the_one_that_counts_more_as_lost_is_the_later_one() -
     first = recovered(FOUNDED, (ONE, FOUR, FIVE), 2)
     second = recovered(FOUNDED, (FOUR,), 3)
     assert second.version > first.version
+
+
+def test_no_horizon_is_lower_than_one_by_which_a_store_that_is_left_may_have_forgotten() -> None:
+    at, older, newer = (Horizon(stamp, Epoch(1)) for stamp in (20, 10, 30))
+    rest = (UNPROVED,) * (FOUNDED.partitions - 2)
+    base = replace(SECOND, horizons=(at, at, *rest))
+    # It was away when this generation was made, and had learned of a later horizon in the one before.
+    other = replace(FOUNDED, horizons=(older, newer, *rest))
+    standings = {ONE: Standing(base), FOUR: Standing(other), FIVE: Standing(FOUNDED)}
+    recovery = recovery_of(standings, {TWO, THREE})
+    assert recovery.base == base
+    assert recovery.made.horizons == (at, newer, *rest)
+    assert recovered(FOUNDED, (ONE,), 0).horizons == ()
