@@ -167,8 +167,8 @@ RINGS: Final = (
 )
 """Only of runs in which the ring changes."""
 PROBES: Final = (
-    *(counted.probe for counted in (*COUNTED, *PURGED)), *REFUSED.values(), *LOGGED.values(), *STORES, *TOLD.values(), *READ,
-    *NEMESIS, *RINGS,
+    *(counted.probe for counted in (*COUNTED, *PURGED)), *REFUSED.values(), *LOGGED.values(), *STORES,
+    *TOLD.values(), *READ, *NEMESIS, *RINGS,
 )  # fmt: skip
 """All of tier CLUSTER."""
 
