@@ -24,6 +24,7 @@ from leafdb.node.leftovers import LOOK_AGAIN_S
 from leafdb.node.node import Node
 from leafdb.sim.convergence import check_converged, check_ring
 from leafdb.sim.delivery import check_delivered
+from leafdb.sim.forgotten import Forgotten
 from leafdb.sim.log_capture import Captured, captured_logs
 from leafdb.sim.nemesis import Nemesis
 from leafdb.sim.outcome import NODES, OPERATIONS, Broken, Outcome, Tier
@@ -129,6 +130,7 @@ class Simulation:
         await cluster.found()
         setting = await Setting.open(cluster, plan, trace)
         setting.watched(cluster.watch)
+        Forgotten(setting, cluster.watch)
         self._facts = setting.history.facts
         tell_replica_writes(setting)
         nemesis = Nemesis(stage)
@@ -153,6 +155,8 @@ class Simulation:
             for running in cluster.nodes.values():
                 running.anti_entropy.start_repair(None)
             await self._settle(stage, nemesis)
+        if plan.forgets:
+            await self._forget(stage, nemesis)
         await check_converged(setting)
         if rings is not None:
             await check_ring(setting)
@@ -181,15 +185,22 @@ class Simulation:
         await trio.sleep(LOOK_AGAIN_S + 1.0)  # what came late is looked for then
 
     async def _settle(self, stage: Stage, nemesis: Nemesis) -> None:
+        await self._wait(stage, nemesis, stage.cluster.unsettled, Invariant.LIVENESS)
+
+    async def _forget(self, stage: Stage, nemesis: Nemesis) -> None:
+        """Nobody writes any more, so all that dies is forgotten by itself; then proofs rest, and records with them."""
         cluster = stage.cluster
+        await self._wait(stage, nemesis, lambda: cluster.unsettled() or cluster.undead(), Invariant.SPACE_RECLAIMED)
+
+    async def _wait(self, stage: Stage, nemesis: Nemesis, left: Callable[[], list[str]], broken: Invariant) -> None:
         with trio.move_on_after(SETTLING_S):
-            while cluster.unsettled() or stage.down:
+            while left() or stage.down:
                 await trio.sleep(0.25)
                 await nemesis.revive()
             return
         down = [f"n{node} is down" for node in stage.down]
-        broken = Invariant.BANS_FINAL if cluster.banned() else Invariant.LIVENESS
-        raise Violation(broken, f"after {SETTLING_S:g} s: {'; '.join(down + cluster.unsettled())}")
+        broken = Invariant.BANS_FINAL if stage.cluster.banned() else broken
+        raise Violation(broken, f"after {SETTLING_S:g} s: {'; '.join(down + left())}")
 
 
 class StepCounter(trio.abc.Instrument):

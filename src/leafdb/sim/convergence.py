@@ -1,4 +1,4 @@
-"""What must hold once everything was mended and nobody owes anybody anything (I2, I6, I12, I15, I35).
+"""What must hold once everything was mended and nobody owes anybody anything (I2, I6, I12, I15, I33, I35).
 
 Replicas hold the same bytes, of every key what its history allows; reading everything makes nobody repair anything;
 no hint is left, and the nodes' own checks pass. What clients were told all along is judged here too, where it takes the
@@ -9,9 +9,12 @@ from __future__ import annotations
 
 from typing import Final
 
+from leafdb.model.purge import record_death
 from leafdb.model.record import describe
 from leafdb.node.hint_keeper import HINTS_TREE
 from leafdb.ring.plan import Phase
+from leafdb.ring.ring import Ring
+from leafdb.ring.token import split_storage_key
 from leafdb.sim.clients import DirectClient
 from leafdb.sim.recorder import ReadHow
 from leafdb.sim.ring_rules import rest_problems
@@ -70,8 +73,16 @@ async def _same_everywhere(setting: Setting) -> dict[str, bytes]:
         strays = [number for number, other in held.items() if other is not None and number not in owners]
         if data is None or strays or any(held[owner] != data for owner in owners):
             violated(Invariant.REPLICAS_EQUAL, f"its primaries are {_numbers(owners)}; held by\n{_story(held)}", name)
+        living = record_death(data) >= horizon_of(key, ring)
+        require(living, Invariant.SPACE_RECLAIMED, "a record that died below the horizon is still there", name)
         found[name] = data
     return found
+
+
+def horizon_of(storage_key: bytes, ring: Ring) -> int:
+    """The horizon of the partition that a key is in; 0: none."""
+    horizons = ring.metadata.horizons
+    return horizons[ring.partition_of(split_storage_key(storage_key)[0])].stamp if horizons else 0
 
 
 async def check_ring(setting: Setting) -> None:

@@ -8,16 +8,22 @@ that somebody missed a write is no copy.
 
 What a node wrote is certain while it runs. After a death its store may hold any state it went through, so a hint from
 an earlier run says what any write of an earlier run said.
+
+A record may also be forgotten, where all of it died below the horizon that its node believes in; or dropped since the
+node cannot vouch for what is that old, and others do not know it. And nobody has to have what is gone by right.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 from leafdb.hints.hint import HintKey, Kind
 from leafdb.hints.hint import decode as decode_hint
 from leafdb.hints.hint import decode_key as decode_hint_key
 from leafdb.hints.hint import encode_key as encode_hint_key
 from leafdb.model.clock import EMPTY, CausalClock, Dot
-from leafdb.model.record import clock_of
+from leafdb.model.purge import NEVER, record_death
+from leafdb.model.record import clock_of, newest_stamp
 from leafdb.node.boot import CHECKPOINTS_TREE
 from leafdb.node.debts import OWED, owed_key
 from leafdb.node.heirs import goers
@@ -56,6 +62,10 @@ class Copies:
         self._noted: set[NodeId] = set()
         """Who has noted a debt since."""
         self._lost: tuple[Invariant, str] | None = None
+        self.excuse: Callable[[bytes, CausalClock, CausalClock], bool] = lambda storage_key, wanted, has: False
+        """Whether all that is wanted of a key, and is not in what somebody has of it, is gone by right."""
+        self.forgotten: dict[bytes, set[NodeId]] = {}
+        """By storage key: the members that have ever forgotten it by right."""
         self._processes = cluster.processes
         cluster.observe_writes(self._written)
 
@@ -66,17 +76,22 @@ class Copies:
         holders = [node for node, clock in known.items() if clock.covers(dot)]
         told = " ".join(f"n{node}" for node in sorted(holders)) or "nobody"
         what = f"{text} is acknowledged by {acks}, and {told} has been given a copy"
-        require(len(holders) >= acks, Invariant.SURVIVES_STORES, what, key)
+        gone = self.excuse(storage_key, CausalClock.from_dots((dot,)), EMPTY)
+        require(len(holders) >= acks or gone, Invariant.SURVIVES_STORES, what, key)
 
     def has(self, member: NodeId, storage_key: bytes, dot: Dot) -> bool:
-        """Whether a member has been given the write of this dot."""
-        return self._known.get(storage_key, {}).get(member, EMPTY).covers(dot)
+        """Whether a member has been given the write of this dot, or it is gone by right."""
+        has = self._known.get(storage_key, {}).get(member, EMPTY)
+        return has.covers(dot) or self.excuse(storage_key, CausalClock.from_dots((dot,)), has)
 
     def holders(self, storage_key: bytes, clock: CausalClock) -> dict[NodeId, set[NodeId]]:
-        """The members that have been given all of this of a key, each with all for whom its copy counts."""
+        """The members that have been given all of this of a key, but for what is gone by right, each with all for whom
+        its copy counts."""
         stands = self._stands.get(storage_key, {})
-        known = self._known.get(storage_key, {})
-        return {node: {node, *stands.get(node, ())} for node, has in known.items() if has.descends(clock)}
+        known = dict.fromkeys(self.forgotten.get(storage_key, ()), EMPTY) | self._known.get(storage_key, {})
+        return {
+            node: {node, *stands.get(node, ())} for node, has in known.items() if self._has(storage_key, has, clock)
+        }
 
     def check_hints(self) -> None:
         """No hint has been removed before its time, or refused without a debt. Raised here, and not inside the node."""
@@ -118,8 +133,12 @@ class Copies:
         member = self.member_on(machine)
         if value is not None:
             clock = clock_of(value)
-            said.write(self._processes[machine], clock)
+            said.write(self._processes[machine], clock, value)
             self._gives(member, key, clock)
+            return
+        if self._may_forget(machine, key, said):
+            self.forgotten.setdefault(key, set()).add(member)
+            self._known.get(key, {}).pop(member, None)
             return
         self._let_go.add((member, key))
         self._known.get(key, {}).pop(member, None)
@@ -131,6 +150,22 @@ class Copies:
             text = f"n{member} drops a record that n{missing} does not have, which holds its range with {holders}"
             self._lose(Invariant.NOTHING_LEFT_BEHIND, text)
 
+    def _may_forget(self, machine: NodeId, storage_key: bytes, said: Said) -> bool:
+        """Whether its record of a key may go since it is dead below the horizon it believes in; or as the machine
+        vouches for nothing there, and all of it is as old as that."""
+        process = self._processes[machine]
+        ring = process.node.view.ring
+        assert ring is not None, "nobody writes to a bucket before there is one"
+        partition = ring.partition_of(split_storage_key(storage_key)[0])
+        horizons = ring.metadata.horizons
+        horizon = horizons[partition].stamp if horizons else 0
+        if said.dies(process) < horizon:
+            return True
+        return said.newest(process) < horizon and not process.node.horizons.vouches(partition)
+
+    def _has(self, storage_key: bytes, has: CausalClock, wanted: CausalClock) -> bool:
+        return has.descends(wanted) or self.excuse(storage_key, wanted, has)
+
     def _holders(self, machine: NodeId, storage_key: bytes) -> tuple[NodeId, ...]:
         """Who holds the range, as a machine believes."""
         ring = self._processes[machine].node.view.ring
@@ -141,7 +176,7 @@ class Copies:
         """One of the holders that has nothing of what may have been said; None: all have."""
         known = self._known.get(storage_key, {})
         for holder in holders:
-            if not any(map(known.get(holder, EMPTY).descends, says)):
+            if not any(self._has(storage_key, known.get(holder, EMPTY), clock) for clock in says):
                 return holder
         return None
 
@@ -172,7 +207,7 @@ class Copies:
         says = said.now(self._processes[machine])
         has = self._known.get(of.storage_key, {}).get(of.target, EMPTY)
         owed = self._debts.get((machine, owed_key(of.target, self._bucket)), 0)
-        if any(map(has.descends, says)) or owed >> of.partition(self._partitions) & 1:
+        if any(self._has(of.storage_key, has, clock) for clock in says) or owed >> of.partition(self._partitions) & 1:
             return
         if self._is_handed_on(machine, key, says):
             return
@@ -219,7 +254,7 @@ class Copies:
             kept = target in self._targets.get((other, of.storage_key), ())
             if other == machine or said is None or not kept or self.member_on(other) in gone:
                 continue
-            if all(any(map(clock.descends, says)) for clock in said.now(process)):
+            if all(any(self._has(of.storage_key, clock, each) for each in says) for clock in said.now(process)):
                 return True
         return False
 
@@ -227,16 +262,21 @@ class Copies:
 class Said:
     """What one hint may say: all that was written of it, and by which run of its node the last of that."""
 
-    __slots__ = ("_clocks", "_process")
+    __slots__ = ("_clocks", "_deaths", "_newest", "_process")
 
     def __init__(self) -> None:
         self._clocks: list[CausalClock] = []
+        self._deaths: list[int] = []
+        self._newest: list[int] = []
         self._process: Process | None = None
 
-    def write(self, process: Process, clock: CausalClock) -> None:
-        """This run of the node has written it."""
+    def write(self, process: Process, clock: CausalClock, record: bytes | None = None) -> None:
+        """This run of the node has written it; of what may be forgotten, the record."""
         self._process = process
         self._clocks.append(clock)
+        if record is not None:
+            self._deaths.append(record_death(record))
+            self._newest.append(newest_stamp(record))
 
     def is_of(self, process: Process) -> bool:
         """Whether it was written by this run, so that nothing of it is in doubt."""
@@ -245,3 +285,11 @@ class Said:
     def now(self, process: Process) -> list[CausalClock]:
         """What this run may find in its store."""
         return self._clocks[-1:] if process is self._process else self._clocks
+
+    def dies(self, process: Process) -> int:
+        """When what this run may find in its store dies, at the earliest."""
+        return min(self._deaths[-1:] if process is self._process else self._deaths, default=NEVER)
+
+    def newest(self, process: Process) -> int:
+        """The stamp of the newest write in it, at the earliest."""
+        return min(self._newest[-1:] if process is self._process else self._newest, default=NEVER)

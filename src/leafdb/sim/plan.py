@@ -32,6 +32,16 @@ SESSIONS: Final = 3
 RING_CHANCE: Final = 0.15
 """Of a seed in which the ring changes, too; there is a tier where it does in every seed."""
 KINDS_MAX: Final = 7
+PURGE_CHANCE: Final = 0.65
+"""Of a seed in which what was deleted is forgotten soon; else it is not in the time that a run lasts."""
+PURGE_INTERVAL_S: Final = (1.0, 15.0)
+NEVER_PURGED_S: Final = 1_000_000.0
+HUNT_CHANCE: Final = 0.5
+"""Of such a seed that is made for values that come back: clients delete and write anew, and whoever is away stays away
+for long, or comes back with less than it had."""
+HUNT_PACE: Final = 3.0
+"""There a key has to rest for a while."""
+HUNTERS: Final = ("long_absence", "vanish", "power_cut", "wiped_store", "partition", "kill")
 
 
 class Trouble(StrEnum):
@@ -135,6 +145,10 @@ class Plan:
     kinds: frozenset[Trouble] = field(default=frozenset(), repr=False)
     rings: RingPlan | None = None
     """Changes of the ring, if it changes."""
+    purge_interval_s: float = NEVER_PURGED_S
+    """So often do nodes try to prove that what died may be forgotten."""
+    hunt: bool = False
+    """Clients delete much, and write anew what was deleted."""
 
     @classmethod
     def draw(cls, seed: int, nodes: int) -> Plan:
@@ -169,6 +183,7 @@ class Plan:
             .with_crowd(rng)
             .with_sessions_perhaps()
             .with_rings_perhaps()
+            .with_purges_perhaps()
         )
 
     def with_clones(self, rng: Random) -> Plan:
@@ -188,6 +203,39 @@ class Plan:
         """Now and then: with sessions."""
         chosen = Random(f"{self.seed}/session chance").random() < SESSION_CHANCE
         return replace(self, sessions=SESSIONS) if chosen else self
+
+    def with_purges_perhaps(self) -> Plan:
+        """Mostly: with tombstones that are forgotten soon; and often with all that may bring back what they deleted."""
+        rng = Random(f"{self.seed}/purge chance")
+        if rng.random() >= PURGE_CHANCE:
+            return self
+        purged = replace(self, purge_interval_s=log_uniform(rng, *PURGE_INTERVAL_S))
+        return purged.with_hunt(rng) if rng.random() < HUNT_CHANCE else purged
+
+    def with_hunt(self, rng: Random) -> Plan:
+        """The same seed, made for values that come back. A store that may be destroyed in it is destroyed one way."""
+        possible = {kind for kind in _possible(self.bucket) if self.rings is None or kind not in NOT_WITH_RINGS}
+        wanted = [Trouble(kind) for kind in rng.sample(HUNTERS, rng.randint(1, 3)) if Trouble(kind) in possible]
+        if self.kinds & set(DESTROYERS):
+            wanted = [kind for kind in wanted if kind not in DESTROYERS]
+        troubles = self.troubles + tuple(
+            (kind, log_uniform(rng, 0.5, 3.0)) for kind in wanted if kind not in self.kinds
+        )
+        return replace(
+            self,
+            hunt=True,
+            troubles=troubles,
+            kinds=frozenset(kind for kind, _ in troubles),
+            lasting_s=max(self.lasting_s, rng.uniform(2.0, 10.0)),
+            calm_every_s=min(self.calm_every_s, rng.uniform(3.0, 10.0)),
+            calm_s=max(self.calm_s, rng.uniform(1.0, 5.0)),
+            purge_interval_s=min(self.purge_interval_s, log_uniform(rng, 1.0, 4.0)),
+        )
+
+    @property
+    def forgets(self) -> bool:
+        """Whether anything is forgotten in the time that a run lasts."""
+        return self.purge_interval_s < NEVER_PURGED_S
 
     def with_rings_perhaps(self) -> Plan:
         """Now and then: with a ring that changes."""
@@ -221,7 +269,8 @@ class Plan:
     @property
     def pace(self) -> float:
         """So many times longer than usual do clients rest."""
-        return 1.0 if self.rings is None else self.rings.pace
+        ring = 1.0 if self.rings is None else self.rings.pace
+        return max(ring, HUNT_PACE) if self.hunt else ring
 
     def destroys(self, kind: Trouble) -> bool:
         """Whether this trouble may take acknowledged writes from the store it hits."""
@@ -243,6 +292,7 @@ class Plan:
         bucket = self.bucket
         troubles = ", ".join(f"{kind} {weight:.1f}" for kind, weight in self.troubles) or "none"
         rings = "" if self.rings is None else f"the ring changes: {self.rings.describe()}; "
+        purges = f"horizons every {self.purge_interval_s:.2f} s{', zombies hunted' * self.hunt}; " * self.forgets
         return (
             f"{self.nodes} nodes, {self.partitions} partitions; bucket n={bucket.n} r={bucket.r} w={bucket.w} "
             f"{'sloppy' if bucket.sloppy else 'strict'} {bucket.conflict.name.lower()} "
@@ -251,7 +301,7 @@ class Plan:
             f"memtable {self.memtable_bytes} bytes, hints {self.hints_bytes_max} bytes for {self.hint_age_max_s:g} s, "
             f"{'cold' if self.cold else 'warm'} cache, disk {self.disk_latency_s * 1000:g} ms, "
             f"link {self.latency_s[0] * 1000:g} to {self.latency_s[1] * 1000:g} ms, skew {self.skew_ms} ms; "
-            f"{rings}troubles every {self.gap_s:.2f} s for {self.lasting_s:.2f} s: {troubles}"
+            f"{purges}{rings}troubles every {self.gap_s:.2f} s for {self.lasting_s:.2f} s: {troubles}"
         )
 
 

@@ -62,6 +62,15 @@ COUNTED: Final = (
     ),
     Counted(Probe("hint_handed_on", "a hint for who is no owner any more went to the owners"), "hints_handed_on_total"),
 )
+PURGED: Final = (
+    Counted(Probe("forgotten", "a record was forgotten"), "records_forgotten_total"),
+    Counted(Probe("left_out", "what had been forgotten came late and was left out"), "siblings_left_out_total"),
+    Counted(Probe("proof_begun", "a proof of horizons was begun"), "purge_proofs_begun_total"),
+    Counted(Probe("proof_made", "a proof of horizons was made"), "purge_proofs_made_total"),
+    Counted(Probe("proof_refused", "a proof of horizons came to nothing"), "purge_proofs_refused_total"),
+    Counted(Probe("horizon_raised", "the horizon of a partition was raised"), "purge_horizons_raised_total"),
+    Counted(Probe("loss_proved", "an exchange proved that a store had lost something"), "losses_proved_total"),
+)
 REFUSED: Final = {
     "not_enough_replicas": Probe("refused_too_few", "a request was refused since too few replicas were there"),
     "conflict_limit": Probe("refused_siblings", "a write was refused since its record has too many siblings"),
@@ -107,6 +116,10 @@ TOLD: Final = {
     "an outcome that was told": Probe("outcome_told", "a client asked what became of a write and was told"),
     "an outcome that nobody knew": Probe("outcome_not_known", "a client asked what became of a write, in vain"),
     "a write of unknown outcome that was seen": Probe("unknown_seen", "a write of unknown outcome was read later"),
+    "a record that was forgotten": Probe("forgotten_by_right", "a store dropped a record that was dead by right"),
+    "a key that was written again after it was forgotten": Probe("recreated", "a key was forgotten and written again"),
+    "a read of what was forgotten": Probe("forgotten_read", "a read had to know what had been forgotten by right"),
+    "a write over what was forgotten": Probe("forgotten_seen", "a context was used from before a key was forgotten"),
     "a read of what had been deleted": Probe("deletion_seen", "a read found only deletions, or expired values"),
 }
 """Facts of the history of the clients."""
@@ -154,8 +167,8 @@ RINGS: Final = (
 )
 """Only of runs in which the ring changes."""
 PROBES: Final = (
-    *(counted.probe for counted in COUNTED), *REFUSED.values(), *LOGGED.values(), *STORES, *TOLD.values(), *READ,
-    *NEMESIS, *RINGS,
+    *(counted.probe for counted in (*COUNTED, *PURGED)), *REFUSED.values(), *LOGGED.values(), *STORES,
+    *TOLD.values(), *READ, *NEMESIS, *RINGS,
 )  # fmt: skip
 """All of tier CLUSTER."""
 
@@ -174,7 +187,7 @@ def collect(trace: Trace, ran: Iterable[Node], logs: Captured, facts: Mapping[st
 
 
 def _of_metrics(trace: Trace, metrics: Metrics) -> None:
-    for probe, attribute in COUNTED:
+    for probe, attribute in (*COUNTED, *PURGED):
         trace.probe(probe.name, metrics.counter(attribute))
     for reason, probe in REFUSED.items():
         trace.probe(probe.name, metrics.rejected[reason])

@@ -23,7 +23,7 @@ from leafdb.errors import (
     Reason,
     ServerBug,
 )
-from leafdb.model.clock import EMPTY, CausalClock
+from leafdb.model.clock import EMPTY, CausalClock, Dot
 from leafdb.model.context import past_in
 from leafdb.ring.token import storage_key
 from leafdb.sim.setting import Setting, dots_text, encoded
@@ -83,6 +83,8 @@ class Reading(NamedTuple):
     context: bytes
     """Sealed; any client writes with it."""
     values: tuple[bytes, ...]
+    dots: tuple[Dot, ...]
+    """Of the values, where the client tells."""
 
 
 class Reads(NamedTuple):
@@ -95,6 +97,8 @@ class Reads(NamedTuple):
     """So many primaries it surely hears."""
     since: int
     """The oldest epoch that a node believed in when it began."""
+    heard: int = 0
+    """A horizon of the key's partition that all members' stores had been told of."""
 
 
 class Recorder:
@@ -190,7 +194,8 @@ class Recorder:
             known = setting.history.begin_read(key, sure, setting.cluster.now_ms())
         if tell:
             self.tell(f"read begins{' locally' if how.local else ''}{via}{_options(how)}", key)
-        return Reads(key, known, setting.tick(), sure, 0 if setting.ring is None else setting.ring.floor())
+        since = 0 if setting.ring is None else setting.ring.floor()
+        return Reads(key, known, setting.tick(), sure, since, setting.history.forgetting.heard(key))
 
     async def read(self, reads: Reads, send: Callable[[], Awaitable[Answer]]) -> Reading | None:
         """Send it; what it found."""
@@ -207,10 +212,12 @@ class Recorder:
     def found(self, reads: Reads, answer: Answer, *, held: bool = True, tell: bool = True) -> Reading:
         """It was answered."""
         setting, key = self.setting, reads.key
-        values = tuple(each.value for each in shown_by(answer))
+        seen = shown_by(answer)
+        values = tuple(each.value for each in seen)
+        dots = tuple(each.dot for each in seen if each.dot is not None)
         if tell:
             self.tell(f"read finds {dots_text(values)}", key)
-        clock = setting.history.read(key, reads.known, answer, held=held)
+        clock = setting.history.read(key, reads.known, answer, held=held, heard=reads.heard)
         if held and clock and setting.ring is not None:
             stored = storage_key(setting.bucket.id, encoded(key))
             text = f"what a read shows was to be held by r={reads.sure} of each set of owners"
@@ -220,8 +227,19 @@ class Recorder:
             self._remember(key, sealed_of(answer.context))
         promised = reads.known is not None and reads.known.primaries >= setting.history.quorum
         if held and (promised or self.in_session):
-            setting.sessions.append(Event(self.name, Kind.READ, key, clock, reads.began, setting.tick()))
-        return Reading(sealed_of(answer.context), values)
+            forgetting = setting.history.forgetting
+            event = Event(
+                self.name,
+                Kind.READ,
+                key,
+                clock,
+                reads.began,
+                setting.tick(),
+                gone=forgetting.excused(key, clock),
+                beaten=forgetting.beaten(key, dots),
+            )
+            setting.sessions.append(event)
+        return Reading(sealed_of(answer.context), values, dots)
 
     def _remember(self, key: str, context: bytes) -> None:
         self.newest[key] = max(self.newest.get(key, 0), past_in(context).stamp)
@@ -231,9 +249,12 @@ class Recorder:
         setting = self.setting
         clock = clock_of(reading.context)
         if not setting.copies.has_let_go(member, storage_key(setting.bucket.id, encoded(key))):
-            if not setting.history.stores_lost and not clock.descends(before):
+            forgetting = setting.history.forgetting
+            if not setting.history.stores_lost and forgetting.missing(key, before, clock):
                 text = f"n{member} shows less of its own store than it did before: {clock!r} after {before!r}"
                 violated(Invariant.READS_MONOTONIC, text, key)
+            for dot in () if setting.history.stores_lost else reading.dots:
+                setting.history.check_back(key, dot, before, f"which n{member} has shown to know")
             setting.local[member, key] = clock.merge(setting.local.get((member, key), EMPTY))
 
     # -- words

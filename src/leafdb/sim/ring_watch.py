@@ -116,6 +116,24 @@ class RingWatch:
         epochs = [node.view.epoch for node in self._cluster.nodes.values() if node.view.metadata is not None]
         return min(epochs, default=0)
 
+    def horizon(self, partition: int) -> int:
+        """The newest horizon of a partition that anybody believes in; 0: none."""
+        metadata = self.newest
+        return metadata.horizons[partition].stamp if metadata is not None and metadata.horizons else 0
+
+    def heard_horizon(self, partition: int) -> int:
+        """The newest that every member's store has been told of, be it running or not."""
+        metadata = self.newest
+        if metadata is None or not metadata.horizons:
+            return 0
+        least = metadata.horizons[partition].stamp
+        for member in metadata.members:
+            belief = self.last_belief(self.machines[member])
+            if belief is None or not belief.horizons:
+                return 0
+            least = min(least, belief.horizons[partition].stamp)
+        return least
+
     def plans_between(self, first: int, last: int) -> Iterator[bytes]:
         """The ids of all plans that were in progress in these epochs."""
         for version, metadata in self._versions.items():

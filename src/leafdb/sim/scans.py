@@ -36,6 +36,7 @@ class Scan:
             for key in setting.history.keys
             if within(key)
         }
+        self._heard = {key: setting.history.forgetting.heard(key) for key in self._known}
         client.tell(f"{what} begins")
 
     def show(self, item: Item[Any]) -> None:
@@ -44,7 +45,7 @@ class Scan:
         require(
             self._within(key), Invariant.HONEST_OUTCOMES, f"{self._what} shows a key that it was not asked for", key
         )
-        reads = Reads(key, self._known.get(key), 0, 0, 0)
+        reads = Reads(key, self._known.get(key), 0, 0, 0, self._heard.get(key, 0))
         client.found(reads, item.answer, held=False, tell=False)
         self.shown.append(key)
 

@@ -96,7 +96,11 @@ class Setting:
     def stored_keys(self) -> Iterator[tuple[str, bytes]]:
         """Every key of the history, with the key it is stored under."""
         for key in self.history.keys:
-            yield key, storage_key(self.bucket.id, encoded(key))
+            yield key, self.stored_key(key)
+
+    def stored_key(self, key: str) -> bytes:
+        """What a key is stored under."""
+        return storage_key(self.bucket.id, encoded(key))
 
     @property
     def lww(self) -> bool:

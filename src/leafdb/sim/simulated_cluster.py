@@ -12,7 +12,6 @@ import trio
 import xxhash
 
 from leafdb.config import Config, RepairConfig, StorageConfig
-from leafdb.limits import PURGE_INTERVAL_S_DEFAULT
 from leafdb.node.node import Node
 from leafdb.node.world import World
 from leafdb.ring.metadata import ClusterMetadata
@@ -23,7 +22,7 @@ from leafdb.sim.trace import Trace
 from leafdb.testing.cluster import MemoryCluster
 from leafdb.testing.network import Link, MemoryNetwork
 from leafdb.testing.process import Life, MemoryExecutor
-from leafdb.types import NodeId
+from leafdb.types import NodeId, PartitionId
 
 SLOWEST_S: Final = 2.0
 SELDOM: Final = 0.02
@@ -31,10 +30,7 @@ SELDOM: Final = 0.02
 
 
 class SimulatedCluster(MemoryCluster):
-    """`slowness` says how many times slower than planned each node's disk is at present, `purge_interval_s` how often
-    nodes that are started from now on have horizons proved."""
-
-    purge_interval_s = PURGE_INTERVAL_S_DEFAULT
+    """`slowness` says how many times slower than planned each node's disk is at present."""
 
     def __init__(self, nursery: trio.Nursery, plan: Plan, trace: Trace) -> None:
         seed = plan.seed
@@ -63,11 +59,12 @@ class SimulatedCluster(MemoryCluster):
             self.skew_ms[node] = self._skews.randint(-plan.skew_ms, plan.skew_ms)
 
     def config(self, node: NodeId) -> Config:
-        """With hints as the plan has them."""
+        """With hints as the plan has them, and proofs of horizons."""
+        plan = self.plan
         repair = RepairConfig(
-            hints_bytes_max=self.plan.hints_bytes_max,
-            hint_age_max_s=self.plan.hint_age_max_s,
-            purge_interval_s=self.purge_interval_s,
+            hints_bytes_max=plan.hints_bytes_max,
+            hint_age_max_s=plan.hint_age_max_s,
+            purge_interval_s=plan.purge_interval_s,
         )
         return replace(super().config(node), repair=repair)
 
@@ -106,7 +103,16 @@ class SimulatedCluster(MemoryCluster):
             left.append(f"a plan is in progress: {metadata.plan.describe()}")
         left += [f"n{machine} runs, and is banned" for machine in self.banned()]
         late = [machine for machine, node in self.nodes.items() if _is_late(node, metadata)]
-        return left + [f"n{machine} has not heard of epoch {metadata.epoch}" for machine in late]
+        left += [f"n{machine} has not heard of epoch {metadata.epoch}" for machine in late]
+        return left + [f"n{machine}: {text}" for machine, node in self.nodes.items() for text in _unforgotten(node)]
+
+    def undead(self) -> list[str]:
+        """Who still has something that dies, or has died: all of it is forgotten by itself when nobody writes."""
+        return [
+            f"n{machine}: in {len(waiting)} partitions something is to be forgotten"
+            for machine, node in self.nodes.items()
+            if node.view.metadata is not None and (waiting := node.trees.kept.deaths.partitions())
+        ]
 
     def banned(self) -> list[NodeId]:
         """Machines that run nodes who were sent away for good."""
@@ -127,6 +133,19 @@ def _is_banned(node: Node, metadata: ClusterMetadata) -> bool:
 
 def _is_late(node: Node, metadata: ClusterMetadata) -> bool:
     return node.view.metadata is not None and node.view.epoch < metadata.epoch
+
+
+def _unforgotten(node: Node) -> list[str]:
+    """Where a node has not come down to the horizon, or cannot vouch for what lies below."""
+    ring, horizons = node.view.ring, node.horizons
+    if ring is None or not node.view.buckets:
+        return []
+    n = max(bucket.properties.n for bucket in node.view.buckets.values())
+    owned = [at for at in map(PartitionId, range(ring.partitions)) if node.view.self_id in ring.holders(at, n)]
+    unswept = [at for at in owned if horizons.swept(at) != horizons.of(at)]
+    unsure = [at for at in owned if not horizons.vouches(at)]
+    told = {"not swept": unswept, "not vouched for": unsure}
+    return [f"{len(partitions)} partitions {what}" for what, partitions in told.items() if partitions]
 
 
 def plan_link(plan: Plan) -> Link | None:

@@ -28,6 +28,7 @@ COLD: Final = 14
 PARTS: Final = 2
 ROWS: Final = 12
 CONTEXTS_MAX: Final = 6
+FIRST_MAX: Final = 3
 CROWD: Final = 5
 """So many siblings are to be resolved before anything else."""
 
@@ -41,6 +42,8 @@ class KeyModel:
     name: str
     contexts: deque[bytes] = field(default_factory=lambda: deque(maxlen=CONTEXTS_MAX))
     """What was handed out, the oldest first."""
+    first: list[bytes] = field(default_factory=list)
+    """The very first that were."""
     siblings: int = 0
     """How many values the last read showed."""
     deleted: bool = False
@@ -52,6 +55,8 @@ class KeyModel:
         """A context was handed out."""
         if context is not None:
             self.contexts.append(context)
+            if len(self.first) < FIRST_MAX:
+                self.first.append(context)
 
 
 class ModelWorkload:
@@ -145,6 +150,8 @@ class Roamer:
         ]
         if model.contexts and not self._setting.lww:
             choices.append((0.3, partial(self._forge, model)))
+        if self._setting.plan.hunt:
+            choices += self._hunt(model)
         if model.siblings >= CROWD:
             choices = choices[:2]
         if model.siblings > 1:
@@ -162,6 +169,21 @@ class Roamer:
         if self._real.doubtful or self._direct.doubtful:
             choices.append((1.5, self._ask_outcome))
         return rng.choices([step for _, step in choices], [weight for weight, _ in choices])[0]
+
+    def _hunt(self, model: KeyModel) -> list[tuple[float, Step]]:
+        """What else there is to do where values are to come back that are gone: delete, let expire, write anew, with
+        what was seen long ago, and look wherever one may find more than there is."""
+        choices: list[tuple[float, Step]] = [
+            (2.0, partial(self._read_locally, model)),
+            (2.0, partial(self._read_one, model)),
+            (1.5, partial(self._write_expiring, model)),
+        ]
+        if model.contexts:
+            choices.append((4.0, partial(self._write, model, newest=True, delete=True)))
+            choices.append((1.5, partial(self._write_over_the_first, model)))
+        if model.deleted:
+            choices.append((2.0, partial(self._write_blindly, model)))
+        return choices
 
     def _pick_key(self) -> KeyModel:
         rng = self._rng
@@ -208,6 +230,14 @@ class Roamer:
             found = await self._direct.get(node, model.name, how)
         self._learn(model, found)
 
+    async def _read_one(self, model: KeyModel) -> None:
+        """One replica's word, or a stand-in's."""
+        node, how = self._node(), ReadHow(r=1, sloppy=self._rng.choice((True, False)), timeout_s=1.0)
+        if node is None:
+            self._learn(model, await self._real.get(model.name, how))
+        else:
+            self._learn(model, await self._direct.get(node, model.name, how))
+
     async def _read_locally(self, model: KeyModel) -> None:
         setting = self._setting
         owners = setting.cluster.primaries(setting.bucket, model.name) if setting.cluster.nodes else ()
@@ -218,6 +248,11 @@ class Roamer:
         contexts = model.contexts
         context = None if not contexts else contexts[-1] if newest else self._rng.choice(contexts)
         await self._put(model, self._node(), context, self._write_how(), delete=delete)
+
+    async def _write_over_the_first(self, model: KeyModel) -> None:
+        """With what was seen so long ago that it may be forgotten by now."""
+        delete = self._rng.random() < 0.3
+        await self._put(model, self._node(), self._rng.choice(model.first), self._write_how(), delete=delete)
 
     async def _write_blindly(self, model: KeyModel) -> None:
         await self._put(model, self._node(), None, self._write_how(), delete=self._rng.random() < 0.05)

@@ -88,6 +88,7 @@ class Author:
         self._keys = ["common", "crowded", *keys]
         self._weights = [1.0 / (rank + 1) for rank in range(len(self._keys))]
         self._blindness = rng.choice((0.0, 0.1, 0.3))
+        self._deleting = 0.5 if setting.plan.hunt else 0.2
         changing = 3.0
         if setting.plan.crowded:  # nobody looks, and nobody resolves
             self._weights[self._keys.index("crowded")] = 3 * sum(self._weights)
@@ -157,7 +158,7 @@ class Author:
             how = how._replace(pw=count) if rng.random() < 0.5 else how._replace(dw=count)
         variable = None if rng.random() < self._blindness else rng.randrange(VARIABLES)
         patience_s = rng.expovariate(1 / 0.02) if rng.random() < 0.04 else None
-        return Set(self._key(), variable, how, self._via(), rng.random() < 0.2, patience_s)
+        return Set(self._key(), variable, how, self._via(), rng.random() < self._deleting, patience_s)
 
     def _change(self) -> Change:
         return Change(self._key(), self._via())

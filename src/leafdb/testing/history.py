@@ -14,6 +14,8 @@ The rules, each checked as early as it can be seen:
 - I10: nothing of a refused write is ever seen, and nothing that nobody wrote.
 - In an `lww` bucket one value is shown. A write may be gone without a trace of who beat it, but what a coordinator
   wrote over its own older write has a greater stamp, and what quorum reads have shown is beaten by greater stamps only.
+- I6 where records may be forgotten: what a write has covered is not shown once a read must know that write, be it that
+  every trace of it is gone; and what a read does not know must be gone by right (forgetting.py says what is).
 - C: a context's stamp is no less than that of any write it covers, and a write's exceeds that of its context.
 
 All of it costs time in proportion to the operations: a set of writes is kept as one clock wherever it can be.
@@ -31,6 +33,7 @@ from leafdb.client.results import Written
 from leafdb.model.clock import EMPTY, CausalClock, Dot
 from leafdb.model.hlc import stamp_ms
 from leafdb.ring.token import OPERATION_CHANCE_BYTES, TOKEN_BYTES
+from leafdb.testing.forgetting import Forgetting
 from leafdb.testing.history_values import Answer, KeyHistory, Known, Seen, Write, past_of, shown_by
 from leafdb.testing.violation import Invariant, require, violated
 from leafdb.types import Conflict
@@ -64,6 +67,8 @@ class History:
         """By how much any two wall clocks may differ at most; None: nobody knows, and expiry is not judged."""
         self.token: Callable[[str], bytes] = lambda key: bytes(TOKEN_BYTES)
         """The first half of the operation ids of a key's writes."""
+        self.forgetting = Forgetting(conflict, lambda key: self.of_key(key).writes)
+        """What may be missing since it was forgotten by right, and what beats what is shown."""
         self._dots: dict[tuple[str, Dot], bytes] = {}
 
     # -- writes
@@ -82,6 +87,9 @@ class History:
             self.by_value[value] = write
         of_key = self.of_key(key)
         of_key.writes.append(write)
+        if clock:
+            gone = self.forgetting.gone(key)
+            self.facts["a write over what was forgotten"] += bool(gone) and gone.covers_writes(clock)
         if not write.lasting:
             of_key.spoiled = True
             of_key.gone = of_key.gone.merge(clock)
@@ -122,6 +130,8 @@ class History:
         of_key.acked.append(write)
         for level in range(1, min(reply.primaries, self.n) + 1):
             of_key.floors[level] = of_key.floors[level].add(dot)
+            if write.attempts == 1:
+                of_key.stamps[level] = max(of_key.stamps[level], stamp_ms(stamp))
         if write.attempts == 1 and (of_key.latest is None or stamp > of_key.latest[0]):
             of_key.latest = stamp, dot
         of_key.newest[dot[0]] = max(of_key.newest.get(dot[0], 0), dot[1])
@@ -155,10 +165,12 @@ class History:
             return Known(EMPTY, 0, 0, now_ms)
         return Known(of_key.floors[meets], of_key.stamps[meets], sure, now_ms)
 
-    def read(self, key: str, known: Known | None, answer: Answer, *, held: bool = True) -> CausalClock:
+    def read(self, key: str, known: Known | None, answer: Answer, *, held: bool = True, heard: int = 0) -> CausalClock:
         """A read has ended; `known` is what `begin_read` said, or None when it promised nothing. Its clock.
 
         `held`: what it shows is held by as many primaries as it asked, as that of a get is, and not that of a scan.
+        `heard`: every member's store had been told of a horizon of this key's partition that is no less, before it
+        began; below that nobody shows what was covered, whomever it asked.
         """
         self.reads += 1
         of_key = self.of_key(key)
@@ -166,12 +178,20 @@ class History:
         seen = shown_by(answer)
         self._check_stamp(of_key, key, clock, stamp, seen)
         for each in seen:
-            self._check_seen(of_key, key, clock, each, None if known is None else known.now_ms)
+            self._check_seen(of_key, key, each, None if known is None else known.now_ms)
+            if each.dot is not None:
+                text = f"a read's context leaves out {self.by_value[each.value].text}"
+                require(clock.covers(each.dot), Invariant.NO_FALSE_SIBLINGS, text, key)
+                self.check_back(key, each.dot, clock, "which it knows")
+                if known is not None and known.primaries:
+                    self.check_back(key, each.dot, known.clock, "which it must know")
+                if heard:
+                    self._check_below(key, each.dot, heard)
         self._check_bare(of_key, key, clock, seen)
         if self.conflict is Conflict.LWW:
             self._check_lww(of_key, key, known, clock, seen)
         if known is not None and known.primaries:
-            self._check_quorum(of_key, key, known, clock, seen, held=held)
+            self._check_quorum(of_key, key, known, clock, stamp, held=held)
         self.facts["siblings"] += len(seen) > 1
         self.facts["expired"] += not seen and bool(of_key.acked) and of_key.acked[-1].ttl_ms > 0
         self.facts["a read of what had been deleted"] += not seen and bool(clock)
@@ -186,7 +206,7 @@ class History:
             text = f"the context of a read has the stamp {stamp} and covers a write of {of_key.latest[0]}"
             require(stamp >= of_key.latest[0], Invariant.CAUSAL_STAMPS, text, key)
 
-    def _check_seen(self, of_key: KeyHistory, key: str, clock: CausalClock, seen: Seen, now_ms: int | None) -> None:
+    def _check_seen(self, of_key: KeyHistory, key: str, seen: Seen, now_ms: int | None) -> None:
         write = self.by_value.get(seen.value)
         if write is None or write.key != key:
             violated(Invariant.HONEST_OUTCOMES, f"nobody wrote {seen.value[:64]!r} there, and a read showed it", key)
@@ -199,16 +219,27 @@ class History:
         if seen.dot is None:
             return
         self._name(write, seen.dot)
-        require(clock.covers(seen.dot), Invariant.NO_FALSE_SIBLINGS, f"a read's context leaves out {write.text}", key)
-        if self.conflict is Conflict.SIBLINGS:
-            looked_at, coverers = of_key.coverers.get(seen.dot, (0, []))
-            if looked_at < len(of_key.acked):
-                coverers += [other for other in of_key.acked[looked_at:] if other.context.covers(seen.dot)]
-                of_key.coverers[seen.dot] = len(of_key.acked), coverers
-            for other in coverers:
-                if any(clock.covers(dot) for dot in other.dots):
-                    back = Invariant.DELETIONS_STAY if other.value is None else Invariant.NO_FALSE_SIBLINGS
-                    violated(back, f"a read shows {write.text} and knows {other.text}, which had covered it", key)
+
+    def check_back(self, key: str, dot: Dot, known: CausalClock, why: str) -> None:
+        """Raise Violation when this dot is shown to somebody who knows a write that beats it."""
+        for other, by in self.forgetting.beaters(key, dot):
+            if known.covers(other):
+                self._is_back(key, dot, by, why)
+
+    def _check_below(self, key: str, dot: Dot, heard: int) -> None:
+        """What beats it was proved to be everywhere, and everybody has heard of that."""
+        for other, by in self.forgetting.beaters(key, dot):
+            stamp = self.forgetting.stamp_of(key, other)
+            if stamp is not None and stamp < heard and by is not None and by.acks > self.stores_lost:
+                self._is_back(key, dot, by, "which lies below a horizon that everybody has heard of")
+
+    def _is_back(self, key: str, dot: Dot, by: Write | None, why: str) -> None:
+        shown = self.writes[self._dots[key, dot]]
+        broken = Invariant.NO_FALSE_SIBLINGS if by is not None and by.value is not None else Invariant.DELETIONS_STAY
+        if self.conflict is Conflict.LWW:
+            broken = Invariant.NOTHING_LOST
+        beaten = "another write" if by is None else by.text
+        violated(broken, f"a read shows {shown.text}, and {beaten} had replaced it, {why}", key)
 
     def _check_bare(self, of_key: KeyHistory, key: str, clock: CausalClock, seen: list[Seen]) -> None:
         if self.conflict is Conflict.LWW or not of_key.bare:
@@ -235,22 +266,20 @@ class History:
                 require(not known.clock, Invariant.NOTHING_LOST, "a value that nobody deleted is not there", key)
 
     def _check_quorum(
-        self, of_key: KeyHistory, key: str, known: Known, clock: CausalClock, seen: list[Seen], *, held: bool
+        self, of_key: KeyHistory, key: str, known: Known, clock: CausalClock, stamp: int, *, held: bool
     ) -> None:
-        if not clock.descends(known.clock):
-            lost = CausalClock.from_dots(
-                dot for dot in (*known.clock.vector.items(), *known.clock.cloud) if not clock.covers(dot)
-            )
+        lost = self.forgetting.missing(key, known.clock, clock)
+        if lost:
             violated(
                 Invariant.READS_MONOTONIC,
-                f"a read that asked {known.primaries} primaries has forgotten {lost!r}, which was acknowledged or read "
-                f"before it began: {clock!r}",
+                f"a read that asked {known.primaries} primaries has forgotten {CausalClock({}, frozenset(lost))!r}, "
+                f"which was acknowledged or read before it began: {clock!r}",
                 key,
             )
+        self.facts["a read of what was forgotten"] += not clock.descends(known.clock)
         for level in range(1, known.primaries + 1) if held else ():
             of_key.floors[level] = of_key.floors[level].merge(clock)
-            if seen:
-                of_key.stamps[level] = max(of_key.stamps[level], seen[0].stamp_ms)
+            of_key.stamps[level] = max(of_key.stamps[level], stamp_ms(stamp))
 
     # -- what came of it
 

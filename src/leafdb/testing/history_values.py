@@ -76,7 +76,7 @@ class KeyHistory:
     floors: list[CausalClock] = field(default_factory=list)
     """[m]: what at least m primaries hold for sure: acknowledged writes and what quorum reads have covered."""
     stamps: list[int] = field(default_factory=list)
-    """[m]: the newest stamp (ms) that a read sure of m primaries has shown, for lww."""
+    """[m]: the newest stamp (ms) that m primaries acknowledged, or a read sure of them has met, for lww."""
     claimed: CausalClock = EMPTY
     """The contexts of all writes that have begun: what is in none of them is covered by nobody."""
     gone: CausalClock = EMPTY
@@ -89,8 +89,6 @@ class KeyHistory:
     """The greatest acknowledged counter of each actor, for lww."""
     latest: tuple[int, Dot] | None = None
     """Stamp and dot of the acknowledged write with the greatest stamp, of those that were sent once."""
-    coverers: dict[Dot, tuple[int, list[Write]]] = field(default_factory=dict)
-    """For each dot that was shown: how many of `acked` have been looked at, and those whose context covers it."""
     acked: list[Write] = field(default_factory=list)
     spoiled: bool = False
     """A deletion or an expiring value was begun."""

@@ -9,13 +9,15 @@ For one key, of a session whose reads and writes all overlap, or that is kept by
 
 The last two bind the reads of all sessions, as far as these are promised anything and began after what they must cover
 had ended. Covering is the order of clocks, as far as they name writes (an entry at 0 names none), so the check needs
-nothing but what clients were told. A session may have operations under way side by side: only what had ended before
-another began comes before it.
+nothing but what clients were told; where records may be forgotten, also what was gone by right by then (forgetting.py).
+Absence excuses nothing else: a session that has known a write is never shown what that had replaced.
+
+A session may have operations under way side by side: only what had ended before another began comes before it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -47,6 +49,10 @@ class Event:
     dot: Dot | None = None
     """The write's own."""
     promised: bool = True
+    gone: CausalClock = EMPTY
+    """Of a read: what was gone by right when it ended, and need not be covered."""
+    beaten: CausalClock = EMPTY
+    """Of a read: the writes that beat what it shows. Who has known one of them must not be shown it."""
 
 
 @dataclass(slots=True)
@@ -88,6 +94,7 @@ def check(events: Iterable[Event]) -> None:
         if event.kind is Kind.READ:
             _require(event, wrote, f"{event.session} does not read its own writes")
             _require(event, read, f"{event.session} reads less than it has read before")
+            _require_none_back(event, wrote.merge(read))
             _check_debts(event, debts.get(event.key, {}))
         else:
             assert event.dot is not None
@@ -119,5 +126,20 @@ def _check_debts(event: Event, debts: dict[str, list[_Debt]]) -> None:
 
 
 def _require(event: Event, clock: CausalClock, text: str) -> None:
-    if not event.clock.covers_writes(clock):
+    if not event.clock.covers_writes(clock) and not event.clock.merge(event.gone).covers_writes(clock):
         violated(Invariant.SESSIONS, f"{text}: {event.clock!r} does not cover {clock!r}", event.key)
+
+
+def _require_none_back(event: Event, known: CausalClock) -> None:
+    beaten = event.beaten
+    if beaten and any(known.covers(dot) for dot in _dots(beaten)):
+        text = (
+            f"{event.session} is shown again what a write had replaced that it knew: {known!r} has some of {beaten!r}"
+        )
+        violated(Invariant.SESSIONS, text, event.key)
+
+
+def _dots(clock: CausalClock) -> Iterator[Dot]:
+    for actor, counter in clock.vector.items():
+        yield from ((actor, each) for each in range(1, counter + 1))
+    yield from clock.cloud
