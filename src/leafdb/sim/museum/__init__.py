@@ -13,6 +13,7 @@ from leafdb.sim.museum import (
     membership,
     names,
     protocol,
+    purges,
     quorums,
     records,
     register,
@@ -35,6 +36,7 @@ MUTATIONS: Final[tuple[Mutation, ...]] = (
     *rings.MUTATIONS,
     *trees.MUTATIONS,
     *sessions.MUTATIONS,
+    *purges.MUTATIONS,
 )
 """All of them, room by room."""
 
