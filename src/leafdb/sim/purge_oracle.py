@@ -11,7 +11,7 @@ Two excuses there are, and each names the writes it is for:
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from leafdb.model.clock import CausalClock, Dot
@@ -73,8 +73,19 @@ class PurgeOracle:
 
     # -- stores that are lost
 
-    def held(self, nodes: Iterable[PurgeNode], owners: Iterable[int], horizon: int, *, periodic: bool) -> int:
-        """The writes that some store knows, and will after a crash (`periodic`: a kill, not a power cut)."""
+    def held(
+        self,
+        nodes: Iterable[PurgeNode],
+        owners: Collection[int],
+        leftover: Collection[int],
+        horizon: int,
+        *,
+        periodic: bool,
+    ) -> int:
+        """The writes that some store knows, and will after a crash (`periodic`: a kill, not a power cut).
+
+        A store in `leftover` offers what it has, as one does that keeps copies for others.
+        """
         old = 0
         for number, write in enumerate(self.writes):
             if write.stamp < horizon:
@@ -87,13 +98,14 @@ class PurgeOracle:
             sure = sure or vouches
             for place, value in node.store.data.items():
                 record = bytes_of(value)
-                if record is None or (place[0] == "r" and not owner):
+                own = place[0] == "r" and owner
+                if record is None or not (own or place[0] == "h" or node.id in leftover):
                     continue
                 known = self._known(place[1], record)
                 if not periodic and (durable := bytes_of(node.store.synced.get(place))) is not record:
                     known &= self._known(place[1], durable) if durable else 0
-                held |= known if vouches and place[0] == "r" else known & ~old
-                unsure |= known if place[0] == "r" else 0
+                held |= known if vouches and own else known & ~old
+                unsure |= known if own else 0
         return held if sure else held | unsure
 
     def _known(self, key: int, record: bytes) -> int:

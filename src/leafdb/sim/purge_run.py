@@ -2,8 +2,10 @@
 
 In each history clients write, delete, read and write again with what they saw long ago; nodes crash, lose the end of
 their log, their disk, a single record; messages are late; hints move; stores are swept at different times; proofs of
-the horizon run through it all. Then everything is mended, and what was late comes at last. Judged is: what a write had
-covered is not shown (I6), what was acknowledged is there (I2), replicas are equal (I15), what is dead is gone (I33).
+the horizon run through it all. Between such times come quiet ones (purge_calm.py), and stories: dangerous orders of
+events that chance alone would seldom find (purge_stories.py). Then everything is mended, and what was late comes at
+last. Judged is: what a write had covered is not shown (I6), what was acknowledged is there (I2), who confirms a write
+has it (I7), replicas are equal (I15), what is dead is gone (I33).
 """
 
 from __future__ import annotations

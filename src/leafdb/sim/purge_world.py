@@ -289,7 +289,7 @@ class PurgeWorld:
     def held(self) -> int:
         """The writes that some store holds as safely as the bucket promises."""
         owners = (*self.owners, *self.pending)
-        return self.oracle.held(self.nodes.values(), owners, self.horizon, periodic=self.periodic)
+        return self.oracle.held(self.nodes.values(), owners, self.leftover, self.horizon, periodic=self.periodic)
 
     def let_go(self, how: Callable[[], None]) -> None:
         """A store gives up what others have confirmed; one of them may have lost it since, and not know."""
