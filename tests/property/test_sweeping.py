@@ -77,3 +77,21 @@ def test_a_sweep_leaves_what_lives_and_what_is_young_and_notes_find_the_rest(ste
         _, death, tree, key = split_note(note)
         assert tree == BUCKET
         assert death >= horizon or deaths.get(key, NEVER) == death
+
+
+def test_what_is_another_s_to_hold_stays_and_goes_when_it_is_ours_again() -> None:
+    life, key = SweptStore(), b"\x20\0key"
+    life.held = set()
+    life.write(key, record(5 * MS, value=None))
+    life.learn(9 * MS)
+    life.settle()
+    life.sweep()
+    assert [found for found, _ in life.store_items()] == [key]
+    assert life.sweeper.oldest_death(1) == 5 * MS
+    life.held = {1}
+    for callback in life.view.on_install:
+        callback(None)
+    assert not life.sweeper.quiet
+    life.sweep()
+    assert life.store_items() == []
+    assert life.sweeper.oldest_death(1) is None
