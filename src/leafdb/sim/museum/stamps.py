@@ -68,8 +68,8 @@ MUTATIONS: Final = (
         "The context of a read has the newest stamp of what is shown, and not that of a deletion.",
         (
             "leafdb.node.get_under_way",
-            "    newest = max([sibling.stamp for sibling in decoded.siblings.values()], default=0)\n",
-            "    newest = max([stamp for _, _, stamp, _ in shown], default=0)\n",
+            "        if sibling.stamp > newest:\n",
+            "        if sibling.stamp > newest and sibling.value is not None:\n",
         ),
         tier=Tier.CLUSTER,
         operations=400,
