@@ -34,6 +34,9 @@ class Letters:
     def met_by(self, record: bytes | None, *, vouched: bool) -> bool:
         return vouched or self._letters <= set(record or b"")
 
+    def under(self, horizon: int) -> Letters:
+        return Letters(bytes(sorted(self._letters)), horizon)
+
 
 def floor(letters: bytes, horizon: int = 0) -> Floor:
     return Letters(letters, horizon)
