@@ -123,7 +123,7 @@ class Replica:
         horizon_at: Callable[[bytes], int] = lambda key: 0,
         doubted: Doubted = all_believed,
     ) -> None:
-        """`horizon_at`: the horizon at a storage key; `doubted`: below what readers believe nothing of what is there."""
+        """`horizon_at`: the horizon at a storage key; `doubted`: below what readers believe nothing of it."""
         self.horizon_at = horizon_at
         self.doubted = doubted
         self._engine = engine
