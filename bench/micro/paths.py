@@ -18,12 +18,15 @@ from collections.abc import Callable
 from dataclasses import replace
 from statistics import median
 from time import perf_counter
-from typing import Any, Final, cast
+from typing import Any, Final
 
+from leafdb.model.actor import ActorIdentity
 from leafdb.model.bucket import BucketProperties
 from leafdb.model.clock import Dot
 from leafdb.model.context import ContextSealer
+from leafdb.model.hlc import LOGICAL_BITS
 from leafdb.model.key import encode_key
+from leafdb.model.record_format import first
 from leafdb.node.catch_up import CatchUp
 from leafdb.node.completeness import Completeness
 from leafdb.node.coordinator import Coordinator, Place
@@ -46,7 +49,9 @@ from leafdb.wire.requests import FLAG_BLIND, GetRequest, PutRequest, encode_get,
 SECONDS_DEFAULT: Final = 6.0
 ROUND_OPERATIONS: Final = 200
 OWN: Final = NodeId(1)
-DOT: Final = cast(Dot, (bytes(8), 1))
+WRITER: Final = ActorIdentity(1, OWN, 1).actor(1)
+DOT: Final[Dot] = (WRITER, 1)
+RECORD: Final = first(WRITER, 1_700_000_000_000 << LOGICAL_BITS, 0, bytes(16), b"v" * 100)
 APPLIED: Final = encode_reply(ReplicaStatus.APPLIED)
 
 
@@ -64,7 +69,7 @@ class StubReplica:
         pass
 
     def coordinate(self, operation: Any) -> None:
-        operation.minted(b"r" * 120, DOT)
+        operation.minted(RECORD, DOT)
         operation.committed(None)
 
     def horizon_at(self, key: bytes) -> int:

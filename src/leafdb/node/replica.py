@@ -389,9 +389,9 @@ class Replica:
     def _give(
         self, key: bytes, horizon: int, below: int, done: Found, record: bytes | None, error: Exception | None
     ) -> None:
-        if record is not None:
+        if record is not None and (below := self.doubted(key, horizon) or below):
             try:
-                record = admitted(None, record, max(below, self.doubted(key, horizon)))
+                record = admitted(None, record, below)
             except RecordError as problem:
                 record, error = None, problem
         done(record, error)

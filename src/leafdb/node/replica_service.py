@@ -118,11 +118,11 @@ class ReplicaService:
         bucket, storage_key, partition, holder = placed
         horizon = message.horizon
         definitive = holder and self._completeness.definitive(bucket, partition, horizon)
-        done: Found = partial(self._found, session, request_id, definitive, not holder)
         if message.op_id:
+            done: Found = partial(self._found, session, request_id, definitive, not holder, b"", 0)
             done = partial(self._told, session, request_id, bucket, storage_key, message.op_id, done)
         else:
-            done = partial(self._unless_newer, session, request_id, storage_key, horizon, done)
+            done = partial(self._found, session, request_id, definitive, not holder, storage_key, horizon)
         if holder:
             self._replica.show(bucket.tree, storage_key, bucket.durability, horizon, done)
         else:
@@ -173,33 +173,20 @@ class ReplicaService:
         request_id: int,
         definitive: bool,
         fallback: bool,
+        storage_key: bytes,
+        horizon: int,
         value: bytes | None,
         error: Exception | None,
     ) -> None:
+        """The answer to one who knows of that `horizon`: if there is a newer one at that key, that."""
         if error is not None:
             reply = encode_reply(status_of(error))
+        elif storage_key and (newest := self._replica.horizon_at(storage_key)) > horizon:
+            reply = encode_reply(ReplicaStatus.NEWER_HORIZON, encode_newer_horizon(newest))
         elif value is None:
             reply = encode_reply(ReplicaStatus.ABSENT if definitive else ReplicaStatus.UNKNOWN)
         else:
             reply = encode_reply(ReplicaStatus.FOUND if definitive or fallback else ReplicaStatus.UNKNOWN, value)
-        session.send(encode_frame(MessageType.REPLICA_GET_REPLY, request_id, reply))
-
-    def _unless_newer(
-        self,
-        session: Peer,
-        request_id: int,
-        storage_key: bytes,
-        horizon: int,
-        as_ever: Found,
-        value: bytes | None,
-        error: Exception | None,
-    ) -> None:
-        """The answer to one who knows of that `horizon`: that there is a newer one, if there is; else the record."""
-        newest = self._replica.horizon_at(storage_key)
-        if newest <= horizon:
-            as_ever(value, error)
-            return
-        reply = encode_reply(ReplicaStatus.NEWER_HORIZON, encode_newer_horizon(newest))
         session.send(encode_frame(MessageType.REPLICA_GET_REPLY, request_id, reply))
 
     def _told(
