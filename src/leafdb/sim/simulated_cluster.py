@@ -12,7 +12,10 @@ import trio
 import xxhash
 
 from leafdb.config import Config, RepairConfig, StorageConfig
+from leafdb.consensus.ballot import AcceptorId
+from leafdb.node.control_seats import acceptor_of, control_of
 from leafdb.node.node import Node
+from leafdb.node.purge_rules import led
 from leafdb.node.world import World
 from leafdb.ring.metadata import ClusterMetadata
 from leafdb.ring.ring import Ring
@@ -107,12 +110,27 @@ class SimulatedCluster(MemoryCluster):
         return left + [f"n{machine}: {text}" for machine, node in self.nodes.items() for text in _unforgotten(node)]
 
     def undead(self) -> list[str]:
-        """Who still has something that dies, or has died: all of it is forgotten by itself when nobody writes."""
-        return [
-            f"n{machine}: in {len(waiting)} partitions something is to be forgotten"
-            for machine, node in self.nodes.items()
-            if node.view.metadata is not None and (waiting := node.trees.kept.deaths.partitions())
-        ]
+        """Who leads partitions in which something dies, or has died: all of it is forgotten by itself when nobody
+        writes, and clocks agree."""
+        left = []
+        for machine, node in self.nodes.items():
+            if node.view.ring is not None and node.view.buckets:
+                n = max(bucket.properties.n for bucket in node.view.buckets.values())
+                mask = led(node.view.ring, n, node.view.self_id, node.view.usable)
+                waiting = [at for at in node.trees.kept.deaths.partitions() if mask >> at & 1]
+                left += [f"n{machine}: in {len(waiting)} partitions something is to be forgotten"] * bool(waiting)
+        return left
+
+    def can_decide(self, without: NodeId | None = None) -> bool:
+        """Whether the control set has a majority of votes that are not lost, also without those of one machine."""
+        metadata = self.watch.newest
+        if metadata is None:
+            return False
+        votes: set[AcceptorId] = set()
+        for machine, node in self.nodes.items():
+            if machine != without and node.ready and node.register.has_vote and node.view.self_id in metadata.members:
+                votes.add(acceptor_of(node.view.self_id, metadata))
+        return control_of(metadata).has_majority(votes)
 
     def banned(self) -> list[NodeId]:
         """Machines that run nodes who were sent away for good."""
