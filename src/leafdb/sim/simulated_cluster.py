@@ -114,10 +114,11 @@ class SimulatedCluster(MemoryCluster):
         writes, and clocks agree."""
         left = []
         for machine, node in self.nodes.items():
-            if node.view.ring is not None and node.view.buckets:
+            dying = node.trees.kept.deaths.partitions()
+            if dying and node.view.ring is not None and node.view.buckets:
                 n = max(bucket.properties.n for bucket in node.view.buckets.values())
                 mask = led(node.view.ring, n, node.view.self_id, node.view.usable)
-                waiting = [at for at in node.trees.kept.deaths.partitions() if mask >> at & 1]
+                waiting = [at for at in dying if mask >> at & 1]
                 left += [f"n{machine}: in {len(waiting)} partitions something is to be forgotten"] * bool(waiting)
         return left
 
@@ -159,9 +160,14 @@ def _unforgotten(node: Node) -> list[str]:
     if ring is None or not node.view.buckets:
         return []
     n = max(bucket.properties.n for bucket in node.view.buckets.values())
-    owned = [at for at in map(PartitionId, range(ring.partitions)) if node.view.self_id in ring.holders(at, n)]
-    unswept = [at for at in owned if horizons.swept(at) != horizons.of(at)]
-    unsure = [at for at in owned if not horizons.vouches(at)]
+    behind = [
+        at
+        for at in map(PartitionId, range(ring.partitions))
+        if (horizons.swept(at) != horizons.of(at) or not horizons.vouches(at))
+        and node.view.self_id in ring.holders(at, n)
+    ]
+    unswept = [at for at in behind if horizons.swept(at) != horizons.of(at)]
+    unsure = [at for at in behind if not horizons.vouches(at)]
     told = {"not swept": unswept, "not vouched for": unsure}
     return [f"{len(partitions)} partitions {what}" for what, partitions in told.items() if partitions]
 

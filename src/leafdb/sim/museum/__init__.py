@@ -13,6 +13,7 @@ from leafdb.sim.museum import (
     membership,
     names,
     protocol,
+    purge,
     quorums,
     records,
     register,
@@ -34,6 +35,7 @@ MUTATIONS: Final[tuple[Mutation, ...]] = (
     *register.MUTATIONS,
     *rings.MUTATIONS,
     *trees.MUTATIONS,
+    *purge.MUTATIONS,
     *sessions.MUTATIONS,
 )
 """All of them, room by room."""
