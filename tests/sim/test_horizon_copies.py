@@ -60,6 +60,10 @@ async def test_a_newcomer_gets_what_is_older_than_the_horizon_and_vouches() -> N
         assert mine
         assert all(held(newcomer, "b", key) is not None for key in mine)
         assert newcomer.metrics.losses_proved_total == 0
+        newcomer.horizons.retract(came[:1], "a test")
+        assert not newcomer.transfers.settled(), "reads do not move to who could not say what is absent"
+        assert "vouches" in newcomer.transfers.report().last_error
+        await until(newcomer.transfers.settled)
         await steps.advance()
         await steps.finish()
         await cluster.settle()

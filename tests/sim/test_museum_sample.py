@@ -40,6 +40,7 @@ sys.exit("not caught")
         "pending-not-counted",
         "older-metadata-believed",
         "xor-double-delta",
+        "reap-admission-per-key",
     ],
 )
 def test_the_bug_is_caught(name: str) -> None:

@@ -17,7 +17,9 @@ from leafdb.model.record import header
 from leafdb.model.record_format import Record, Sibling, encode, first
 from leafdb.node.left_out import LeftOut
 from leafdb.node.node import Node
+from leafdb.node.register import META_TREE, METADATA_KEY
 from leafdb.quorum.messages import ReplicaStatus, decode_reply, encode_replica_get, encode_replica_put
+from leafdb.ring.metadata import decode
 from leafdb.sim.tree_truth import check_trees
 from leafdb.testing.cluster import MemoryCluster, memory_cluster
 from leafdb.testing.raw_client import RawClient
@@ -108,6 +110,26 @@ async def test_what_was_deleted_or_has_expired_goes_when_the_horizon_has_passed_
         assert await client.values(bucket, "kept", r=3) == [b"v"]
         assert await client.values(bucket, "deleted", r=3) == []
         assert await check_trees(cluster, cluster.nodes.values()) > 0
+
+
+@virtual
+async def test_a_horizon_is_in_force_only_when_the_metadata_that_say_so_are_synced() -> None:
+    async with memory_cluster(3) as cluster:
+        horizon, seen = stamp_now(cluster), list[NodeId]()
+
+        def changed(number: NodeId, node: Node, _: object) -> None:
+            if node.horizons.of(0):
+                slot = node.engine.get_now(META_TREE, METADATA_KEY)
+                assert slot is not None
+                assert slot[0] is not None
+                assert decode(slot[0]).horizons[0].stamp == horizon == node.horizons.of(0)
+                assert slot[1] <= node.engine.safe_sequence(Durability.ALWAYS)
+                seen.append(number)
+
+        for number, node in cluster.nodes.items():
+            node.horizons.on_change.insert(0, partial(changed, number, node))
+        await set_horizon(cluster, horizon, vouching=())
+        await until(lambda: sorted(seen) == [N1, N2, N3])
 
 
 @virtual

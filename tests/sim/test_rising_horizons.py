@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
-from typing import Any
-
 import trio
 
 from leafdb.config import RepairConfig
-from leafdb.errors import LeafdbError
-from leafdb.model.hlc import LOGICAL_BITS, stamp_ms
-from leafdb.model.key import encode_key
-from leafdb.model.record import first, header
+from leafdb.model.hlc import stamp_ms
 from leafdb.node.purge_proof import Outcome
 from leafdb.node.purge_rules import Hold
-from leafdb.node.view import BucketView
-from leafdb.ring.token import storage_key
-from leafdb.testing.cluster import MemoryCluster, memory_cluster
-from leafdb.testing.stores import tree_of
+from leafdb.testing.cluster import memory_cluster
 from leafdb.testing.virtual_time import virtual
-from leafdb.types import Durability, NodeId, TreeId
+from leafdb.types import Durability, NodeId
 from support import plans
-from support.purging import die, horizons, proof_at, purge_report
+from support.purging import die, holds, horizons, key_in, proof_at, purge_report, write_and_delete
 from support.repair_settings import configure, repairing_cluster
-from support.repairs import WRITER, plant, record_of
+from support.repairs import record_of
 from support.transports import until
 
 N1, N2, N3, N4 = NodeId(1), NodeId(2), NodeId(3), NodeId(4)
@@ -33,27 +24,6 @@ SOON = RepairConfig(purge_interval_s=INTERVAL_S)
 SELDOM = RepairConfig(purge_interval_s=86_400.0)
 ALL = range(64)
 EVERYTHING = (1 << 64) - 1
-
-
-async def write_and_delete(cluster: MemoryCluster, **properties: Any) -> None:
-    bucket = await cluster.create_bucket(**properties)
-    client = await cluster.client(N1)
-    for number in range(40):
-        await client.put(bucket, f"key{number}", b"v")
-        if number % 2:
-            await client.put(bucket, f"key{number}", None)
-    client.close()
-    await cluster.settle()
-
-
-def key_in(bucket: BucketView, partition: int) -> bytes:
-    """The storage key of some key in a partition, of 64."""
-    keys = (storage_key(bucket.id, encode_key(f"late{number}")) for number in range(10_000))
-    return next(key for key in keys if key[0] >> 2 == partition)
-
-
-def holds(outcome: Outcome) -> set[tuple[NodeId, Hold]]:
-    return {(each.member, each.refusal.hold) for each in outcome.held_up}
 
 
 @virtual
@@ -188,6 +158,7 @@ async def test_a_hint_that_is_kept_stops_the_proof_of_its_partition_from_the_beg
         bucket = three.view.bucket_named("b")
         assert bucket is not None
         three.hint_pauses.set(N2, paused=True)
+        three.handoff.on_pauses()
         kept = trio.Event()
         three.hints.keep(N2, bucket, key_in(bucket, 9), record_of(1), lambda _: kept.set())
         await kept.wait()
@@ -331,58 +302,3 @@ async def test_whoever_joins_meanwhile_was_not_asked_so_nothing_rises() -> None:
             assert {(node, Hold.RING) for node in NODES} <= holds(outcome), "as long as the plan lasts"
             assert not any(node.view.metadata and node.view.metadata.horizons for node in cluster.nodes.values())
             await plans.give_up(cluster.nodes[N1])
-
-
-async def not_everywhere(cluster: MemoryCluster, stamp: int, tree: TreeId) -> list[str]:
-    """What some owner shows from below a stamp and another one has never seen."""
-    trees = {node: await tree_of(cluster.nodes[node], tree) for node in NODES}
-    missing = []
-    for node, records in trees.items():
-        for key, record in records.items():
-            old = [dot for dot, head in header(record).heads.items() if head.stamp < stamp]
-            for other, theirs in trees.items():
-                seen = header(theirs[key]).clock if key in theirs else None
-                missing += [f"{dot} of n{node} at n{other}" for dot in old if seen is None or not seen.covers(dot)]
-    return missing
-
-
-@virtual
-async def test_below_a_horizon_every_owner_has_everything_though_clients_write_all_the_time() -> None:
-    async with repairing_cluster(RepairConfig(purge_interval_s=86_400.0, hints_bytes_max=0)) as cluster:
-        bucket = await cluster.create_bucket()
-        raised = 0
-        async with trio.open_nursery() as nursery:
-
-            async def write(via: NodeId) -> None:
-                client, number = await cluster.client(via), 0
-                while True:
-                    number += 1
-                    with suppress(LeafdbError):
-                        value = None if number % 5 == 0 else b"v"
-                        await client.put(bucket, f"key{number % 31}", value, w=1, timeout_s=0.5)
-                    await trio.sleep(0.02)
-
-            for node in NODES:
-                nursery.start_soon(write, node)
-            for number in range(5):
-                one, other = sample(NODES, number)
-                cluster.cut(one, (other,), silently=number % 2 == 0)
-                await trio.sleep(0.4)
-                cluster.heal()
-                await cluster.meet()
-                stamp = (cluster.now_ms() - 100) << LOGICAL_BITS
-                for at in range(8):
-                    mine = first(WRITER.actor(8 * number + at + 1), stamp, 0, bytes(16), b"nobody else has it")
-                    await plant(cluster.nodes[NODES[at % 3]], "b", f"planted{number}-{at}", mine)
-                outcome = await proof_at(cluster.nodes[N1 if number % 3 else N2], EVERYTHING).run()
-                if outcome.raised == EVERYTHING:
-                    raised += 1
-                    assert not await not_everywhere(cluster, outcome.stamp, TreeId(bucket.id))
-            nursery.cancel_scope.cancel()
-        assert raised >= 3
-        await cluster.settle()
-
-
-def sample(nodes: tuple[NodeId, ...], number: int) -> tuple[NodeId, NodeId]:
-    """Two of them, other ones each time."""
-    return nodes[number % len(nodes)], nodes[(number + 1) % len(nodes)]

@@ -6,9 +6,12 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
 from leafdb.model.hlc import LOGICAL_BITS
+from leafdb.model.key import encode_key
 from leafdb.node.node import Node
-from leafdb.node.purge_proof import END, PROVE, ProofRun
-from leafdb.node.purge_rules import Answer
+from leafdb.node.purge_proof import END, PROVE, Outcome, ProofRun
+from leafdb.node.purge_rules import Answer, Hold
+from leafdb.node.view import BucketView
+from leafdb.ring.token import storage_key
 from leafdb.testing.cluster import FIRST, MemoryCluster
 from leafdb.types import NodeId
 
@@ -62,3 +65,26 @@ def proof_at(node: Node, partitions: int) -> Interrupted:
     """A proof of these partitions that this node leads."""
     assert node.view.metadata is not None
     return Interrupted(node, node.purge.member, node.view.metadata, partitions)
+
+
+async def write_and_delete(cluster: MemoryCluster, **properties: Any) -> None:
+    """Some keys in a new bucket, half of them deleted again."""
+    bucket = await cluster.create_bucket(**properties)
+    client = await cluster.client(FIRST)
+    for number in range(40):
+        await client.put(bucket, f"key{number}", b"v")
+        if number % 2:
+            await client.put(bucket, f"key{number}", None)
+    client.close()
+    await cluster.settle()
+
+
+def key_in(bucket: BucketView, partition: int) -> bytes:
+    """The storage key of some key in a partition, of 64."""
+    keys = (storage_key(bucket.id, encode_key(f"late{number}")) for number in range(10_000))
+    return next(key for key in keys if key[0] >> 2 == partition)
+
+
+def holds(outcome: Outcome) -> set[tuple[NodeId, Hold]]:
+    """Who held it up, and how."""
+    return {(each.member, each.refusal.hold) for each in outcome.held_up}

@@ -19,7 +19,7 @@ import hmac
 from struct import Struct
 from typing import Final, NamedTuple
 
-from leafdb.model.clock import COUNTS, CausalClock, ClockError
+from leafdb.model.clock import COUNTS, CausalClock, ClockError, parse
 from leafdb.model.hlc import STAMP_MAX
 from leafdb.types import BucketId
 
@@ -32,7 +32,6 @@ STAMP_BYTES: Final = 8
 EMPTY_CONTEXT_BYTES: Final = CLOCK_AT + COUNTS.size + SEAL_BYTES
 """A sealed clock without dots: all others are longer."""
 
-_VERSION: Final = bytes((CONTEXT_VERSION,))
 _SCOPE: Final = Struct(">IH")
 """Bucket id, length of the encoded key: what follows the key cannot be taken for a part of it."""
 
@@ -83,12 +82,15 @@ class ContextSealer:
 
 
 def _past(payload: bytes) -> Past:
-    if payload[:1] != _VERSION or len(payload) < CLOCK_AT:
-        raise ContextError(f"no context, or one of an unknown version: {payload[:1].hex()}")
-    stamp = int.from_bytes(payload[1:CLOCK_AT], "big")
-    if stamp > STAMP_MAX:
-        raise ContextError("a context with a stamp that is none")
+    if len(payload) < CLOCK_AT:
+        raise ContextError("no context, or one of an unknown version")
+    version, stamp = _HEAD.unpack_from(payload)
+    if version != CONTEXT_VERSION or stamp > STAMP_MAX:
+        raise ContextError("no context, or one of an unknown version" if version != CONTEXT_VERSION else "no stamp")
     try:
-        return Past(CausalClock.decode(payload[CLOCK_AT:]), stamp)
+        clock, end = parse(payload, CLOCK_AT)
     except ClockError as error:
         raise ContextError(str(error)) from None
+    if end != len(payload):
+        raise ContextError("bytes after the clock")
+    return Past(clock, stamp)

@@ -90,7 +90,8 @@ def _copies(owners: Sequence[str], answers: Mapping[str, Mapping[str, Any]]) -> 
         facts = Facts.from_map(found)
         if name in owners or facts.version is not None:
             complete = bool(found["complete"]) or name not in owners
-            own.append(Copy(name, facts, "", complete, bool(found["synced"])))
+            vouches = bool(found["vouches"]) or name not in owners
+            own.append(Copy(name, facts, "", complete, bool(found["synced"]), vouches))
         kept += [Copy(name, Facts.from_map(each), str(each["target"])) for each in found["hints"]]
     return own + kept
 
@@ -208,7 +209,8 @@ async def kv_version(node: Node, args: Args) -> Answer:
         facts = facts_of(stored, now_ms, bucket.conflict)
     except RecordError as error:
         raise NotApplied(f"the record here cannot be read: {error}", reason=Reason.FAILED) from None
-    return {**facts.to_map(), "complete": complete, "synced": synced, "hints": hints}
+    vouches = node.horizons.vouches(int(args["partition"]))
+    return {**facts.to_map(), "complete": complete, "vouches": vouches, "synced": synced, "hints": hints}
 
 
 def _hint(node: Node, target: NodeId, bucket: BucketView, value: bytes, now_ms: int) -> Answer:

@@ -21,6 +21,7 @@ from typing import Final
 
 from leafdb.codec import cbor
 from leafdb.node.view import BucketView, ClusterView
+from leafdb.quorum.session_floor import Vouches, vouches_for_nothing
 from leafdb.storage.engine import Engine
 from leafdb.types import BucketId, Durability, PartitionId, TreeId
 
@@ -40,6 +41,8 @@ class Completeness:
         self._incomplete: set[int] = set()
         self._held: set[int] = set()
         """Those of them that nothing proves complete before the next metadata is in force."""
+        self.vouches: Vouches = vouches_for_nothing
+        """Whether this store vouches for what lies below a horizon of a partition."""
 
     def load(self, stored: bytes | None) -> None:
         """Take what the store remembers."""

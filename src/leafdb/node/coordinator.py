@@ -42,7 +42,6 @@ from leafdb.node.replica import Replica
 from leafdb.node.timers import TimingWheel
 from leafdb.node.view import BucketView, ClusterView
 from leafdb.quorum.messages import MalformedMessage, ReplicaStatus, decode_reply
-from leafdb.quorum.session_floor import Vouches, vouches_for_nothing
 from leafdb.ring.ring import Ring
 from leafdb.ring.token import token_of
 from leafdb.types import NodeId
@@ -172,8 +171,6 @@ class Coordinator:
         self.now_ms = now_ms
         self.operations: dict[int, Operation] = {}
         self.draining = False
-        self.vouches: Vouches = vouches_for_nothing
-        """Whether this store vouches for what lies below a horizon of a partition."""
         self.memory: MemoryLedger = memory
         self._last_id = 0
         self._siblings_warned_at = -SIBLINGS_WARNED_EVERY_S

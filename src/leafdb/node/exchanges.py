@@ -4,8 +4,8 @@ A message of EXCHANGE or EXCHANGE_REPLY is the map of its machine's message; the
 `complete`: whether the sender's store lacks nothing of the range. `compare` carries `range_epoch` as well, the last
 change of the range's owners that the initiator knows: whoever knows another refuses, says which, and the one behind
 fetches the metadata. The same with `horizon`, the purge horizon; and where there is one, the opening messages say
-whether the sender `vouches` for what lies below it. By that both know how records are taken (`accords`). Neither side
-begins before it has forgotten all that the horizon lets it.
+whether the sender `vouches` for what lies below it, which who is complete does. By that both know how records are
+taken (`accords`). Neither side begins before it has forgotten all that the horizon lets it.
 
 Bounds: an initiator runs in a worker of `anti_entropy`, so there are as many as workers. ANSWERED_MAX exchanges are
 answered at once, ANSWERS_MAX are kept waiting with them, and to more than that the answer is: busy.
@@ -203,7 +203,7 @@ class Exchanges:
         """The peer says where its store stands. Once: what it says later is for its machine to refuse."""
         if inbox.accord.terms is None:
             inbox.peer_complete = fields.get("complete") is True
-            vouches = not inbox.accord.ours.horizon or fields.get("vouches") is True
+            vouches = not inbox.accord.ours.horizon or inbox.peer_complete or fields.get("vouches") is True
             self._accords.agree(inbox.accord, vouches=vouches)
 
     def _compare(self, node: NodeId, message: Compare, epoch: int, horizon: int, fields: Mapping[str, Any]) -> None:
@@ -321,9 +321,9 @@ class Exchanges:
             return False
         fields = message.to_wire()
         if isinstance(message, Compare | Equal | Branches):
-            fields["complete"] = self._complete(accord.bucket, accord.partition)
-            if accord.ours.horizon:
-                fields["vouches"] = accord.ours.vouches
+            complete = fields["complete"] = self._complete(accord.bucket, accord.partition)
+            if accord.ours.horizon and accord.ours.vouches and not complete:
+                fields["vouches"] = True
         if isinstance(message, Compare):
             fields["range_epoch"] = self._range_epoch(accord.partition)
             if accord.ours.horizon:

@@ -54,7 +54,10 @@ def get_reply_body(coordinator: Coordinator, place: Place, record: bytes | None)
         coordinator.metrics.siblings.observe(len(shown))
     if len(shown) >= SIBLINGS_WARN:
         coordinator.warn_of_siblings(bucket, len(shown))
-    newest = max([sibling.stamp for sibling in decoded.siblings.values()], default=0)
+    newest = 0
+    for sibling in decoded.siblings.values():
+        if sibling.stamp > newest:
+            newest = sibling.stamp
     sealed = coordinator.sealer.seal(decoded.clock, newest, bucket.id, place.key)
     return encode_get_reply(coordinator.view.epoch, sealed, shown)
 

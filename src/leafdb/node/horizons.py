@@ -97,7 +97,7 @@ class Horizons:
         return not stamps or self._marks.get(partition, 0) >= stamps[partition]
 
     def vouches_below(self, partition: PartitionId | int, stamp: int) -> bool:
-        """As `vouches`, of a horizon that somebody else has heard of."""
+        """As `vouches`, of a horizon that somebody else has heard of as well."""
         return self.vouches(partition) and self._marks.get(partition, 0) >= stamp
 
     def given(self, storage_key: bytes, record: bytes, *, holder: bool = True) -> bytes | None:

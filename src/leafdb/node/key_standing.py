@@ -23,6 +23,7 @@ class Copy:
     kept_for: str = ""
     complete: bool = True
     synced: bool = True
+    vouches: bool = True
 
     @property
     def name(self) -> str:
@@ -45,6 +46,10 @@ def sentences(copies: Sequence[Copy], errors: Mapping[str, str]) -> list[str]:
     for copy in copies:
         if not copy.complete:
             lines.append(f"{copy.name} may have forgotten something of this range: what it lacks proves nothing")
+        if not copy.vouches:
+            lines.append(
+                f"{copy.name} cannot vouch for what lies below the horizon: readers are not shown that from it"
+            )
         if not copy.synced:
             lines.append(f"{copy.name} has not synced its copy to the disk yet")
         if copy.kept_for:

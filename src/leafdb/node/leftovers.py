@@ -108,6 +108,8 @@ class Leftovers:
         self._unlooked: set[BucketId] = set()
         """Buckets to be looked through."""
         self._look_at = inf
+        self._late = False
+        """The owners have changed in this life, and what came late has not been looked for since."""
         self._known: dict[BucketId, int] = {}
         """The buckets there were at the last change, with their n."""
         self._range_epochs: tuple[Epoch, ...] = ()
@@ -135,8 +137,8 @@ class Leftovers:
 
     @property
     def looked(self) -> bool:
-        """Whether everything that is left is known."""
-        return not self._unlooked
+        """Whether everything that is left is known, what came late too."""
+        return not self._unlooked and not self._late
 
     @property
     def quiet(self) -> bool:
@@ -163,6 +165,7 @@ class Leftovers:
         if metadata.range_epochs != self._range_epochs:
             self._unlooked.update(known)
             self._look_at = self._now() + LOOK_AGAIN_S
+            self._late = bool(self._range_epochs)
         else:
             self._unlooked.update(bucket for bucket, n in known.items() if self._known.get(bucket) != n)
         self._range_epochs = metadata.range_epochs
@@ -202,6 +205,7 @@ class Leftovers:
         """Find the leftovers of every bucket that is to be looked through."""
         if self._now() >= self._look_at:
             self._look_at = self._now() + LOOK_EVERY_S
+            self._late = False
             self._unlooked.update(map(BucketId, self._view.buckets))
         while self._unlooked:
             number = min(self._unlooked)

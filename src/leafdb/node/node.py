@@ -185,6 +185,7 @@ class Node:
         )
         self.sweeper = open_sweeper(self)
         self.completeness = Completeness(engine, META_TREE, view, self.horizons.vouches)
+        self.completeness.vouches = self.horizons.vouches_below
         self.completeness.load(await read_value(engine, META_TREE, COMPLETENESS_KEY))
         seen = await read_value(engine, META_TREE, PEERS_KEY)
         self.admission = Admission(engine, view, self.belonging.contests, seen)
@@ -270,7 +271,6 @@ class Node:
             view=view, replica=self.replica, hints=self.hints, completeness=self.completeness, catch_up=self.catch_up,
             now=self.world.now,
         )  # fmt: skip
-        self.coordinator.vouches = service.vouches = self.horizons.vouches_below
         self.scans = ScanDriver(self.coordinator, self.engine, self.peers)
         self.admin = Admin(self, VERBS, PEER_VERBS)
         self._client_dispatch.bind(

@@ -75,6 +75,10 @@ class Promises:
         promise = self._made.get(leader)
         return promise if promise is not None and promise.proof == proof and self._now() < promise.until else None
 
+    def kept(self, leader: NodeId) -> None:
+        """The promise to this leader has been made good, durably: there is nothing to remember any more."""
+        self._made.pop(leader, None)
+
     def drop_old(self) -> None:
         """Forget those that no proof will come back to."""
         now = self._now()

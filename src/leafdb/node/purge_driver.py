@@ -1,10 +1,11 @@
 """When horizons are proved, and what people are told of it.
 
 Each node looks after the partitions it leads: those of whose owners it is the first that is up. Every
-`repair.purge_interval` it proves in one go (`purge_proof`) all of them in which something waits to be forgotten. Where
-nothing dies nobody is asked anything. A proof that raises nothing is tried again after twice as long, and so on up to
-BACKOFF_MAX intervals; it costs every member a message, and what holds it up (a dead member, mostly) goes on for long.
-Whoever has brought that back need not wait: `leafdb repair purge` has all leaders try at once.
+`repair.purge_interval` it proves (`purge_proof`) all of them in which something waits to be forgotten, or as many at a
+time as can be compared in time. Where nothing dies nobody is asked anything, nor while a member is away or the ring
+changes: then it is known that nothing will come of it. A proof that was begun and raises nothing is tried again after
+twice as long, and so on up to BACKOFF_MAX intervals. Who has put right what held it up need not wait: `leafdb repair
+purge` has all leaders try at once.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from leafdb.model.hlc import stamp_ms
 from leafdb.node.logs import Log
 from leafdb.node.purge_member import PurgeMember
 from leafdb.node.purge_proof import Outcome, ProofRun
-from leafdb.node.purge_rules import HeldUp, Hold, Refusal, due, led, mask_of
+from leafdb.node.purge_rules import HeldUp, Hold, Refusal, chosen, due, led
 from leafdb.ring.metadata import ClusterMetadata
 from leafdb.types import NodeId
 from leafdb.wire.registry import Lane
@@ -28,6 +29,10 @@ if TYPE_CHECKING:
 
 BACKOFF_MAX: Final = 8
 HELD_UP_SHOWN: Final = 32
+NEXT_PART_S: Final = 1.0
+"""Until the next proof, when there was too much for one."""
+GOLDEN: Final = 0.618_033_988_75
+"""The first look of each node comes at a moment of its own."""
 
 log = Log("purge")
 
@@ -61,8 +66,7 @@ class PurgeDriver:
 
     async def run(self) -> None:
         """Prove until cancelled."""
-        rng = self._node.world.rng
-        pause_s = self.interval_s * rng.random()
+        pause_s = self.interval_s * (0.5 + self._node.view.self_id * GOLDEN % 0.5)
         while True:
             self._next_at = self._node.world.now() + pause_s
             with trio.move_on_after(pause_s):
@@ -70,13 +74,10 @@ class PurgeDriver:
             self._wake = trio.Event()
             self.under_way = True
             try:
-                await self._turn()
+                pause_s = await self._turn()
             finally:
                 self.under_way = False
             self.tries += 1
-            # Not in step with the leaders of other partitions: their changes of the register would meet for ever.
-            factor = min(BACKOFF_MAX, 2 ** min(self._failures, 16))
-            pause_s = self.interval_s * factor * (0.75 + 0.5 * rng.random())
 
     def hurry(self) -> int:
         """Try at once; answers how many tries will be over when that one is."""
@@ -86,27 +87,33 @@ class PurgeDriver:
 
     # -- one try
 
-    async def _turn(self) -> None:
-        metadata = self._node.view.metadata
-        waiting = mask_of(self.waiting())
+    async def _turn(self) -> float:
+        """Prove what waits, if it can be; answers after how many seconds to look again."""
+        metadata, waiting = self._node.view.metadata, self.waiting()
         if metadata is None or not waiting:
             self._failures = 0
-            self._note((), waiting)
-            return
-        held_up = list(self._in_the_way(metadata, waiting))
-        raised = 0
-        if not held_up:
-            self._node.metrics.purge_proofs_begun_total += 1
-            outcome = await ProofRun(self._node, self._member, metadata, waiting).run()
-            self._last, self._last_ms = outcome, self._node.world.now_ms()
-            held_up, raised = list(outcome.held_up), outcome.raised
-        if raised:
-            self._node.metrics.purge_proofs_made_total += 1
-            self._node.metrics.purge_horizons_raised_total += raised.bit_count()
-        else:
+            self._note(())
+            return self.interval_s
+        asked = chosen(waiting, len(metadata.buckets))
+        held_up = list(self._in_the_way(metadata, asked))
+        if held_up:
             self._node.metrics.purge_proofs_refused_total += 1
-        self._failures = 0 if raised else self._failures + 1
-        self._note(held_up, waiting)
+            self._note(held_up)
+            return self.interval_s
+        self._node.metrics.purge_proofs_begun_total += 1
+        outcome = await ProofRun(self._node, self._member, metadata, asked).run()
+        self._last, self._last_ms = outcome, self._node.world.now_ms()
+        self._note(outcome.held_up)
+        # Not in step with the leaders of other partitions: their changes of the register would meet for ever.
+        jitter = 0.75 + 0.5 * self._node.world.rng.random()
+        if not outcome.raised:
+            self._node.metrics.purge_proofs_refused_total += 1
+            self._failures += 1
+            return self.interval_s * jitter * min(BACKOFF_MAX, 1 << min(self._failures, 16))
+        self._node.metrics.purge_proofs_made_total += 1
+        self._node.metrics.purge_horizons_raised_total += outcome.raised.bit_count()
+        self._failures = 0
+        return NEXT_PART_S if asked.bit_count() < len(waiting) else self.interval_s * jitter
 
     def waiting(self) -> dict[int, int]:
         """The partitions that this node leads and in which something waits for a proof, and from which stamp on."""
@@ -130,7 +137,7 @@ class PurgeDriver:
                 why = self._node.belonging.why_absent(member) or peers.problem(member) or "it is down"
                 yield HeldUp(member, Refusal(Hold.UNREACHABLE, f"it cannot be asked: {why}", waiting))
 
-    def _note(self, held_up: Iterable[HeldUp], waiting: int) -> None:
+    def _note(self, held_up: Iterable[HeldUp]) -> None:
         now_ms = self._node.world.now_ms()
         before, known = self._since_ms, self._held_up
         self._held_up = tuple(held_up)
@@ -145,7 +152,7 @@ class PurgeDriver:
                     "tombstones wait to be forgotten",
                     member=name(each.member),
                     reason=each.refusal.why,
-                    partitions=(each.refusal.partitions & waiting).bit_count(),
+                    partitions=each.refusal.partitions.bit_count(),
                 )
 
     # -- for people

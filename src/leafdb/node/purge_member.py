@@ -122,6 +122,7 @@ class PurgeMember:
                 return refuse(asked.partitions, slow or problem)
             late = refuse(answer.yes, *self._hints_since(promise))
             answer = Answer(late.yes, answer.refusals + late.refusals)
+        self.promises.kept(asked.leader)
         return answer
 
     # -- what may be in the way

@@ -23,6 +23,8 @@ from leafdb.types import NodeId, PartitionId
 
 MARGIN_MS: Final = 1_000
 """What died less long ago is not worth a proof of its own."""
+RANGES_MAX: Final = 4_096
+"""So many ranges, each of one bucket, are compared for one proof."""
 REFUSALS_MAX: Final = 16
 """In one answer."""
 WHY_CHARS_MAX: Final = 300
@@ -162,6 +164,13 @@ def due(
     before = (now_ms - MARGIN_MS) << LOGICAL_BITS
     deaths = ((partition, oldest_death(partition)) for partition in bits(partitions))
     return {at: death for at, death in deaths if death is not None and horizon(at) <= death < before}
+
+
+def chosen(waiting: Mapping[int, int], buckets: int) -> int:
+    """Of what waits, as `due` says, the part for one proof, as bits: what waits longest. Each partition is compared in
+    every bucket, and counts only if all of that is done in time."""
+    most = max(1, RANGES_MAX // max(1, buckets))
+    return mask_of(sorted(waiting, key=lambda at: (waiting[at], at))[:most])
 
 
 def mask_of(partitions: Iterable[int]) -> int:

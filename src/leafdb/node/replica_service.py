@@ -33,7 +33,6 @@ from leafdb.quorum.messages import (
     encode_replaced,
     encode_reply,
 )
-from leafdb.quorum.session_floor import Vouches, vouches_for_nothing
 from leafdb.ring.token import token_of
 from leafdb.types import Durability, NodeId, PartitionId
 from leafdb.wire.frame import encode_frame
@@ -66,8 +65,6 @@ class ReplicaService:
         self._completeness = completeness
         self._catch_up = catch_up
         self._now = now
-        self.vouches: Vouches = vouches_for_nothing
-        """Whether this store vouches for what lies below a horizon of a partition."""
 
     def put(self, session: Peer, request_id: int, body: bytes, deadline: float | None = None) -> None:
         """Merge a record a coordinator sent; answers when it is as durable as its bucket promises.
@@ -114,7 +111,7 @@ class ReplicaService:
             return
         bucket, storage_key, partition, holder = placed
         definitive = holder and self._completeness.definitive(bucket, partition)
-        vouches = message.horizon > 0 and definitive and self.vouches(partition, message.horizon)
+        vouches = definitive and message.horizon > 0 and self._completeness.vouches(partition, message.horizon)
         done: Found = partial(self._found, session, request_id, definitive, not holder, vouches)
         if message.op_id:
             done = partial(self._told, session, request_id, bucket, storage_key, message.op_id, done)

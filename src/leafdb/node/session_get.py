@@ -94,7 +94,7 @@ class SessionGet(CoordinatedGet):
         if floor is not None and floor.horizon:
             coordinator, place = self._coordinator, self.place
             complete = coordinator.completeness.definitive(place.bucket, place.partition)
-            self._vouches = complete and coordinator.vouches(place.partition, floor.horizon)
+            self._vouches = complete and coordinator.completeness.vouches(place.partition, floor.horizon)
         super()._ask_self()
 
     def _answered(self, node: NodeId, record: bytes | None, *, vouches: bool = False) -> None:

@@ -150,8 +150,8 @@ class Sweeper:
 
     @property
     def quiet(self) -> bool:
-        """Nothing is due."""
-        return self._looked_through and not self._due
+        """Nothing is due, or under way."""
+        return self._looked_through and not self._due and self._under_way < 0
 
     # -- reasons
 

@@ -73,6 +73,8 @@ class Wholeness:
 
     def nobody(self, bucket: BucketId, partition: PartitionId) -> bool:
         """Whether no other owner of the range vouches, and all have said so."""
+        if self._vouching(bucket, partition):
+            return False
         silent = Standing(self._horizons.of(partition), vouches=False)
         return all(self._said.get(peer, {}).get(partition) == silent for peer in self._owners(bucket, partition))
 
@@ -167,7 +169,7 @@ class Wholeness:
         self._said.setdefault(peer, {})[partition] = standing
         if standing.vouches:
             for slot in self._given:
-                self._given[slot] &= ~(1 << partition)
+                self._given[slot] &= ~(self._shared.shared(peer, slot[1]) & 1 << partition)
 
     def ended(self, claim: Claim, terms: Terms | None) -> None:
         """An exchange came to its end, and its claim held."""
@@ -205,15 +207,16 @@ class Wholeness:
 
     def _missing(self, bucket: BucketId, partition: PartitionId) -> Iterator[tuple[NodeId, BucketId]]:
         """With whom an exchange would be news now, and is not owed."""
-        owners = list(self._owners(bucket, partition))
-        words = {peer: self._said.get(peer, {}).get(partition) for peer in owners}
-        vouching = [peer for peer, said in words.items() if said is not None and said.vouches]
-        if vouching:
-            wanted = vouching
-        elif self.nobody(bucket, partition):
+        wanted = self._vouching(bucket, partition)
+        if not wanted and self.nobody(bucket, partition):
+            owners = self._owners(bucket, partition)
             wanted = [peer for peer in owners if not self._given.get((peer, bucket), 0) >> partition & 1]
-        else:
-            return
-        owed = {peer for peer in wanted if self._debts.mask(peer, bucket) >> partition & 1}
-        if not vouching or not owed:
-            yield from ((peer, bucket) for peer in wanted if peer not in owed)
+        for peer in wanted:
+            if not self._debts.mask(peer, bucket) >> partition & 1:
+                yield peer, bucket
+
+    def _vouching(self, bucket: BucketId, partition: PartitionId) -> list[NodeId]:
+        """Which holders of the range have said that they vouch, also of those whose word is not waited for."""
+        vouching = Standing(self._horizons.of(partition), vouches=True)
+        said = [peer for peer, words in self._said.items() if words.get(partition) == vouching]
+        return [peer for peer in said if self._shared.shared(peer, bucket) >> partition & 1]

@@ -32,15 +32,15 @@ class Kept:
 
 
 def horizon_of(metadata: ClusterMetadata, partition: PartitionId) -> int | None:
-    """The horizon of a partition, a stamp; None as long as none has been proved. Metadata have none of any yet."""
-    return None
+    """The horizon of a partition, a stamp; None as long as none has been proved."""
+    return (metadata.horizons[partition].stamp or None) if metadata.horizons else None
 
 
 def death_of(write: WriteFacts) -> int | None:
     """The stamp from which on the write is dead; None: never."""
     if write.state == "tombstone":
         return write.stamp
-    return write.expires_ms << LOGICAL_BITS if write.expires_ms else None
+    return max(write.stamp, write.expires_ms << LOGICAL_BITS) if write.expires_ms else None
 
 
 def why_kept(
@@ -86,18 +86,20 @@ def _verdict(writes: Sequence[WriteFacts], partition: int, horizon: int | None) 
             "that missed this could bring the old value back"
         )
     if all(_below(each, horizon) for each in writes):
-        return f"all of it is dead below the horizon of partition {partition}: the sweeper may remove it"
+        return f"all of it is dead below the horizon of partition {partition}: the sweeper is about to remove it"
     return f"it died after the horizon of partition {partition}: it is kept until the horizon has passed its death"
 
 
 def _held_back(
     copies: Sequence[Copy], errors: Mapping[str, str], horizon: int | None, pending: Sequence[str]
 ) -> list[str]:
-    """Who keeps the horizon from moving on: it needs everybody's word, and all owners whole."""
+    """Who keeps the horizon from moving on: it needs everybody's word, and all owners whole and vouching."""
     held = [f"{node} cannot be asked, and every member has to promise: {reason}" for node, reason in errors.items()]
     for copy in copies:
         if copy.kept_for:
             held.append(f"{copy.node} keeps a hint of this key for {copy.kept_for}")
+        elif not copy.vouches:
+            held.append(f"{copy.node} cannot vouch for what lies below the horizon")
         elif not copy.complete:
             held.append(f"{copy.node} is not complete for the range")
     return held + [f"{node} is becoming an owner, and its copy is not made yet" for node in pending]

@@ -10,9 +10,9 @@ less than this one. Answers that come after are repaired without waiting.
 **A floor** (session_floor): a reader that has seen something is not answered with less, at any R. While what R
 answered and all that came since do not meet it, the operation is *below* it: everybody else is asked, again and again
 as the driver says (`ask_again`), and slow ones are waited for, until the floor is met or the deadline passes. Such
-answers are merged and counted to nobody twice. A floor that may have been forgotten by right (its `horizon` is not 0)
-is met, too, once one of the primaries that answered vouches for what lies below that horizon. Once it is met the rules
-are those of any read.
+answers are merged and counted to nobody twice. What of a floor may have been forgotten by right (its `horizon` is not
+0) is waited for until one of the primaries that answered vouches for what lies below that horizon. Once the floor is
+met the rules are those of any read.
 
 One of the hot two: plain slots and return codes. The driver gives each answer to `answered`, `unknown` or `lost`, each
 confirmed write-back to `written_back`, and drains `asks` and `repairs`. In the middle of a ring change one set of
@@ -38,10 +38,10 @@ class Floor(Protocol):
 
     @property
     def horizon(self) -> int:
-        """A primary that vouches for what lies below it meets the floor with whatever it has; 0: none does."""
+        """If not 0, some of it may have been forgotten by right: a primary that vouches for what lies below says so."""
 
-    def met_by(self, record: bytes | None) -> bool:
-        """Whether a record, or that there is none, meets it."""
+    def met_by(self, record: bytes | None, *, vouched: bool) -> bool:
+        """Whether a record, or that there is none, meets it; `vouched`: if one that vouches has answered."""
 
 
 class GetStep(IntEnum):
@@ -222,7 +222,7 @@ class GetOperation:
     def _settle_above(self, floor: Floor) -> GetStep:
         """R answers are in, for a reader that has seen something: they settle it when they meet that, or all is asked
         that could."""
-        self.below = not (self.vouched or floor.met_by(self.merged))
+        self.below = not floor.met_by(self.merged, vouched=self.vouched)
         if not self.below:
             self.waiting -= self.records.keys()  # asked again, and not needed any more
             return self._settle()

@@ -8,11 +8,12 @@ is by clock, so a tombstone meets what it has deleted, and a record what it has 
 proof (section 2) is gone rightly, from all owners, and its clock too: a session that deleted a key would wait for it
 for ever.
 
-**The exception.** A floor whose stamp lies below the horizon of its partition is *forgettable*: an owner that vouches
-for what lies below that horizon, and is complete, meets it with whatever it has, nothing or something. For:
+**The exception.** Of a floor, a context whose stamp lies below the horizon of the partition is *forgettable*: once an
+owner that vouches for what lies below that horizon, and is complete, is among those that answered, it is asked of
+nobody, whatever that owner has, nothing or something. For:
 
-- The stamp of a context is no less than that of any write that its clock names (`model/context.py`), and that of a
-  floor is the greatest of its contexts. So every write that the floor names lies below the horizon.
+- The stamp of a context is no less than that of any write its clock names (`model/context.py`). So every write that
+  such a context names lies below the horizon.
 - At the horizon every owner had all that lies below it, held or covered. Who vouches has let go of it by right alone:
   it has each of those writes, or covers it, or has forgotten it with a record whose last death lay below the horizon.
 - What was forgotten so was dead: deleted or expired, it or all that had replaced it. A reader who has seen it is shown
@@ -23,11 +24,15 @@ whose clock does not cover the old dots, and never will: nobody has them. That r
 would be. It holds for any union of answers that has the one of such an owner in it: joining others adds writes and
 covers, and what they alone still hold of the old dots, not having swept yet, is dead as well.
 
-What is *not* enough: that the floor lies below the horizon and somebody has nothing. A stand-in never had it. An owner
+**Context by context**, because a session that wrote the key anew, blindly, has one of before the purge and one of its
+own write: the second is to be covered by a clock, the first can be covered by none any more. Within one context the
+stamp is one for all its writes, so it is forgettable as a whole or not at all. That is enough: it was taken from a
+record with something in it that is not below the horizon, and such a record is kept as a whole, clock and all.
+
+What is *not* enough: that a context lies below the horizon and somebody has nothing. A stand-in never had it. An owner
 that is incomplete, or cannot vouch (an old disk, a table that cannot be read), may have lost the very writes. One that
 vouches for an older horizon may have missed what lies between the two: so it is asked about the one that is meant, the
-one that the floor was compared with. And a floor that lies partly above the horizon is met by its clock or not at all:
-the stamp is one for all its writes, and which of them lie below cannot be told.
+one that the floor was compared with.
 """
 
 from __future__ import annotations
@@ -51,21 +56,26 @@ def vouches_for_nothing(partition: PartitionId, horizon: int) -> bool:
 class SessionFloor:
     """The floor of one request. `met_by` is what the operation of quorum/get_operation asks."""
 
-    __slots__ = ("clock", "horizon", "stamp")
+    __slots__ = ("_recent", "clock", "horizon", "stamp")
 
     def __init__(self, pasts: Iterable[Past], horizon: int = 0) -> None:
         """`horizon` is that of its partition; 0: there is none."""
-        clock, newest = EMPTY, 0
+        clock = recent = EMPTY
+        newest = oldest = 0
         for each, stamp in pasts:
             clock = clock.merge(each)
-            newest = max(newest, stamp)
+            if stamp >= horizon:
+                recent = recent.merge(each)
+            newest, oldest = max(newest, stamp), min(oldest or stamp, stamp)
         self.clock = clock
+        self._recent = recent
         self.stamp = newest
         """No less than that of any write the floor names. What follows the floor goes above it."""
-        self.horizon = horizon if newest < horizon else 0
-        """An owner that vouches for what lies below it meets the floor with whatever it has; 0: nobody does."""
+        self.horizon = horizon if oldest < horizon else 0
+        """If not 0, some of it may have been forgotten by right: an owner that vouches for what lies below says so."""
 
-    def met_by(self, record: bytes | None) -> bool:
-        """Whether an answer may be this record, or that nothing is there, by its clock. Raises RecordError."""
+    def met_by(self, record: bytes | None, *, vouched: bool) -> bool:
+        """Whether an answer may be this record, or that nothing is there. `vouched`: an owner that vouches for what
+        lies below the floor's horizon is among those that gave it. Raises RecordError."""
         known = EMPTY if record is None else clock_of(record)
-        return known.covers_writes(self.clock)
+        return known.covers_writes(self._recent if vouched else self.clock)

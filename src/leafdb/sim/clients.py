@@ -233,14 +233,14 @@ async def real_client(setting: Setting, name: str, rng: Random) -> AsyncIterator
     ids = ChosenIds(f"{setting.plan.seed}/{name}")
     async with async_client_over(
         [Address(host_of(node), 1) for node in via],
-        dial=watched(dialler(setting.cluster.network, CLIENT_HOST), partial(_sent_again, setting, name)),
+        dial=watched(dialler(setting.cluster.network, CLIENT_HOST), partial(sent_again, setting, name)),
         routing=rng.choice(("ring", "ring", "listed")),
         rng=ids,
     ) as db:
         yield RealClient(setting, name, db, ids)
 
 
-def _sent_again(setting: Setting, name: str, op_id: bytes) -> None:
+def sent_again(setting: Setting, name: str, op_id: bytes) -> None:
     """A real client sends a write once more, without being asked to."""
     write = setting.history.writes[op_id]
     setting.history.again(write)
@@ -365,4 +365,5 @@ __all__ = [
     "Workload",
     "WriteHow",
     "real_client",
+    "sent_again",
 ]

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from random import Random
 
 from leafdb.sim.purge_node import DOUBT, PurgeNode, record_of
-from leafdb.sim.purge_world import KEYS, PurgeWorld
+from leafdb.sim.purge_world import KEYS, SKEWS_MS, PurgeWorld
 
 Deed = tuple[Callable[[], None], int]
 
@@ -21,8 +21,8 @@ class PurgeFaults:
     def draw(self) -> list[Deed]:
         """Nodes always come back; each kind of trouble is there or not."""
         kinds: tuple[Deed, ...] = (
-            (self.down, 6), (self._power, 4), (self._wipe, 2), (self.restore, 4), (self.unreadable, 4),
-            (self.lose, 4), (self.ring, 4),
+            (self.down, 6), (self._power, 4), (self.wipe, 2), (self.restore, 4), (self.unreadable, 4),
+            (self.lose, 4), (self.ring, 4), (self._clock, 3),
         )  # fmt: skip
         return [(self._return, 6), (self._back_up, 3), *(kind for kind in kinds if self.rng.random() < 0.3)]
 
@@ -30,65 +30,79 @@ class PurgeFaults:
         node = self.rng.choice(list(self.world.nodes.values()))
         return node if node.up else None
 
-    def down(self) -> None:
+    def down(self, node: PurgeNode | None = None) -> None:
         """A kill: what was not synced may be gone, and nobody counts on it; `periodic` data is with the kernel."""
-        node = self._victim()
+        node = node or self._victim()
         if node is not None:
             node.up = False
             if not self.world.periodic:
                 node.store.lose_tail(self.rng)
 
+    def cut(self, node: PurgeNode) -> None:
+        """Its power fails: the end of the log is gone, and with `periodic` buckets something acknowledged may be."""
+        if self.world.periodic:
+            self._forget(node, lambda: node.store.lose_tail(self.rng))
+        else:
+            self.down(node)
+
     def _power(self) -> None:
-        """The end of the log is gone: with `periodic` buckets something acknowledged may be."""
-        if not self.world.periodic:
-            return
         for node in self.world.nodes.values() if self.rng.random() < 0.3 else [self._victim()]:
-            if node is not None and node.up:
-                self._forget(node, lambda node=node: node.store.lose_tail(self.rng))  # type: ignore[misc]
+            if node is not None and node.up and self.world.periodic:
+                self.cut(node)
 
-    def _wipe(self) -> None:
-        node = self._victim()
-        if node is not None:
-            self._forget(node, lambda: node.replace({}, 0))
+    def wipe(self, node: PurgeNode | None = None) -> None:
+        """Its disk is another, empty one."""
+        victim = node or self._victim()
+        if victim is not None:
+            self._forget(victim, lambda: victim.replace({}, 0))
 
-    def restore(self) -> None:
-        node = self._victim()
-        if node is not None:
-            self._forget(node, lambda: node.replace(*node.backup))
+    def restore(self, node: PurgeNode | None = None) -> None:
+        """Its disk is an old copy."""
+        victim = node or self._victim()
+        if victim is not None:
+            self._forget(victim, lambda: victim.replace(*victim.backup))
+
+    def _clock(self) -> None:
+        """A wall clock is set, to another wrong time."""
+        self.rng.choice(list(self.world.nodes.values())).skew_ms = self.rng.choice(SKEWS_MS)
 
     def _forget(self, node: PurgeNode, how: Callable[[], None]) -> None:
         """It comes back as another incarnation, and knows that it may lack something."""
         world = self.world
         before = world.held()
         how()
-        world.oracle.faulty = True
         node.up = False
         node.incarnation += 1
         node.store.write(DOUBT, 1)
         node.store.sync()
-        world.oracle.lost(before, world.held())
+        world.oracle.lost(before & ~world.held())
 
-    def unreadable(self) -> None:
+    def unreadable(self, node: PurgeNode | None = None, key: int | None = None) -> None:
         """A table that cannot be read, found at a start or by a scrub: the store knows."""
-        node = self._victim()
-        if node is not None and node.record(key := self.rng.randrange(KEYS)) is not None:
-            self._touch(node, key, known=True)
+        node = node or self._victim()
+        key = self.rng.randrange(KEYS) if key is None else key
+        if node is None or node.record(key) is None:
+            return
+        older = self.rng.random() < 0.5
+        node.store.sync()
 
-    def lose(self) -> None:
-        """A write that did not reach the disk: nobody knows."""
-        node = self._victim()
-        if node is not None:
-            self._touch(node, self.rng.randrange(KEYS))
-
-    def _touch(self, node: PurgeNode, key: int, *, known: bool = False) -> None:
-        world = self.world
-        before = world.held()
-        node.store.lose(record_of(key))
-        if known:
+        def damage() -> None:
+            (node.store.go_back if older else node.store.lose)(record_of(key))
             node.doubt(vouches=False)
+
+        self._forget(node, damage)
+
+    def lose(self, node: PurgeNode | None = None, key: int | None = None) -> None:
+        """A write that did not reach the disk: nobody knows."""
+        world = self.world
+        node = node or self._victim()
+        if node is not None:
+            key = self.rng.randrange(KEYS) if key is None else key
             node.store.sync()
-        world.oracle.faulty = True
-        world.oracle.lost(before, world.held())
+            world.oracle.unsure(key, node.record(key))
+            before = world.held()
+            node.store.lose(record_of(key))
+            world.oracle.lost(before & ~world.held())
 
     def _return(self) -> None:
         down = [node for node in self.world.nodes.values() if not node.up]

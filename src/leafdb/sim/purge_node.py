@@ -54,6 +54,8 @@ class LogStore:
     def __init__(self) -> None:
         self.data: dict[Place, Value] = {MARK: 0}
         self.synced = dict(self.data)
+        self.older: dict[Place, Value] = {}
+        """What was durable at a place before what is."""
         self._log: list[tuple[Place, Value]] = []
         self._waiting: list[Callable[[], None]] = []
 
@@ -66,7 +68,9 @@ class LogStore:
     def sync(self) -> None:
         """All of it is durable; whoever waited for that is told."""
         if self._log:
-            self.synced = dict(self.data)
+            for place in dict(self._log):
+                self.older[place] = self.synced.get(place)
+                _apply(self.synced, place, self.data.get(place))
             self._log.clear()
         waiting, self._waiting = self._waiting, []
         for done in waiting:
@@ -90,14 +94,21 @@ class LogStore:
         """Another disk."""
         self.data = dict(data)
         self.synced = dict(data)
+        self.older.clear()
         self._log.clear()
         self._waiting.clear()
 
     def lose(self, place: Place) -> None:
-        """A write that never reached the disk, and nobody noticed."""
+        """Something durable is not there any more."""
+        assert not self._log
         self.data.pop(place, None)
         self.synced.pop(place, None)
-        self._log = [entry for entry in self._log if entry[0] != place]
+
+    def go_back(self, place: Place) -> None:
+        """What was there before shows through."""
+        self.lose(place)
+        for data in (self.data, self.synced):
+            _apply(data, place, self.older.get(place))
 
 
 @dataclass(slots=True)
@@ -120,7 +131,7 @@ class PurgeNode:
         self.boots = 1
         self.incarnation = 1
         self._now_ms = now_ms
-        self._skew_ms = skew_ms
+        self.skew_ms = skew_ms
         self.ceiling = 0
         """Durable: below every stamp it will mint."""
         self._epoch_ceiling = 0
@@ -140,6 +151,8 @@ class PurgeNode:
         self.promises: dict[int, Promise] = {}
         self.exchanged: set[int] = set()
         """With whom it has exchanged everything since this start, or since it came to doubt itself."""
+        self.levelled: set[int] = set()
+        """With whom so while no owner vouched: each gave all it had."""
         self.swept = -1
         self.boots += 1
         self.up = True
@@ -155,6 +168,7 @@ class PurgeNode:
         if not vouches:
             self.store.write(MARK, None)
         self.exchanged.clear()
+        self.levelled.clear()
 
     # -- what it is
 
@@ -166,8 +180,12 @@ class PurgeNode:
     @property
     def vouches(self) -> bool:
         """Whether it had everything below the horizon once, and has only forgotten by right since."""
+        return self.vouches_for(self.horizon)
+
+    def vouches_for(self, horizon: int) -> bool:
+        """As `vouches`, of a horizon of which it may not have heard."""
         mark = self.store.data.get(MARK)
-        return isinstance(mark, int) and mark >= self.horizon
+        return isinstance(mark, int) and mark >= horizon
 
     @property
     def complete(self) -> bool:
@@ -187,7 +205,7 @@ class PurgeNode:
 
     def stamp(self) -> int:
         """A new stamp."""
-        self.last = self.ceiling = max((self._now_ms() + self._skew_ms) << LOGICAL_BITS, self.last + 1)
+        self.last = self.ceiling = max((self._now_ms() + self.skew_ms) << LOGICAL_BITS, self.last + 1)
         return self.last
 
     def lift(self, horizon: int) -> None:
@@ -240,11 +258,11 @@ class PurgeNode:
             promise.taken |= any(head.stamp < promise.horizon for head in header(incoming).heads.values())
         return self.take(place, incoming)
 
-    def answer(self, record: bytes | None, *, owner: bool) -> bytes | None:
-        """What a reader is given: what lies below the horizon only from who vouches for it."""
-        if record is None or (owner and self.vouches):
+    def answer(self, record: bytes | None, horizon: int, *, owner: bool) -> bytes | None:
+        """What a reader makes of what is here: below the `horizon` that somebody has named it believes who vouches."""
+        if record is None or (owner and self.vouches_for(horizon)):
             return record
-        return admitted(None, record, self.horizon)
+        return admitted(None, record, horizon)
 
     def sweep(self) -> None:
         """Forget what is dead below the horizon."""
@@ -260,21 +278,23 @@ class PurgeNode:
     # -- exchanges
 
     def compared(self, key: int, theirs: bytes | None, *, vouched: bool, mutual: bool) -> bool:
-        """The other side's record in an exchange. False: it proves that something was lost here.
+        """The other side's record in an exchange; whether it proves that something was lost here.
 
         `vouched`: the other vouches for what lies below the horizon. `mutual`: nobody does, and all give everything.
         """
         place, local = record_of(key), self.record(key)
+        if local == theirs:
+            return False
         if vouched and not self.vouches:
             self.store.write(place, self.made_whole(local, theirs))
         elif theirs is not None and (vouched or mutual):
-            if vouched and proves_loss(local, theirs, self.horizon):
-                self.doubt(vouches=False)
-                return False
             self.store.write(place, accept(local, theirs, self.conflict, identity=self.identity, epochs=self.epochs))
+            if vouched and proves_loss(local, theirs, self.horizon):
+                self.doubt(vouches=True)
+                return True
         elif theirs is not None:
             self.take(place, theirs)
-        return True
+        return False
 
     def made_whole(self, local: bytes | None, vouched: bytes | None) -> bytes | None:
         """What becomes of the own record of a store that cannot vouch for it."""

@@ -6,6 +6,7 @@ next.
 from __future__ import annotations
 
 from collections.abc import Callable
+from enum import Enum, auto
 from functools import partial
 from itertools import combinations
 from random import Random
@@ -14,7 +15,7 @@ from typing import Final
 from leafdb.model.clock import EMPTY, CausalClock
 from leafdb.model.record import clock_of, merge, newest_stamp
 from leafdb.sim.purge_node import Place, PurgeNode, hint_of, record_of
-from leafdb.sim.purge_world import KEYS, PurgeWorld
+from leafdb.sim.purge_world import KEYS, Mail, PurgeWorld
 from leafdb.types import NodeId
 
 FORGOTTEN: Final = "a record was forgotten"
@@ -23,6 +24,18 @@ RECREATED: Final = "a key was written again after it had been forgotten"
 
 Context = tuple[CausalClock, int, int]
 """Clock, greatest stamp, and the writes that it covers."""
+Seen = tuple[CausalClock | None, int, int]
+"""What a writer has seen; None: nothing."""
+UNSEEN: Final[Seen] = (None, 0, 0)
+
+
+class Reach(Enum):
+    """Whom a coordinator tells of a write at once."""
+
+    ALL = auto()
+    NONE = auto()
+    LATE = auto()
+    """Everybody, when nobody thinks of it any more."""
 
 
 class PurgeTraffic:
@@ -33,8 +46,6 @@ class PurgeTraffic:
         self.rng = rng
         self.trace = world.trace
         self.oracle = world.oracle
-        self.strict = 0
-        """The writes acknowledged by two owners."""
         self.contexts: list[list[Context]] = [[] for _ in range(KEYS)]
         self.cut = rng.choice((0.0, 0.3, 0.6))
         """How often a coordinator reaches nobody else."""
@@ -51,26 +62,46 @@ class PurgeTraffic:
 
     def begin(self) -> None:
         at = self.world.nodes[self.rng.choice(self.world.owners)]
-        if at.up and not self.world.pending:
+        if self.world.may_begin(at):
             self.world.begin_proof(at)
 
-    def write(self, *, delete: bool | None = None, cut: bool | None = None) -> None:
+    def write(self, key: int | None = None, *, delete: bool | None = None, cut: bool | None = None) -> None:
+        """A client's put or delete, at whatever node it asks."""
         rng, world = self.rng, self.world
-        key = self._key()
+        key = self._key() if key is None else key
         deleted = rng.random() < 0.45 if delete is None else delete
-        value = None if deleted else b"v%d" % len(self.oracle.writes)
-        expires_ms = world.now_ms() + rng.choice((50, 500)) if value is not None and rng.random() < 0.15 else 0
-        owners = [world.nodes[number] for number in world.owners]
-        at, place = rng.choice(owners), record_of(key)
-        others = [node for number, node in world.nodes.items() if number in world.members and node not in owners]
-        others = [node for node in others if node.up and node.id not in (*world.pending, *world.leftover)]
-        absent: list[int] = []
+        expires_ms = world.now_ms() + rng.choice((50, 500)) if not deleted and rng.random() < 0.15 else 0
+        at, target = world.nodes[rng.choice(world.owners)], None
+        others = self.stand_ins()
         if others and (not at.up or rng.random() < 0.1):
-            absent.append(at.id)
-            place, at = hint_of(key, at.id), rng.choice(others)
-        if not at.up:
-            return
-        context, floor, past = self._context(key, at)
+            target, at = at, rng.choice(others)
+        if at.up:
+            reach = Reach.NONE if (rng.random() < self.cut if cut is None else cut) else Reach.ALL
+            self.put(at, key, self._context(key, at), deleted, expires_ms, rng.choice((1, 2, 2)), reach, target=target)
+
+    def stand_ins(self) -> list[PurgeNode]:
+        """Members that may keep copies for owners."""
+        world = self.world
+        taken = {*world.owners, *world.pending, *world.leftover}
+        return [world.nodes[number] for number in world.members if number not in taken and world.nodes[number].up]
+
+    def put(
+        self,
+        at: PurgeNode,
+        key: int,
+        seen: Seen,
+        deleted: bool,
+        expires_ms: int,
+        w: int,
+        reach: Reach,
+        *,
+        target: PurgeNode | None = None,
+    ) -> None:
+        """A write that `at` coordinates, as an owner or in the place of one, and who of the others is to hear of it."""
+        rng, world = self.rng, self.world
+        context, floor, past = seen
+        value = None if deleted else b"v%d" % len(self.oracle.writes)
+        place = hint_of(key, target.id) if target else record_of(key)
         self.trace.note(f"n{at.id}", f"write {len(self.oracle.writes)}: {value!r} after {past:b}", f"key {key}")
         forgotten = place[0] == "r" and at.record(key) is None and at.horizon > 0
         result = at.mint(place, context, floor, value, expires_ms, len(self.oracle.writes) + 1)
@@ -78,31 +109,38 @@ class PurgeTraffic:
         self.trace.probe(RECREATED, forgotten)
         floor = max(floor, self.oracle.writes[number].stamp)
         clock = (context or EMPTY).add(result.dot)
-        put = _Put(self, at, key, number, rng.choice((1, 2, 2)), (clock, floor, past | 1 << number))
-        self._durable(at, partial(put.acked, at.id), always=place[0] == "h")
-        if rng.random() < self.cut if cut is None else cut:
-            return
-        spare = [node for node in others if node is not at]
-        for node in world.owners_now():
-            if node is at or node.id in absent:
+        put = _Put(self, at, key, number, w, (clock, floor, past | 1 << number))
+        self._durable(at, partial(put.acked, at.id), always=target is not None)
+        spare = [node for node in self.stand_ins() if node is not at]
+        for node in world.owners_now() if reach is not Reach.NONE else ():
+            if node is at or node is target:
                 continue
             if node.up or not spare or rng.random() < 0.3:
-                world.send(node, partial(self._replicate, put, node, record_of(key), result.data))
+                heir, kept = node, record_of(key)
             else:
-                stands = spare.pop()
-                world.send(stands, partial(self._replicate, put, stands, hint_of(key, node.id), result.data))
+                heir, kept = spare.pop(), hint_of(key, node.id)
+            action = partial(self._replicate, put, heir, kept, result.data)
+            if reach is Reach.LATE:
+                world.late.append(Mail(heir, action))
+            else:
+                world.send(heir, action)
 
-    def _context(self, key: int, at: PurgeNode) -> tuple[CausalClock | None, int, int]:
+    def shown(self, key: int, at: PurgeNode) -> Seen:
+        """What is at the coordinator."""
+        if (local := at.record(key)) is None:
+            return UNSEEN
+        self.world.reveal(at)
+        clock = clock_of(local)
+        return clock, newest_stamp(local), self.oracle.known(key, clock)
+
+    def _context(self, key: int, at: PurgeNode) -> Seen:
         """What the writer has seen: what is at the coordinator, what it was once shown, or nothing."""
         rng, known = self.rng, self.contexts[key]
-        local = at.record(key) if rng.random() < 0.6 else None
-        if local is not None:
-            self.world.reveal(at)
-            clock = clock_of(local)
-            return clock, newest_stamp(local), self.oracle.known(key, clock)
+        if rng.random() < 0.6 and at.record(key) is not None:
+            return self.shown(key, at)
         if known and rng.random() < 0.8:
             return known[-1] if rng.random() < 0.7 else rng.choice(known)
-        return None, 0, 0
+        return UNSEEN
 
     def _replicate(self, put: _Put, node: PurgeNode, place: Place, record: bytes) -> None:
         owner = any(node is each for each in self.world.owners_now())
@@ -111,6 +149,7 @@ class PurgeTraffic:
         whole = node.take(place, record) if owner and place[0] == "r" else node.keep(place, record)
         self.trace.probe(LEFT_OUT, not whole)
         if whole:
+            self.oracle.check_known(put.number, node.store.data.get(place), f"n{node.id}")
             self._durable(node, partial(put.acked, node.id), always=place[0] == "h")
 
     def _durable(self, node: PurgeNode, done: Callable[[], None], *, always: bool) -> None:
@@ -121,34 +160,36 @@ class PurgeTraffic:
         else:
             node.store.when_synced(done)
 
-    def read(self) -> None:
-        """Two owners that are sure of what they do not have; now and then with what somebody else keeps."""
-        rng, world, key = self.rng, self.world, self._key()
-        before = self.oracle.acked()
+    def read(self, key: int | None = None) -> None:
+        """Two owners that are sure of what they do not have; now and then with what somebody less sure still has."""
+        rng, world = self.rng, self.world
+        key = self._key() if key is None else key
+        strict = self.oracle.acked(strict=True)
         asked = [world.nodes[number] for number in world.owners]
         rng.shuffle(asked)
         asked = [node for node in asked if node.up]
         definitive = [node for node in asked if node.complete][:2]
         if len(definitive) < 2:
             return
-        found = [node.answer(node.record(key), owner=True) for node in definitive]
-        found += [
-            node.answer(record, owner=False)
+        answers = [(node, node.record(key), True) for node in definitive]
+        others = [(node, node.record(key), True) for node in asked if node not in definitive]
+        others += [
+            (node, record, False)
             for node in world.nodes.values()
-            if node.up and rng.random() < 0.3
+            if node.up
             for place, record in node.hints()
             if place[1] == key
         ]
+        answers += [answer for answer in others if rng.random() < 0.4]
+        horizon = world.named([node for node, _, _ in answers])
+        found = [node.answer(record, horizon, owner=owner) for node, record, owner in answers]
         for node in definitive:
             world.reveal(node)
         whole: bytes | None = None
         for record in found:
             if record is not None:
                 whole = record if whole is None else merge(whole, record, self.oracle.conflict)
-        seen = self.oracle.visible(key, whole, world.now_ms())
-        if not self.oracle.faulty:
-            strict = before & self.strict
-            self.oracle.check_seen(key, seen, strict)
+        self.oracle.check_seen(key, self.oracle.visible(key, whole, world.now_ms()), strict)
         if whole is not None:
             clock = clock_of(whole)
             self.contexts[key].append((clock, newest_stamp(whole), self.oracle.known(key, clock)))
@@ -188,13 +229,9 @@ class PurgeTraffic:
         if a_node is not b_node:
             world.exchange(a_node, b_node)
 
-    def start_exchanges(self) -> None:
-        """Every pair begins one."""
-        for a, b in combinations(self.world.owners_now(), 2):
-            self.world.exchange(*self.rng.sample((a, b), 2))
-
-    def hand_over(self) -> None:
-        holder = self.rng.choice(list(self.world.nodes.values()))
+    def hand_over(self, holder: PurgeNode | None = None) -> None:
+        """Somebody offers what it keeps for others to them."""
+        holder = holder or self.rng.choice(list(self.world.nodes.values()))
         if not holder.up:
             return
         for (_, key, target), record in holder.hints():
@@ -219,16 +256,18 @@ class PurgeTraffic:
         left.discard(node.id)
         place = hint_of(key, target)
         if not left and holder.store.data.get(place) == record:
-            holder.store.write(place, None)
+            self.world.let_go(lambda: holder.store.write(place, None))
 
-    def move_hints(self) -> None:
-        """A holder that drains gives what it keeps for others to another member."""
-        world, rng = self.world, self.rng
+    def drain_hints(self) -> None:
+        """Somebody drains: what it keeps for others goes to another member."""
+        world = self.world
         up = [world.nodes[number] for number in world.members if world.nodes[number].up]
         up = [node for node in up if node.id not in world.owners]
-        if len(up) < 2:
-            return
-        holder, heir = rng.sample(up, 2)
+        if len(up) > 1:
+            self.move_hints(*self.rng.sample(up, 2))
+
+    def move_hints(self, holder: PurgeNode, heir: PurgeNode) -> None:
+        """All that one keeps is kept by another."""
         for place, record in holder.hints():
             heir.keep(place, record)
             heir.store.sync()
@@ -264,24 +303,23 @@ class PurgeTraffic:
 class _Put:
     """A write that waits for its acknowledgements."""
 
-    __slots__ = ("_acks", "_at", "_boots", "_context", "_history", "_key", "_number", "_w")
+    __slots__ = ("_acks", "_at", "_boots", "_context", "_history", "_key", "_w", "number")
 
     def __init__(self, history: PurgeTraffic, at: PurgeNode, key: int, number: int, w: int, context: Context) -> None:
         self._at, self._boots = at, at.boots
-        self._history, self._key, self._number, self._w = history, key, number, w
+        self._history, self._key, self.number, self._w = history, key, number, w
         self._context = context
         self._acks: set[int] = set()
 
     def acked(self, node: int) -> None:
         """A distinct node has it as durable as the bucket promises."""
-        history, number = self._history, self._number
+        history, number = self._history, self.number
         if not self._at.up or self._at.boots != self._boots:
             return
         self._acks.add(node)
         write = history.oracle.writes[number]
-        if len(self._acks & set(history.world.owners)) >= 2:
-            history.strict |= 1 << number
+        if not write.strict:
+            write.strict = history.world.met_by_two(self._acks)
         if not write.acked and history.world.counted(self._acks, self._w):
             write.acked = True
-            write.excused = not history.world.held() >> number & 1
             history.contexts[self._key].append(self._context)

@@ -7,7 +7,7 @@ it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from random import Random
@@ -18,10 +18,12 @@ from leafdb.sim.purge_oracle import PurgeOracle
 from leafdb.sim.trace import Trace
 from leafdb.types import Conflict
 
-KEYS: Final = 2
+KEYS: Final = 3
 OWNERS: Final = 3
 STEP_MS: Final = 10
 START_MS: Final = 1_000_000
+SKEWS_MS: Final = (0, 0, 0, -400, 400, -3_000, 3_000)
+"""How far a node's clock may be off."""
 
 ALL_LOST: Final = "nobody vouched, and all gave everything"
 LOSS_PROVED: Final = "an owner learned that it had lost something"
@@ -48,7 +50,8 @@ class Exchange:
     facts: tuple[object, ...]
     begun: int
     mutual: bool
-    left: list[int] = field(default_factory=lambda: list(range(KEYS)))
+    left: list[int]
+    """The keys to come, the next one last."""
     over: bool = False
 
 
@@ -61,6 +64,8 @@ class Proof:
     at: PurgeNode
     boots: int
     members: tuple[int, ...]
+    lives: dict[int, int]
+    """The members' incarnations."""
     epoch: int
     begun: set[int] = field(default_factory=set)
     barrier: int | None = None
@@ -80,7 +85,7 @@ class PurgeWorld:
         self.step = 0
         self.oracle = PurgeOracle(conflict)
         self.nodes = {
-            number: PurgeNode(number, self.now_ms, conflict, skew_ms=rng.choice((0, 0, -400, 400)))
+            number: PurgeNode(number, self.now_ms, conflict, skew_ms=rng.choice(SKEWS_MS))
             for number in range(1, members + 1)
         }
         self.members = tuple(self.nodes)[: members if rng.random() < 0.7 else members - 1]
@@ -96,6 +101,8 @@ class PurgeWorld:
         self.mail: list[Mail] = []
         self.late: list[Mail] = []
         """What is to come when nobody thinks of it any more."""
+        self.hushed: set[int] = set()
+        """Whose mail waits."""
         self.exchanges: list[Exchange] = []
         self.proof: Proof | None = None
         self.proofs = 0
@@ -120,20 +127,13 @@ class PurgeWorld:
         if self.pending:
             new = self.nodes[self.pending[0]]
             if new.up and new.complete and new.exchanged >= set(self.owners):
-                self.owners = tuple(self.pending[0] if each == self.leaving else each for each in self.owners)
-                self.leftover, self.pending = (self.leaving,), ()
-                self.nodes[self.leaving].exchanged.clear()
-                self.epoch += 1
+                self.let_go(self._cut_over)
         elif self.leftover:
             old = self.nodes[self.leftover[0]]
             if old.up and old.exchanged >= set(self.owners):
-                for key in range(KEYS):
-                    old.store.write(record_of(key), None)
-                old.store.write(MARK, None)
-                self.leftover = ()
+                self.let_go(lambda: self._drop(old))
         elif begin and len(self.members) < len(self.nodes) and self.rng.random() < 0.5:
-            self.members = tuple(self.nodes)
-            self.nodes[self.members[-1]].learn(self.horizon)
+            self.join()
         elif begin:
             spare = [self.nodes[number] for number in self.members if number not in self.owners]
             spare = [node for node in spare if node.up]
@@ -143,9 +143,38 @@ class PurgeWorld:
                 new.store.sync()
                 self.pending, self.leaving = (new.id,), self.rng.choice(self.owners)
 
+    def _cut_over(self) -> None:
+        self.owners = tuple(self.pending[0] if each == self.leaving else each for each in self.owners)
+        self.leftover, self.pending = (self.leaving,), ()
+        self.nodes[self.leaving].exchanged.clear()
+        self.epoch += 1
+
+    def _drop(self, old: PurgeNode) -> None:
+        for key in range(KEYS):
+            old.store.write(record_of(key), None)
+        old.store.write(MARK, None)
+        self.leftover = ()
+
+    def join(self) -> None:
+        """Whoever is no member yet becomes one, and hears of the register."""
+        for node in self.nodes.values():
+            if node.id not in self.members:
+                node.learn(self.horizon)
+        self.members = tuple(self.nodes)
+
     def counted(self, acks: set[int], w: int) -> bool:
         """Whether that many of the old owners and of the new have it, or stand in for one."""
         return len(acks - set(self.pending)) >= w and len(acks - ({self.leaving} if self.pending else set())) >= w
+
+    def met_by_two(self, acks: set[int]) -> bool:
+        """Whether two of the owners have it, before the change of the ring and after."""
+        owners = set(self.owners)
+        after = (owners | set(self.pending)) - ({self.leaving} if self.pending else set())
+        return len(acks & owners) >= 2 and len(acks & after) >= 2
+
+    def named(self, nodes: Sequence[PurgeNode]) -> int:
+        """The newest horizon of which one of these has heard."""
+        return max(node.horizon for node in nodes)
 
     def send(self, target: PurgeNode, action: Callable[[], None], *, once: bool = False) -> None:
         """It comes, later; now and then twice, much later, or not at all."""
@@ -160,8 +189,9 @@ class PurgeWorld:
             self.mail.append(mail)
 
     def deliver(self, mail: list[Mail]) -> bool:
-        """One of these, of those whose target is up; whether there was one."""
-        ready = [at for at, one in enumerate(mail) if one.target.up]
+        """One of these, of those whose target is up and hears it; whether there was one."""
+        hushed = self.hushed
+        ready = [at for at, one in enumerate(mail) if one.target.up and one.target.id not in hushed]
         if ready:
             mail.pop(self.rng.choice(ready)).action()
         return bool(ready)
@@ -172,10 +202,14 @@ class PurgeWorld:
         """Both are up, know one horizon, and have forgotten all that it lets them."""
         return a.up and b.up and a.horizon == b.horizon == a.swept == b.swept
 
-    def exchange(self, a: PurgeNode, b: PurgeNode) -> None:
-        """Begin one, if the two may."""
+    def exchange(self, a: PurgeNode, b: PurgeNode, *, first: int | None = None) -> None:
+        """Begin one, if the two may; with the key `first`, if that matters."""
         if self.can_exchange(a, b):
-            running = Exchange(a, b, self._facts(a, b), self.step, self._nobody_vouches())
+            keys = self.rng.sample(range(KEYS), KEYS)
+            if first is not None:
+                keys.remove(first)
+                keys.append(first)
+            running = Exchange(a, b, self._facts(a, b), self.step, self._nobody_vouches(), keys)
             self.exchanges.append(running)
             self._next_key(running)
 
@@ -193,9 +227,8 @@ class PurgeWorld:
         return not running.over
 
     def _nobody_vouches(self) -> bool:
-        """All owners are there to say so."""
-        owners = [self.nodes[number] for number in self.owners]
-        return all(node.up and not node.vouches and node.horizon == self.horizon for node in owners)
+        """All owners, present and to be, are there to say so."""
+        return all(node.up and not node.vouches and node.horizon == self.horizon for node in self.owners_now())
 
     def _next_key(self, running: Exchange) -> None:
         a, b = running.a, running.b
@@ -210,30 +243,22 @@ class PurgeWorld:
 
     def _offered(self, running: Exchange, key: int, theirs: bytes | None) -> None:
         a, b = running.a, running.b
-        if not self._valid(running):
-            return
-        if self._compare(running, b, a, key, theirs):
+        if self._valid(running):
+            self._compare(running, b, a, key, theirs)
             self.reveal(b)
             record = b.record(key)
             self.send(a, lambda: self._answered(running, key, record), once=True)
 
     def _answered(self, running: Exchange, key: int, theirs: bytes | None) -> None:
-        if self._valid(running) and self._compare(running, running.a, running.b, key, theirs):
+        if self._valid(running):
+            self._compare(running, running.a, running.b, key, theirs)
             self._next_key(running)
 
-    def _compare(self, running: Exchange, here: PurgeNode, there: PurgeNode, key: int, theirs: bytes | None) -> bool:
-        if there.id in self.leftover or here.id in self.leftover:
-            if theirs is not None and here.id not in self.leftover:
-                here.take(record_of(key), theirs)
-            return True
-        found = here.compared(key, theirs, vouched=there.vouches, mutual=running.mutual)
-        if not found:
-            running.over = True
-            before = self.held()
-            here.store.sync()
-            self.oracle.lost(before, self.held())
-            self.trace.probe(LOSS_PROVED)
-        return found
+    def _compare(self, running: Exchange, here: PurgeNode, there: PurgeNode, key: int, theirs: bytes | None) -> None:
+        if not {there.id, here.id} & set(self.leftover):
+            self.trace.probe(LOSS_PROVED, here.compared(key, theirs, vouched=there.vouches, mutual=running.mutual))
+        elif theirs is not None and here.id not in self.leftover:
+            here.take(record_of(key), theirs)
 
     def _exchanged(self, running: Exchange) -> None:
         a, b = running.a, running.b
@@ -244,11 +269,14 @@ class PurgeWorld:
             self.trace.probe(MADE_WHOLE)
         a.met(b.id, owners)
         b.met(a.id, owners)
-        if running.mutual and a.exchanged >= owners - {a.id}:
-            a.vouch(a.horizon)
-            a.met(b.id, owners)
-            self.oracle.forgotten_by_all(self.horizon)
-            self.trace.probe(ALL_LOST)
+        if running.mutual:
+            a.levelled.add(b.id)
+            b.levelled.add(a.id)
+            if a.levelled >= owners - {a.id}:
+                self.oracle.nobody_can_tell(self.horizon, self.owners_now(), KEYS)
+                a.vouch(a.horizon)
+                a.met(b.id, owners)
+                self.trace.probe(ALL_LOST)
         proof = self.proof
         if proof is not None and self.counts(proof, running):
             proof.pairs.add((min(a.id, b.id), max(a.id, b.id)))
@@ -259,15 +287,29 @@ class PurgeWorld:
             node.store.sync()
 
     def held(self) -> int:
-        """The acknowledged writes that some store holds."""
-        return self.oracle.held(self.nodes.values(), (*self.owners, *self.pending), self.horizon)
+        """The writes that some store holds as safely as the bucket promises."""
+        owners = (*self.owners, *self.pending)
+        return self.oracle.held(self.nodes.values(), owners, self.leftover, self.horizon, periodic=self.periodic)
+
+    def let_go(self, how: Callable[[], None]) -> None:
+        """A store gives up what others have confirmed; one of them may have lost it since, and not know."""
+        if unsure := self.oracle.unsure_writes():
+            before = self.held()
+            how()
+            self.oracle.lost(before & ~self.held() & unsure)
+        else:
+            how()
 
     # -- proofs
+
+    def may_begin(self, at: PurgeNode) -> bool:
+        """Not while an owner is to be another."""
+        return at.up and not self.pending
 
     def begin_proof(self, at: PurgeNode) -> None:
         """A live owner begins; what it ran before is given up."""
         self.proofs += 1
-        self.proof = proof = Proof(self.proofs, at.stamp(), at, at.boots, self.members, self.epoch)
+        self.proof = proof = Proof(self.proofs, at.stamp(), at, at.boots, self.members, self.lives(), self.epoch)
         self.trace.probe(PROOF_BEGUN)
         for number in self.asked(proof):
             self.send(self.nodes[number], lambda number=number: self._begin(proof, number), once=True)  # type: ignore[misc]
@@ -321,8 +363,13 @@ class PurgeWorld:
             self.trace.probe(PROVED)
 
     def registered(self, proof: Proof) -> bool:
-        """The register takes it if ring and members are still those of the beginning."""
-        return proof.epoch == self.epoch and proof.members == self.members and not self.pending and not self.leftover
+        """The register takes it if ring and members are still those of the beginning, in the same lives."""
+        same = proof.epoch == self.epoch and proof.members == self.members and proof.lives == self.lives()
+        return same and not self.pending and not self.leftover
+
+    def lives(self) -> dict[int, int]:
+        """The members' incarnations."""
+        return {number: self.nodes[number].incarnation for number in self.members}
 
     def _refuse(self, proof: Proof) -> None:
         if not proof.over:

@@ -13,6 +13,7 @@ nothing any more: one that fails a few times in a row begins anew, as another, t
 from __future__ import annotations
 
 from contextlib import AsyncExitStack
+from functools import partial
 from random import Random
 from typing import Final
 
@@ -21,7 +22,8 @@ import trio
 from leafdb.client.connect import async_client_over
 from leafdb.client.session_token import SessionToken
 from leafdb.client.url import Address
-from leafdb.sim.clients import ChosenIds, ReadHow, RealClient, Setting, WriteHow
+from leafdb.sim.clients import ChosenIds, ReadHow, RealClient, Setting, WriteHow, sent_again
+from leafdb.sim.retries_seen import watched
 from leafdb.sim.setting import GAP_S
 from leafdb.testing.cluster import CLIENT_HOST, host_of
 from leafdb.testing.real_client import dialler
@@ -80,7 +82,8 @@ class Wanderer:
         client = self._clients.get(node)
         if client is None:
             ids = ChosenIds(f"{self._setting.plan.seed}/{self._name}/{node}")
-            dial = dialler(self._setting.cluster.network, CLIENT_HOST)
+            again = partial(sent_again, self._setting, self._name)
+            dial = watched(dialler(self._setting.cluster.network, CLIENT_HOST), again)
             db = async_client_over([Address(host_of(node), 1)], dial=dial, routing="listed", rng=ids)
             db = await self._stack.enter_async_context(db)
             client = self._clients[node] = RealClient(self._setting, self._name, db, ids)

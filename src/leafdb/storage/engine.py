@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from leafdb.errors import StorageError
+from leafdb.errors import CorruptionError, StorageError
 from leafdb.storage.committer import Waiter
 from leafdb.storage.engine_life import EngineLife
 from leafdb.storage.executor import Callback
@@ -91,7 +91,11 @@ class Engine(EngineLife):
             if slot is not None:
                 return slot
         tables = self._tables
-        return find_now(tables.version, tables.readers, tree_id, key)
+        try:
+            return find_now(tables.version, tables.readers, tree_id, key)
+        except CorruptionError as error:
+            self._damaged(error)
+            raise
 
     def get_soon(self, tree_id: TreeId, key: bytes, done: GetDone) -> None:
         """As `get_now`, waiting for the disk; `done` comes later, with the state of now. Raises ReadsOverloaded."""

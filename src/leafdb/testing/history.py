@@ -16,7 +16,7 @@ The rules, each checked as early as it can be seen:
   wrote over its own older write has a greater stamp, and what quorum reads have shown is beaten by greater stamps only.
 - I6 where records may be forgotten: what a write has covered is not shown once a read must know that write, be it that
   every trace of it is gone; and what a read does not know must be gone by right (forgetting.py says what is).
-- C: a context's stamp is no less than that of any value it was shown with, and a write's exceeds that of its context.
+- C: a context's stamp is no less than that of any write it covers, and a write's exceeds that of its context.
 
 All of it costs time in proportion to the operations: a set of writes is kept as one clock wherever it can be.
 Its parts are in history_values.py; final records are judged in final_record.py, scans in scan_history.py.
@@ -132,6 +132,8 @@ class History:
             of_key.floors[level] = of_key.floors[level].add(dot)
             if write.attempts == 1:
                 of_key.stamps[level] = max(of_key.stamps[level], stamp_ms(stamp))
+        if write.attempts == 1 and (of_key.latest is None or stamp > of_key.latest[0]):
+            of_key.latest = stamp, dot
         of_key.newest[dot[0]] = max(of_key.newest.get(dot[0], 0), dot[1])
         self.events += 1
         if write.lasting and write.attempts == 1:
@@ -174,9 +176,7 @@ class History:
         of_key = self.of_key(key)
         clock, stamp = past_of(answer.context)
         seen = shown_by(answer)
-        newest_ms = max((each.stamp_ms for each in seen), default=0)
-        text = f"a read shows a value of {newest_ms} ms, and its context has the stamp {stamp}"
-        require(stamp_ms(stamp) >= newest_ms, Invariant.CAUSAL_STAMPS, text, key)
+        self._check_stamp(of_key, key, clock, stamp, seen)
         for each in seen:
             self._check_seen(of_key, key, each, None if known is None else known.now_ms)
             if each.dot is not None:
@@ -197,6 +197,14 @@ class History:
         self.facts["a read of what had been deleted"] += not seen and bool(clock)
         self.log.append(("get", key, ",".join(sorted(str(each.value) for each in seen))))
         return clock
+
+    def _check_stamp(self, of_key: KeyHistory, key: str, clock: CausalClock, stamp: int, seen: list[Seen]) -> None:
+        newest_ms = max((each.stamp_ms for each in seen), default=0)
+        text = f"a read shows a value of {newest_ms} ms, and its context has the stamp {stamp}"
+        require(stamp_ms(stamp) >= newest_ms, Invariant.CAUSAL_STAMPS, text, key)
+        if of_key.latest is not None and clock.covers(of_key.latest[1]):
+            text = f"the context of a read has the stamp {stamp} and covers a write of {of_key.latest[0]}"
+            require(stamp >= of_key.latest[0], Invariant.CAUSAL_STAMPS, text, key)
 
     def _check_seen(self, of_key: KeyHistory, key: str, seen: Seen, now_ms: int | None) -> None:
         write = self.by_value.get(seen.value)

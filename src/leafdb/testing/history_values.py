@@ -87,6 +87,8 @@ class KeyHistory:
     """(event, dot) of lasting values that a quorum acknowledged, for scans."""
     newest: dict[Actor, int] = field(default_factory=dict)
     """The greatest acknowledged counter of each actor, for lww."""
+    latest: tuple[int, Dot] | None = None
+    """Stamp and dot of the acknowledged write with the greatest stamp, of those that were sent once."""
     acked: list[Write] = field(default_factory=list)
     spoiled: bool = False
     """A deletion or an expiring value was begun."""

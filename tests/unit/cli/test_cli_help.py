@@ -35,7 +35,7 @@ COMMANDS = {
     "node": {"list", "drain", "undrain", "safe-to-stop"},
     "transfer": {"list", "limit"},
     "hints": {"list", "pause", "resume", "purge"},
-    "repair": {"run", "status", "cancel", "schedule", "acknowledge"},
+    "repair": {"run", "status", "cancel", "purge", "schedule", "acknowledge"},
     "config": {"check"},
     "bench": {"run"},
     "sim": {"run", "determinism", "museum", "detector"},

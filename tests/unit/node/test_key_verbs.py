@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -12,8 +14,10 @@ from leafdb.model.record import Record, Sibling, encode
 from leafdb.node.key_facts import NOTHING, Facts, facts_of, lacking
 from leafdb.node.key_history import history
 from leafdb.node.key_standing import Copy, behind_of, sentences
-from leafdb.node.why_kept import why_kept
-from leafdb.types import Conflict, NodeId
+from leafdb.node.why_kept import horizon_of, why_kept
+from leafdb.ring.horizons import UNPROVED, Horizon
+from leafdb.types import Conflict, NodeId, PartitionId
+from support.clusters import cluster
 
 NOW_MS = 1_000_000
 A1, A2 = (ActorIdentity(1, NodeId(node), 1).actor(1) for node in (1, 2))
@@ -141,6 +145,23 @@ def test_an_expiring_value_dies_at_its_expiry_and_a_plain_one_never() -> None:
         None, "a value is alive: the key is neither deleted nor expired",
     )  # fmt: skip
     assert not why_kept([Copy("a", NOTHING)], {}, partition=7, horizon=None, pending=()).kept
+
+
+def test_the_horizon_is_that_of_the_metadata_and_none_before_anything_is_proved() -> None:
+    metadata = cluster(1)
+    assert horizon_of(metadata, PartitionId(3)) is None
+    horizons = [UNPROVED] * metadata.partitions
+    horizons[3] = Horizon(77, metadata.range_epochs[3])
+    proved = replace(metadata, horizons=tuple(horizons))
+    assert horizon_of(proved, PartitionId(3)) == 77
+    assert horizon_of(proved, PartitionId(4)) is None
+
+
+def test_who_does_not_vouch_is_named() -> None:
+    copy = Copy("a", facts((A1, 1)), vouches=False)
+    assert "a cannot vouch for what lies below the horizon" in sentences([copy], {})[1]
+    held = why_kept([copy], {}, partition=7, horizon=5, pending=()).held_back_by
+    assert held == ("a cannot vouch for what lies below the horizon",)
 
 
 def test_whoever_holds_the_horizon_back_is_named() -> None:

@@ -32,6 +32,9 @@ def test_a_promise_is_forgotten_after_a_time_and_with_a_later_one_to_the_same_le
     assert promises.find(LEADERS[1], b"a") is None
     assert promises.make(LEADERS[0], b"b", 6, b"", ALL)
     assert promises.find(LEADERS[0], b"a") is None
+    promises.make(LEADERS[1], b"c", 6, b"", ALL)
+    promises.kept(LEADERS[1])
+    assert promises.find(LEADERS[1], b"c") is None, "made good, and asked for no more"
     clock.now = PROMISE_S
     assert promises.find(LEADERS[0], b"b") is None
     promises.drop_old()

@@ -9,7 +9,7 @@ from random import Random
 import pytest
 
 from leafdb.model.hlc import LOGICAL_BITS
-from leafdb.node.purge_rules import Answer, Hold, Refusal, agreed, due, ground_of, led, refuse
+from leafdb.node.purge_rules import RANGES_MAX, Answer, Hold, Refusal, agreed, chosen, due, ground_of, led, refuse
 from leafdb.ring.horizons import Horizon
 from leafdb.ring.metadata import ClusterMetadata
 from leafdb.ring.ring import Ring
@@ -69,6 +69,14 @@ def test_only_what_is_dead_and_above_the_horizon_waits_for_a_proof() -> None:
     found = due(0b11101111, deaths.get, lambda at: horizons.get(at, 0), now_ms)
     assert found == {0: deaths[0]}, "4 was not asked about, 3 is the sweeper's, the others are not dead long enough"
     assert due(0b10000, deaths.get, lambda at: horizons.get(at, 0), now_ms) == {4: deaths[4]}
+
+
+def test_one_proof_is_about_no_more_than_can_be_compared_in_time_and_the_oldest_come_first() -> None:
+    waiting = {at: 1_000 - at for at in range(100)}
+    assert chosen(waiting, 1) == (1 << 100) - 1
+    assert chosen(waiting, RANGES_MAX // 10) == 0b1111111111 << 90
+    assert chosen(waiting, 10 * RANGES_MAX) == 1 << 99
+    assert chosen({}, 1) == 0
 
 
 def changed(metadata: ClusterMetadata, rng: Random) -> ClusterMetadata:

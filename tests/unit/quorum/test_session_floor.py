@@ -31,8 +31,8 @@ class Letters:
         self._letters = set(letters)
         self.horizon = horizon
 
-    def met_by(self, record: bytes | None) -> bool:
-        return self._letters <= set(record or b"")
+    def met_by(self, record: bytes | None, *, vouched: bool) -> bool:
+        return vouched or self._letters <= set(record or b"")
 
 
 def floor(letters: bytes, horizon: int = 0) -> Floor:
@@ -183,17 +183,28 @@ def record(*dots: tuple[bytes, int]) -> bytes:
 
 def test_a_tombstone_meets_the_floor_of_what_it_deleted_and_nothing_at_all_does_not() -> None:
     seen = SessionFloor([Past(CausalClock({ONE: 1}), 5), Past(CausalClock.from_dots([(TWO, 2)]), 4)])
-    assert seen.met_by(record((ONE, 1), (TWO, 1), (TWO, 2)))
-    assert not seen.met_by(record((ONE, 1), (TWO, 1)))
-    assert not seen.met_by(None)
-    assert SessionFloor([]).met_by(None)
+    assert seen.met_by(record((ONE, 1), (TWO, 1), (TWO, 2)), vouched=False)
+    assert not seen.met_by(record((ONE, 1), (TWO, 1)), vouched=False)
+    assert not seen.met_by(None, vouched=False)
+    assert SessionFloor([]).met_by(None, vouched=False)
 
 
 def test_what_lies_below_the_horizon_with_all_it_names_may_have_been_forgotten() -> None:
     pasts = [Past(CausalClock({ONE: 1}), 50), Past(CausalClock({TWO: 1}), 70)]
     assert SessionFloor(pasts).stamp == 70
-    assert [SessionFloor(pasts, horizon).horizon for horizon in (0, 60, 70, 71, 90)] == [0, 0, 0, 71, 90]
-    assert not SessionFloor(pasts, 90).met_by(None), "by its clock it is met as ever"
+    assert [SessionFloor(pasts, horizon).horizon for horizon in (0, 50, 51, 70, 71)] == [0, 0, 51, 70, 71]
+    assert not SessionFloor(pasts, 90).met_by(None, vouched=False), "nobody says so: by its clock, as ever"
+    assert SessionFloor(pasts, 71).met_by(None, vouched=True)
+
+
+def test_of_several_contexts_each_is_forgotten_or_covered() -> None:
+    """As of a session that saw a deletion which has been forgotten since, and wrote the key anew."""
+    seen = SessionFloor([Past(CausalClock({ONE: 2}), 50), Past(CausalClock({TWO: 1}), 70)], 60)
+    assert seen.met_by(record((TWO, 1)), vouched=True)
+    assert not seen.met_by(record((TWO, 1)), vouched=False)
+    assert not seen.met_by(None, vouched=True)
+    assert not seen.met_by(record((ONE, 1), (ONE, 2)), vouched=True)
+    assert seen.met_by(record((ONE, 1), (ONE, 2), (TWO, 1)), vouched=False)
 
 
 @pytest.mark.parametrize("record", [None, b"new"])

@@ -10,7 +10,7 @@ import pytest
 
 from leafdb.errors import CorruptionError, DiskFull, StorageError, StoreFailed
 from leafdb.storage.version import table_path
-from leafdb.types import Durability
+from leafdb.types import Durability, TreeId
 from leafdb.vfs.memory import Fault, MemoryFileSystem
 from support.store import SMALL, TREE, Store
 
@@ -204,11 +204,14 @@ def test_a_damaged_block_is_reported_by_the_reads_that_need_it_and_by_no_other(s
     tables = store.engine._tables.version.tables.values()
     meta = next(table for table in tables if table.smallest <= b"00000" <= table.largest)
     store.fs.flip(table_path(meta.file_number), 40)
+    told: list[tuple[TreeId, bytes, bytes]] = []
+    store.engine.on_damage = lambda tree, smallest, largest: told.append((tree, smallest, largest))
     with pytest.raises(CorruptionError) as caught:
         store.get(b"00000")
     assert caught.value.path == table_path(meta.file_number)
     with pytest.raises(CorruptionError):
         store.page()
+    assert told == [(meta.tree_id, meta.smallest, meta.largest)] * 2
     assert store.get(b"01999") == Random(1999).randbytes(40)
     store.put(b"00000", b"healed")
     assert store.get(b"00000") == b"healed"
@@ -223,6 +226,8 @@ def test_a_compaction_that_meets_damage_gives_up_on_it_and_the_store_goes_on(sto
         store.settle()
     number = min(store.engine._tables.version.tables)
     store.fs.flip(table_path(number), 60)
+    told: list[TreeId] = []
+    store.engine.on_damage = lambda tree, smallest, largest: told.append(tree)
     for _ in range(4):
         for key in range(40):
             store.put(b"%d" % key, b"new" * 30)
@@ -230,6 +235,7 @@ def test_a_compaction_that_meets_damage_gives_up_on_it_and_the_store_goes_on(sto
         store.settle()
     stats = store.engine.stats()
     assert stats.failed_jobs == 1
+    assert told == [TREE]
     assert not store.failures
     assert store.get(b"1") == b"new" * 30
     assert len(store.fs.list("tables")) == stats.tables

@@ -342,3 +342,12 @@ def test_a_read_whose_context_is_older_than_what_it_shows_is_rejected() -> None:
     shown = (SiblingReply(A, 1, 5 << 16, one.value or b""),)
     with broken(Invariant.CAUSAL_STAMPS):
         history.read(KEY, None, GetReply(1, sealed((A, 1), stamp_ms=4), shown))
+
+
+def test_a_read_whose_context_is_older_than_a_deletion_it_covers_is_rejected() -> None:
+    history = History()
+    write = history.begin_write(KEY, context=sealed((A, 1)), delete=True)
+    history.acked(write, PutReply(1, 2, 2, sealed((A, 2), stamp_ms=5)))
+    history.read(KEY, None, GetReply(1, sealed((A, 1)), ()))
+    with broken(Invariant.CAUSAL_STAMPS):
+        history.read(KEY, None, GetReply(1, sealed((A, 2), stamp_ms=4), ()))

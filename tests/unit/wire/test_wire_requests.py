@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from leafdb.errors import ProtocolError
 from leafdb.limits import CONTEXT_BYTES_MAX, FLOOR_CONTEXTS_MAX
+from leafdb.model.hlc import STAMP_MAX
 from leafdb.quorum import messages
 from leafdb.quorum.messages import MalformedMessage, ReplicaGet, ReplicaPut, ReplicaStatus
 from leafdb.wire import requests
@@ -117,7 +118,21 @@ def test_a_replica_put_reads_back(put: ReplicaPut) -> None:
 def test_a_replica_get_reads_back(get: ReplicaGet) -> None:
     if not get.flags & messages.FLAG_OPERATION:
         get = get._replace(op_id=b"")
+    get = get._replace(flags=get.flags & ~messages.FLAG_HORIZON, horizon=0)
     assert messages.decode_replica_get(messages.encode_replica_get(*get)) == get
+
+
+@quickly
+@given(st.builds(ReplicaGet, u32, u32, u32, u32, u8, st.binary(min_size=1, max_size=50)), st.integers(1, STAMP_MAX))
+def test_a_replica_get_about_a_horizon_reads_back(get: ReplicaGet, horizon: int) -> None:
+    flags = get.flags & ~messages.FLAG_OPERATION | messages.FLAG_HORIZON
+    get = get._replace(flags=flags, op_id=b"", horizon=horizon)
+    body = messages.encode_replica_get(*get)
+    assert messages.decode_replica_get(body) == get
+    both = get._replace(flags=flags | messages.FLAG_OPERATION)
+    for wrong in (messages.encode_replica_get(*both), body[:17] + bytes(8) + body[25:], body[:25]):
+        with pytest.raises(MalformedMessage):
+            messages.decode_replica_get(wrong)
 
 
 @quickly

@@ -13,14 +13,16 @@ from leafdb.sim.museum import (
     membership,
     names,
     protocol,
-    purge,
+    purges,
     quorums,
     records,
     register,
     rings,
     sessions,
+    stamps,
     storage,
     trees,
+    undead,
 )
 from leafdb.sim.mutation import Mutation
 
@@ -35,8 +37,10 @@ MUTATIONS: Final[tuple[Mutation, ...]] = (
     *register.MUTATIONS,
     *rings.MUTATIONS,
     *trees.MUTATIONS,
-    *purge.MUTATIONS,
+    *undead.MUTATIONS,
     *sessions.MUTATIONS,
+    *purges.MUTATIONS,
+    *stamps.MUTATIONS,
 )
 """All of them, room by room."""
 

@@ -44,8 +44,8 @@ MUTATIONS: Final = (
         "A client sends a write of unknown outcome again under a new id: it is two writes where the first one arrived.",
         (
             CLIENT,
-            "                prepared.flags | plan.flags | (FLAG_RETRY if again else 0),\n",
-            "                prepared.flags | plan.flags,\n",
+            "                flags | FLAG_RETRY if again else flags,\n",
+            "                flags,\n",
         ),
         (
             CLIENT,

@@ -144,13 +144,12 @@ MUTATIONS: Final = (
     _record(
         "lww-stamp-not-above-read",
         "A slow clock's write is older than the one it was meant to replace: acknowledged, and never seen.",
-        (PUT, "        stamp = max(stamp, head.stamp + 1)\n", "        pass\n"),
         (
-            REPLICA,
-            "newest_stamp(local) if conflict is Conflict.LWW and local is not None else 0",
-            "newest_stamp(local) * 0 if conflict is Conflict.LWW and local is not None else 0",
+            PUT,
+            "        if head.stamp >= stamp:\n",
+            "        if head.stamp >= stamp and conflict is not Conflict.LWW:\n",
         ),
-        caught_by=(*MERGED, Invariant.HONEST_OUTCOMES, Invariant.SELF_CHECK),
+        caught_by=(*MERGED, Invariant.CAUSAL_STAMPS),
     ),
     _record(
         "merge-acknowledged-before-commit",

@@ -40,7 +40,11 @@ MUTATIONS: Final = (
     _session(
         "session-floor-of-one-answer",
         "Below its floor a read asks for more and is content with whatever comes next.",
-        (FLOOR, "        self.below = not floor(self.merged)\n", "        self.below = not self.below\n"),
+        (
+            FLOOR,
+            "        self.below = not floor.met_by(self.merged, vouched=self.vouched)\n",
+            "        self.below = not self.below\n",
+        ),
     ),
     _session(
         "observe-forgets",

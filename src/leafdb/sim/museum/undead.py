@@ -43,17 +43,16 @@ def _purge(name: str, title: str, *edits: tuple[str, str, str], seeds_max: int =
 
 MUTATIONS: Final = (
     _purge(
-        "purge-by-clock",
+        "gc-grace",
         "Tombstones are dropped when they are old enough by the clock (Cassandra's gc_grace, Riak's delete_mode).",
         (
             DRIVER,
-            "        metadata = self._node.view.metadata\n        waiting = mask_of(self.waiting())\n",
-            "        metadata = self._node.view.metadata\n"
+            "        metadata, waiting = self._node.view.metadata, self.waiting()\n",
+            "        metadata, waiting = self._node.view.metadata, self.waiting()\n"
             "        if metadata is not None:\n"
             "            self._node.sweeper.clock = (self._node.world.now_ms() - 2_000) << 16\n"
             "            self._node.sweeper._changed(range(metadata.partitions))\n"
-            "            return\n"
-            "        waiting = mask_of(self.waiting())\n",
+            "            return self.interval_s\n",
         ),
         (
             SWEEPER,

@@ -135,6 +135,7 @@ async def test_while_an_owner_is_away_nobody_takes_it_that_none_vouches() -> Non
             node.horizons.retract(range(PARTITIONS), "a test")
         await trio.sleep(120)
         assert all(node.anti_entropy.standings.wholeness.unvouched() for node in (one, two))
+        assert held(two, "b", "deleted") is None, "so far each takes from the other what a message may bring"
         back = await cluster.start(N3)
         swept(back)
         await assert_whole(cluster)
