@@ -57,8 +57,8 @@ MUTATIONS: Final = (
         "An exchange repairs the side that began it, and settles the debts of both.",
         (
             EXCHANGE,
-            "        self._to_offer.extend([*found.mine, *found.both, *(found.theirs if self._mended_there else ())])\n",
-            "        self._to_offer.extend(())\n",
+            "self._to_offer.extend([*found.mine, *found.both, *(found.theirs if self._mended_there else ())])",
+            "self._to_offer.extend(())",
         ),
         caught_by=APART,
     ),
