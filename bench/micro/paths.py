@@ -67,7 +67,10 @@ class StubReplica:
         operation.minted(b"r" * 120, DOT)
         operation.committed(None)
 
-    def read(self, tree: Any, key: bytes, durability: Any, done: Callable[..., None]) -> None:
+    def horizon_at(self, key: bytes) -> int:
+        return 0
+
+    def show(self, tree: Any, key: bytes, durability: Any, horizon: int, done: Callable[..., None]) -> None:
         done(None, None)
 
 

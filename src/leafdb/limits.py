@@ -48,6 +48,8 @@ OP_MEMORY_BYTES_MAX: Final = 16 * MIB
 EPOCH_WAITERS_MAX: Final = 4_096
 SCAN_PAGE_ITEMS_MAX: Final = 4_096
 SCAN_PAGE_BYTES_MAX: Final = 4 * MIB
+SCAN_PARTITIONS_MAX: Final = 256
+"""Of one page that a replica is asked for."""
 BATCH_ITEMS_MAX: Final = 1_024
 
 # -- explanations of requests

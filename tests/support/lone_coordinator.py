@@ -184,6 +184,7 @@ class Lone:
         self.merged = 0
         self.stored: bytes | None = None
         self.disk_full = False
+        self.horizon = 0
         self.uncommitted: Any = None
         """The put whose local commit is awaited, while `slow`."""
         self.slow = False
@@ -223,6 +224,9 @@ class Lone:
             self.uncommitted = operation
         else:
             operation.committed(None)
+
+    def horizon_at(self, key: bytes) -> int:
+        return self.horizon
 
     def show(self, *args: Any) -> None:
         args[-1](self.stored, None)

@@ -54,7 +54,9 @@ class SweptStore(TreeStore):
         self.horizons = Horizons(self.engine)
         self.run(self.horizons.load)
         leases = self.run(lambda: open_leases(self.engine, lambda: 1_000))
-        self.replica = Replica(self.engine, leases, self.trees, horizon_at=self.horizons.at, given=self.horizons.given)
+        self.replica = Replica(
+            self.engine, leases, self.trees, horizon_at=self.horizons.at, doubted=self.horizons.doubted
+        )
         self.replica.identify(WRITER)
         self.sweeper = Sweeper(
             engine=self.engine, view=self.view, replica=self.replica, horizons=self.horizons, deaths=self.trees.deaths,

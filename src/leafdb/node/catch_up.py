@@ -26,10 +26,14 @@ class CatchUp:
         if self._retrying or len(self._waiting) >= EPOCH_WAITERS_MAX:
             return False
         self._waiting.append(retry)
+        self.fetch()
+        return True
+
+    def fetch(self) -> None:
+        """This node is behind, and nobody waits for it: fetch, unless that is under way."""
         if not self._fetching:
             self._fetching = True
             self._fetch(self._fetched)
-        return True
 
     def __len__(self) -> int:
         return len(self._waiting)

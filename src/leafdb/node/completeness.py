@@ -21,37 +21,39 @@ from typing import Final
 
 from leafdb.codec import cbor
 from leafdb.node.view import BucketView, ClusterView
-from leafdb.quorum.session_floor import Vouches, vouches_for_nothing
 from leafdb.storage.engine import Engine
 from leafdb.types import BucketId, Durability, PartitionId, TreeId
 
 KEY: Final = b"incomplete"
+
+Vouches = Callable[[PartitionId, int], bool]
+"""Of a store: whether it has had everything of a partition below its horizon, and below that one, and has let go of it
+by right alone."""
 
 
 class Completeness:
     """The set of incomplete partitions. `vouches`: whether this store does, of a partition."""
 
     def __init__(
-        self, engine: Engine, tree: TreeId, view: ClusterView, vouches: Callable[[PartitionId], bool] = lambda _: True
+        self, engine: Engine, tree: TreeId, view: ClusterView, vouches: Vouches = lambda partition, horizon: True
     ) -> None:
-        self._vouches = vouches
+        self.vouches = vouches
         self._engine = engine
         self._tree = tree
         self._view = view
         self._incomplete: set[int] = set()
         self._held: set[int] = set()
         """Those of them that nothing proves complete before the next metadata is in force."""
-        self.vouches: Vouches = vouches_for_nothing
-        """Whether this store vouches for what lies below a horizon of a partition."""
 
     def load(self, stored: bytes | None) -> None:
         """Take what the store remembers."""
         if stored is not None:
             self._incomplete = {int(partition) for partition in cbor.loads(stored)}
 
-    def definitive(self, bucket: BucketView, partition: PartitionId) -> bool:
-        """Whether this node, as a replica of the bucket's partition, has all it should have: its answer counts."""
-        if partition in self._incomplete or not self._vouches(partition):
+    def definitive(self, bucket: BucketView, partition: PartitionId, horizon: int = 0) -> bool:
+        """Whether this node, as a replica of the bucket's partition, has all it should have: its answer counts, for one
+        who knows of that `horizon`."""
+        if partition in self._incomplete or not self.vouches(partition, horizon):
             return False
         view = self._view
         ring = view.ring

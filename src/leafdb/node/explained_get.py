@@ -50,11 +50,13 @@ class ExplainedGet(CoordinatedGet):
 
     def get_reply(self, node: NodeId, status: ReplicaStatus, record: bytes) -> None:
         """A replica's record, its definitive absence, or neither."""
-        shown = status
-        if status is ReplicaStatus.VOUCHED:
-            shown = ReplicaStatus.FOUND if record else ReplicaStatus.ABSENT
-        self._note_answer(node, shown, record or None)
+        if status is not ReplicaStatus.NEWER_HORIZON:
+            self._note_answer(node, status, record or None)
         super().get_reply(node, status, record)
+
+    def _anew(self, horizon: int) -> None:
+        self._told.begins_anew("a newer purge horizon was heard of: everybody was asked anew, by that one")
+        super()._anew(horizon)
 
     def _read_here(self, value: bytes | None, error: Exception | None) -> None:
         own = self._coordinator.view.self_id

@@ -90,10 +90,14 @@ class Explaining:
     def begins(self, place: Place, machine: GetOperation | PutOperation) -> None:
         """The operation is under way; or, a put under a newer ring, all over again."""
         if self._place is not None:
-            self.note(f"the ring changed: everybody was asked anew under range epoch {place.range_epoch}")
-            self._parts.clear()
+            self.begins_anew(f"the ring changed: everybody was asked anew under range epoch {place.range_epoch}")
         self._place = place
         self._machine = machine
+
+    def begins_anew(self, why: str) -> None:
+        """What was answered so far is void."""
+        self.note(why)
+        self._parts.clear()
 
     def forwarded(self, node: NodeId) -> None:
         """The request was handed on to `node`."""

@@ -210,4 +210,4 @@ def _get_local(coordinator: Coordinator, session: Requester, request_id: int, pl
                 return
         coordinator.refuse(session, request_id, refusal_of(error))
 
-    coordinator.replica.show(bucket.tree, place.storage_key, bucket.durability, shown)
+    coordinator.replica.show(bucket.tree, place.storage_key, bucket.durability, 0, shown)

@@ -4,10 +4,15 @@ It carries out what quorum/get_operation decides; with two sets of owners, in a 
 replicas are asked for their whole record; what they answer is merged. If they differ, the merge is written back until R
 of them hold it, and only then is the client answered. A slow replica is hedged within a budget: one more is asked when
 the answer takes longer than the slow one's own p95.
+
+The read goes by the newest horizon of its partition that this node knows of, and names it to whom it asks. Somebody
+knows of a newer one? Then it begins anew by that: under another number, so that what was answered by the old one goes
+nowhere, and within its deadline. This node's own store is asked like any other.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Final
 
 from leafdb.errors import DeadlineExceeded, LeafdbError, ProtocolError
@@ -18,7 +23,15 @@ from leafdb.node.coordinator import Coordinator, Place, Requester, not_enough
 from leafdb.node.outcomes import refusal_of
 from leafdb.quorum.get_operation import GetOperation, GetStep
 from leafdb.quorum.joint_get_operation import JointGetOperation
-from leafdb.quorum.messages import FLAG_HORIZON, FLAG_REPAIR, ReplicaStatus, encode_replica_get, encode_replica_put
+from leafdb.quorum.messages import (
+    FLAG_HORIZON,
+    FLAG_REPAIR,
+    MalformedMessage,
+    ReplicaStatus,
+    decode_newer_horizon,
+    encode_replica_get,
+    encode_replica_put,
+)
 from leafdb.types import Conflict, NodeId
 from leafdb.wire.frame import encode_frame
 from leafdb.wire.registry import MessageType
@@ -71,6 +84,7 @@ class CoordinatedGet:
         "_deadline",
         "_definitive",
         "_hedged",
+        "_horizon",
         "_request_id",
         "_session",
         "id",
@@ -98,6 +112,7 @@ class CoordinatedGet:
         self._deadline = deadline
         self._hedged = False
         self._asked_later: tuple[NodeId, ...] = ()
+        self._horizon = coordinator.replica.horizon_at(place.storage_key)
         self.place = place
         self.machine = machine
         self.started = coordinator.now()
@@ -126,11 +141,15 @@ class CoordinatedGet:
         if node not in self._asked_later:
             coordinator.latency.observed(node, coordinator.now() - self.started)
         if status is ReplicaStatus.FOUND:
-            self._answered(node, record)
+            self._answered(node, record, vouches=True)
         elif status is ReplicaStatus.ABSENT:
-            self._answered(node, None)
-        elif status is ReplicaStatus.VOUCHED:
-            self._answered(node, record or None, vouches=True)
+            self._answered(node, None, vouches=True)
+        elif status is ReplicaStatus.NEWER_HORIZON:
+            try:
+                newest = decode_newer_horizon(record)
+            except MalformedMessage as error:
+                raise ProtocolError(str(error)) from None
+            self._newer_horizon(node, newest)
         else:
             self._uncounted(node, record if status is ReplicaStatus.UNKNOWN and record else None)
 
@@ -165,7 +184,27 @@ class CoordinatedGet:
 
     # -- effects of the machine
 
-    def _answered(self, node: NodeId, record: bytes | None, *, vouches: bool = False) -> None:
+    def _newer_horizon(self, node: NodeId, newest: int) -> None:
+        """`node` has heard of a newer horizon than the one by which everybody was asked."""
+        machine = self.machine
+        if node not in machine.waiting or machine.ended or machine.writing_back is not None or newest <= self._horizon:
+            self._uncounted(node, None)  # R have answered without it
+        else:
+            self._coordinator.catch_up.fetch()
+            self._anew(newest)
+
+    def _anew(self, horizon: int) -> None:
+        """Ask all again, by this horizon. Nobody is hedged any more."""
+        coordinator = self._coordinator
+        coordinator.metrics.reads_anew_total += 1
+        coordinator.forget(self.id, self)
+        self.id = coordinator.register(self, self._deadline)
+        self._hedged = True
+        self._horizon = horizon
+        self.machine.anew(horizon)
+        self._step(GetStep.NOTHING)
+
+    def _answered(self, node: NodeId, record: bytes | None, *, vouches: bool) -> None:
         try:
             step = self.machine.answered(node, record, vouches=vouches)
         except RecordError as error:
@@ -209,27 +248,37 @@ class CoordinatedGet:
     def _ask_self(self) -> None:
         coordinator = self._coordinator
         place = self.place
-        bucket = place.bucket
+        bucket, horizon = place.bucket, self._horizon
+        done = partial(self._read_by, horizon)
         if coordinator.view.self_id in place.holders:
             # Asked before the read: what becomes complete meanwhile may have been read before it was.
-            self._definitive = coordinator.completeness.definitive(bucket, place.partition)
-            coordinator.replica.show(bucket.tree, place.storage_key, bucket.durability, self._read_here)
+            self._definitive = coordinator.completeness.definitive(bucket, place.partition, horizon)
+            coordinator.replica.show(bucket.tree, place.storage_key, bucket.durability, horizon, done)
         else:
-            coordinator.hints.read_fallback(bucket, place.partition, place.storage_key, self._read_here)
+            coordinator.hints.read_fallback(bucket, place.partition, place.storage_key, horizon, done)
+
+    def _read_by(self, horizon: int, value: bytes | None, error: Exception | None) -> None:
+        """What is here, for a read by that horizon."""
+        if horizon == self._horizon:  # else it was asked for anew since
+            newest = self._coordinator.replica.horizon_at(self.place.storage_key)
+            if newest <= horizon:
+                self._read_here(value, error)
+            else:
+                self._newer_horizon(self._coordinator.view.self_id, newest)
 
     def _read_here(self, value: bytes | None, error: Exception | None) -> None:
         own = self._coordinator.view.self_id
         if error is not None:
             self._step(self.machine.unknown(own))
         elif self._definitive if own in self.place.holders else value is not None:
-            self._answered(own, value)
+            self._answered(own, value, vouches=True)
         else:
             self._uncounted(own, value)
 
     def _ask_frame(self) -> bytes:
         place = self.place
         left_ms = max(1, int((self._deadline - self._coordinator.now()) * 1000))
-        horizon = 0 if self.machine.floor is None else self.machine.floor.horizon
+        horizon = self._horizon
         head = place.bucket.id, place.bucket.generation, place.range_epoch, left_ms
         body = encode_replica_get(*head, FLAG_HORIZON if horizon else 0, place.key, horizon=horizon)
         return encode_frame(MessageType.REPLICA_GET, self.id, body)

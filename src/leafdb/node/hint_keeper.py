@@ -192,13 +192,15 @@ class HintKeeper:
 
     # -- reading as a fallback
 
-    def read_fallback(self, bucket: BucketView, partition: PartitionId, storage_key: bytes, done: Found) -> None:
-        """The merge of everything kept here for the key's holders; None when nothing is: never a definitive
-        absence."""
+    def read_fallback(
+        self, bucket: BucketView, partition: PartitionId, storage_key: bytes, horizon: int, done: Found
+    ) -> None:
+        """The merge of everything kept here for the key's holders, as far as a reader believes it who knows of that
+        `horizon`; None when nothing is: never a definitive absence."""
         ring = self._view.ring
         assert ring is not None
         holders = ring.holders(partition, bucket.properties.n)
-        _FallbackRead(self, bucket, storage_key, holders, done).next()
+        _FallbackRead(self, bucket, storage_key, holders, horizon, done).next()
 
     def show(self, target: NodeId, bucket: BucketView, storage_key: bytes, done: Found) -> None:
         """The record kept for `target`, once it is safe to show."""
@@ -221,15 +223,22 @@ class HintKeeper:
 class _FallbackRead:
     """Reads the hints for each holder in turn and merges them."""
 
-    __slots__ = ("_bucket", "_done", "_keeper", "_left", "_merged", "_storage_key")
+    __slots__ = ("_bucket", "_done", "_horizon", "_keeper", "_left", "_merged", "_storage_key")
 
     def __init__(
-        self, keeper: HintKeeper, bucket: BucketView, storage_key: bytes, holders: Sequence[NodeId], done: Found
+        self,
+        keeper: HintKeeper,
+        bucket: BucketView,
+        storage_key: bytes,
+        holders: Sequence[NodeId],
+        horizon: int,
+        done: Found,
     ) -> None:
         self._keeper = keeper
         self._bucket = bucket
         self._storage_key = storage_key
         self._left = list(holders)
+        self._horizon = horizon
         self._merged: bytes | None = None
         self._done = done
 
@@ -237,7 +246,9 @@ class _FallbackRead:
         if not self._left:
             try:
                 kept = self._merged
-                kept = None if kept is None else self._keeper.replica.given(self._storage_key, kept, holder=False)
+                if kept is not None:
+                    below = self._keeper.replica.doubted(self._storage_key, self._horizon, holder=False)
+                    kept = admitted(None, kept, below)
             except RecordError as problem:
                 self._done(None, problem)
             else:

@@ -17,7 +17,6 @@ from typing import Final, NamedTuple
 from leafdb.codec.varint import decode_varint, encode_varint
 from leafdb.errors import CorruptionError, StorageError
 from leafdb.limits import PARTITIONS_MAX
-from leafdb.model.admission import admitted
 from leafdb.model.hlc import STAMP_MAX
 from leafdb.node.engine_reads import read_page
 from leafdb.node.logs import Log
@@ -97,20 +96,23 @@ class Horizons:
         return not stamps or self._marks.get(partition, 0) >= stamps[partition]
 
     def vouches_below(self, partition: PartitionId | int, stamp: int) -> bool:
-        """As `vouches`, of a horizon that somebody else has heard of as well."""
-        return self.vouches(partition) and self._marks.get(partition, 0) >= stamp
-
-    def given(self, storage_key: bytes, record: bytes, *, holder: bool = True) -> bytes | None:
-        """What a reader is given of a record: all of it by a holder of the range that vouches. Whoever does not, or
-        keeps it for somebody else, cannot say of what lies below the horizon that it was not deleted since. None:
-        nothing. Raises RecordError."""
+        """As `vouches`, and below a horizon that somebody else has heard of as well; 0: nobody has."""
         stamps = self._stamps
-        if not stamps:
-            return record
+        if stamps and stamps[partition] > stamp:
+            stamp = stamps[partition]
+        return not stamp or self._marks.get(partition, 0) >= stamp
+
+    def doubted(self, storage_key: bytes, horizon: int = 0, *, holder: bool = True) -> int:
+        """Below which stamp readers who know of `horizon` believe nothing of what is here of a key. 0: they believe all
+        of a holder of the range that vouches below that horizon, and the one known here. Whoever does not, or keeps it
+        for somebody else, cannot say of what lies below the newer one that it was not deleted since."""
+        stamps = self._stamps
+        if not stamps and not horizon:
+            return 0
         partition = (storage_key[0] << 8 | storage_key[1]) >> self._shift
-        if holder and self._marks.get(partition, 0) >= stamps[partition]:
-            return record
-        return admitted(None, record, stamps[partition])
+        if stamps and stamps[partition] > horizon:
+            horizon = stamps[partition]
+        return 0 if holder and self._marks.get(partition, 0) >= horizon else horizon
 
     def standing(self, partition: PartitionId | int) -> Standing:
         """Both."""

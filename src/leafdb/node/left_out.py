@@ -14,16 +14,17 @@ class LeftOut(Exception):
         super().__init__(f"{dots} of its siblings are older than the horizon, and not known here any more")
 
 
-class Given(Protocol):
-    """What readers are given of a record (`Horizons.given`)."""
+class Doubted(Protocol):
+    """Below which stamp readers believe nothing of what is here (`Horizons.doubted`)."""
 
-    def __call__(self, storage_key: bytes, record: bytes, *, holder: bool = True) -> bytes | None:
-        """Of one that is here as a holder's, or is kept for one. None: nothing. Raises RecordError."""
+    def __call__(self, storage_key: bytes, horizon: int = 0, *, holder: bool = True) -> int:
+        """Of a record that is here as a holder's, or is kept for one, by a reader who knows of that horizon. 0: they
+        believe all of it."""
 
 
-def all_of_it(storage_key: bytes, record: bytes, *, holder: bool = True) -> bytes | None:
+def all_believed(storage_key: bytes, horizon: int = 0, *, holder: bool = True) -> int:
     """Where nothing is ever forgotten."""
-    return record
+    return 0
 
 
 def all_but(done: Callable[[Exception | None], None], left_out: LeftOut, error: Exception | None) -> None:

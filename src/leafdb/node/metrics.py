@@ -46,6 +46,7 @@ COUNTERS: Final = (
     Counted("writes_recognised_total", "leafdb_writes_recognised_total", "Puts that were here already, by their ids."),
     Counted("forwards_total", "leafdb_forwards_total", "Requests passed on to a node that may coordinate them."),
     Counted("fallback_writes_total", "leafdb_fallback_writes_total", "Puts this node coordinated as a fallback."),
+    Counted("reads_anew_total", "leafdb_reads_anew_total", "Reads begun anew by a purge horizon new to this node."),
     Counted("hedges_total", "leafdb_hedges_total", "Reads that asked one more replica because one was slow."),
     Counted("write_backs_total", "leafdb_write_backs_total", "Reads that wrote their merge back before answering."),
     Counted("session_waits_total", "leafdb_session_waits_total", "Requests for which r replicas had less than seen."),
@@ -200,6 +201,7 @@ class Metrics:
         self.writes_recognised_total = 0
         self.forwards_total = 0
         self.fallback_writes_total = 0
+        self.reads_anew_total = 0
         self.hedges_total = 0
         self.write_backs_total = 0
         self.session_waits_total = 0

@@ -181,11 +181,10 @@ class Node:
         self.leases: Leases = await open_leases(engine, world.now_ms)
         self.wheel = TimingWheel(world.now)
         self.replica = Replica(
-            engine, self.leases, self.trees.kept, horizon_at=self.horizons.at, given=self.horizons.given
+            engine, self.leases, self.trees.kept, horizon_at=self.horizons.at, doubted=self.horizons.doubted
         )
         self.sweeper = open_sweeper(self)
-        self.completeness = Completeness(engine, META_TREE, view, self.horizons.vouches)
-        self.completeness.vouches = self.horizons.vouches_below
+        self.completeness = Completeness(engine, META_TREE, view, self.horizons.vouches_below)
         self.completeness.load(await read_value(engine, META_TREE, COMPLETENESS_KEY))
         seen = await read_value(engine, META_TREE, PEERS_KEY)
         self.admission = Admission(engine, view, self.belonging.contests, seen)

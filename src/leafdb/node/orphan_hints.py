@@ -35,6 +35,7 @@ from leafdb.errors import StorageError
 from leafdb.hints.hint import HintKey, Kind, decode, decode_key, target_range
 from leafdb.hints.ledger import Ledger
 from leafdb.limits import EXCHANGE_BYTES_MAX
+from leafdb.model.admission import admitted
 from leafdb.model.record import RecordError
 from leafdb.node.engine_reads import read_page
 from leafdb.node.heirs import Calls, Heirs, goers
@@ -336,7 +337,7 @@ class OrphanHints:
     def _still_wanted(self, hint: Orphan) -> bytes | None:
         """What others would keep of it: nobody takes in what was forgotten by right."""
         try:
-            return self._replica.given(hint.parts.storage_key, hint.record, holder=False)
+            return admitted(None, hint.record, self._replica.doubted(hint.parts.storage_key, holder=False))
         except RecordError:
             return hint.record
 

@@ -100,7 +100,8 @@ class _ReadBefore(SessionGet):
         if error is not None:
             self._give_up(error)
         else:
-            self._answered(self._own, value)
+            complete = self._own in self.place.holders and self._definitive
+            self._answered(self._own, value, vouches=complete)
 
     def _repair(self) -> None:
         """The record that is minted goes to everybody anyway."""

@@ -7,7 +7,7 @@ A put that comes a second time, known by its operation id, mints nothing: it is 
 (op_memory.py), and what there is goes to everybody as it would have at first.
 
 Where there is a horizon, below which things may have been forgotten, what comes is taken in sibling by sibling, and
-what readers are given depends on whether this store vouches (`Horizons`, docs/decisions/0008).
+what readers are shown depends on whether this store vouches (`Horizons`, docs/decisions/0008).
 
 A version is shown only when it is safe: whatever reveals a version (a read's answer, a merge's acknowledgement even if
 the merge changed nothing) is released by the engine once the commit has passed that version's sequence number.
@@ -22,7 +22,7 @@ from typing import Final, NamedTuple
 from leafdb.errors import StorageError
 from leafdb.limits import EPOCH_LEASE, EPOCH_LEASE_RENEW_AT
 from leafdb.model.actor import ActorIdentity
-from leafdb.model.admission import left_out
+from leafdb.model.admission import admitted, left_out
 from leafdb.model.clock import Dot
 from leafdb.model.epochs import EpochLease
 from leafdb.model.hlc import LeaseExhausted
@@ -41,7 +41,7 @@ from leafdb.model.record import (
 from leafdb.model.record_format import any_below
 from leafdb.node.key_queue import KeyQueue, ReplicaOverloaded
 from leafdb.node.leases import Leases
-from leafdb.node.left_out import Given, LeftOut, all_but, all_of_it
+from leafdb.node.left_out import Doubted, LeftOut, all_believed, all_but
 from leafdb.node.minting import Minting, Records
 from leafdb.node.op_memory import OperationForgotten, OpMemory
 from leafdb.storage.engine import Engine
@@ -121,11 +121,11 @@ class Replica:
         operations: OpMemory | None = None,
         *,
         horizon_at: Callable[[bytes], int] = lambda key: 0,
-        given: Given = all_of_it,
+        doubted: Doubted = all_believed,
     ) -> None:
-        """`horizon_at`: the horizon at a storage key; `given`: what readers are given of the record there."""
+        """`horizon_at`: the horizon at a storage key; `doubted`: below what readers believe nothing of it."""
         self.horizon_at = horizon_at
-        self.given = given
+        self.doubted = doubted
         self._engine = engine
         self._trees = trees
         self._leases = leases
@@ -381,14 +381,17 @@ class Replica:
         else:
             self._engine.when_safe(current[1], durability, partial(_shown, done, current[0]))
 
-    def show(self, tree: TreeId, key: bytes, durability: Durability, done: Found) -> None:
-        """As `read`, of what a reader is given."""
-        self.read(tree, key, durability, partial(self._give, key, done))
+    def show(self, tree: TreeId, key: bytes, durability: Durability, horizon: int, done: Found) -> None:
+        """As `read`, of what a reader is given who knows of that `horizon`: no more than this store vouched for before
+        it was read, and does still."""
+        self.read(tree, key, durability, partial(self._give, key, horizon, self.doubted(key, horizon), done))
 
-    def _give(self, key: bytes, done: Found, record: bytes | None, error: Exception | None) -> None:
+    def _give(
+        self, key: bytes, horizon: int, below: int, done: Found, record: bytes | None, error: Exception | None
+    ) -> None:
         if record is not None:
             try:
-                record = self.given(key, record)
+                record = admitted(None, record, max(below, self.doubted(key, horizon)))
             except RecordError as problem:
                 record, error = None, problem
         done(record, error)

@@ -3,8 +3,13 @@
 A request is executed only if both sides mean the same ring and bucket: a sender behind is told, a sender ahead waits
 while this node catches up, and is refused if its deadline has passed by then. A copy for an absent primary is kept as
 that primary's hint, never in the bucket's own tree. In a plan old and new owners take copies alike; one that is still
-copying the range answers as incomplete: what it has, and that it may not be all. A get may name a horizon: a complete
-owner that vouches for what lies below it says so with what it has (quorum/session_floor).
+copying the range answers as incomplete: what it has, and that it may not be all.
+
+A get names the newest horizon that its coordinator knows of. What counts is what a store vouches for below that one and
+its own; whoever does not vouch shows what lies above both. Who knows of a newer one says only that: others have been
+asked by the old one, and it is a round trip in the second in which a horizon spreads. It is asked when the record is
+there, for a sweep by the newer horizon may have come before it was read. A get that asks about an operation names no
+horizon: what comes of it is merged, and admitted there (quorum/get_operation, retried_put).
 """
 
 from __future__ import annotations
@@ -30,6 +35,7 @@ from leafdb.quorum.messages import (
     ReplicaStatus,
     decode_replica_get,
     decode_replica_put,
+    encode_newer_horizon,
     encode_replaced,
     encode_reply,
 )
@@ -110,15 +116,17 @@ class ReplicaService:
             session.send(encode_frame(MessageType.REPLICA_GET_REPLY, request_id, encode_reply(placed)))
             return
         bucket, storage_key, partition, holder = placed
-        definitive = holder and self._completeness.definitive(bucket, partition)
-        vouches = definitive and message.horizon > 0 and self._completeness.vouches(partition, message.horizon)
-        done: Found = partial(self._found, session, request_id, definitive, not holder, vouches)
+        horizon = message.horizon
+        definitive = holder and self._completeness.definitive(bucket, partition, horizon)
+        done: Found = partial(self._found, session, request_id, definitive, not holder)
         if message.op_id:
             done = partial(self._told, session, request_id, bucket, storage_key, message.op_id, done)
-        if holder:
-            self._replica.show(bucket.tree, storage_key, bucket.durability, done)
         else:
-            self._hints.read_fallback(bucket, partition, storage_key, done)
+            done = partial(self._unless_newer, session, request_id, storage_key, horizon, done)
+        if holder:
+            self._replica.show(bucket.tree, storage_key, bucket.durability, horizon, done)
+        else:
+            self._hints.read_fallback(bucket, partition, storage_key, horizon, done)
 
     def _place(
         self, message: ReplicaPut | ReplicaGet, retry: Callable[[float], None], deadline: float | None
@@ -165,18 +173,33 @@ class ReplicaService:
         request_id: int,
         definitive: bool,
         fallback: bool,
-        vouches: bool,
         value: bytes | None,
         error: Exception | None,
     ) -> None:
         if error is not None:
             reply = encode_reply(status_of(error))
-        elif vouches:
-            reply = encode_reply(ReplicaStatus.VOUCHED, value or b"")
         elif value is None:
             reply = encode_reply(ReplicaStatus.ABSENT if definitive else ReplicaStatus.UNKNOWN)
         else:
             reply = encode_reply(ReplicaStatus.FOUND if definitive or fallback else ReplicaStatus.UNKNOWN, value)
+        session.send(encode_frame(MessageType.REPLICA_GET_REPLY, request_id, reply))
+
+    def _unless_newer(
+        self,
+        session: Peer,
+        request_id: int,
+        storage_key: bytes,
+        horizon: int,
+        as_ever: Found,
+        value: bytes | None,
+        error: Exception | None,
+    ) -> None:
+        """The answer to one who knows of that `horizon`: that there is a newer one, if there is; else the record."""
+        newest = self._replica.horizon_at(storage_key)
+        if newest <= horizon:
+            as_ever(value, error)
+            return
+        reply = encode_reply(ReplicaStatus.NEWER_HORIZON, encode_newer_horizon(newest))
         session.send(encode_frame(MessageType.REPLICA_GET_REPLY, request_id, reply))
 
     def _told(

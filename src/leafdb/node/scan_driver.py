@@ -16,10 +16,14 @@ In a plan a part asks the set of owners that reads ask, and no other. A get show
 nothing it has shown is missing once reads have moved (joint_get_operation). A scan never promised that: without a plan
 too it shows what one replica of R has, and the next scan may ask others. What it promises, whatever W replicas have
 acknowledged, needs R of the set asked and that all of them mean the same ring, so pages carry the range's epoch.
+
+They carry its horizons as well, as reads do (quorum/get_operation): where somebody knows of a newer one than this node
+named, and R complete replicas have not answered without it, the part is asked for again by the newer ones.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Final, NamedTuple
 
@@ -41,7 +45,7 @@ from leafdb.node.scan_merge import (
     run_at,
     whole_range,
 )
-from leafdb.node.scan_replica import RETRY_AFTER_S, ScanReplica, bucket_of
+from leafdb.node.scan_replica import RETRY_AFTER_S, ScanReplica, bucket_of, horizons_of
 from leafdb.node.view import BucketView
 from leafdb.ring.ring import Ring
 from leafdb.ring.token import TOKEN_BYTES
@@ -235,6 +239,7 @@ class ScanDriver:
         request = scan.request
         items_max, bytes_max = progress.limits()
         partitions_max = RUN_PARTITIONS_MAX
+        heard: dict[int, int] = {}
         while True:
             ring = _ring(self._coordinator)
             r = self._r_now(scan)
@@ -247,12 +252,15 @@ class ScanDriver:
                 partitions_max=partitions_max,
             )
             ask = request._replace(
-                start=run.start, stop=run.stop, limit=items_max, bytes_max=bytes_max, r=1, range_epoch=run.range_epoch
-            )
+                start=run.start, stop=run.stop, limit=items_max, bytes_max=bytes_max, r=1, range_epoch=run.range_epoch,
+                horizons=self._horizons(ring, run, heard),
+            )  # fmt: skip
             pages = await self._gather(scan, run, ask, r)
             whole = sum(page.complete for page in pages)
             if whole >= r:
                 break
+            if self._newer(run, ask.horizons, pages, heard) and self._coordinator.now() < scan.deadline:
+                continue
             if _ring(self._coordinator) is not ring and self._coordinator.now() < scan.deadline:
                 continue  # others knew of the change before this node did
             if run.partitions == 1 or whole == len(pages):
@@ -263,6 +271,25 @@ class ScanDriver:
             return run, merge_pages(pages, scan.bucket.conflict, reverse=request.reverse)
         except RecordError as error:
             raise ServerBug(f"records of one key cannot be merged: {error}") from None
+
+    def _horizons(self, ring: Ring, run: Run, heard: Mapping[int, int]) -> tuple[int, ...]:
+        """By what horizons the run is asked for: the newest that this node knows, or has just heard of."""
+        partitions = range(run.first, run.first + run.partitions)
+        known = horizons_of(self._coordinator.replica, ring, partitions)
+        newest = tuple(max(stamp, heard.get(at, 0)) for at, stamp in zip(partitions, known, strict=True))
+        return newest if any(newest) else ()
+
+    def _newer(self, run: Run, named: Sequence[int], pages: Sequence[ReplicaPage], heard: dict[int, int]) -> bool:
+        """Whether replicas have heard of horizons newer than were named; they are noted."""
+        newer = False
+        for page in pages:
+            for number, stamp in enumerate(page.horizons[: run.partitions]):
+                if stamp > (named[number] if named else 0):
+                    heard[run.first + number] = max(stamp, heard.get(run.first + number, 0))
+                    newer = True
+        if newer:
+            self._coordinator.catch_up.fetch()
+        return newer
 
     def _r_now(self, scan: _Scan) -> int:
         """R under the ring of this moment: "quorum" is another number when the ring has grown from one to three."""
@@ -281,7 +308,7 @@ class ScanDriver:
         while candidates:
             missing = r - sum(page.complete for page in pages)
             left_s = scan.deadline - self._coordinator.now()
-            if missing <= 0 or left_s <= 0:
+            if missing <= 0 or left_s <= 0 or any(page.horizons for page in pages):
                 break
             asked, candidates = candidates[:missing], candidates[missing:]
             # A replica that hangs must leave time for the one that takes its place.
@@ -319,7 +346,7 @@ class ScanDriver:
         lane = Lane.REQUESTS if self._peers.session(node, Lane.BULK) is None else Lane.BULK
         frame = await self._peers.call(node, lane, MessageType.REPLICA_SCAN, body, timeout_s)
         reply = ScanReply.decode(frame.body)
-        page = ReplicaPage(reply.items, reply.next, reply.complete)
+        page = ReplicaPage(reply.items, reply.next, reply.complete, reply.horizons)
         wrong = problem(page, ask.start, ask.stop, reverse=ask.reverse)
         if wrong is not None:
             raise ProtocolError(f"a page with {wrong}")

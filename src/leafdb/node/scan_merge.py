@@ -17,12 +17,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
+from leafdb.limits import SCAN_PARTITIONS_MAX
 from leafdb.model.record import merge
 from leafdb.ring.ring import Ring
 from leafdb.ring.token import STORAGE_KEY_END, TOKEN_BYTES, partition_range
 from leafdb.types import Conflict, NodeId, PartitionId, Token
 
-RUN_PARTITIONS_MAX: Final = 256
+RUN_PARTITIONS_MAX: Final = SCAN_PARTITIONS_MAX
 
 
 class ReplicaPage(NamedTuple):
@@ -32,6 +33,9 @@ class ReplicaPage(NamedTuple):
     next: bytes
     complete: bool
     """False: the replica may have forgotten something here, so its "absent" does not count."""
+    horizons: tuple[int, ...] = ()
+    """Not empty: it has heard of newer horizons than it was asked by, and shows nothing. These are those of each
+    partition."""
 
 
 class MergedPage(NamedTuple):
@@ -96,7 +100,7 @@ def run_at(ring: Ring, n: int, start: bytes, stop: bytes, *, reverse: bool, part
     """The run the scan of [start, stop) reads next: from the partition of its first key on, or back from its last."""
     assert len(start) >= TOKEN_BYTES
     assert start < stop
-    at = _partition_below(ring, stop) if reverse else _partition_of(ring, start)
+    at = _partition_below(ring, stop) if reverse else partition_at(ring, start)
     primaries = ring.primaries(at, n)
     members = set(primaries)
     first = last = at
@@ -130,10 +134,11 @@ def range_epoch(ring: Ring, partitions: range) -> int:
 def partitions_between(ring: Ring, start: bytes, stop: bytes) -> range:
     """The partitions that the non-empty range touches."""
     assert start < stop
-    return range(_partition_of(ring, start), _partition_below(ring, stop) + 1)
+    return range(partition_at(ring, start), _partition_below(ring, stop) + 1)
 
 
-def _partition_of(ring: Ring, key: bytes) -> PartitionId:
+def partition_at(ring: Ring, key: bytes) -> PartitionId:
+    """Where a key, or a position, falls."""
     return ring.partition_of(Token(int.from_bytes(key[:TOKEN_BYTES], "big")))
 
 
@@ -141,5 +146,5 @@ def _partition_below(ring: Ring, stop: bytes) -> PartitionId:
     """Where the keys right below `stop` fall."""
     if stop >= STORAGE_KEY_END:
         return PartitionId(ring.partitions - 1)
-    at = _partition_of(ring, stop)
+    at = partition_at(ring, stop)
     return PartitionId(at - 1) if at and stop <= partition_range(at, ring.partitions)[0] else at

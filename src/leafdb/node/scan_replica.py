@@ -4,24 +4,37 @@ A page is shown only when everything in it is safe. It says whether this replica
 may have forgotten something there, what the page does not show is not thereby absent. As with single keys, both sides
 must mean the same ring: the asker's counts hold for the owners it knows. So a sender behind is refused, and for a
 sender ahead this node catches up first.
+
+And both go by the same horizons (quorum/get_operation): where this node does not vouch below the newer one of those
+that either knows, it shows only what lies above; an asker who knows of none so new is told that, and shown nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
+from operator import gt
 from typing import Final
 
 import trio
 
 from leafdb.errors import DeadlineExceeded, LeafdbError, NotApplied, Overloaded, Reason, StorageError
 from leafdb.limits import REPLICA_SCANS_MAX
+from leafdb.model.admission import admitted
 from leafdb.model.record import RecordError
 from leafdb.node.coordinator import Coordinator
-from leafdb.node.scan_merge import RUN_PARTITIONS_MAX, ReplicaPage, holds, partitions_between, range_epoch
+from leafdb.node.replica import Replica
+from leafdb.node.scan_merge import (
+    RUN_PARTITIONS_MAX,
+    ReplicaPage,
+    holds,
+    partition_at,
+    partitions_between,
+    range_epoch,
+)
 from leafdb.node.view import BucketView
 from leafdb.ring.ring import Ring
-from leafdb.ring.token import STORAGE_KEY_END, TOKEN_BYTES
+from leafdb.ring.token import STORAGE_KEY_END, TOKEN_BYTES, partition_range
 from leafdb.storage.engine import Engine
 from leafdb.storage.lsm_tree import Page
 from leafdb.transport.session import Session
@@ -79,7 +92,7 @@ class ScanReplica:
         try:
             with trio.move_on_after(max(0.0, deadline - coordinator.now())):
                 page = await self.read(request, bucket)
-                reply = ScanReply(tuple(page.items), page.next, coordinator.view.epoch, page.complete)
+                reply = ScanReply(tuple(page.items), page.next, coordinator.view.epoch, page.complete, page.horizons)
                 session.send(encode_frame(MessageType.REPLICA_SCAN_REPLY, request_id, reply.encode()))
         except LeafdbError as error:
             coordinator.refuse(session, request_id, error)
@@ -94,19 +107,43 @@ class ScanReplica:
         same_ring = request.range_epoch == range_epoch(ring, partitions)
         if not same_ring or not holds(ring, view.self_id, bucket.properties.n, partitions):
             raise NotApplied("the nodes disagree about who holds the range", reason=Reason.STALE_EPOCH)
+        asked_by = request.horizons or (0,) * len(partitions)
+        if len(asked_by) != len(partitions):
+            raise NotApplied("a horizon for each partition is to be named", reason=Reason.BAD_REQUEST)
         # Asked before the read: what becomes complete meanwhile may have been read before it was.
-        definitive = partial(coordinator.completeness.definitive, bucket)
-        complete = all(definitive(PartitionId(partition)) for partition in partitions)
+        definitive = coordinator.completeness.definitive
+        complete = all(definitive(bucket, PartitionId(at), by) for at, by in zip(partitions, asked_by, strict=True))
+        before = self._doubted(ring, partitions, asked_by)
         try:
             page = await read_range(self._engine, bucket, request)
-            items = [(key, shown) for key, record in page.items if (shown := coordinator.replica.given(key, record))]
+            known = horizons_of(coordinator.replica, ring, partitions)
+            if any(map(gt, known, asked_by)):
+                return ReplicaPage((), b"", complete=False, horizons=known)
+            below = tuple(map(max, before, self._doubted(ring, partitions, asked_by)))
+            items: Sequence[tuple[bytes, bytes]] = page.items
+            if any(below):
+                at = [below[partition_at(ring, key) - partitions.start] for key, _ in items]
+                shown = [(key, admitted(None, record, stamp)) for (key, record), stamp in zip(items, at, strict=True)]
+                items = [(key, record) for key, record in shown if record is not None]
         except (StorageError, RecordError) as error:
             raise NotApplied(str(error), reason=Reason.FAILED) from None
         return ReplicaPage(items, page.next_key or b"", complete)
 
+    def _doubted(self, ring: Ring, partitions: range, asked_by: Sequence[int]) -> tuple[int, ...]:
+        """Below which stamp nothing is shown, for each of the partitions."""
+        doubted = self._coordinator.replica.doubted
+        lows = (partition_range(PartitionId(at), ring.partitions)[0] for at in partitions)
+        return tuple(doubted(low, by) for low, by in zip(lows, asked_by, strict=True))
+
     def check(self) -> None:
         """The count is within its bound."""
         assert 0 <= self.serving <= REPLICA_SCANS_MAX
+
+
+def horizons_of(replica: Replica, ring: Ring, partitions: range) -> tuple[int, ...]:
+    """The newest horizon that this node knows, of each of the partitions; 0: none."""
+    horizon_at, count = replica.horizon_at, ring.partitions
+    return tuple(horizon_at(partition_range(PartitionId(at), count)[0]) for at in partitions)
 
 
 def _ring(coordinator: Coordinator) -> Ring:

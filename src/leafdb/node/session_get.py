@@ -6,8 +6,8 @@ grow, all holders that can be reached and those who may keep a copy for one that
 answers late is heard. At the deadline the read fails, retryably, in stage "session": the client may find a node that
 can reach more.
 
-What the session has seen may have been forgotten by right. Then replicas are told of the horizon that the floor was
-compared with, and an owner that vouches for it says so with its answer: nothing, or less than was seen, is enough from
+What the session has seen may have been forgotten by right. The floor is compared with the horizon that the read goes
+by, and whoever counts among its owners vouches for what lies below that: nothing, or less than was seen, is enough from
 such a one.
 
 A strict read asks no stand-ins, as ever: it waits until a copy they keep has come home.
@@ -38,9 +38,7 @@ def open_floor(coordinator: Coordinator, place: Place, contexts: Sequence[bytes]
         pasts = [coordinator.sealer.open(sealed, place.bucket.id, place.key) for sealed in contexts]
     except ContextError as error:
         raise NotApplied(str(error), reason=Reason.CONTEXT_MISMATCH) from None
-    metadata = coordinator.view.metadata
-    horizons = () if metadata is None else metadata.horizons
-    floor = SessionFloor(pasts, horizons[place.partition].stamp if horizons else 0)
+    floor = SessionFloor(pasts, coordinator.replica.horizon_at(place.storage_key))
     return floor if floor.clock else None
 
 
@@ -57,7 +55,7 @@ def everybody(coordinator: Coordinator, place: Place, owners: Sequence[NodeId], 
 class SessionGet(CoordinatedGet):
     """One get with a floor."""
 
-    __slots__ = ("_pause_s", "_sloppy", "_vouches")
+    __slots__ = ("_pause_s", "_sloppy")
 
     def __init__(
         self,
@@ -73,8 +71,6 @@ class SessionGet(CoordinatedGet):
         super().__init__(coordinator, session, request_id, place, deadline, machine)
         self._sloppy = sloppy
         self._pause_s = 0.0
-        self._vouches = False
-        """This node's own replica, when it was asked."""
 
     def expired(self) -> None:
         """Below the floor it is time to ask again; else as any get."""
@@ -89,17 +85,9 @@ class SessionGet(CoordinatedGet):
         else:
             coordinator.wheel.add(self, self._deadline)
 
-    def _ask_self(self) -> None:
-        floor = self.machine.floor
-        if floor is not None and floor.horizon:
-            coordinator, place = self._coordinator, self.place
-            complete = coordinator.completeness.definitive(place.bucket, place.partition)
-            self._vouches = complete and coordinator.completeness.vouches(place.partition, floor.horizon)
-        super()._ask_self()
-
-    def _answered(self, node: NodeId, record: bytes | None, *, vouches: bool = False) -> None:
-        own = self._vouches and node == self._coordinator.view.self_id
-        super()._answered(node, record, vouches=vouches or own)
+    def _anew(self, horizon: int) -> None:
+        self._pause_s = 0.0
+        super()._anew(horizon)
 
     def _step(self, step: GetStep) -> None:
         super()._step(step)

@@ -14,6 +14,14 @@ answers are merged and counted to nobody twice. What of a floor may have been fo
 0) is waited for until one of the primaries that answered vouches for what lies below that horizon. Once the floor is
 met the rules are those of any read.
 
+**Horizons** (docs/decisions/0008, section 2). Answers are merged only if all were given by one horizon, below which
+each says no more than its store vouches for: else one that has not heard of it shows what others have deleted, and
+forgotten. So each ask names a horizon. Whoever knows of a newer one says that in place of an answer, and the read
+begins `anew`, with everybody who was asked, by the newer one. It costs a round trip, in the second in which a horizon
+spreads. Once R answers are in it is not needed: R stores that vouch below the horizon that was named, and know of none
+that is newer, have forgotten nothing that died above it; so a deletion that W had confirmed is in their merge. What
+comes later adds to `best` only what was given by that same horizon, and stores admit what they are sent.
+
 One of the hot two: plain slots and return codes. The driver gives each answer to `answered`, `unknown` or `lost`, each
 confirmed write-back to `written_back`, and drains `asks` and `repairs`. In the middle of a ring change one set of
 primaries is asked and two must hold what is shown: joint_get_operation.
@@ -42,6 +50,9 @@ class Floor(Protocol):
 
     def met_by(self, record: bytes | None, *, vouched: bool) -> bool:
         """Whether a record, or that there is none, meets it; `vouched`: if one that vouches has answered."""
+
+    def under(self, horizon: int) -> Floor:
+        """The same, where the horizon is this one."""
 
 
 class GetStep(IntEnum):
@@ -118,7 +129,7 @@ class GetOperation:
         """Nodes to send `best` to now; before the decision they are write-backs, afterwards plain repairs."""
 
     def answered(self, node: NodeId, record: bytes | None, *, vouches: bool = False) -> GetStep:
-        """A definitive answer: a record, or None for absent. `vouches`: for what lies below the floor's horizon."""
+        """A definitive answer: a record, or None for absent. `vouches`: for what lies below the horizon."""
         if node not in self.waiting:
             return GetStep.NOTHING
         self.waiting.discard(node)
@@ -162,6 +173,20 @@ class GetOperation:
             if node not in self.waiting:
                 self.waiting.add(node)
                 self.asks.append(node)
+
+    def anew(self, horizon: int) -> None:
+        """There is a newer horizon than the one that was named: what was answered is void, and everybody who was asked
+        is asked again. Not once R answers are in."""
+        assert not self.ended
+        assert self.writing_back is None
+        self.waiting |= self.records.keys()
+        self.asks = list(self.waiting)
+        self.records.clear()
+        self.merged = None
+        self.definitive = self.primary_answers = 0
+        self.below = self.vouched = False
+        if self.floor is not None:
+            self.floor = self.floor.under(horizon)
 
     def lost(self, node: NodeId) -> GetStep:
         """The node cannot be had any more, for its answer or for its confirmation."""

@@ -6,7 +6,7 @@
     REPLICA_GET        bucket u32 | generation u32 | range epoch u32 | deadline_ms u32 | flags u8 | key
                        with FLAG_OPERATION an operation id of 16 bytes stands before the key, with FLAG_HORIZON a
                        stamp u64
-    REPLICA_GET_REPLY  status u8 | record (when FOUND) or detail; when VOUCHED: record, if any; when REPLACED:
+    REPLICA_GET_REPLY  status u8 | record (when FOUND) or detail; when NEWER_HORIZON: stamp u64; when REPLACED:
                        actor 14 | counter u64 | record, if any
 
 A put carries the merged record, never the client's put: minting a dot is the coordinator's alone. The same bytes go to
@@ -26,12 +26,15 @@ class ReplicaStatus(IntEnum):
     APPLIED = 1
     """A put: the record is merged and as durable as its bucket promises."""
     FOUND = 2
-    """A get: the record follows, from a complete primary or a fallback. It counts."""
+    """A get: the record follows, from a complete primary or a fallback. It counts. A primary that says so vouches for
+    what lies below the horizon that was named; of a fallback only what lies above is shown."""
     ABSENT = 3
-    """A get: this replica is complete for the range and holds nothing. Definitive."""
+    """A get: this replica is complete for the range, vouches for what lies below the horizon that was named, and holds
+    nothing. Definitive."""
     UNKNOWN = 4
     """A get: this replica may have forgotten something, or is a fallback without a copy. Never counted; the record
-    that follows, if one does, is merged all the same."""
+    that follows, if one does, is merged all the same. If it does not vouch it shows only what lies above the
+    horizon."""
     REFUSED_OVERLOADED = 5
     REFUSED_STALE_EPOCH = 6
     """The sender's epoch of the range is behind the replica's: nothing was applied."""
@@ -44,9 +47,9 @@ class ReplicaStatus(IntEnum):
     REPLACED = 12
     """A get that asked about an operation: it was here, under the dot that follows, and was replaced since. The record
     follows after that, if there is one. It does not count."""
-    VOUCHED = 13
-    """A get that named a horizon, of an owner that vouches for all that lies below it: FOUND, or ABSENT when nothing
-    follows."""
+    NEWER_HORIZON = 13
+    """A get: this replica has heard of a newer horizon of the partition than the get names, which follows. What others
+    say counts only when they have been asked by that one, and so does what this one has."""
 
 
 NOT_APPLIED_STATUSES: Final = frozenset(
@@ -67,7 +70,8 @@ FLAG_DURABLE: Final = 2
 FLAG_OPERATION: Final = 4
 """Of a get: it asks for the record because of an operation, which it names."""
 FLAG_HORIZON: Final = 8
-"""Of a get: who vouches for what lies below the horizon that it names is to say so. Not with FLAG_OPERATION."""
+"""Of a get: it names the newest horizon of the partition that its coordinator knows. Without it there is none. Not with
+FLAG_OPERATION: such a get names none, and is told of none."""
 OP_ID_BYTES: Final = 16
 
 _PUT: Final = struct.Struct(">IIIIBHH")
@@ -200,6 +204,18 @@ def decode_replaced(rest: bytes) -> tuple[bytes, int, bytes]:
         raise MalformedMessage("a reply about an operation that is too short")
     actor, counter = _DOT.unpack_from(rest)
     return actor, counter, rest[_DOT.size :]
+
+
+def encode_newer_horizon(stamp: int) -> bytes:
+    """The rest of a NEWER_HORIZON reply."""
+    return _STAMP.pack(stamp)
+
+
+def decode_newer_horizon(rest: bytes) -> int:
+    """The stamp in such a rest; MalformedMessage when it is none."""
+    if len(rest) != _STAMP.size or not any(rest):
+        raise MalformedMessage("a reply that names no horizon")
+    return int.from_bytes(rest, "big")
 
 
 _STATUS_BYTES: Final = {status: bytes((status,)) for status in ReplicaStatus}

@@ -37,32 +37,24 @@ one that the floor was compared with.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 from leafdb.model.clock import EMPTY
 from leafdb.model.context import Past
 from leafdb.model.record import clock_of
-from leafdb.types import PartitionId
-
-Vouches = Callable[[PartitionId, int], bool]
-"""Of a store: whether it has had everything of a partition below that horizon, and let go of it by right alone."""
-
-
-def vouches_for_nothing(partition: PartitionId, horizon: int) -> bool:
-    """Of a store that keeps no marks: it cannot say what it has lost."""
-    return False
 
 
 class SessionFloor:
     """The floor of one request. `met_by` is what the operation of quorum/get_operation asks."""
 
-    __slots__ = ("_recent", "clock", "horizon", "stamp")
+    __slots__ = ("_pasts", "_recent", "clock", "horizon", "stamp")
 
     def __init__(self, pasts: Iterable[Past], horizon: int = 0) -> None:
         """`horizon` is that of its partition; 0: there is none."""
+        self._pasts = tuple(pasts)
         clock = recent = EMPTY
         newest = oldest = 0
-        for each, stamp in pasts:
+        for each, stamp in self._pasts:
             clock = clock.merge(each)
             if stamp >= horizon:
                 recent = recent.merge(each)
@@ -73,6 +65,10 @@ class SessionFloor:
         """No less than that of any write the floor names. What follows the floor goes above it."""
         self.horizon = horizon if oldest < horizon else 0
         """If not 0, some of it may have been forgotten by right: an owner that vouches for what lies below says so."""
+
+    def under(self, horizon: int) -> SessionFloor:
+        """The same floor, where the horizon turns out to be this one."""
+        return SessionFloor(self._pasts, horizon)
 
     def met_by(self, record: bytes | None, *, vouched: bool) -> bool:
         """Whether an answer may be this record, or that nothing is there. `vouched`: an owner that vouches for what

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from leafdb.codec.fields import as_bytes, as_list, bool_field, bytes_field, int_field, list_field, map_field
+from leafdb.codec.fields import as_bytes, as_int, as_list, bool_field, bytes_field, int_field, list_field, map_field
 from leafdb.limits import (
     FRAME_BYTES_MAX,
     KEY_BYTES_MAX,
@@ -20,10 +20,12 @@ from leafdb.limits import (
     REPLICAS_MAX,
     SCAN_PAGE_BYTES_MAX,
     SCAN_PAGE_ITEMS_MAX,
+    SCAN_PARTITIONS_MAX,
 )
 from leafdb.wire.body import decode_map, encode_map, refusing, text_field
 
 U32: Final = (1 << 32) - 1
+U64: Final = (1 << 64) - 1
 ENCODED_KEY_BYTES_MAX: Final = 2 * KEY_BYTES_MAX + 4
 """Escaping doubles a key of zeros; two parts end in two bytes each."""
 STORAGE_KEY_BYTES_MAX: Final = 8 + ENCODED_KEY_BYTES_MAX
@@ -45,6 +47,8 @@ class ScanRequest(NamedTuple):
     deadline_ms: int
     range_epoch: int = 0
     """REPLICA_SCAN only: the epoch of the last topology change of any partition in the range, as the asker knows it."""
+    horizons: tuple[int, ...] = ()
+    """REPLICA_SCAN only: the newest horizon the asker knows of each of these partitions; empty: of none of them."""
 
     def encode(self) -> bytes:
         """The body."""
@@ -52,7 +56,9 @@ class ScanRequest(NamedTuple):
         fields["bucket"] = fields.pop("bucket_id")
         if not self.range_epoch:
             del fields["range_epoch"]
-        return encode_map(fields)
+        if not fields.pop("horizons"):
+            return encode_map(fields)
+        return encode_map({**fields, "horizons": list(self.horizons)})
 
     @staticmethod
     @refusing("a scan")
@@ -73,6 +79,7 @@ class ScanRequest(NamedTuple):
             r=r,
             deadline_ms=int_field(fields, "deadline_ms", high=U32),
             range_epoch=int_field(fields, "range_epoch", high=U32) if "range_epoch" in fields else 0,
+            horizons=_horizons(fields),
         )
 
 
@@ -80,18 +87,23 @@ class ScanReply(NamedTuple):
     """SCAN_REPLY: (storage key, GET_REPLY body) pairs; REPLICA_SCAN_REPLY: (storage key, record) pairs.
 
     `next` is the storage key to go on from, empty at the end of the range asked for. `complete` is for replicas: False
-    when this one may have forgotten something in the range, so that what is not here is not thereby absent.
+    when this one may have forgotten something in the range, so that what is not here is not thereby absent. A replica
+    that knows of newer horizons than the request names says those of all its partitions, and shows nothing.
     """
 
     items: tuple[tuple[bytes, bytes], ...]
     next: bytes
     epoch: int
     complete: bool = True
+    horizons: tuple[int, ...] = ()
 
     def encode(self) -> bytes:
         """The body."""
         items = [[key, value] for key, value in self.items]
-        return encode_map({"items": items, "next": self.next, "epoch": self.epoch, "complete": self.complete})
+        fields = {"items": items, "next": self.next, "epoch": self.epoch, "complete": self.complete}
+        if self.horizons:
+            fields["horizons"] = list(self.horizons)
+        return encode_map(fields)
 
     @staticmethod
     @refusing("a scan reply")
@@ -110,7 +122,15 @@ class ScanReply(NamedTuple):
             next=bytes_field(fields, "next", high=STORAGE_KEY_BYTES_MAX),
             epoch=int_field(fields, "epoch", high=U32),
             complete=complete,
+            horizons=_horizons(fields),
         )
+
+
+def _horizons(fields: Mapping[str, object]) -> tuple[int, ...]:
+    if "horizons" not in fields:
+        return ()
+    stamps = list_field(fields, "horizons", items_max=SCAN_PARTITIONS_MAX)
+    return tuple(as_int(stamp, "horizon", high=U64) for stamp in stamps)
 
 
 class AdminRequest(NamedTuple):

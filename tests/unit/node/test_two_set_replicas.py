@@ -86,7 +86,7 @@ def test_a_stand_in_shows_what_it_keeps_for_any_holder() -> None:
         mark=nothing, kept=nothing,
     )  # fmt: skip
     place = place_of(lone)
-    keeper.read_fallback(lone.bucket, place.partition, place.storage_key, lambda *_: None)
+    keeper.read_fallback(lone.bucket, place.partition, place.storage_key, 0, lambda *_: None)
     assert sorted(asked) == sorted((A, B, C, D))
 
 

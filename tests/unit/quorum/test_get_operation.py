@@ -202,3 +202,34 @@ def test_with_pr_so_many_primaries_hold_the_merge_before_it_is_shown() -> None:
     failing.answered(D, b"xy")
     failing.answered(C, b"x")
     assert failing.lost(C) is GetStep.FAILED
+
+
+def test_under_a_newer_horizon_everybody_who_was_asked_is_asked_again_and_what_they_said_is_void() -> None:
+    get = operation(r=3, asked=(A, B, C), spares=(D,))
+    get.answered(A, b"forgotten")
+    get.unknown(B, b"too")
+    assert get.asks == [D]
+    get.asks.clear()
+    get.anew(9)
+    assert get.waiting == {A, B, C, D} == {*get.asks}
+    assert (get.merged, get.definitive, get.primary_answers, get.records) == (None, 0, 0, {})
+    get.check()
+    get.answered(A, None)
+    get.answered(B, b"x")
+    assert get.answered(C, b"x") is GetStep.NOTHING
+    assert get.repairs == [A]
+    assert get.written_back(A) is GetStep.DECIDED
+    assert get.merged == b"x"
+    get.check()
+
+
+def test_who_could_not_be_had_before_is_not_asked_again() -> None:
+    get = operation(asked=(A, B), spares=())
+    get.answered(A, b"x")
+    get.anew(9)
+    get.lost(B)
+    assert get.ended
+    again = operation(r=1, asked=(A,), spares=(B, C))
+    again.lost(A)
+    again.anew(9)
+    assert again.waiting == {B}

@@ -34,6 +34,9 @@ class Letters:
     def met_by(self, record: bytes | None, *, vouched: bool) -> bool:
         return vouched or self._letters <= set(record or b"")
 
+    def under(self, horizon: int) -> Letters:
+        return Letters(bytes(sorted(self._letters)), horizon)
+
 
 def floor(letters: bytes, horizon: int = 0) -> Floor:
     return Letters(letters, horizon)
@@ -244,3 +247,18 @@ def test_a_floor_above_the_horizon_is_vouched_for_by_nobody() -> None:
 def test_an_actor_that_has_written_nothing_is_asked_of_nobody() -> None:
     assert CausalClock({ONE: 1}).covers_writes(CausalClock({ONE: 1, TWO: 0}))
     assert not CausalClock({ONE: 1}).covers_writes(CausalClock({ONE: 1, TWO: 1}))
+
+
+def test_a_floor_is_compared_with_the_horizon_that_a_read_comes_to_know() -> None:
+    get = operation(b"x")
+    assert get.answered(A, None, vouches=True) is GetStep.NOTHING
+    assert get.below
+    get.anew(9)
+    get.check()
+    assert {*get.asks} == {A, B, C}
+    assert get.answered(B, b"w", vouches=True) is GetStep.DECIDED
+    seen = SessionFloor([Past(CausalClock({ONE: 2}), 10)])
+    assert not seen.met_by(None, vouched=True)
+    assert seen.under(11).met_by(None, vouched=True)
+    assert seen.under(11).horizon == 11
+    assert seen.under(10).horizon == 0
