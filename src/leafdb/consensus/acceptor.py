@@ -50,6 +50,11 @@ class Acceptor:
         if not self._complete:
             self.state = fresh
 
+    @property
+    def complete(self) -> bool:
+        """Whether it has a vote: one that may have forgotten something has none."""
+        return self._complete
+
     def on_message(self, sender: NodeId, message: Request) -> tuple[AcceptorEffect, ...]:
         """Answer a proposer."""
         assert message.register == self.state.register, "the driver finds the acceptor by register"

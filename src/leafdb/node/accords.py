@@ -19,9 +19,9 @@ CHANGED: Final = "a purge horizon, or who vouches below it, has changed meanwhil
 
 
 class Accord:
-    """Of one exchange, on one side. `lost` is told when it is spoilt."""
+    """Of one exchange, on one side. `lost` is told when it is spoilt, `loss` when it proves one."""
 
-    __slots__ = ("bucket", "lost", "number", "ours", "partition", "peer", "spoilt", "terms", "theirs")
+    __slots__ = ("_loss", "bucket", "lost", "number", "ours", "partition", "peer", "spoilt", "terms", "theirs")
 
     def __init__(
         self,
@@ -31,7 +31,9 @@ class Accord:
         partition: PartitionId,
         ours: Standing,
         lost: Callable[[str], None],
+        loss: Callable[[Accord], None],
     ) -> None:
+        self._loss: Callable[[Accord], None] | None = loss
         self.peer = peer
         self.number = number
         self.bucket = bucket
@@ -54,6 +56,12 @@ class Accord:
         """Whether the other store is made whole by this one."""
         return self.theirs is not None and self.ours.vouches and not self.theirs.vouches
 
+    def prove_loss(self) -> None:
+        """The other side has something that this store can only have lost. It is told of once."""
+        loss, self._loss = self._loss, None
+        if loss is not None:
+            loss(self)
+
     def spoil(self, reason: str) -> None:
         """It holds no more."""
         if not self.spoilt:
@@ -63,14 +71,16 @@ class Accord:
 
 class Accords:
     """Those of this node. `nobody`: whether no owner of a range vouches, and all have said so; `heard` is told where a
-    peer stands."""
+    peer stands, `loss` of the exchanges that prove that this store has lost something."""
 
     def __init__(
         self,
         horizons: Horizons,
         nobody: Callable[[BucketId, PartitionId], bool],
         heard: Callable[[NodeId, PartitionId, Standing], None],
+        loss: Callable[[Accord], None],
     ) -> None:
+        self._loss = loss
         self._horizons = horizons
         self._nobody = nobody
         self._heard = heard
@@ -86,7 +96,7 @@ class Accords:
         lost: Callable[[str], None] = lambda _: None,
     ) -> Accord:
         """As this store stands now. Give it back with `end`."""
-        accord = Accord(peer, number, bucket, partition, self._horizons.standing(partition), lost)
+        accord = Accord(peer, number, bucket, partition, self._horizons.standing(partition), lost, self._loss)
         self._all.setdefault(partition, set()).add(accord)
         return accord
 

@@ -114,7 +114,7 @@ class AntiEntropy:
         self.scanner = RangeScanner(engine, pace)
         self.store = RecordStore(replica, pace)
         looker = RecordLooker(self.store, peers, lambda number: view.buckets.get(number))
-        self.mover = RecordMover(view, self.store, peers, metrics, lambda accord: self.standings.loss_proved(accord))
+        self.mover = RecordMover(view, self.store, peers, metrics)
         self.transfers = Transfers(
             view=view, ranges=ChangingRanges(view), shared=shared, progress=TransferProgress(self._write, self._note),
             completeness=completeness, queue=replica.queue, mover=self.mover, metrics=metrics, now=now,
@@ -158,7 +158,7 @@ class AntiEntropy:
         marks = MarkTaker(self._view, self._shared, owe=self._owe, safe=self._safe)
         server = RecordServer(
             view=self._view, store=self.store, metrics=self._metrics, marked=marks.take, pulled=source.page,
-            looked=looker.serve, accord=self.exchanges.accord, lost=self.standings.loss_proved,
+            looked=looker.serve, accord=self.exchanges.accord,
         )  # fmt: skip
         return RecordService(server, lambda: self.exchanges.nursery)
 

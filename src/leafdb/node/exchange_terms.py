@@ -1,6 +1,6 @@
 """How a record is taken in an exchange: from where both stores stand in the partition. Pure (decision 0008, section 2).
 
-    we vouch, they vouch       WHOLE       everything, unless it proves that something was lost here
+    we vouch, they vouch       WHOLE       everything; what lives and is not here proves that it was lost here
     we do not, they do         MADE_WHOLE  we become what they would be after admitting ours; "nothing here" counts too
     nobody vouches             EVERYTHING  everything, if no owner does and all have said so
     else                       MESSAGE     as whatever arrives from anywhere: below the horizon each dot is admitted
@@ -30,13 +30,6 @@ class Terms(Enum):
     MESSAGE = "as a message"
 
 
-class LossProved(Exception):
-    """The other side has something that lives, and that this store can only have lost."""
-
-    def __init__(self) -> None:
-        super().__init__("something that lives below the purge horizon is not here: this store has lost data")
-
-
 class TermsChanged(Exception):
     """What the record came under is no more: it is not taken."""
 
@@ -47,6 +40,13 @@ def terms_of(ours: Standing, theirs: Standing, *, nobody: bool) -> Terms:
     if theirs.vouches:
         return Terms.WHOLE if ours.vouches else Terms.MADE_WHOLE
     return Terms.EVERYTHING if nobody and not ours.vouches else Terms.MESSAGE
+
+
+def loss_proved(terms: Terms, local: bytes | None, theirs: bytes | None, horizon: int) -> bool:
+    """Whether the other side has something that lives, and that this store can only have lost. It is taken like all
+    else, and no mark goes for it: what the mark says of what was forgotten is still true, and who is made whole drops
+    what nobody but it has. Raises RecordError."""
+    return terms is Terms.WHOLE and theirs is not None and proves_loss(local, theirs, horizon)
 
 
 def taken(
@@ -61,14 +61,12 @@ def taken(
     accept: Callable[[bytes | None, bytes], bytes],
 ) -> bytes | None:
     """What this store makes of `local` (None: nothing is here), told what the other side has of the key; the very
-    object `local` when nothing changes, None when nothing is kept. `accept` takes a record as it is. Raises LossProved,
+    object `local` when nothing changes, None when nothing is kept. `accept` takes a record as it is. Raises
     RecordError, LeaseExhausted, and whatever `accept` does."""
     if terms is Terms.MADE_WHOLE:
         return restored(local, theirs, conflict, identity=identity, epochs=epochs, horizon=horizon)
     if theirs is None:
         return local
-    if terms is Terms.WHOLE and proves_loss(local, theirs, horizon):
-        raise LossProved
     if terms is Terms.MESSAGE and left_out(local, theirs, horizon):
         return accept_above(local, theirs, conflict, identity=identity, epochs=epochs, horizon=horizon)
     return accept(local, theirs)

@@ -9,7 +9,7 @@ from functools import partial
 from typing import NamedTuple
 
 from leafdb.node.accords import Accord
-from leafdb.node.exchange_terms import LossProved, TermsChanged, taken
+from leafdb.node.exchange_terms import TermsChanged, loss_proved, taken
 from leafdb.node.replica import REFUSALS, Merged, Replica
 from leafdb.node.view import BucketView
 from leafdb.types import Durability
@@ -42,10 +42,13 @@ class ExchangedRecord(NamedTuple):
                 horizon=accord.ours.horizon,
                 accept=partial(replica.accepted, conflict=conflict, tree=tree, key=self.key),
             )  # fmt: skip
+            loss = loss_proved(accord.terms, local, self.theirs, accord.ours.horizon)
             replica.replace(local, sequence, new, tree, self.key, self.durability, self.done)
-        except (*REFUSALS, LossProved) as error:
+        except REFUSALS as error:
             self.done(error)
             return
+        if loss:
+            accord.prove_loss()
         more = local is None and new is not None and new is not self.theirs
         if more or replica.operations.covered_total != covered:
             replica.says_more(tree, self.key)
@@ -65,5 +68,5 @@ def take(
     done: Merged,
 ) -> None:
     """Take what the other side of an exchange has of a key; `done` once the result is as durable as asked, or with the
-    error: LossProved, TermsChanged, or one of REFUSALS."""
+    error: TermsChanged, or one of REFUSALS."""
     replica.queue.do(bucket.tree, key, ExchangedRecord(replica, bucket, key, theirs, accord, durability, done))

@@ -194,9 +194,9 @@ class PurgeMember:
         if promise.since is None:
             found.append(Refusal(Hold.UNEQUAL, "it was not asked to compare anything", held))
         owned = bits(held & promise.partitions)
-        vouches = node.horizons.vouches
-        lacking = mask_of(at for at in owned if not self._complete(PartitionId(at)))
-        unvouched = mask_of(at for at in owned if not vouches(at))
+        unvouched = mask_of(at for at in owned if not node.horizons.vouches(at))
+        # Who does not vouch is not complete either; that is the reason to be told then.
+        lacking = mask_of(at for at in owned if not self._complete(PartitionId(at))) & ~unvouched
         found.append(Refusal(Hold.INCOMPLETE, "it may lack something, and has not been made whole yet", lacking))
         found.append(Refusal(Hold.UNVOUCHED, "it cannot vouch for what was deleted before", unvouched))
         return found

@@ -10,7 +10,7 @@ asking side names the exchange. "Nothing here" is told too, to who is made whole
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple, Protocol
 
 import trio
@@ -18,7 +18,6 @@ import trio
 from leafdb.errors import LeafdbError, Overloaded, ProtocolError, StorageError
 from leafdb.limits import EXCHANGE_BYTES_MAX, EXCHANGE_KEYS_MAX, FRAME_BYTES_MAX, KIB
 from leafdb.node.accords import Accord
-from leafdb.node.exchange_terms import LossProved
 from leafdb.node.metrics import Metrics
 from leafdb.node.record_messages import (
     Fetch,
@@ -99,14 +98,11 @@ class RecordMover:
         store: RecordStore,
         peers: PeerCalls,
         metrics: Metrics,
-        lost: Callable[[Accord], None],
     ) -> None:
-        """`lost` is told when an exchange proves that this store has lost something."""
         self._view = view
         self._store = store
         self._peers = peers
         self._metrics = metrics
-        self._lost = lost
 
     # -- all raise ExchangeFault
 
@@ -134,7 +130,7 @@ class RecordMover:
     async def _take(self, bucket: BucketId, items: list[Told], accord: Accord) -> list[bytes]:
         """Take what the peer has; answers the keys of which exactly that is here now."""
         errors = await self._store.exchange(self._bucket(bucket), items, accord)
-        judge(errors, accord, self._lost)
+        judge(errors)
         self._metrics.exchange_keys_received_total += sum(record is not None for _, record in items)
         try:
             merged = await self._store.read(self._bucket(bucket), [key for key, _ in items])
@@ -229,7 +225,7 @@ class RecordMover:
 
     async def take_page(self, items: list[Item], accord: Accord) -> None:
         """Take the records of a page; returns when they are as durable as the bucket promises."""
-        judge(await self._store.exchange(self._bucket(accord.bucket), items, accord), accord, self._lost)
+        judge(await self._store.exchange(self._bucket(accord.bucket), items, accord))
         self._metrics.exchange_keys_received_total += len(items)
 
     async def same(self, bucket: BucketId, items: list[Item]) -> int:
@@ -259,11 +255,9 @@ class RecordMover:
         return found
 
 
-def judge(errors: Iterable[Exception | None], accord: Accord, lost: Callable[[Accord], None]) -> None:
+def judge(errors: Iterable[Exception | None]) -> None:
     """What came of taking records of an exchange: ExchangeFault unless all went well."""
     problems = [error for error in errors if error is not None]
-    if any(isinstance(error, LossProved) for error in problems):
-        lost(accord)
     if problems:
         raise ExchangeFault(f"a record could not be taken here: {problems[0]}")
 

@@ -52,11 +52,10 @@ class RecordServer:
         pulled: Callable[[NodeId, Pull], Awaitable[Page]],
         looked: Callable[[Look], Awaitable[Outlines]],
         accord: Callable[[NodeId, int], Accord | None],
-        lost: Callable[[Accord], None],
     ) -> None:
         """`marked`: a debt that another node passes on to this one; `pulled` answers a node that pages through a
         range, `looked` one that wants to know what records look like. `accord` is that of an exchange which a peer
-        began under a number; `lost` is told when one proves that this store has lost something."""
+        began under a number."""
         self._view = view
         self._store = store
         self._metrics = metrics
@@ -64,7 +63,6 @@ class RecordServer:
         self._pulled = pulled
         self._looked = looked
         self._accord = accord
-        self._lost = lost
 
     def _bucket(self, bucket: BucketId) -> BucketView:
         found = self._view.buckets.get(bucket)
@@ -135,7 +133,7 @@ class RecordServer:
         results = self._refusals(bucket, keys, 0)
         if not any(results):
             told = [(key, record or None) for key, record in zip(keys, request.records, strict=True)]
-            judge(await self._store.exchange(bucket, told, accord), accord, self._lost)
+            judge(await self._store.exchange(bucket, told, accord))
             results = [int(ReplicaStatus.APPLIED)] * len(keys)
         self._metrics.exchange_keys_received_total += sum(map(bool, request.records))
         return Results(tuple(results))

@@ -211,6 +211,11 @@ class Register:
         return Standing(self._view.metadata, state.accepted, decode(state.value))
 
     @property
+    def has_vote(self) -> bool:
+        """Whether this node's acceptor, if it is to have one, has forgotten nothing."""
+        return self._seat.acceptor is not None and self._seat.acceptor.complete
+
+    @property
     def newest(self) -> Version:
         """Of the newest metadata this node has taken, which it may be about to believe."""
         return self._newest

@@ -8,6 +8,7 @@ gate        where nothing may begin yet
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Final
 
 from leafdb.node.accords import Accord, Accords
 from leafdb.node.completeness import Completeness
@@ -22,6 +23,8 @@ from leafdb.node.unswept import Unswept, mask_of
 from leafdb.node.view import ClusterView
 from leafdb.node.wholeness import Wholeness
 from leafdb.types import NodeId
+
+LOST: Final = "this store has lost something that another owner has"
 
 log = Log("anti_entropy")
 
@@ -50,7 +53,9 @@ class Standings:
         self._metrics = metrics
         self._view = view
         self.wholeness = Wholeness(view, shared, horizons, debts, losses, owe, whole)
-        self.accords = Accords(horizons, self.wholeness.nobody, self.wholeness.heard)
+        self.accords = Accords(horizons, self.wholeness.nobody, self.wholeness.heard, self._loss_proved)
+        self._shared = shared
+        self._owe = owe
         self.gate = Unswept(horizons, gate, wake)
         horizons.on_change.append(self._changed)
         horizons.on_swept.append(self.gate.changed)
@@ -67,13 +72,14 @@ class Standings:
         self.accords.lose(peer)
         self.wholeness.lost(peer)
 
-    def loss_proved(self, accord: Accord) -> None:
-        """The peer has something of this range that this store can only have lost: it vouches for the partition no
-        more, and is made whole by whoever does."""
+    def _loss_proved(self, accord: Accord) -> None:
+        """The peer has something of this range that this store can only have lost: it cannot say what is absent, until
+        it has been exchanged with everybody."""
         self._metrics.losses_proved_total += 1
         log.error(
             "this store has lost data: another owner has what lies below the purge horizon and is not here",
             bucket=int(accord.bucket), partition=int(accord.partition), member=self._view.name_of(accord.peer),
         )  # fmt: skip
         self._completeness.doubt((accord.partition,))
-        self.horizons.retract((accord.partition,), "another owner has what is not here")
+        mask = 1 << accord.partition
+        self._owe({slot: each & mask for slot, each in self._shared.with_all().items()}, LOST)

@@ -193,18 +193,18 @@ class Sweeper:
 
     async def _look_through(self) -> None:
         """Find out in which partitions anything dies, and when first."""
-        partition = 0
+        start = note_start(0, 0)
         while True:
-            page = await read_page(self._engine, PURGE_TREE, note_start(partition, 0), _END, limit=1)
+            page = await read_page(self._engine, PURGE_TREE, start, _END, limit=1)
             await self._pace.spent(self._pace.begin(), FIRST_COST_S)
+            partition = -1
             for note, _ in page.items:
                 partition, death, _, _ = split_note(note)
                 self._deaths.found(partition, death)
-                partition += 1
-            if page.next_key is None or partition > 0xFFFF:
+            if page.next_key is None or partition == 0xFFFF:
                 break
-            if not page.items:
-                partition = max(partition, int.from_bytes(page.next_key[1:3], "big"))
+            # A page may find nothing but notes that were removed: then it goes on where that one ended.
+            start = page.next_key if partition < 0 else note_start(partition + 1, 0)
         self._looked_through = True
 
     async def _sweep(self) -> None:

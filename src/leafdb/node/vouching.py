@@ -2,7 +2,7 @@
 
     a table cannot be read                      every range that it has a part of
     a hash tree disagrees with the store        its range: the tree was told the truth, or the store has lost something
-    a copy of the range is being made here      its range, in whichever bucket: what it should have has not come yet
+    a copy of the range is to be made here      its range, in whichever bucket, once a plan (transfers.py)
     the range is no longer held, and dropped    before the first record goes (leftovers.py)
     a new generation gives it ranges            before that is written (`Register`)
 
@@ -12,15 +12,13 @@ old copy of the directory: its mark is old as well.
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from functools import partial
 from typing import TYPE_CHECKING
 
 from leafdb.node.recovery_rules import unvouched
 from leafdb.node.sweeper import Sweeper
-from leafdb.ring.ring import Ring
 from leafdb.ring.token import partition_bits
-from leafdb.types import FIRST_BUCKET_ID, NodeId, PartitionId, TreeId
+from leafdb.types import FIRST_BUCKET_ID, TreeId
 
 if TYPE_CHECKING:
     from leafdb.node.horizons import Horizons
@@ -39,22 +37,10 @@ def touched(smallest: bytes, largest: bytes, partitions: int) -> range:
     return range(at(smallest), at(largest) + 1)
 
 
-def copied(ring: Ring, node: NodeId, counts: Collection[int]) -> list[PartitionId]:
-    """The partitions of which a copy is being made on `node`, in buckets with so many copies."""
-    if not ring.in_plan:
-        return []
-    return [
-        partition
-        for partition in map(PartitionId, range(ring.partitions))
-        if any(node in ring.copying(partition, n) for n in counts)
-    ]
-
-
 def open_sweeper(node: Node) -> Sweeper:
     """The sweeper of a node; and from now on its marks are taken back when they have to be."""
     node.metrics.follow(node.replica, {"siblings_left_out_total": "left_out_total"})
     view, horizons, deaths = node.view, node.horizons, node.trees.kept.deaths
-    view.on_install.append(partial(_installed, view, horizons))
     node.engine.on_damage = partial(_damaged, view, horizons)
     node.trees.kept.on_doubt = lambda partition: horizons.retract((partition,), "a hash tree disagrees with the store")
     return Sweeper(
@@ -69,12 +55,6 @@ def begins(node: Node, metadata: ClusterMetadata) -> None:
     partitions = unvouched(node.view, metadata)
     node.horizons.retract(partitions, "a new generation gives it ranges of which it need not have everything")
     node.completeness.hold(partitions)
-
-
-def _installed(view: ClusterView, horizons: Horizons, metadata: ClusterMetadata) -> None:
-    assert view.ring is not None
-    counts = {bucket.n for bucket in metadata.buckets.values()}
-    horizons.retract(copied(view.ring, view.self_id, counts), "a copy of the range is being made here")
 
 
 def _damaged(view: ClusterView, horizons: Horizons, tree: TreeId, smallest: bytes, largest: bytes) -> None:

@@ -155,9 +155,7 @@ class Simulation:
             for running in cluster.nodes.values():
                 running.anti_entropy.start_repair(None)
             await self._settle(stage, nemesis)
-        if plan.forgets:
-            await self._forget(stage, nemesis)
-        await check_converged(setting)
+        await check_converged(setting, buried=plan.forgets and await self._forget(stage, nemesis))
         if rings is not None:
             await check_ring(setting)
             rings.check()
@@ -187,10 +185,17 @@ class Simulation:
     async def _settle(self, stage: Stage, nemesis: Nemesis) -> None:
         await self._wait(stage, nemesis, stage.cluster.unsettled, Invariant.LIVENESS)
 
-    async def _forget(self, stage: Stage, nemesis: Nemesis) -> None:
-        """Nobody writes any more, so all that dies is forgotten by itself; then proofs rest, and records with them."""
+    async def _forget(self, stage: Stage, nemesis: Nemesis) -> bool:
+        """Nobody writes any more and all clocks are put right, so all that dies is forgotten by itself; then proofs
+        rest, and records with them. False: nothing is, since so many control nodes have lost their votes with their
+        disks that no horizon can be raised any more."""
         cluster = stage.cluster
+        for machine in cluster.skew_ms:
+            cluster.skew_ms[machine] = 0
+        if not cluster.can_decide():
+            return False
         await self._wait(stage, nemesis, lambda: cluster.unsettled() or cluster.undead(), Invariant.SPACE_RECLAIMED)
+        return True
 
     async def _wait(self, stage: Stage, nemesis: Nemesis, left: Callable[[], list[str]], broken: Invariant) -> None:
         with trio.move_on_after(SETTLING_S):

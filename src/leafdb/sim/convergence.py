@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from leafdb.model.purge import record_death
+from leafdb.model.purge import NEVER, record_death
 from leafdb.model.record import describe
 from leafdb.node.hint_keeper import HINTS_TREE
 from leafdb.ring.plan import Phase
@@ -32,11 +32,12 @@ REREAD_S: Final = 30.0
 """The deadline of a read in a cluster where nothing is wrong."""
 
 
-async def check_converged(setting: Setting) -> None:
-    """Raise Violation unless all of it holds; the cluster has been mended and has settled."""
+async def check_converged(setting: Setting, *, buried: bool = False) -> None:
+    """Raise Violation unless all of it holds; the cluster has been mended and has settled. `buried`: and had the time
+    to forget all that died."""
     history, trace = setting.history, setting.trace
     setting.copies.check_hints()
-    records = await _same_everywhere(setting)
+    records = await _same_everywhere(setting, buried=buried)
     for key in history.written_keys():
         check_final(history, key, records.pop(key, None))
     for key in records:
@@ -54,7 +55,7 @@ async def check_converged(setting: Setting) -> None:
     trace.probe("expiry_seen", history.facts["expired"])
 
 
-async def _same_everywhere(setting: Setting) -> dict[str, bytes]:
+async def _same_everywhere(setting: Setting, *, buried: bool) -> dict[str, bytes]:
     """The record of each key, by name; a stray key by its bytes."""
     cluster, bucket = setting.cluster, setting.bucket
     trees = {
@@ -73,8 +74,9 @@ async def _same_everywhere(setting: Setting) -> dict[str, bytes]:
         strays = [number for number, other in held.items() if other is not None and number not in owners]
         if data is None or strays or any(held[owner] != data for owner in owners):
             violated(Invariant.REPLICAS_EQUAL, f"its primaries are {_numbers(owners)}; held by\n{_story(held)}", name)
-        living = record_death(data) >= horizon_of(key, ring)
-        require(living, Invariant.SPACE_RECLAIMED, "a record that died below the horizon is still there", name)
+        least = NEVER if buried else horizon_of(key, ring)
+        living = record_death(data) >= least
+        require(living, Invariant.SPACE_RECLAIMED, f"a record that dies below {least} is still there", name)
         found[name] = data
     return found
 

@@ -12,7 +12,10 @@ import trio
 import xxhash
 
 from leafdb.config import Config, RepairConfig, StorageConfig
+from leafdb.consensus.ballot import AcceptorId
+from leafdb.node.control_seats import acceptor_of, control_of
 from leafdb.node.node import Node
+from leafdb.node.purge_rules import led
 from leafdb.node.world import World
 from leafdb.ring.metadata import ClusterMetadata
 from leafdb.ring.ring import Ring
@@ -107,12 +110,28 @@ class SimulatedCluster(MemoryCluster):
         return left + [f"n{machine}: {text}" for machine, node in self.nodes.items() for text in _unforgotten(node)]
 
     def undead(self) -> list[str]:
-        """Who still has something that dies, or has died: all of it is forgotten by itself when nobody writes."""
-        return [
-            f"n{machine}: in {len(waiting)} partitions something is to be forgotten"
-            for machine, node in self.nodes.items()
-            if node.view.metadata is not None and (waiting := node.trees.kept.deaths.partitions())
-        ]
+        """Who leads partitions in which something dies, or has died: all of it is forgotten by itself when nobody
+        writes, and clocks agree."""
+        left = []
+        for machine, node in self.nodes.items():
+            dying = node.trees.kept.deaths.partitions()
+            if dying and node.view.ring is not None and node.view.buckets:
+                n = max(bucket.properties.n for bucket in node.view.buckets.values())
+                mask = led(node.view.ring, n, node.view.self_id, node.view.usable)
+                waiting = [at for at in dying if mask >> at & 1]
+                left += [f"n{machine}: in {len(waiting)} partitions something is to be forgotten"] * bool(waiting)
+        return left
+
+    def can_decide(self, without: NodeId | None = None) -> bool:
+        """Whether the control set has a majority of votes that are not lost, also without those of one machine."""
+        metadata = self.watch.newest
+        if metadata is None:
+            return False
+        votes: set[AcceptorId] = set()
+        for machine, node in self.nodes.items():
+            if machine != without and node.ready and node.register.has_vote and node.view.self_id in metadata.members:
+                votes.add(acceptor_of(node.view.self_id, metadata))
+        return control_of(metadata).has_majority(votes)
 
     def banned(self) -> list[NodeId]:
         """Machines that run nodes who were sent away for good."""
@@ -141,9 +160,14 @@ def _unforgotten(node: Node) -> list[str]:
     if ring is None or not node.view.buckets:
         return []
     n = max(bucket.properties.n for bucket in node.view.buckets.values())
-    owned = [at for at in map(PartitionId, range(ring.partitions)) if node.view.self_id in ring.holders(at, n)]
-    unswept = [at for at in owned if horizons.swept(at) != horizons.of(at)]
-    unsure = [at for at in owned if not horizons.vouches(at)]
+    behind = [
+        at
+        for at in map(PartitionId, range(ring.partitions))
+        if (horizons.swept(at) != horizons.of(at) or not horizons.vouches(at))
+        and node.view.self_id in ring.holders(at, n)
+    ]
+    unswept = [at for at in behind if horizons.swept(at) != horizons.of(at)]
+    unsure = [at for at in behind if not horizons.vouches(at)]
     told = {"not swept": unswept, "not vouched for": unsure}
     return [f"{len(partitions)} partitions {what}" for what, partitions in told.items() if partitions]
 

@@ -125,7 +125,10 @@ class Stage:
     def may_destroy(self) -> list[NodeId]:
         """Unclaimed running nodes whose store may lose what it holds."""
         full = len(self._destroyed) >= self.plan.bucket.w - 1
-        return [node for node in self.free() if node in self._destroyed or not full]
+        candidates = [node for node in self.free() if node in self._destroyed or not full]
+        if self.plan.hunt:  # a control set without a majority of votes raises no horizon any more
+            candidates = [node for node in candidates if self.cluster.can_decide(without=node)]
+        return candidates
 
     @contextmanager
     def claimed_to_destroy(self, *, alone: bool = False) -> Iterator[NodeId | None]:

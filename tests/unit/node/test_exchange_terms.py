@@ -9,7 +9,7 @@ import pytest
 from leafdb.model.actor import ActorIdentity
 from leafdb.model.epochs import EpochLease
 from leafdb.model.record import accept, header, merge
-from leafdb.node.exchange_terms import LossProved, Terms, taken, terms_of
+from leafdb.node.exchange_terms import Terms, loss_proved, taken, terms_of
 from leafdb.node.horizons import Standing
 from leafdb.types import Conflict, NodeId
 from support.old_and_new import HORIZON, NEW, OLD, written
@@ -92,10 +92,11 @@ def test_a_record_becomes_what_the_terms_say(
 
 def test_something_that_lives_and_is_old_on_one_side_only_proves_a_loss_where_both_vouch() -> None:
     for local in (None, FRESH):
-        with pytest.raises(LossProved):
-            became(Terms.WHOLE, local, LIVING)
-    assert became(Terms.WHOLE, None, LIVING, horizon=0) == LIVING, "nothing has been proved yet"
-    assert became(Terms.WHOLE, None, written(1, HORIZON)) == written(1, HORIZON), "at the horizon nothing is old"
+        assert loss_proved(Terms.WHOLE, local, LIVING, HORIZON)
+        assert not any(loss_proved(terms, local, LIVING, HORIZON) for terms in Terms if terms is not Terms.WHOLE)
+        assert became(Terms.WHOLE, local, LIVING) == (both(local, LIVING) if local else LIVING), "and it is taken"
+    assert not loss_proved(Terms.WHOLE, None, LIVING, 0), "nothing has been proved yet"
+    assert not loss_proved(Terms.WHOLE, None, written(1, HORIZON), HORIZON), "at the horizon nothing is old"
 
 
 def test_who_is_made_whole_is_what_the_other_becomes_by_its_message() -> None:

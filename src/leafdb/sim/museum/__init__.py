@@ -22,6 +22,7 @@ from leafdb.sim.museum import (
     stamps,
     storage,
     trees,
+    undead,
 )
 from leafdb.sim.mutation import Mutation
 
@@ -36,6 +37,7 @@ MUTATIONS: Final[tuple[Mutation, ...]] = (
     *register.MUTATIONS,
     *rings.MUTATIONS,
     *trees.MUTATIONS,
+    *undead.MUTATIONS,
     *sessions.MUTATIONS,
     *purges.MUTATIONS,
     *stamps.MUTATIONS,

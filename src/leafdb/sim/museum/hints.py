@@ -100,8 +100,8 @@ MUTATIONS: Final = (
         ),
         (
             KEEPER,
-            "        if error is not None and not isinstance(error, StoreFailed):\n            self._mark(",
-            "        if error is not None and isinstance(error, StoreFailed):\n            self._mark(",
+            "        if error is not None and not isinstance(error, StoreFailed | LeftOut):\n            self._mark(",
+            "        if error is not None and isinstance(error, StoreFailed | LeftOut):\n            self._mark(",
         ),
     ),
 )

@@ -57,8 +57,8 @@ MUTATIONS: Final = (
         "An exchange repairs the side that began it, and settles the debts of both.",
         (
             EXCHANGE,
-            "        self._to_offer.extend([*found.mine, *found.both])\n",
-            "        self._to_offer.extend(())\n",
+            "self._to_offer.extend([*found.mine, *found.both, *(found.theirs if self._mended_there else ())])",
+            "self._to_offer.extend(())",
         ),
         caught_by=APART,
     ),
@@ -67,8 +67,8 @@ MUTATIONS: Final = (
         "A store that has forgotten counts as complete as soon as it is asked.",
         (
             PROOFS,
-            "sorted(partition for partition in doubted if not self._debts.partition_owed(partition))",
-            "sorted(doubted)",
+            "self._vouches(partition) and not self._debts.partition_owed(partition)",
+            "self._vouches(partition)",
         ),
         caught_by=FORGOT,
         nodes=3,

@@ -84,13 +84,13 @@ MUTATIONS: Final = (
         "A node with a slow clock deletes what a fast one wrote; the deletion is forgotten first.",
         (
             PUT,
-            "    for head in heads.values():\n        stamp = max(stamp, head.stamp + 1)\n",
-            "",
+            "        if head.stamp >= stamp:\n",
+            "        if head.stamp >= stamp and not head.op_id:\n",
         ),
         (
             PUT,
-            "    stamp = max(stamp, floor + 1)\n",
-            "",
+            "    if floor >= stamp:\n",
+            "    if floor >= stamp and not op_id:\n",
         ),
     ),
 )

@@ -185,7 +185,11 @@ MUTATIONS: Final = (
     _record(
         "fallback-merges-without-doubt",
         "A fallback's own copy takes in what it has forgotten without a fresh epoch, and mints on.",
-        (KEEPER, "            elif hint.kind is Kind.MINTED:\n", "            elif hint.kind is None:\n"),
+        (
+            KEEPER,
+            "        if hint is not None and hint.kind is Kind.MINTED:\n            # The next",
+            "        if hint is not None and hint.kind is None:\n            # The next",
+        ),
         caught_by=TWICE,
     ),
     _record(
@@ -193,8 +197,8 @@ MUTATIONS: Final = (
         "A second hint for a key replaces the first instead of being merged with it.",
         (
             KEEPER,
-            "                merged = merge(hint.record, self.record, self.conflict)\n            self.keeper",
-            "                merged = self.record\n            self.keeper",
+            "        return merge(local, record, self.conflict), done\n",
+            "        return record, done\n",
         ),
         caught_by=(Invariant.SURVIVES_STORES, Invariant.NOTHING_LOST, Invariant.SELF_CHECK, *MERGED),
     ),

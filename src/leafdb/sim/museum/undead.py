@@ -1,0 +1,175 @@
+"""The room of the undead: deleted data that returns, and living data that is forgotten with the dead.
+
+All of them in the whole cluster, by the seeds that hunt for what comes back (`Plan.hunt`). The rules themselves, broken
+one by one, are played faster in the model (tests/sim/test_purge_model.py); here it is seen that the judges of the full
+system notice.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from leafdb.sim.mutation import Edit, Mutation
+from leafdb.sim.outcome import Tier
+from leafdb.testing.violation import Invariant
+
+DRIVER: Final = "leafdb.node.purge_driver"
+HORIZONS: Final = "leafdb.node.horizons"
+MEMBER: Final = "leafdb.node.purge_member"
+PROOF: Final = "leafdb.node.purge_proof"
+REPLICA: Final = "leafdb.node.replica"
+SWEEPER: Final = "leafdb.node.sweeper"
+TERMS: Final = "leafdb.node.exchange_terms"
+
+UNDEAD: Final = (
+    Invariant.DELETIONS_STAY, Invariant.NO_FALSE_SIBLINGS, Invariant.NOTHING_LOST, Invariant.READS_MONOTONIC,
+    Invariant.SESSIONS, Invariant.REPLICAS_EQUAL, Invariant.NOTHING_LEFT_BEHIND, Invariant.SURVIVES_STORES,
+    Invariant.HINTS_CONSERVED, Invariant.SELF_CHECK, Invariant.LIVENESS, Invariant.TREES_TRUE,
+)  # fmt: skip
+
+
+def _purge(name: str, title: str, *edits: tuple[str, str, str], seeds_max: int = 60) -> Mutation:
+    return Mutation(
+        name=name,
+        title=title,
+        edits=tuple(Edit(*edit) for edit in edits),
+        tier=Tier.CLUSTER,
+        caught_by=UNDEAD,
+        seeds_max=seeds_max,
+        nodes=3,
+        operations=300,
+    )
+
+
+MUTATIONS: Final = (
+    _purge(
+        "gc-grace",
+        "Tombstones are dropped when they are old enough by the clock (Cassandra's gc_grace, Riak's delete_mode).",
+        (
+            DRIVER,
+            "        metadata, waiting = self._node.view.metadata, self.waiting()\n",
+            "        metadata, waiting = self._node.view.metadata, self.waiting()\n"
+            "        if metadata is not None:\n"
+            "            self._node.sweeper.clock = (self._node.world.now_ms() - 2_000) << 16\n"
+            "            self._node.sweeper._changed(range(metadata.partitions))\n"
+            "            return self.interval_s\n",
+        ),
+        (
+            SWEEPER,
+            "        horizon, oldest = self._horizons.of(partition), self._deaths.oldest(partition)\n",
+            '        horizon, oldest = getattr(self, "clock", 0), self._deaths.oldest(partition)\n',
+        ),
+        (HORIZONS, "        self._swept[partition] = stamp\n", "        self._swept[partition] = self.of(partition)\n"),
+    ),
+    _purge(
+        "horizon-without-comparing",
+        "A horizon is raised when all have promised, before the owners have compared what they have.",
+        (
+            MEMBER,
+            "        by_peer: dict[NodeId, int] = {}\n        for (peer, _), mask in promise.owed.items():\n",
+            "        by_peer: dict[NodeId, int] = {}\n        for (peer, _), mask in {}.items():\n",
+        ),
+    ),
+    _purge(
+        "horizon-without-everybody",
+        "A member that is away is not asked: it comes back with what the others have forgotten.",
+        (
+            PROOF,
+            "                answers[member] = Answer(0, (Refusal(Hold.UNREACHABLE, why, asked.partitions),))\n",
+            "                answers[member] = Answer(asked.partitions if why else 0)\n",
+        ),
+        (
+            PROOF,
+            "            if member != view.self_id and peers.session(member, Lane.CONTROL) is None:\n",
+            "            if member != view.self_id and peers is None:\n",
+        ),
+        (
+            DRIVER,
+            "            if member != view.self_id and peers.session(member, Lane.CONTROL) is None:\n",
+            "            if member != view.self_id and peers is None:\n",
+        ),
+    ),
+    _purge(
+        "hints-outlive-the-horizon",
+        "A horizon is raised while members keep hints from before it, which are delivered later.",
+        (MEMBER, "        hinted = ledger.kept() & partitions\n", "        hinted = ledger.kept() & partitions & 0\n"),
+        (
+            MEMBER,
+            '        return [Refusal(Hold.HINT, "it took in a hint older than the proof", promise.taken)]\n',
+            '        return [Refusal(Hold.HINT, "it took in a hint older than the proof", promise.taken & 0)]\n',
+        ),
+        (
+            REPLICA,
+            "        if not horizon or not any_below(incoming, horizon):\n",
+            "        if horizon >= 0 or not any_below(incoming, horizon):\n",
+        ),
+    ),
+    _purge(
+        "admission-by-key",
+        "What is old is left out where the key is gone, and joins it where it was written anew.",
+        (
+            REPLICA,
+            "        if not horizon or not any_below(incoming, horizon):\n",
+            "        if not horizon or local is not None or not any_below(incoming, horizon):\n",
+        ),
+    ),
+    _purge(
+        "nothing-left-out",
+        "What comes late is taken, however old it is.",
+        (
+            REPLICA,
+            "        if not horizon or not any_below(incoming, horizon):\n",
+            "        if horizon >= 0 or not any_below(incoming, horizon):\n",
+        ),
+    ),
+    _purge(
+        "old-disk-tells-readers",
+        "A store that cannot vouch for what lies below the horizon shows it to readers.",
+        (
+            HORIZONS,
+            "        return admitted(None, record, stamps[partition])\n",
+            "        return record or admitted(None, record, stamps[partition])\n",
+        ),
+    ),
+    _purge(
+        "old-disk-in-exchanges",
+        "A store that cannot vouch for what lies below the horizon exchanges all the same, and gives back what it has.",
+        (
+            TERMS,
+            "        return Terms.WHOLE if ours.vouches else Terms.MADE_WHOLE\n",
+            "        return Terms.WHOLE\n",
+        ),
+        (
+            TERMS,
+            "    return Terms.EVERYTHING if nobody and not ours.vouches else Terms.MESSAGE\n",
+            "    return Terms.EVERYTHING\n",
+        ),
+    ),
+    _purge(
+        "one-tombstone-buries-all",
+        "A record is forgotten as soon as one of its siblings is dead: values go with a deletion that never saw them.",
+        (
+            "leafdb.model.purge",
+            "    return max(map(death_of, header(data).heads.values()), default=0)\n",
+            "    return min(map(death_of, header(data).heads.values()), default=0)\n",
+        ),
+    ),
+    _purge(
+        "swept-record-stays-in-tree",
+        "A record is forgotten in the store, and stays in its hash tree.",
+        (
+            SWEEPER,
+            "                self._replica.remove(tree, key, record, Durability.PERIODIC, also=also)\n",
+            "                self._engine.write(((tree, key, None), *also), Durability.PERIODIC, None)\n",
+        ),
+    ),
+    _purge(
+        "mark-survives-a-new-disk",
+        "A store that lost everything vouches for what it has not had: an empty disk says that things were deleted.",
+        (
+            HORIZONS,
+            "        return not stamps or self._marks.get(partition, 0) >= stamps[partition]\n",
+            "        return not stamps or self._marks.get(partition, 0) <= stamps[partition]\n",
+        ),
+    ),
+)
