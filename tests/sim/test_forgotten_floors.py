@@ -67,8 +67,8 @@ async def forget(
         tree = node.view.buckets[int(bucket.id)].tree
         current = node.replica.queue.now(tree, stored)
         assert current is not None
-        assert current[0] is not None
-        node.replica.remove(tree, stored, current[0], Durability.ALWAYS)
+        if current[0] is not None:
+            node.replica.remove(tree, stored, current[0], Durability.ALWAYS)
 
 
 def _vouches(mine: bool, proved: int, partition: PartitionId, horizon: int) -> bool:
@@ -112,9 +112,10 @@ async def test_it_is_waited_for_where_nobody_can_say_that_it_was_forgotten_by_ri
             assert record is not None
             await forget(cluster, bucket, vouching, above, newest_stamp(record) + above - short)
             for reader in (db, other):
-                with pytest.raises(DeadlineExceeded) as failure:
+                with pytest.raises((DeadlineExceeded, NotEnoughReplicas)) as failure:
                     await reader.bucket("b").get("k", r=1, timeout=0.5)
-                assert failure.value.stage == "session"
+                # Who does not vouch for that horizon does not count.
+                assert isinstance(failure.value, DeadlineExceeded) == (bool(vouching) and not short)
                 with pytest.raises(NotApplied):
                     await reader.bucket("b").put("k", b"w", after=BLIND, timeout=0.5)
 

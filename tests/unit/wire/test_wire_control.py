@@ -10,7 +10,7 @@ import pytest
 
 from leafdb.codec import cbor
 from leafdb.errors import ProtocolError
-from leafdb.limits import SCAN_PAGE_ITEMS_MAX
+from leafdb.limits import SCAN_PAGE_ITEMS_MAX, SCAN_PARTITIONS_MAX
 from leafdb.wire.body import decode_map
 from leafdb.wire.control import (
     AdminRequest,
@@ -24,7 +24,9 @@ SCAN = ScanRequest(300, 1, b"\0" * 8, b"", 256, 1 << 20, False, 254, 5000)
 MESSAGES: list[Any] = [
     SCAN,
     SCAN._replace(start=b"t" * 8 + b"key", stop=b"u" * 8, reverse=True, r=0),
+    SCAN._replace(range_epoch=3, horizons=(0, 7 << 16)),
     ScanReply((), b"", 3),
+    ScanReply((), b"", 3, complete=False, horizons=(1, 0, (1 << 64) - 1)),
     ScanReply(((b"t" * 8 + b"k", b"body"), (b"u" * 8, b"")), b"u" * 8, 3, complete=False),
     AdminRequest("bucket.create", {"properties": {"name": "carts", "n": 3}, "exist_ok": True}),
     MetadataFetch(7),
@@ -43,7 +45,7 @@ def test_every_field_is_needed_and_unknown_ones_are_ignored(message: Any) -> Non
     fields = cbor.loads(message.encode())
     assert type(message).decode(cbor.dumps({**fields, "from_the_future": [1]})) == message
     for name in fields:
-        if name == "complete":
+        if name in ("complete", "range_epoch", "horizons"):
             continue
         rest = {other: value for other, value in fields.items() if other != name}
         with pytest.raises(ProtocolError, match=name):
@@ -60,6 +62,8 @@ def test_every_field_is_needed_and_unknown_ones_are_ignored(message: Any) -> Non
         (ScanRequest.decode, SCAN, {"r": True}),
         (ScanRequest.decode, SCAN, {"start": "text"}),
         (ScanRequest.decode, SCAN, {"bucket": 1 << 32}),
+        (ScanRequest.decode, SCAN, {"horizons": [-1]}),
+        (ScanRequest.decode, SCAN, {"horizons": [0] * (SCAN_PARTITIONS_MAX + 1)}),
         (ScanReply.decode, ScanReply((), b"", 1), {"items": [[b"short", b""]]}),
         (ScanReply.decode, ScanReply((), b"", 1), {"items": [[b"t" * 8]]}),
         (ScanReply.decode, ScanReply((), b"", 1), {"items": {}}),

@@ -173,3 +173,12 @@ def test_random_bodies_give_the_typed_error_or_a_value(
     assert refused > 0
     with pytest.raises(error):
         decode(b"")
+
+
+@quickly
+@given(st.integers(1, STAMP_MAX), st.binary(max_size=12))
+def test_a_newer_horizon_reads_back_and_nothing_else_is_one(stamp: int, rest: bytes) -> None:
+    assert messages.decode_newer_horizon(messages.encode_newer_horizon(stamp)) == stamp
+    if len(rest) != 8 or not any(rest):
+        with pytest.raises(MalformedMessage):
+            messages.decode_newer_horizon(rest)
