@@ -1,5 +1,5 @@
-"""Nothing that is minted below a horizon comes to count: a store that lost the end of its log has the ceiling still that
-it promised, and an old disk, which has not, reaches nobody."""
+"""Nothing that is minted below a horizon comes to count: a store that lost the end of its log still has the ceiling it
+promised, and an old disk, which has not, reaches nobody."""
 
 from __future__ import annotations
 

@@ -17,13 +17,16 @@ from leafdb.model.actor import ActorIdentity
 from leafdb.model.bucket import BucketProperties
 from leafdb.model.clock import CausalClock
 from leafdb.model.hlc import LOGICAL_BITS
+from leafdb.model.key import encode_key
 from leafdb.model.record_format import Record, Sibling, encode
 from leafdb.node.node import Node
+from leafdb.quorum.messages import FLAG_HORIZON, ReplicaStatus, decode_reply, encode_replica_get
 from leafdb.testing.cluster import CLIENT_HOST, MemoryCluster, host_of, memory_cluster
 from leafdb.testing.raw_client import RawClient
 from leafdb.testing.real_client import dialler
 from leafdb.testing.virtual_time import virtual
 from leafdb.types import Durability, NodeId, PartitionId
+from leafdb.wire.registry import Lane, MessageType
 from support.deafness import deaf
 from support.horizons import place_of, set_horizon, stamp_now
 from support.repairs import partition_of, view_of
@@ -118,6 +121,23 @@ async def test_an_owner_with_an_old_disk_that_has_not_heard_of_the_horizon_bring
             assert not behind.horizons.of(0)
             for number in (N2, N3):
                 assert await cluster.record(number, bucket, "k") is None, "read repair brings it to nobody"
+
+
+@virtual
+async def test_what_an_owner_says_that_does_not_vouch_for_the_horizon_it_is_asked_by_does_not_count() -> None:
+    async with memory_cluster(3) as cluster:
+        bucket = await cluster.create_bucket()
+        behind = cluster.nodes[N1]
+        with deaf(behind):
+            await forgotten(cluster, bucket, "k", [N1])
+            horizon, epoch = cluster.nodes[N2].horizons.of(0), cluster.ring.range_epoch(PartitionId(0))
+            said = []
+            for named in (0, horizon):
+                head = int(bucket.id), bucket.generation, int(epoch), 5_000, FLAG_HORIZON if named else 0
+                body = encode_replica_get(*head, encode_key("k"), horizon=named)
+                frame = await cluster.nodes[N2].peers.call(N1, Lane.REQUESTS, MessageType.REPLICA_GET, body, 5.0)
+                said.append(decode_reply(frame.body)[0])
+            assert said == [ReplicaStatus.ABSENT, ReplicaStatus.UNKNOWN]
 
 
 @virtual

@@ -5,14 +5,18 @@ from __future__ import annotations
 import pytest
 
 from leafdb.errors import NotEnoughReplicas, ProtocolError
+from leafdb.model.actor import ActorIdentity
+from leafdb.model.clock import CausalClock
+from leafdb.node.get_driver import get
 from leafdb.quorum.messages import FLAG_HORIZON, ReplicaStatus, decode_replica_get, encode_newer_horizon, encode_reply
 from leafdb.types import NodeId
 from leafdb.wire.registry import MessageType
-from leafdb.wire.requests import FLAG_EXPLAIN, FLAG_STRICT, GetReply
+from leafdb.wire.requests import FLAG_EXPLAIN, FLAG_STRICT, GetReply, GetRequest, encode_get
 from support.lone_coordinator import RECORD, Lone, Phase, changing_key
 
 K = changing_key()
 A, B, C, D, E, F = K[1:]
+OTHER = ActorIdentity(1, NodeId(900), 1).actor(1)
 
 
 def asked(lone: Lone) -> dict[NodeId, int]:
@@ -127,3 +131,22 @@ def test_an_answer_that_names_no_horizon_is_a_broken_peer(rest: bytes) -> None:
     with pytest.raises(ProtocolError):
         lone.answer(B, status=ReplicaStatus.NEWER_HORIZON, record=rest)
     assert lone.session.frames == []
+
+
+def test_a_session_s_read_that_begins_anew_asks_again_as_long_as_it_is_below_its_floor() -> None:
+    lone = Lone(E, Phase.BEFORE, away=(A,))
+    context = lone.coordinator.sealer.seal(CausalClock({OTHER: 1}), 50, lone.bucket.id, K.encoded)
+    head = int(lone.bucket.id), lone.bucket.generation, 0, 5_000, FLAG_STRICT, 1, 0
+    body = encode_get(GetRequest(*head, K.encoded, (context,)))
+    get(lone.coordinator, lone.session, MessageType.FORWARD_GET, 7, body)
+    ((first, _),) = asked(lone).items()
+    lone.answer(first, status=ReplicaStatus.ABSENT)
+    assert asked(lone).keys() == {B, C}, "below the floor everybody is asked"
+    newer(lone, B if first == C else C, 9)
+    assert asked(lone) == {B: 9, C: 9}
+    for _ in range(3):
+        lone.answer(B, C, status=ReplicaStatus.ABSENT)
+        lone.forget_frames()
+        lone.now_s += 0.5
+        lone.coordinator.wheel.turn()
+        assert asked(lone) == {B: 9, C: 9}, "again and again"
