@@ -66,7 +66,7 @@ MUTATIONS: Final = (
         "A replica that has lost its data answers that there is nothing, and that counts to R (riak's notfound_ok).",
         (
             SERVICE,
-            "definitive = holder and self._completeness.definitive(bucket, partition)",
+            "definitive = holder and self._completeness.definitive(bucket, partition, horizon)",
             "definitive = holder",
         ),
         (

@@ -127,8 +127,8 @@ MUTATIONS: Final = (
         "A store that cannot vouch for what lies below the horizon shows it to readers.",
         (
             HORIZONS,
-            "        return admitted(None, record, stamps[partition])\n",
-            "        return record or admitted(None, record, stamps[partition])\n",
+            "        return 0 if holder and self._marks.get(partition, 0) >= horizon else horizon\n",
+            "        return 0\n",
         ),
     ),
     _purge(
