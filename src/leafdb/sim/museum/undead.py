@@ -15,11 +15,8 @@ from leafdb.testing.violation import Invariant
 
 DRIVER: Final = "leafdb.node.purge_driver"
 HORIZONS: Final = "leafdb.node.horizons"
-MEMBER: Final = "leafdb.node.purge_member"
 PROOF: Final = "leafdb.node.purge_proof"
-REPLICA: Final = "leafdb.node.replica"
 SWEEPER: Final = "leafdb.node.sweeper"
-TERMS: Final = "leafdb.node.exchange_terms"
 
 UNDEAD: Final = (
     Invariant.DELETIONS_STAY, Invariant.NO_FALSE_SIBLINGS, Invariant.NOTHING_LOST, Invariant.READS_MONOTONIC,
@@ -62,15 +59,6 @@ MUTATIONS: Final = (
         (HORIZONS, "        self._swept[partition] = stamp\n", "        self._swept[partition] = self.of(partition)\n"),
     ),
     _purge(
-        "horizon-without-comparing",
-        "A horizon is raised when all have promised, before the owners have compared what they have.",
-        (
-            MEMBER,
-            "        by_peer: dict[NodeId, int] = {}\n        for (peer, _), mask in promise.owed.items():\n",
-            "        by_peer: dict[NodeId, int] = {}\n        for (peer, _), mask in {}.items():\n",
-        ),
-    ),
-    _purge(
         "horizon-without-everybody",
         "A member that is away is not asked: it comes back with what the others have forgotten.",
         (
@@ -90,62 +78,6 @@ MUTATIONS: Final = (
         ),
     ),
     _purge(
-        "hints-outlive-the-horizon",
-        "A horizon is raised while members keep hints from before it, which are delivered later.",
-        (MEMBER, "        hinted = ledger.kept() & partitions\n", "        hinted = ledger.kept() & partitions & 0\n"),
-        (
-            MEMBER,
-            '        return [Refusal(Hold.HINT, "it took in a hint older than the proof", promise.taken)]\n',
-            '        return [Refusal(Hold.HINT, "it took in a hint older than the proof", promise.taken & 0)]\n',
-        ),
-        (
-            REPLICA,
-            "        if not horizon or not any_below(incoming, horizon):\n",
-            "        if horizon >= 0 or not any_below(incoming, horizon):\n",
-        ),
-    ),
-    _purge(
-        "admission-by-key",
-        "What is old is left out where the key is gone, and joins it where it was written anew.",
-        (
-            REPLICA,
-            "        if not horizon or not any_below(incoming, horizon):\n",
-            "        if not horizon or local is not None or not any_below(incoming, horizon):\n",
-        ),
-    ),
-    _purge(
-        "nothing-left-out",
-        "What comes late is taken, however old it is.",
-        (
-            REPLICA,
-            "        if not horizon or not any_below(incoming, horizon):\n",
-            "        if horizon >= 0 or not any_below(incoming, horizon):\n",
-        ),
-    ),
-    _purge(
-        "old-disk-tells-readers",
-        "A store that cannot vouch for what lies below the horizon shows it to readers.",
-        (
-            HORIZONS,
-            "        return 0 if holder and self._marks.get(partition, 0) >= horizon else horizon\n",
-            "        return 0\n",
-        ),
-    ),
-    _purge(
-        "old-disk-in-exchanges",
-        "A store that cannot vouch for what lies below the horizon exchanges all the same, and gives back what it has.",
-        (
-            TERMS,
-            "        return Terms.WHOLE if ours.vouches else Terms.MADE_WHOLE\n",
-            "        return Terms.WHOLE\n",
-        ),
-        (
-            TERMS,
-            "    return Terms.EVERYTHING if nobody and not ours.vouches else Terms.MESSAGE\n",
-            "    return Terms.EVERYTHING\n",
-        ),
-    ),
-    _purge(
         "one-tombstone-buries-all",
         "A record is forgotten as soon as one of its siblings is dead: values go with a deletion that never saw them.",
         (
@@ -161,15 +93,6 @@ MUTATIONS: Final = (
             SWEEPER,
             "                self._replica.remove(tree, key, record, Durability.PERIODIC, also=also)\n",
             "                self._engine.write(((tree, key, None), *also), Durability.PERIODIC, None)\n",
-        ),
-    ),
-    _purge(
-        "mark-survives-a-new-disk",
-        "A store that lost everything vouches for what it has not had: an empty disk says that things were deleted.",
-        (
-            HORIZONS,
-            "        return not stamps or self._marks.get(partition, 0) >= stamps[partition]\n",
-            "        return not stamps or self._marks.get(partition, 0) <= stamps[partition]\n",
         ),
     ),
 )
