@@ -56,8 +56,12 @@ class Admin:
 
     async def run(self) -> None:
         """Own the tasks of verbs until cancelled."""
-        async with trio.open_nursery() as self._nursery:
-            await trio.sleep_forever()
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            try:
+                await trio.sleep_forever()
+            finally:
+                self._nursery = None  # before it closes: a request may come in this very moment
 
     def on_request(self, session: Session, request_id: int, body: bytes) -> None:
         """An ADMIN frame of a client."""

@@ -198,16 +198,17 @@ class AntiEntropy:
 
     async def run(self) -> None:
         """Work off debts, and answer peers, until cancelled."""
-        try:
-            async with trio.open_nursery() as nursery:
-                self.exchanges.nursery = nursery
-                self.proofs.require()
-                self.standings.wholeness.begin()
-                nursery.start_soon(self.schedule.run, name="repair schedule")
-                for number in range(WORKERS):
-                    nursery.start_soon(self._workers.run, name=f"anti-entropy worker {number}")
-        finally:
-            self.exchanges.nursery = None
+        async with trio.open_nursery() as nursery:
+            self.exchanges.nursery = nursery
+            self.proofs.require()
+            self.standings.wholeness.begin()
+            nursery.start_soon(self.schedule.run, name="repair schedule")
+            for number in range(WORKERS):
+                nursery.start_soon(self._workers.run, name=f"anti-entropy worker {number}")
+            try:
+                await trio.sleep_forever()
+            finally:
+                self.exchanges.nursery = None  # before it closes: a message may come in this very moment
 
     def close(self) -> None:
         """This node ends: sessions that break from now on break because of it and are no news of any peer."""

@@ -148,8 +148,12 @@ class ScanDriver:
 
     async def run(self) -> None:
         """Run scans until cancelled."""
-        async with trio.open_nursery() as self._nursery:
-            await trio.sleep_forever()
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            try:
+                await trio.sleep_forever()
+            finally:
+                self._nursery = None  # before it closes: a request may come in this very moment
 
     def on_replica_scan(self, session: Session, node: NodeId, request_id: int, body: bytes) -> None:
         """A REPLICA_SCAN frame."""

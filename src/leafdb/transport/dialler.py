@@ -54,13 +54,14 @@ class Dialler:
 
     async def run(self) -> None:
         """Dial until cancelled."""
-        try:
-            async with trio.open_nursery() as self._nursery:
-                for target, task in self._tasks.items():
-                    self._nursery.start_soon(self._keep_up, target, task, name=f"dialler of {target}")
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            for target, task in self._tasks.items():
+                nursery.start_soon(self._keep_up, target, task, name=f"dialler of {target}")
+            try:
                 await trio.sleep_forever()
-        finally:
-            self._nursery = None
+            finally:
+                self._nursery = None  # before it closes: new targets may come in this very moment
 
     def set_targets(self, targets: Mapping[Target, Address]) -> None:
         """Who is to be dialled, from now on. A target whose address changed is dialled anew once its session ends."""
