@@ -299,11 +299,12 @@ async def test_a_full_disk_does_not_stop_forgetting() -> None:
 
 @virtual
 async def test_marks_go_when_a_tree_is_doubted_and_when_a_table_cannot_be_read() -> None:
-    async with memory_cluster(1) as cluster:
-        bucket = await cluster.create_bucket(n=1)
+    async with memory_cluster(3) as cluster:  # a lone owner has nobody to be made whole by, and vouches again at once
+        bucket = await cluster.create_bucket()
         client = await cluster.client(N1)
         await client.put(bucket, "k", b"v")
         await set_horizon(cluster, 5)
+        await cluster.settle()
         node = cluster.nodes[N1]
         partition = partition_of(node, place_of(bucket.id, "k"))
         assert node.horizons.vouches(partition)

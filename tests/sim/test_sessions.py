@@ -233,6 +233,7 @@ async def test_in_an_lww_bucket_a_session_s_later_write_wins_although_the_clock_
                 await two.lww_bucket("b").put("k", b"second", w=1, timeout=0.5)
             cluster.heal()
             await two.lww_bucket("b").put("k", b"second", w=1, timeout=20.0)
+            await cluster.meet()
             assert await two.lww_bucket("b").get("k", r=3) == b"second"
 
 
