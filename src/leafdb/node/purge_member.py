@@ -89,7 +89,7 @@ class PurgeMember:
         ahead_ms = node.leases.ahead_ms(asked.stamp)
         if ahead_ms:
             why = f"the clock of {node.view.name_of(asked.leader)} is {ahead_ms / 1000:.0f} s ahead of its own"
-            return refuse(asked.partitions, Refusal(Hold.CLOCK, why, asked.partitions))
+            return Answer(0, (Refusal(Hold.CLOCK, why, asked.partitions),), ahead_ms)
         node.leases.lift(asked.stamp)
         answer = refuse(asked.partitions, *self._in_the_way(asked.partitions))
         if not self.promises.make(asked.leader, asked.proof, asked.stamp, asked.ground, answer.yes):

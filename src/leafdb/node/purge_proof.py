@@ -9,7 +9,7 @@ say nothing that is not so.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import trio
@@ -74,13 +74,24 @@ class ProofRun:
     async def run(self) -> Outcome:
         """From the beginning to the end, in bounded time."""
         members = list(self._metadata.members)
-        self._take(await self._ask(BEGIN, members))
+        self._take(await self._begin(members))
         if self._left:
             await self._exchange()
         if self._left:
             self._take(await self._ask(END, members))
         raised = await self._register() if self._left else 0
         return Outcome(self._asked.stamp, self._asked.partitions, raised, tuple(self._held_up))
+
+    async def _begin(self, members: Sequence[NodeId]) -> dict[NodeId, Answer]:
+        """What all say to the beginning. Below any moment something can be proved: where this node's clock is ahead of
+        a member's, it is that member's moment. Else one clock that is slow would keep everything for ever."""
+        answers = await self._ask(BEGIN, members)
+        ahead_ms = max(answer.ahead_ms for answer in answers.values())
+        stamp = self._asked.stamp - (ahead_ms << LOGICAL_BITS)
+        if not ahead_ms or stamp <= 0:
+            return answers
+        self._asked = self._asked._replace(proof=self._node.world.random_bytes(PROOF_BYTES), stamp=stamp)
+        return await self._ask(BEGIN, members)
 
     # -- asking
 

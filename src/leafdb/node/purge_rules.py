@@ -13,9 +13,9 @@ from enum import Enum
 from typing import Any, Final, NamedTuple
 
 from leafdb.codec import cbor
-from leafdb.codec.fields import as_list, bytes_field, map_field
+from leafdb.codec.fields import as_list, bytes_field, int_field, map_field
 from leafdb.limits import PARTITIONS_MAX
-from leafdb.model.hlc import LOGICAL_BITS
+from leafdb.model.hlc import LOGICAL_BITS, STAMP_MAX
 from leafdb.node.debts import bits, encode_mask
 from leafdb.ring.metadata import ClusterMetadata
 from leafdb.ring.ring import Ring
@@ -28,6 +28,7 @@ RANGES_MAX: Final = 4_096
 REFUSALS_MAX: Final = 16
 """In one answer."""
 WHY_CHARS_MAX: Final = 300
+AHEAD_MS_MAX: Final = STAMP_MAX >> LOGICAL_BITS
 
 
 class Hold(Enum):
@@ -71,11 +72,13 @@ class Answer(NamedTuple):
     yes: int
     """The partitions for which it agrees."""
     refusals: tuple[Refusal, ...] = ()
+    ahead_ms: int = 0
+    """So far is the stamp ahead of what this member lets its clock be drawn to; an older one would do."""
 
     def to_wire(self) -> dict[str, Any]:
         """For the answer of a verb."""
         refusals = [[no.hold.value, no.why[:WHY_CHARS_MAX], encode_mask(no.partitions)] for no in self.refusals]
-        return {"yes": encode_mask(self.yes), "no": refusals[:REFUSALS_MAX]}
+        return {"yes": encode_mask(self.yes), "no": refusals[:REFUSALS_MAX], "ahead_ms": self.ahead_ms}
 
     @classmethod
     def from_wire(cls, fields: Mapping[str, Any]) -> Answer:
@@ -86,7 +89,7 @@ class Answer(NamedTuple):
             if not isinstance(why, str) or not isinstance(partitions, bytes):
                 raise ValueError("a refusal without a reason")
             refusals.append(Refusal(Hold(hold), why, decode_mask(partitions)))
-        return cls(mask_field(fields, "yes"), tuple(refusals))
+        return cls(mask_field(fields, "yes"), tuple(refusals), int_field(fields, "ahead_ms", high=AHEAD_MS_MAX))
 
 
 class HeldUp(NamedTuple):
