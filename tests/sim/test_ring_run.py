@@ -15,7 +15,7 @@ from leafdb.sim.plan import Plan
 ASK = "from leafdb.sim import ring_run; print(ring_run.run({seed}, operations={operations}).trace)"
 
 
-@pytest.mark.parametrize("seed", [18, 45, 48, 53, 54])
+@pytest.mark.parametrize("seed", [45, 48, 54, 61, 70])
 def test_a_seed_keeps_every_promise(seed: int) -> None:
     outcome = ring_run.run(seed, operations=100)
     assert outcome.broken is None, f"seed {seed}: {outcome.broken}"
