@@ -40,6 +40,11 @@ def test_a_record_does_not_rot_under_the_hand_that_reads_it() -> None:
     assert count_histories(3473391330, 170).broken is None
 
 
+def test_who_knows_of_a_put_by_its_context_alone_may_hold_the_twin_that_it_dropped() -> None:
+    """The judge took the dropped twin for covered wherever the put was heard of."""
+    assert run(308751372, operations=500).broken is None
+
+
 def test_long_histories_with_fallbacks_keep_every_promise() -> None:
     first = SystemRandom().randrange(1 << 32)
     print(f"seeds from {first}")

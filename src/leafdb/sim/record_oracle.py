@@ -19,6 +19,7 @@ only a context has told of does not compete.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import reduce
 from random import Random
 from typing import Final, NamedTuple
 
@@ -46,10 +47,16 @@ class Write(NamedTuple):
 
 
 class Knowledge(NamedTuple):
-    """What a version knows: every write it covers, and those whose records went into it."""
+    """What a version knows: every write it covers, and those whose records went into it; of these the twins that a put
+    has dropped with what it covered. Who knows of such a put by a context alone need not know that it dropped any."""
 
     known: int
     merged: int
+    dropped: int = 0
+
+    def joined(self, other: Knowledge) -> Knowledge:
+        """What the merge of two versions knows."""
+        return Knowledge(self.known | other.known, self.merged | other.merged, self.dropped | other.dropped)
 
 
 NOTHING: Final = Knowledge(0, 0)
@@ -73,7 +80,7 @@ class Oracle:
         self.versions: dict[bytes, Knowledge] = {}
         """Every version that there ever was, in the order they appeared."""
         self._number: dict[Dot, int] = {}
-        self._alive: dict[int, int] = {}
+        self._alive: dict[tuple[int, int], int] = {}
 
     def of(self, data: bytes | None) -> Knowledge:
         """What a version knows."""
@@ -83,7 +90,7 @@ class Oracle:
 
     def minted(self, local: bytes | None, past: int, data: bytes, dot: Dot) -> int:
         """A put over `local` by a writer who had seen `past` made `data`, with `dot`. Answers the write's number."""
-        number = len(self.writes)
+        number, twins = len(self.writes), self._twins(local, past)
         before = self._number.setdefault(dot, number)
         require(before == number, Invariant.DOTS_UNIQUE, f"writes {before} and {number} were given one dot")
         sibling = decode(data).siblings.get(dot)
@@ -94,14 +101,14 @@ class Oracle:
         text = f"write {number} at {sibling.stamp} is not newer than all that its writer and its coordinator saw"
         require(sibling.stamp > newest, Invariant.CAUSAL_STAMPS, text)
         self.writes.append(Write(dot, sibling, past))
-        made = Knowledge(ours.known | past | 1 << number, ours.merged | 1 << number)
+        made = Knowledge(ours.known | past | 1 << number, ours.merged | 1 << number, ours.dropped | twins)
         if self.conflict is Conflict.LWW:
             won = self.living(made) == 1 << number
             require(won, Invariant.NOTHING_LOST, f"write {number} is older than what it was made over")
         self._appeared(data, made)
         return number
 
-    def twins(self, local: bytes | None, past: int) -> int:
+    def _twins(self, local: bytes | None, past: int) -> int:
         """The writes alive in `local` that are the same operation as one of those alive there and in `past`."""
         if self.conflict is Conflict.LWW:
             return 0
@@ -112,7 +119,7 @@ class Oracle:
     def merged(self, local: bytes | None, incoming: bytes, result: bytes) -> None:
         """A replica that held `local` was sent `incoming` and holds `result` now."""
         ours, theirs = self.of(local), self.of(incoming)
-        self._appeared(result, Knowledge(ours.known | theirs.known, ours.merged | theirs.merged))
+        self._appeared(result, ours.joined(theirs))
 
     def number_of(self, dot: Dot) -> int:
         """The number of the write that was given this dot."""
@@ -130,12 +137,12 @@ class Oracle:
         if self.conflict is Conflict.LWW:
             ranks = [(writes[n].sibling.stamp, writes[n].dot, n) for n in bits(knowledge.merged)]
             return 1 << max(ranks)[2] if ranks else 0
-        alive = self._alive.get(knowledge.known)
+        alive = self._alive.get((knowledge.known, knowledge.dropped))
         if alive is None:
-            alive = knowledge.known
-            for number in bits(alive):
+            alive = knowledge.known & ~knowledge.dropped
+            for number in bits(knowledge.known):
                 alive &= ~writes[number].past
-            self._alive[knowledge.known] = alive
+            self._alive[knowledge.known, knowledge.dropped] = alive
         return alive
 
     def check_context(self, clock: CausalClock, past: int) -> None:
@@ -173,12 +180,7 @@ class Oracle:
         some = rng.sample(versions, min(len(versions), FOLDED))
         whole = _fold(some, conflict)
         _law(_fold(some[::-1], conflict) == whole, "the same versions in another order give the same bytes")
-        known = merged = 0
-        for version in some:
-            knowledge = self.versions[version]
-            known |= knowledge.known
-            merged |= knowledge.merged
-        self._check_version(whole, Knowledge(known, merged))
+        self._check_version(whole, reduce(Knowledge.joined, (self.versions[version] for version in some)))
 
     def _appeared(self, data: bytes, knowledge: Knowledge) -> None:
         before = self.versions.get(data)

@@ -125,8 +125,7 @@ class WatchedReplica(Replica):
         if result.data is local:
             put.number = self._oracle.number_of(result.dot)
         else:
-            seen = put.past | self._oracle.twins(local, put.past)
-            put.number = self._oracle.minted(local, seen, result.data, result.dot)
+            put.number = self._oracle.minted(local, put.past, result.data, result.dot)
         self._small_leases.renew()
         return result
 
