@@ -1,5 +1,5 @@
-"""What a node does for changes of the ring besides serving: drives plans and the control set when it is its turn, and
-remembers in words what has changed.
+"""What a node does for changes of the ring besides serving: drives plans and the control set when it is its turn, finds
+changes that nobody has heard of, and remembers in words what has changed.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from leafdb.node.engine_reads import read_value
 from leafdb.node.plan_driver import PlanDriver
 from leafdb.node.register import META_TREE
 from leafdb.node.ring_history import HISTORY_KEY, RingHistory
+from leafdb.node.unheard import Unheard
 
 if TYPE_CHECKING:
     from leafdb.node.node import Node
@@ -25,12 +26,14 @@ class RingChanges:
         self.history = history
         self.plans = PlanDriver(node)
         self.control = ControlDriver(node)
+        self._unheard = Unheard(node)
 
     async def run(self) -> None:
         """Drive until cancelled."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.plans.run, name="plan driver")
             nursery.start_soon(self.control.run, name="control set driver")
+            nursery.start_soon(self._unheard.run, name="unheard changes")
 
     def waiting(self) -> list[str]:
         """For whom a change of the ring waits, when it is for this node to drive it."""
