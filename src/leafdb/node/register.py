@@ -211,6 +211,11 @@ class Register:
         return Standing(self._view.metadata, state.accepted, decode(state.value))
 
     @property
+    def accepted_under(self) -> Ballot | None:
+        """The ballot of what this node's acceptor has accepted last."""
+        return None if self._seat.acceptor is None else self._seat.acceptor.state.accepted
+
+    @property
     def has_vote(self) -> bool:
         """Whether this node's acceptor, if it is to have one, has forgotten nothing."""
         return self._seat.acceptor is not None and self._seat.acceptor.complete

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
+from leafdb.consensus.ballot import Ballot
 from leafdb.errors import LeafdbError
 from leafdb.node.admin_data import CHANGE_TIMEOUT_S, offer
 from leafdb.node.logs import Log
@@ -35,6 +36,8 @@ class Unheard:
 
     def __init__(self, node: Node) -> None:
         self._node = node
+        self._heard: Ballot | None = None
+        """What was accepted under it has been heard of: it need not be decoded again."""
         self._seen: Version | None = None
         """Accepted at the last look, and not heard of."""
 
@@ -46,11 +49,12 @@ class Unheard:
 
     async def _look(self) -> None:
         register = self._node.register
-        if self._node.view.metadata is None:
+        if self._node.view.metadata is None or register.accepted_under == self._heard:
             return
-        accepted = register.standing().accepted
+        _, ballot, accepted = register.standing()
         before, self._seen = self._seen, None
         if accepted is None or accepted.version <= register.newest:
+            self._heard = ballot
             return
         if accepted.version != before or register.busy:
             self._seen = accepted.version
