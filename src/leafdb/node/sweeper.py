@@ -14,6 +14,10 @@ the partition stays due, and is tried again after a while; what is kept in memor
 partition. A full disk stops nothing: forgetting makes room.
 
 When a partition has been gone through to the horizon, `Horizons.swept` says so, for this life of the process.
+
+Notes are taken back by writes as well, and then what is known as the least death of a partition is less than the least
+that is noted. That harms nobody, but a node that leads nothing would tell people for good of something dead that is not
+there: so where nothing happens what is known is looked at again from time to time.
 """
 
 from __future__ import annotations
@@ -47,6 +51,7 @@ GROUP_NOTES: Final = 16
 AGAIN_S: Final = 1.0
 """Before what could not be done is tried again."""
 STORE_FAILED_WAIT_S: Final = 10.0
+LOOK_AGAIN_S: Final = 600.0
 
 log = Log("sweeper")
 
@@ -174,11 +179,14 @@ class Sweeper:
 
     async def run(self) -> None:
         """Work until cancelled."""
+        idle = False
         while True:
             self._wake = trio.Event()
             try:
                 if not self._looked_through:
                     await self._look_through()
+                if idle:
+                    await self._look_again()
                 await self._sweep()
             except ReadsOverloaded:
                 await trio.sleep(AGAIN_S)
@@ -189,7 +197,9 @@ class Sweeper:
                 if self._due:
                     await trio.sleep(AGAIN_S)
                 else:
-                    await self._wake.wait()
+                    with trio.move_on_after(LOOK_AGAIN_S) as pause:
+                        await self._wake.wait()
+                    idle = pause.cancelled_caught
 
     async def _look_through(self) -> None:
         """Find out in which partitions anything dies, and when first."""
@@ -206,6 +216,18 @@ class Sweeper:
             # A page may find nothing but notes that were removed: then it goes on where that one ended.
             start = page.next_key if partition < 0 else note_start(partition + 1, 0)
         self._looked_through = True
+
+    async def _look_again(self) -> None:
+        """Find out the least death anew, of each partition in which nothing stands below the horizon."""
+        for partition, least in sorted(self._deaths.partitions().items()):
+            if partition not in self._waiting and partition not in self._due:
+                began = self._pace.begin()
+                self._deaths.look(partition)
+                try:
+                    least = await self._first_after(partition, self._horizons.of(partition))
+                finally:
+                    self._deaths.looked(partition, least)
+                await self._pace.spent(began, FIRST_COST_S)
 
     async def _sweep(self) -> None:
         """Go once through every partition that is due."""

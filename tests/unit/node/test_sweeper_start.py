@@ -1,9 +1,12 @@
-"""The sweeper at a start: it finds what is noted, behind however many notes that were taken away."""
+"""The sweeper at a start, and where nothing happens: it finds what is noted, behind however many notes that were taken
+away, and forgets what is not."""
 
 from __future__ import annotations
 
+import pytest
 import trio
 
+from leafdb.node import sweeper
 from leafdb.types import Durability
 from support.sweeping import MS, SweptStore, record
 
@@ -36,3 +39,23 @@ def test_it_finds_a_note_behind_many_that_were_taken_away() -> None:
     again.run(looks)
     assert again.sweeper.quiet
     assert again.sweeper.oldest_death(0) == 2_000 * MS
+
+
+def test_what_was_taken_back_is_not_told_for_good(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No horizon passes over a note that is not there any more, so nothing but time lets it be looked for again."""
+    monkeypatch.setattr(sweeper, "LOOK_AGAIN_S", 1.0)
+    life = SweptStore()
+    for number, key in enumerate((b"\0\0renewed", b"\x20\0renewed")):
+        life.write(key, record(1_000 * MS, expires_ms=2_000), Durability.PERIODIC)
+        life.write(key, record(1_001 * MS, expires_ms=9_000) if number else None, Durability.PERIODIC)
+    life.write(b"\x40\0dead", record(1_500 * MS, value=None), Durability.PERIODIC)
+
+    async def rests() -> None:
+        with trio.move_on_after(3.0):
+            await life.sweeper.run()
+
+    life.run(rests)
+    life.sweeper.check()
+    deaths = [life.sweeper.oldest_death(partition) for partition in range(3)]
+    assert deaths == [None, 9_000 * MS, 1_500 * MS]
+    assert life.sweeper.dead_since(5_000 * MS) == [1_500 * MS]
