@@ -11,12 +11,13 @@ import trio
 from leafdb.codec import cbor
 from leafdb.errors import NotApplied
 from leafdb.merkle.messages import Compare
+from leafdb.node.horizons import MARK, PURGE_TREE
 from leafdb.node.node import Node
 from leafdb.node.record_messages import Fetch, Offer
-from leafdb.ring.token import TOKEN_BYTES
+from leafdb.ring.token import TOKEN_BYTES, split_storage_key
 from leafdb.testing.cluster import MemoryCluster
 from leafdb.testing.virtual_time import virtual
-from leafdb.types import NodeId, PartitionId
+from leafdb.types import FIRST_BUCKET_ID, NodeId, PartitionId, TreeId
 from leafdb.wire.frame import encode_frame
 from leafdb.wire.registry import Lane, MessageType
 from support.old_and_new import HORIZON, NEW, OLD, held, put_there, raise_horizon, swept, vouch, written
@@ -211,3 +212,36 @@ async def test_an_exchange_moves_records_of_its_own_range_and_nothing_is_told_to
         await raise_horizon(cluster.nodes.values())
         with pytest.raises(NotApplied):
             await ask(Fetch(bucket, (place[TOKEN_BYTES:],), 99))
+
+
+@virtual
+async def test_who_loses_a_range_takes_its_mark_back_before_it_drops_a_record_and_keeps_those_of_what_it_has() -> None:
+    async with ring_cluster(3) as (cluster, steps):
+        await fill(cluster)
+        vouch(cluster.nodes.values())
+        await raise_horizon(cluster.nodes.values())
+        gone: set[tuple[NodeId, int]] = set()
+        drops: dict[NodeId, set[int]] = {}
+
+        def watch(machine: NodeId, tree: TreeId, key: bytes, value: bytes | None) -> None:
+            if tree == PURGE_TREE and key[0] == MARK and value is None:
+                gone.add((machine, int.from_bytes(key[1:3], "big")))
+            elif tree >= FIRST_BUCKET_ID and value is None:
+                partition = int(ring_of(cluster).partition_of(split_storage_key(key)[0]))
+                assert (machine, partition) in gone, "an old copy of the disk would vouch for what it has dropped"
+                drops.setdefault(machine, set()).add(partition)
+
+        cluster.observe_writes(watch)
+        await steps.begin_join()
+        swept(cluster.nodes[N4])
+        await steps.copied()
+        await steps.advance()
+        await steps.finish()
+        await cluster.settle()
+        await until(lambda: not any(node.estate.leftovers.ranges for node in cluster.nodes.values()), 600)
+        assert drops, "the newcomer took ranges from somebody who had records in them"
+        ring = ring_of(cluster)
+        for number, node in cluster.nodes.items():
+            kept = {at for at in range(16) if ring.is_primary(number, PartitionId(at), 3)}
+            assert not kept & drops.get(number, set())
+            assert all(node.horizons.mark(at) == HORIZON for at in kept)
