@@ -95,30 +95,31 @@ def abort(
     plan_id: Annotated[
         str, typer.Argument(metavar="PLAN_ID", help="This plan and no other; otherwise whichever is in progress.")
     ] = "",
-    force: Annotated[
-        bool, typer.Option("--force", help="Do not wait for members that are down: they will never be back.")
-    ] = False,
+    without: Annotated[
+        list[str] | None,
+        typer.Option("--without", metavar="NODE", help="Do not wait for this one: it will never be back. Repeatable."),
+    ] = None,
 ) -> None:
     """Give the plan in progress up.
 
     The ring becomes what it was and nothing is lost; who was joining is sent away and may try again. With --wait, until
-    that is over. A plan on its way back waits for members that are down; when they are gone for good, abort once more
-    with --force.
+    that is over. A plan on its way back waits for members that are down; when one is gone for good, abort once more and
+    name it.
 
-    Example: leafdb cluster abort --wait
+    Example: leafdb cluster abort --without dev-3 --wait
     """
     session = session_of(ctx)
     args: dict[str, Any] = {"plan_id": parse_plan_id(plan_id)} if plan_id else {}
-    if force:
-        args["force"] = True
+    if without:
+        args["without"] = without
     examined = ask_plan(session) if session.options.wait else None
     if examined is not None and not examined.in_progress:
         raise NotApplied("no plan is in progress", reason=Reason.NO_PLAN)
     reply = session.ask("cluster.abort", args, changes=True, timeout_s=PLAN_TIMEOUT_S)
     if phase_text(reply.get("phase")):
         session.note("the plan is on its way back: reads are at the old owners again, and writes follow")
-        if force:
-            session.note("that has just been seen: abort with --force once more not to wait for members that are down")
+        if without:
+            session.note(f"that has just been seen: abort once more not to wait for {', '.join(without)}")
     else:
         session.note("the plan was given up; the ring is as it was")
     if examined is not None:

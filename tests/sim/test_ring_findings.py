@@ -19,7 +19,7 @@ from leafdb.types import NodeId
 from support import plans
 from support.ring_operators import Copies, committed, copying, metadata_of, operator, phases, until_phase
 
-N1, N2, N3 = NodeId(1), NodeId(2), NodeId(3)
+N1, N2, N3, N5 = NodeId(1), NodeId(2), NodeId(3), NodeId(5)
 
 
 async def reads_moved(cluster: MemoryCluster, *, holding: NodeId) -> tuple[dict[NodeId, Copies], bytes]:
@@ -68,11 +68,11 @@ async def test_a_member_that_is_lost_for_good_does_not_hold_a_plan_that_is_given
         await cluster.kill(N3)
         await operator(cluster, N1, "cluster.abort", plan_id=plan_id)
         with pytest.raises(NotApplied) as refused:
-            await operator(cluster, N2, "cluster.abort", force=True)
+            await operator(cluster, N2, "cluster.abort", without=["n3"])
         assert refused.value.reason is Reason.UNSAFE, "nobody knows yet whether n3 is dead"
         await trio.sleep(120)
         assert set(phases(cluster).values()) == {Phase.RETREAT}, "it waits for the one that is lost"
-        await operator(cluster, N2, "cluster.abort", force=True)
+        await operator(cluster, N2, "cluster.abort", without=["n3"])
         await until_phase(cluster, None)
         copies[N2].stuck = None
         await committed(cluster, N1, {"change": "force-remove", "node": 3})
@@ -81,13 +81,33 @@ async def test_a_member_that_is_lost_for_good_does_not_hold_a_plan_that_is_given
 
 
 @virtual
-async def test_a_retreat_is_ended_by_force_only_if_it_is_the_one_that_was_looked_at() -> None:
+async def test_who_names_one_that_is_lost_says_nothing_of_another_that_is_cut_off() -> None:
+    """Tier HUNT, seed 20044: whoever went as dead was not waited for, and read from new owners all the while."""
+    async with memory_cluster(5) as cluster:
+        _, plan_id = await reads_moved(cluster, holding=N2)
+        cluster.cut(N5, cluster.nodes.keys() - {N5}, silently=True)
+        await cluster.kill(N3)
+        await operator(cluster, N1, "cluster.abort", plan_id=plan_id)
+        await trio.sleep(120)
+        with pytest.raises(NotApplied, match="n5 is down") as refused:
+            await operator(cluster, N1, "cluster.abort", without=["n3"])
+        assert refused.value.reason is Reason.UNSAFE
+        assert phases(cluster)[N1] is Phase.RETREAT
+        assert phases(cluster)[N5] is Phase.WRITE_BOTH_READ_NEW, "it reads from new owners still"
+        cluster.heal()
+        await until_phase(cluster, Phase.RETREAT, N5)
+        await operator(cluster, N1, "cluster.abort", without=["n3"])
+        await until_phase(cluster, None)
+
+
+@virtual
+async def test_a_retreat_is_ended_without_somebody_only_if_it_is_the_one_that_was_looked_at() -> None:
     async with memory_cluster(4) as cluster:
         _, plan_id = await reads_moved(cluster, holding=N1)
         behind = cluster.nodes[N2].register
         behind.learn = lambda metadata, done=None: done() if done else None  # type: ignore[method-assign]
         await operator(cluster, N1, "cluster.abort", plan_id=plan_id)
         assert phases(cluster)[N2] is Phase.WRITE_BOTH_READ_NEW
-        await operator(cluster, N2, "cluster.abort", force=True)
+        await operator(cluster, N2, "cluster.abort", without=["n3"])
         await trio.sleep(5)
         assert phases(cluster)[N1] is Phase.RETREAT, "n2 reads from new owners still, and knows of no retreat"

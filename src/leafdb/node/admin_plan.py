@@ -6,7 +6,7 @@
     cluster.plan    {}                                                  -> the report of the plan (`plan_answer`)
     cluster.commit  {plan_id, force}                                    -> {epoch, plan_id}
     cluster.clear   {}                                                  -> {epoch}
-    cluster.abort   {plan_id?, force?}                                  -> {epoch, phase}
+    cluster.abort   {plan_id?, without?: members}                       -> {epoch, phase}
 
 Any member takes them. What holds is decided by the register's value (`ring/transitions`); what a node knows itself, who
 is alive and how much there is to copy, decides only what it refuses to commit without `force`.
@@ -14,13 +14,14 @@ is alive and how much there is to copy, decides only what it refuses to commit w
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
-from leafdb.codec.fields import as_bool, bytes_field, int_field
+from leafdb.codec.fields import as_bool, as_list, bytes_field, int_field
 from leafdb.errors import ConnectFailed, NotApplied, Reason
+from leafdb.limits import NODES_MAX
 from leafdb.node.admin import Verb, ask_stranger, gather
 from leafdb.node.admin_cluster import metadata_of, state_of
 from leafdb.node.admin_data import CHANGE_TIMEOUT_S, offer
@@ -28,7 +29,7 @@ from leafdb.node.admin_ring import bytes_estimate
 from leafdb.node.admin_transfers import progress, rate_seen
 from leafdb.node.logs import Log
 from leafdb.node.plan_answer import plan_answer, staged_texts
-from leafdb.node.ring_requests import Kind, Newcomer, change_asked, text
+from leafdb.node.ring_requests import Kind, Newcomer, change_asked, member_asked, text
 from leafdb.ring import transitions
 from leafdb.ring.history import phase_text
 from leafdb.ring.metadata import ClusterMetadata
@@ -128,13 +129,15 @@ async def clear(node: Node, args: Args) -> Answer:
 
 
 async def abort(node: Node, args: Args) -> Answer:
-    """Give the plan in progress up: at once while reads have not moved, else by way of a retreat. With `force` a
-    retreat ends although members that are down have not heard of it: who says so knows that they will never be back.
+    """Give the plan in progress up: at once while reads have not moved, else by way of a retreat. A retreat ends
+    although those `without` whom it shall end have not heard of it: who names them knows that they will never be back.
     """
-    metadata_of(node)
+    metadata = metadata_of(node)
     named = bytes_field(args, "plan_id", high=PLAN_ID_BYTES) if args.get("plan_id") else b""
-    force = as_bool(args.get("force", False), "force")
-    checked = await _checked_retreat(node) if force else None
+    without = {
+        member_asked(metadata, name) for name in as_list(args.get("without", ()), "without", items_max=NODES_MAX)
+    }
+    checked = await _checked_retreat(node, without) if without else None
 
     def change(current: ClusterMetadata, change_id: bytes) -> ClusterMetadata:
         plan_id = named or (b"" if current.plan is None else current.plan.id)
@@ -149,18 +152,23 @@ async def abort(node: Node, args: Args) -> Answer:
     return {"epoch": int(chosen.epoch), "phase": "" if chosen.plan is None else phase_text(chosen.plan.phase)}
 
 
-async def _checked_retreat(node: Node) -> Plan | None:
-    """The plan that is on its way back, of which nobody who is alive would go on reading from new owners; None when
-    there is none. Raises NotApplied."""
+async def _checked_retreat(node: Node, without: Set[NodeId]) -> Plan | None:
+    """The plan that is on its way back, of which all have heard but those who will never be back; None when there is
+    none. That somebody cannot be reached at the moment says nothing: it may be reading from new owners all the while.
+    Raises NotApplied."""
     metadata = await _newest(node)
     if metadata.plan is None or metadata.plan.phase is not Phase.RETREAT:
         return None
     answers, _ = await gather(node, "plan.progress", progress, {})
     for member in sorted(awaited(metadata)):
         name = metadata.members[member].name
-        heard = name in answers and int_field(answers[name], "epoch") >= metadata.epoch
-        if not heard and (name in answers or member in node.view.not_dead()):
+        if name in answers and int_field(answers[name], "epoch") >= metadata.epoch:
+            continue
+        if name in answers or member in node.view.not_dead():
             told = f"{name} has not heard yet and may be alive: wait for it, or stop it"
+            raise NotApplied(told, reason=Reason.UNSAFE)
+        if member not in without:
+            told = f"{name} is down and has not heard yet: bring it back. If it will never be, name it as well"
             raise NotApplied(told, reason=Reason.UNSAFE)
     return metadata.plan
 

@@ -211,7 +211,7 @@ class Operator(DirectClient):
         if lost and phase is Phase.RETREAT:
             # Nobody waits for them: that they are gone for good is for the operator to know, and true.
             self._commits.excuse(lost)
-            named = {**named, "force": True}
+            named = {**named, "without": [int(member) for member in lost]}
             self.setting.trace.probe("abort_forced")
         answer = await self.ask("cluster.abort", named)
         if isinstance(answer, Mapping) and phase is Phase.RETREAT:

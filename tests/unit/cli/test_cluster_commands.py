@@ -312,10 +312,11 @@ def test_abort_waits_until_reads_and_writes_are_back(run: Run, node: StandIn) ->
     assert "was given up" in waited.err
 
 
-def test_a_forced_abort_that_has_not_ended_the_retreat_says_what_to_do(run: Run, node: StandIn) -> None:
+def test_an_abort_without_somebody_that_has_not_ended_the_retreat_says_what_to_do(run: Run, node: StandIn) -> None:
     node.verbs["cluster.abort"] = {"epoch": 10, "phase": "given up, reads go back"}
-    assert "once more" in run("cluster", "abort", "--force").err
+    assert "once more not to wait for c, 7" in run("cluster", "abort", "--without", "c", "--without", "7").err
     assert "once more" not in run("cluster", "abort").err
+    assert node.asked("cluster.abort") == [{"without": ["c", "7"]}, {}]
 
 
 def test_an_abort_that_comes_too_late_says_that_it_was_done(run: Run, node: StandIn) -> None:
