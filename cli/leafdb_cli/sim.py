@@ -24,7 +24,10 @@ LIMIT: Final = "10m"
 NODES = Annotated[int, typer.Option("--nodes", min=1, help="Nodes of the simulated cluster.")]
 OPERATIONS = Annotated[int, typer.Option("--ops", min=1, help="Client operations of a run.")]
 TIER = Annotated[
-    str, typer.Option("--tier", metavar="TIER", help="cluster, ring, or a part: store, record, membership, register.")
+    str,
+    typer.Option(
+        "--tier", metavar="TIER", help="cluster, ring, hunt, or a part: store, record, membership, purge, register."
+    ),
 ]
 JOBS = Annotated[int | None, typer.Option("--jobs", min=1, help="Processes at a time; one per processor unless said.")]
 LIMITED = Annotated[

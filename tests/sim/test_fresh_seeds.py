@@ -14,7 +14,8 @@ import pytest
 LEAFDB = [sys.executable, "-c", "from leafdb_cli.entry import main; main()"]
 CAMPAIGNS = (
     # tier, operations of a seed, minutes
-    ("cluster", 150, 1.25),
+    ("cluster", 150, 0.75),
+    ("hunt", 150, 0.5),
     ("ring", 150, 1.0),
     ("store", 600, 0.5),
     ("record", 500, 0.5),

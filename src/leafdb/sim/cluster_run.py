@@ -25,6 +25,7 @@ from leafdb.node.node import Node
 from leafdb.sim.convergence import check_converged, check_ring
 from leafdb.sim.delivery import check_delivered
 from leafdb.sim.forgotten import Forgotten
+from leafdb.sim.late import Late
 from leafdb.sim.log_capture import Captured, captured_logs
 from leafdb.sim.nemesis import Nemesis
 from leafdb.sim.outcome import NODES, OPERATIONS, Broken, Outcome, Tier
@@ -130,7 +131,7 @@ class Simulation:
         await cluster.found()
         setting = await Setting.open(cluster, plan, trace)
         setting.watched(cluster.watch)
-        Forgotten(setting, cluster.watch)
+        Forgotten(setting, cluster.watch).follow(stage)
         self._facts = setting.history.facts
         tell_replica_writes(setting)
         nemesis = Nemesis(stage)
@@ -141,6 +142,8 @@ class Simulation:
             async with trio.open_nursery() as beside:
                 if rings is not None:
                     beside.start_soon(rings.run)
+                if plan.late:
+                    beside.start_soon(Late(stage, setting).run)
                 await self._work(setting)
                 beside.cancel_scope.cancel()
             done.set()

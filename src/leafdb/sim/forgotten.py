@@ -2,7 +2,8 @@
 
 Every write of every store passes by here, and so does all metadata that anybody believes in (`ring_watch`). From the
 two follows what is gone by right (`testing/forgetting.py`). What is rare, and says that a run has met the dangerous
-orders at all, is counted: records that were forgotten, keys that were written again after that.
+orders at all, is counted: records that were forgotten, keys that were written again after that, and what came late to
+either: a write that a store leaves out, and that is gone by right, would have come back had it been taken.
 """
 
 from __future__ import annotations
@@ -14,13 +15,17 @@ from leafdb.model.key import decode_key
 from leafdb.model.purge import death_of
 from leafdb.model.record import header
 from leafdb.node.hint_keeper import HINTS_TREE
+from leafdb.node.node import Node
 from leafdb.ring.token import split_storage_key
 from leafdb.sim.ring_watch import RingWatch
 from leafdb.sim.setting import Setting, name_of
+from leafdb.sim.stage import Stage
 from leafdb.types import NodeId, TreeId
 
 FORGOTTEN = "a record that was forgotten"
 RECREATED = "a key that was written again after it was forgotten"
+LATE = "a write that came after it was forgotten"
+LATE_TO_NEW = "a write that came after it was forgotten, to a key that was written again"
 
 
 class Forgotten:
@@ -44,6 +49,28 @@ class Forgotten:
         self._copies.excuse = self._excused
         self._setting = setting
         setting.cluster.observe_writes(self._written)
+
+    def follow(self, stage: Stage) -> None:
+        """From now on what stores leave out is counted."""
+        stage.on_start = self._watch
+        for node in stage.cluster.nodes.values():
+            self._watch(node)
+
+    def _watch(self, node: Node) -> None:
+        replica, leaves_out = node.replica, node.replica.leaves_out
+
+        def watched(local: bytes | None, incoming: bytes, key: bytes) -> int:
+            out = leaves_out(local, incoming, key)
+            if out:
+                self._left_out(local, incoming, key)
+            return out
+
+        replica.leaves_out = watched  # type: ignore[method-assign]
+
+    def _left_out(self, local: bytes | None, incoming: bytes, storage_key: bytes) -> None:
+        gone = self._forgetting.gone(self._name(storage_key))
+        if any(gone.covers(dot) for dot in header(incoming).heads):
+            self._facts[LATE if local is None else LATE_TO_NEW] += 1
 
     def _partition(self, key: str) -> int:
         stored = self._stored.get(key)

@@ -20,6 +20,8 @@ class Tier(StrEnum):
     """Whole nodes and clients in one loop under virtual time."""
     RING = "ring"
     """The same, small and slow, in every seed with a ring that changes."""
+    HUNT = "hunt"
+    """The same as the first, in every seed made for deleted values that come back."""
     STORE = "store"
     """One storage engine under crashes and faults of its disk."""
     RECORD = "record"

@@ -41,6 +41,9 @@ HUNT_CHANCE: Final = 0.5
 for long, or comes back with less than it had."""
 HUNT_PACE: Final = 3.0
 """There a key has to rest for a while."""
+HINTS_BYTES_TINY: Final = 1
+LATE_CHANCE: Final = 0.75
+"""Of such a seed in which single messages come very late, and proofs are hurried on meanwhile (`late.py`)."""
 HUNTERS: Final = ("long_absence", "vanish", "power_cut", "wiped_store", "partition", "kill")
 
 
@@ -149,6 +152,8 @@ class Plan:
     """So often do nodes try to prove that what died may be forgotten."""
     hunt: bool = False
     """Clients delete much, and write anew what was deleted."""
+    late: bool = False
+    """Single messages come when a horizon has passed over them."""
 
     @classmethod
     def draw(cls, seed: int, nodes: int) -> Plan:
@@ -230,7 +235,22 @@ class Plan:
             calm_every_s=min(self.calm_every_s, rng.uniform(3.0, 10.0)),
             calm_s=max(self.calm_s, rng.uniform(1.0, 5.0)),
             purge_interval_s=min(self.purge_interval_s, log_uniform(rng, 1.0, 4.0)),
-        )
+        ).with_late_perhaps()
+
+    def with_late_perhaps(self) -> Plan:
+        """Mostly: with messages that come late."""
+        return self.with_late() if Random(f"{self.seed}/late chance").random() < LATE_CHANCE else self
+
+    def with_late(self) -> Plan:
+        """With messages that come late; often with hints that overflow at once, so that comparing alone brings owners
+        what they have missed."""
+        chosen = Random(f"{self.seed}/late hints").choice((self.hints_bytes_max, HINTS_BYTES_TINY))
+        return replace(self, late=True, hints_bytes_max=chosen)
+
+    def hunted(self) -> Plan:
+        """The same seed, made for values that come back, if it is not already; there is a tier where each is."""
+        hunt = self if self.hunt else self.with_hunt(Random(f"{self.seed}/hunt"))
+        return hunt if hunt.late else hunt.with_late()
 
     @property
     def forgets(self) -> bool:
@@ -292,7 +312,10 @@ class Plan:
         bucket = self.bucket
         troubles = ", ".join(f"{kind} {weight:.1f}" for kind, weight in self.troubles) or "none"
         rings = "" if self.rings is None else f"the ring changes: {self.rings.describe()}; "
-        purges = f"horizons every {self.purge_interval_s:.2f} s{', zombies hunted' * self.hunt}; " * self.forgets
+        purges = (
+            f"horizons every {self.purge_interval_s:.2f} s{', zombies hunted' * self.hunt}{', some late' * self.late}; "
+            * self.forgets
+        )
         return (
             f"{self.nodes} nodes, {self.partitions} partitions; bucket n={bucket.n} r={bucket.r} w={bucket.w} "
             f"{'sloppy' if bucket.sloppy else 'strict'} {bucket.conflict.name.lower()} "

@@ -118,6 +118,12 @@ TOLD: Final = {
     "a write of unknown outcome that was seen": Probe("unknown_seen", "a write of unknown outcome was read later"),
     "a record that was forgotten": Probe("forgotten_by_right", "a store dropped a record that was dead by right"),
     "a key that was written again after it was forgotten": Probe("recreated", "a key was forgotten and written again"),
+    "a write that came after it was forgotten": Probe(
+        "late_and_gone", "a write came after it was forgotten by right, and was left out"
+    ),
+    "a write that came after it was forgotten, to a key that was written again": Probe(
+        "late_to_recreated", "the same, where the key had been written again meanwhile"
+    ),
     "a read of what was forgotten": Probe("forgotten_read", "a read had to know what had been forgotten by right"),
     "a write over what was forgotten": Probe("forgotten_seen", "a context was used from before a key was forgotten"),
     "a read of what had been deleted": Probe("deletion_seen", "a read found only deletions, or expired values"),

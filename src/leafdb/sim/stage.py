@@ -71,6 +71,8 @@ class Stage:
         """Numbers of members that have ended with the word that they are none any more."""
         self.on_kill: Callable[[Sequence[NodeId]], None] = lambda victims: None
         """Is told who is about to be killed."""
+        self.on_start: Callable[[Node], None] = lambda node: None
+        """Is told of each node that has been started."""
         self.alone = False
         """One store is dealt with, and no other may forget anything meanwhile."""
         self._destroyed: dict[NodeId, None] = {}
@@ -270,6 +272,7 @@ class Stage:
         started = self.cluster.nodes[node]
         self.ran.append(started)
         self.identities[node] = started.engine.identity
+        self.on_start(started)
         self.tell("started", [node])
 
     def check_end(self, node: NodeId) -> None:

@@ -15,6 +15,7 @@ from leafdb.testing.violation import Invariant
 MODULES: Final[Mapping[Tier, str]] = {
     Tier.CLUSTER: "leafdb.sim.cluster_run",
     Tier.RING: "leafdb.sim.ring_run",
+    Tier.HUNT: "leafdb.sim.hunt_run",
     Tier.STORE: "leafdb.sim.store_run",
     Tier.RECORD: "leafdb.sim.record_run",
     Tier.MEMBERSHIP: "leafdb.sim.membership_run",

@@ -311,7 +311,7 @@ class MemoryNetwork:
                 pipe = end.outgoing
                 assert 0 <= pipe.flying_bytes == sum(len(segment.data) for segment in pipe.flying)
                 assert pipe.room >= 0
-                assert pipe.scheduled or not pipe.flying or pipe.route.holds
+                assert pipe.scheduled or not pipe.flying or pipe.held
         assert self._alarm is None or not self._due or self._alarm.deadline <= self._due[0][0]
 
 

@@ -10,6 +10,8 @@ arrival, never before that of the one ahead of it: within a connection nothing o
 may.
 
 A side that is gone (closed, killed) answers bytes that still reach it with a reset, as a kernel does.
+
+A single pipe may be stalled while its route is free: one flow whose packets get lost and are sent again much later.
 """
 
 from __future__ import annotations
@@ -95,7 +97,7 @@ class Pipe:
 
     __slots__ = (
         "buffer", "bytes_max", "ended", "flying", "flying_bytes", "free_at_s", "reader", "readers", "route",
-        "scheduled", "writer", "writers",
+        "scheduled", "stalled", "writer", "writers",
     )  # fmt: skip
 
     reader: MemoryByteStream
@@ -109,6 +111,8 @@ class Pipe:
         self.flying_bytes = 0
         self.free_at_s = 0.0
         self.scheduled = False
+        self.stalled = False
+        """Nothing arrives here at present, whatever else passes over the route."""
         self.ended = False
         self.readers = ParkingLot()
         self.writers = ParkingLot()
@@ -120,7 +124,7 @@ class Pipe:
 
     def send(self, kind: int, data: bytes = b"") -> None:
         """Send a segment."""
-        if self.route.plain and not self.flying:
+        if self.route.plain and not self.flying and not self.stalled:
             self._arrived(kind, data)
             return
         link = self.route.link
@@ -139,9 +143,14 @@ class Pipe:
         due = now + self.route.latency_s()
         return max(due, self.flying[-1].due_s) if self.flying else due
 
+    @property
+    def held(self) -> bool:
+        """Whether what is under way has to wait for somebody to let it pass."""
+        return self.stalled or bool(self.route.holds)
+
     def _look_again(self) -> None:
         route = self.route
-        if self.flying and not self.scheduled and not route.holds and route.carrier is not None:
+        if self.flying and not self.scheduled and not self.held and route.carrier is not None:
             self.scheduled = True
             route.carrier.later(self, self.flying[0].due_s)
 
@@ -154,11 +163,36 @@ class Pipe:
         """Nothing holds the route up any more, or something is due."""
         now = trio.current_time()
         flying = self.flying
-        while flying and flying[0].due_s <= now and not self.route.holds:
-            segment = flying.popleft()
-            self.flying_bytes -= len(segment.data)
-            self._arrived(segment.kind, segment.data)
+        while flying and flying[0].due_s <= now and not self.held:
+            self._land()
         self._look_again()
+
+    def _land(self) -> None:
+        segment = self.flying.popleft()
+        self.flying_bytes -= len(segment.data)
+        self._arrived(segment.kind, segment.data)
+
+    def stall(self) -> None:
+        """Let nothing arrive until `resume`, and lose nothing; what was sent stays in order."""
+        self.stalled = True
+
+    def resume(self) -> None:
+        """What was stalled arrives as soon as it is due."""
+        self.stalled = False
+        self.release()
+
+    def let_pass(self, size: int) -> None:
+        """So many bytes of what is stalled were sent again and got through, if they are due and nothing else holds
+        them: of one segment at most."""
+        if not self.stalled or not self.flying or self.route.holds or self.flying[0].due_s > trio.current_time():
+            return
+        first = self.flying[0]
+        if len(first.data) <= size:
+            self._land()
+            return
+        data, first.data = first.data[:size], first.data[size:]
+        self.flying_bytes -= size
+        self._arrived(first.kind, data)
 
     def hurry(self) -> None:
         """The link is another one now: what is under way is due."""
@@ -188,7 +222,7 @@ class Pipe:
         """What is on its way is lost, and what has arrived and was not read, unless nothing can tell the reader now."""
         self.flying.clear()
         self.flying_bytes = 0
-        if not self.route.holds:
+        if not self.held:
             self.buffer.clear()
 
 

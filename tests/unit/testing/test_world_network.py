@@ -218,3 +218,58 @@ async def test_every_delivery_is_observed() -> None:
     far.send_now(b"2")
     await receive(near, 1)
     assert seen == [("a", "b", b"1"), ("b", "a", b"2")]
+
+
+@virtual
+async def test_one_stalled_connection_delivers_nothing_while_others_between_the_same_hosts_do() -> None:
+    network = MemoryNetwork(Random(1))
+    near, far = await connected(network)
+    other_near, other_far = await connected(network)
+    near.outgoing.stall()
+    near.send_now(b"late")
+    far.send_now(b"back")
+    other_near.send_now(b"at once")
+    assert await near.receive_some(10) == b"back"
+    assert await other_far.receive_some(10) == b"at once"
+    await assert_silence(far)
+    network.check()
+    near.outgoing.resume()
+    assert await far.receive_some(10) == b"late"
+    network.check()
+
+
+@virtual
+async def test_what_gets_through_a_stalled_connection_is_its_beginning() -> None:
+    network = MemoryNetwork(Random(1))
+    near, far = await connected(network)
+    near.outgoing.stall()
+    near.outgoing.let_pass(1)  # nothing is there
+    for data in (b"one", b"two"):
+        near.send_now(data)
+    for data in (b"o", b"ne", b"t"):
+        near.outgoing.let_pass(len(data))
+        assert await far.receive_some(10) == data
+    network.clog("a", "b")
+    near.outgoing.let_pass(2)
+    await assert_silence(far)
+    network.unclog("a", "b")
+    await assert_silence(far)
+    near.outgoing.resume()
+    assert await far.receive_some(10) == b"wo"
+    network.check()
+
+
+@virtual
+async def test_a_stall_keeps_what_is_under_way_and_the_end_behind_it() -> None:
+    network = MemoryNetwork(Random(1))
+    network.default_link = Link((0.5, 0.5))
+    near, far = await connected(network)
+    near.send_now(b"under way")
+    near.outgoing.stall()
+    near.outgoing.let_pass(9)  # not yet there
+    near.close()
+    await assert_silence(far)
+    near.outgoing.resume()
+    assert await far.receive_some(10) == b"under way"
+    assert await far.receive_some(10) == b""
+    network.check()

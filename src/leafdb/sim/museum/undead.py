@@ -1,6 +1,7 @@
 """The room of the undead: deleted data that returns, and living data that is forgotten with the dead.
 
-All of them in the whole cluster, by the seeds that hunt for what comes back (`Plan.hunt`). The rules themselves, broken
+All of them in the whole cluster, by the seeds that hunt for what comes back (`Plan.hunt`); what only a message shows
+that comes when a horizon has passed over it, by those of tier HUNT. The rules themselves, broken
 one by one, are played faster in the model (tests/sim/test_purge_model.py); here it is seen that the judges of the full
 system notice.
 """
@@ -15,7 +16,9 @@ from leafdb.testing.violation import Invariant
 
 DRIVER: Final = "leafdb.node.purge_driver"
 HORIZONS: Final = "leafdb.node.horizons"
+MEMBER: Final = "leafdb.node.purge_member"
 PROOF: Final = "leafdb.node.purge_proof"
+REPLICA: Final = "leafdb.node.replica"
 SWEEPER: Final = "leafdb.node.sweeper"
 
 UNDEAD: Final = (
@@ -35,6 +38,19 @@ def _purge(name: str, title: str, *edits: tuple[str, str, str], seeds_max: int =
         seeds_max=seeds_max,
         nodes=3,
         operations=300,
+    )
+
+
+def _late(name: str, title: str, *edits: tuple[str, str, str], seeds_max: int = 40) -> Mutation:
+    return Mutation(
+        name=name,
+        title=title,
+        edits=tuple(Edit(*edit) for edit in edits),
+        tier=Tier.HUNT,
+        caught_by=UNDEAD,
+        seeds_max=seeds_max,
+        nodes=3,
+        operations=150,
     )
 
 
@@ -93,6 +109,34 @@ MUTATIONS: Final = (
             SWEEPER,
             "                self._replica.remove(tree, key, record, Durability.PERIODIC, also=also)\n",
             "                self._engine.write(((tree, key, None), *also), Durability.PERIODIC, None)\n",
+        ),
+    ),
+    _late(
+        "horizon-without-comparing",
+        "A horizon is raised when all have promised, and the owners have compared nothing.",
+        (
+            MEMBER,
+            "        by_peer: dict[NodeId, int] = {}\n        for (peer, _), mask in promise.owed.items():\n",
+            "        by_peer: dict[NodeId, int] = {}\n        for (peer, _), mask in {}.items():\n",
+        ),
+        (MEMBER, "        self._owe(promise)\n        return", "        return"),
+    ),
+    _late(
+        "nothing-left-out",
+        "What comes late is taken, however old it is.",
+        (
+            REPLICA,
+            "        if not horizon or not any_below(incoming, horizon):\n",
+            "        if horizon >= 0 or not any_below(incoming, horizon):\n",
+        ),
+    ),
+    _late(
+        "admission-by-key",
+        "What is old is left out where the key is gone, and joins it where it was written anew.",
+        (
+            REPLICA,
+            "        if not horizon or not any_below(incoming, horizon):\n",
+            "        if not horizon or local is not None or not any_below(incoming, horizon):\n",
         ),
     ),
 )
