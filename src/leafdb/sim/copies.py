@@ -94,7 +94,8 @@ class Copies:
         }
 
     def check_hints(self) -> None:
-        """No hint has been removed before its time, or refused without a debt. Raised here, and not inside the node."""
+        """No hint has been removed before its time, or refused without a debt, and nobody keeps more than it may.
+        Raised here, and not inside the node."""
         if self._lost is not None:
             violated(*self._lost)
         for node, process in self._processes.items():
@@ -198,6 +199,10 @@ class Copies:
         if value is not None:
             hint = decode_hint(value)
             clock = clock_of(hint.record)
+            ledger = self._processes[machine].node.hints.ledger
+            if ledger.bytes > ledger.bytes_max:
+                text = f"n{machine} keeps {ledger.bytes} bytes of hints, and {ledger.bytes_max} are its bound"
+                self._lose(Invariant.HINTS_BOUNDED, text)
             said.write(self._processes[machine], clock)
             if hint.kind is not Kind.COORDINATOR:
                 member = self.member_on(machine)

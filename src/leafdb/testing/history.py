@@ -177,6 +177,8 @@ class History:
         clock, stamp = past_of(answer.context)
         seen = shown_by(answer)
         self._check_stamp(of_key, key, clock, stamp, seen)
+        once = len({each.value for each in seen}) == len(seen)
+        require(once, Invariant.NO_FALSE_SIBLINGS, "a read shows one write as two siblings", key)
         for each in seen:
             self._check_seen(of_key, key, each, None if known is None else known.now_ms)
             if each.dot is not None:

@@ -30,6 +30,12 @@ def clock(counter: int) -> CausalClock:
     return CausalClock({Actor(bytes(14)): counter})
 
 
+def process(node: NodeId, ring: Ring, hint_bytes: int = 0) -> SimpleNamespace:
+    view, metrics = SimpleNamespace(self_id=node, ring=ring), SimpleNamespace(hints_overflowed_total=0)
+    hints = SimpleNamespace(ledger=SimpleNamespace(bytes=hint_bytes, bytes_max=100))
+    return SimpleNamespace(node=SimpleNamespace(view=view, metrics=metrics, hints=hints))
+
+
 def test_a_run_of_a_node_knows_what_it_wrote_last() -> None:
     said = Said()
     said.write(FIRST_RUN, clock(1))
@@ -59,11 +65,7 @@ def test_a_leaver_may_give_an_orphan_to_an_heir_for_a_holder_that_is_away(kept: 
     placed = ((key, ring.holders(ring.partition_of(split_storage_key(key)[0]), 3)) for key in keys)
     stored, holders = next((key, nodes) for key, nodes in placed if newcomer in nodes and heir not in nodes)
     watchers: list[Any] = []
-    metrics = SimpleNamespace(hints_overflowed_total=0)
-    processes = {
-        node: SimpleNamespace(node=SimpleNamespace(view=SimpleNamespace(self_id=node, ring=ring), metrics=metrics))
-        for node in (*ring.metadata.members, gone)
-    }
+    processes = {node: process(node, ring) for node in (*ring.metadata.members, gone)}
     copies = Copies(cast(Any, SimpleNamespace(processes=processes, observe_writes=watchers.append)), bucket, 3, 64)
     (written,) = watchers
     record, value = record_of(1), encode(Hint(Kind.FALLBACK, 0, record_of(1)))
@@ -78,4 +80,19 @@ def test_a_leaver_may_give_an_orphan_to_an_heir_for_a_holder_that_is_away(kept: 
         copies.check_hints()
     else:
         with pytest.raises(Violation, match="so has n5 not"):
+            copies.check_hints()
+
+
+@pytest.mark.parametrize("size", [100, 101])
+def test_nobody_keeps_more_hints_than_its_bound(size: int) -> None:
+    keeper, target, bucket = NodeId(1), NodeId(2), BucketId(256)
+    processes = {keeper: process(keeper, Ring(cluster(4)), size)}
+    watchers: list[Any] = []
+    copies = Copies(cast(Any, SimpleNamespace(processes=processes, observe_writes=watchers.append)), bucket, 3, 64)
+    key = encode_key(target, bucket, storage_key(bucket, encode_user_key("key")))
+    watchers[0](keeper, HINTS_TREE, key, encode(Hint(Kind.FALLBACK, 0, record_of(1))))
+    if size <= 100:
+        copies.check_hints()
+    else:
+        with pytest.raises(Violation, match="I12: n1 keeps 101 bytes of hints"):
             copies.check_hints()

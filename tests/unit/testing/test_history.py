@@ -200,6 +200,16 @@ def test_a_write_with_two_dots_that_was_sent_once_is_i5() -> None:
         read(history, clock((A, 1), (B, 1)), (write, (B, 1)))
 
 
+def test_a_write_that_was_sent_twice_and_is_shown_twice_is_i5() -> None:
+    history = History()
+    write = history.begin_write(KEY, context=None)
+    history.failed(write, "unknown", "Severed")
+    history.again(write)
+    ack(history, write, (B, 1))
+    with broken(Invariant.NO_FALSE_SIBLINGS):
+        read(history, clock((A, 1), (B, 1)), (write, (A, 1)), (write, (B, 1)))
+
+
 def test_a_store_that_forgot_more_than_it_may_is_i7() -> None:
     history = History()
     history.stores_lost = 1

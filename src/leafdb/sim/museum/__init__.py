@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from typing import Final
 
 from leafdb.sim.museum import (
+    deaths,
+    explanations,
     hints,
     membership,
     names,
@@ -41,6 +43,8 @@ MUTATIONS: Final[tuple[Mutation, ...]] = (
     *sessions.MUTATIONS,
     *purges.MUTATIONS,
     *stamps.MUTATIONS,
+    *deaths.MUTATIONS,
+    *explanations.MUTATIONS,
 )
 """All of them, room by room."""
 

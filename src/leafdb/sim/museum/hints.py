@@ -10,10 +10,13 @@ from leafdb.testing.violation import Invariant
 
 KEEPER: Final = "leafdb.node.hint_keeper"
 HANDOFF: Final = "leafdb.node.hinted_handoff"
+LEDGER: Final = "leafdb.hints.ledger"
+ORPHANS: Final = "leafdb.node.orphan_hints"
 
 GONE: Final = (
     Invariant.SURVIVES_STORES, Invariant.READS_MONOTONIC, Invariant.NOTHING_LOST, Invariant.REPLICAS_EQUAL,
     Invariant.HINTS_CONSERVED, Invariant.SESSIONS, Invariant.SELF_CHECK, Invariant.HONEST_OUTCOMES,
+    Invariant.HINTS_BOUNDED, Invariant.NOTHING_LEFT_BEHIND,
 )  # fmt: skip
 
 
@@ -103,5 +106,33 @@ MUTATIONS: Final = (
             "        if error is not None and not isinstance(error, StoreFailed | LeftOut):\n            self._mark(",
             "        if error is not None and isinstance(error, StoreFailed | LeftOut):\n            self._mark(",
         ),
+    ),
+    _hint(
+        "hint-removed-when-sent",
+        "A hint is removed when it is sent, not when its target has it (handoff that does not wait for its answer).",
+        (
+            "leafdb.hints.replay",
+            "            effects.append(Send(self.target, HintBatch(number, waiting, tuple(items))))\n",
+            "            effects += [Send(self.target, HintBatch(number, waiting, tuple(items))), *removals]\n",
+        ),
+    ),
+    _hint(
+        "hints-unbounded",
+        "The bound of the hint store is held against each hint, and not against all of them together.",
+        (
+            LEDGER,
+            "        if growth > 0 and self.bytes + growth > self.bytes_max:\n",
+            "        if growth > 0 and growth > self.bytes_max:\n",
+        ),
+    ),
+    _hint(
+        "drained-hint-dropped",
+        "Who drains believes that somebody else keeps its hints, and removes them (Cassandra's decommission).",
+        (
+            ORPHANS,
+            "        return await self._heirs.keep(target, bucket, partition, items)\n",
+            "        return items is not None\n",
+        ),
+        seeds_max=40,
     ),
 )

@@ -15,6 +15,9 @@ CLIENT: Final = "leafdb.client.kv"
 LOOKED: Final = "                    dots = dots_of(record, op_id) if op_id in record else []\n"
 
 
+TWICE: Final = (Invariant.NO_FALSE_SIBLINGS, Invariant.DELETIONS_STAY, Invariant.NOTHING_LOST)
+
+
 def _name(name: str, title: str, *edits: tuple[str, str, str], caught_by: tuple[Invariant, ...]) -> Mutation:
     return Mutation(
         name=name,
@@ -65,5 +68,25 @@ MUTATIONS: Final = (
         "A write is said to be applied because there is one of the same key.",
         (OUTCOME, LOOKED, "                    dots = list(header(record).heads)\n"),
         caught_by=(Invariant.DOTS_UNIQUE, Invariant.HONEST_OUTCOMES, Invariant.NO_FALSE_SIBLINGS),
+    ),
+    _name(
+        "twins-shown-twice",
+        "A write that two nodes minted, a first try and its retry, is shown as two siblings.",
+        (
+            "leafdb.model.live",
+            "        if sibling.op_id in operations:\n",
+            "        if sibling.op_id in operations and sibling.op_id == NO_OPERATION:\n",
+        ),
+        caught_by=TWICE,
+    ),
+    _name(
+        "outcome-says-replaced",
+        "A write that lives is said to be replaced.",
+        (
+            OUTCOME,
+            "                covered = covered or any(dot not in head.heads for dot in has)\n",
+            "                covered = covered or bool(has)\n",
+        ),
+        caught_by=(Invariant.HONEST_OUTCOMES,),
     ),
 )

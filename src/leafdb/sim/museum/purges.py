@@ -18,6 +18,7 @@ CAUGHT: Final = (
     Invariant.NOTHING_LOST,
     Invariant.REPLICAS_EQUAL,
     Invariant.LIVENESS,
+    Invariant.DOTS_UNIQUE,
 )
 
 
@@ -91,6 +92,41 @@ MUTATIONS: Final = (
             PUT,
             "    if floor >= stamp:\n",
             "    if floor >= stamp and not op_id:\n",
+        ),
+    ),
+    _purge(
+        "doomstone",
+        "A key that is written anew after its deletion was forgotten takes the dots of its first life: a late copy of "
+        "the tombstone deletes it (riak_kv PR 1094).",
+        (
+            PUT,
+            "        actor = identity.actor(epochs.next())\n        return PutResult(first",
+            "        actor = identity.actor(1)\n        return PutResult(first",
+        ),
+    ),
+    _purge(
+        "old-disk-gives-back",
+        "A store that cannot vouch for what it has keeps it all when it is repaired, and repairs others with it (a "
+        "backup that is put back).",
+        ("leafdb.model.record", "    kept = admitted(vouched, local, horizon)\n", "    kept = local\n"),
+    ),
+    _purge(
+        "old-disk-is-believed",
+        "Readers believe every owner, also one that cannot vouch for what lies below the horizon.",
+        (
+            NODE,
+            "        if record is None or (owner and self.vouches_for(horizon)):\n",
+            "        if record is None or owner:\n",
+        ),
+    ),
+    _purge(
+        "lost-write-refused-for-ever",
+        "What a disk lost unnoticed lies below the horizon when it is found missing, and is not taken back: replicas "
+        "differ for ever.",
+        (
+            NODE,
+            "        elif theirs is not None and (vouched or mutual):\n",
+            "        elif theirs is not None and mutual:\n",
         ),
     ),
 )

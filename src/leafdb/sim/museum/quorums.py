@@ -16,7 +16,7 @@ SERVICE: Final = "leafdb.node.replica_service"
 
 SEEN_LESS: Final = (
     Invariant.READS_MONOTONIC, Invariant.NOTHING_LOST, Invariant.SURVIVES_STORES, Invariant.SESSIONS,
-    Invariant.DELETIONS_STAY, Invariant.HONEST_OUTCOMES,
+    Invariant.DELETIONS_STAY, Invariant.HONEST_OUTCOMES, Invariant.EXPLAINED,
 )  # fmt: skip
 """What was acknowledged or read is not there for the next reader."""
 
@@ -122,5 +122,14 @@ MUTATIONS: Final = (
             "        if self.dot is None or self.dot:\n            if machine.waiting or self.dot:\n",
         ),
         caught_by=(Invariant.HONEST_OUTCOMES,),
+    ),
+    _quorum(
+        "stand-in-counted-as-primary",
+        "Who stands in for a primary counts to PW.",
+        (
+            PUTS,
+            "        if stands_for == node:\n            self.primary_acks += 1\n",
+            "        if stands_for:\n            self.primary_acks += 1\n",
+        ),
     ),
 )

@@ -202,4 +202,38 @@ MUTATIONS: Final = (
         ),
         caught_by=(Invariant.SURVIVES_STORES, Invariant.NOTHING_LOST, Invariant.SELF_CHECK, *MERGED),
     ),
+    _record(
+        "siblings-kept-though-covered",
+        "A write over what was read keeps the siblings that it replaces: they grow with every write (riak_kv 746).",
+        (
+            PUT,
+            "        siblings = {dot: found.sibling(dot) for dot in heads if not context.covers(dot)}\n",
+            "        siblings = {dot: found.sibling(dot) for dot in heads}\n",
+        ),
+        caught_by=(*MERGED, Invariant.NO_FALSE_SIBLINGS),
+    ),
+    _record(
+        "clock-pruned",
+        "A clock that is long loses the actors of which nothing is shown: what they wrote returns (riak_core 613).",
+        (
+            RECORD,
+            "    clock = ours.clock.merge(theirs.clock)\n",
+            "    clock = ours.clock.merge(theirs.clock)\n"
+            "    if len(clock.vector) > 2:\n"
+            "        shown = {dot[0] for dot in (*ours.heads, *theirs.heads)}\n"
+            "        vector = {actor: count for actor, count in clock.vector.items() if actor in shown}\n"
+            "        clock = type(clock)(vector, clock.cloud)\n",
+        ),
+        caught_by=(*MERGED, *TWICE, Invariant.NO_FALSE_SIBLINGS),
+    ),
+    _record(
+        "actor-without-incarnation",
+        "A store that begins anew has the actors of the one before: ids that collide (riak_kv 1865).",
+        (
+            "leafdb.model.actor",
+            "_IDENTITY.pack(self.cluster, self.node, self.incarnation))",
+            "_IDENTITY.pack(self.cluster, self.node, 0))",
+        ),
+        caught_by=TWICE,
+    ),
 )

@@ -8,16 +8,27 @@ from leafdb.sim.mutation import Edit, Mutation
 from leafdb.sim.outcome import Tier
 from leafdb.testing.violation import Invariant
 
+APART: Final = (
+    Invariant.TREES_TRUE, Invariant.REPLICAS_EQUAL, Invariant.LIVENESS, Invariant.READS_MONOTONIC,
+    Invariant.HINTS_CONSERVED, Invariant.NOTHING_LOST,
+)  # fmt: skip
+
 
 def _tree(
-    name: str, title: str, *edits: tuple[str, str, str], tier: Tier = Tier.CLUSTER, seeds_max: int = 20, nodes: int = 3
+    name: str,
+    title: str,
+    *edits: tuple[str, str, str],
+    tier: Tier = Tier.CLUSTER,
+    seeds_max: int = 20,
+    nodes: int = 3,
+    caught_by: tuple[Invariant, ...] = (Invariant.TREES_TRUE,),
 ) -> Mutation:
     return Mutation(
         name=name,
         title=title,
         edits=tuple(Edit(*edit) for edit in edits),
         tier=tier,
-        caught_by=(Invariant.TREES_TRUE,),
+        caught_by=caught_by,
         seeds_max=seeds_max,
         nodes=nodes,
         operations=400,
@@ -62,5 +73,26 @@ MUTATIONS: Final = (
             "            engine.write(((TreeId(number), key, None),), Durability.PERIODIC, None)\n",
         ),
         tier=Tier.RING,
+    ),
+    _tree(
+        "digest-without-version",
+        "What stands for a key in an exchange is a hash of the key alone: other versions of it are not seen.",
+        (
+            "leafdb.merkle.tree",
+            '    return xxh3_64(key + record).to_bytes(DIGEST_BYTES, "big")\n',
+            '    return xxh3_64(key).to_bytes(DIGEST_BYTES, "big")\n',
+        ),
+        caught_by=APART,
+    ),
+    _tree(
+        "broken-off-counts-as-compared",
+        "An exchange that broke off settles the debt it was begun for: nobody compares the range again.",
+        (
+            "leafdb.node.anti_entropy",
+            "                self.tasks.failed(claim, end.reason)\n",
+            "                self.debts.settle(claim)\n                self.tasks.settled(claim)\n",
+        ),
+        caught_by=APART,
+        seeds_max=40,
     ),
 )
