@@ -4,6 +4,8 @@ deletes, and of one of the two a third hears only when the horizon has passed ov
     late write       a writes, b is not told; c deletes, b is told; all is forgotten; now b hears of what a wrote
     to a new one     the same, but meanwhile the key was written anew
     late deletion    all have it; c deletes, b is not told, nor does anybody owe it that yet; what does b show?
+    late member      all have it; b alone writes beside it, and is killed; c deletes; b comes back: what it alone has is
+                     not lost, and what c deleted does not return
 
 A story goes on whatever else breaks, and mostly comes to nothing then; what its clients were told is judged like all
 else. Its keys are its own, so that nobody tells the third by chance.
@@ -33,12 +35,17 @@ LOOK_S: Final = 0.1
 LOOKS: Final = 3
 
 
+Cast = tuple[NodeId, NodeId, NodeId]
+"""Who writes, who hears late, who deletes: machines."""
+
+
 class Kind(Enum):
     """What is late, and to what."""
 
     WRITE = "late write"
     TO_NEW = "late write to a new one"
     DELETION = "late deletion"
+    MEMBER = "late member"
 
 
 class LateStories:
@@ -60,31 +67,59 @@ class LateStories:
         """One of them, if there are enough nodes for it."""
         rng = self._rng
         kind = rng.choice(tuple(Kind))
-        cast, keys = self._cast(rng.sample(KEYS, len(KEYS)))
-        if len(cast) < 3:
+        there, keys = self._cast(rng.sample(KEYS, len(KEYS)))
+        if len(there) < 3:
             await trio.sleep(1.0)
             return
-        writer, hearer, deleter = rng.sample(cast, 3)
-        held = (deleter if kind is Kind.DELETION else writer), hearer
+        writer, hearer, deleter = rng.sample(there, 3)
+        cast = (writer, hearer, deleter)
         self._setting.trace.tell("teller", f"{kind.value}: n{writer} writes, n{deleter} deletes, n{hearer} hears late")
+        if kind is Kind.MEMBER:
+            await self._away(keys, cast)
+        else:
+            await self._late(kind, keys, cast)
+
+    async def _late(self, kind: Kind, keys: list[str], cast: Cast) -> None:
+        writer, hearer, deleter = cast
         told = await self._write(writer, keys, self._all) if kind is Kind.DELETION else {}
-        stalled = Stalled(self._stage, rng, [held])
+        held = (deleter if kind is Kind.DELETION else writer), hearer
+        stalled = Stalled(self._stage, self._rng, [held])
         try:
             sent = told or await self._write(writer, keys, self._quorum)
-            await self._go_on(kind, sent, stalled, (writer, hearer, deleter))
+            await self._go_on(kind, sent, stalled, cast)
             await stalled.release()
             await self._look(sent, (hearer, writer))
         finally:
             stalled.let_go()
 
-    async def _go_on(self, kind: Kind, sent: dict[str, Sent], stalled: Stalled, cast: tuple[NodeId, ...]) -> None:
+    async def _away(self, keys: list[str], cast: Cast) -> None:
+        writer, hearer, deleter = cast
+        stage = self._stage
+        sent = await self._write(writer, keys, self._all)
+        if not sent or hearer not in stage.free() or not stage.cluster.can_decide(without=hearer):
+            return
+        stalled = Stalled(stage, self._rng, [(hearer, other) for other in (writer, deleter)])
+        try:
+            for key in sent:
+                await self._client.put(hearer, key, None, WriteHow(w=1, timeout_s=0.5))
+            with stage.claimed(hearer):
+                await stage.kill(hearer)
+                try:
+                    await self._delete(sent, deleter, self._quorum)
+                    await self._forgotten(sent)
+                finally:
+                    await stage.start_all([hearer])
+        finally:
+            stalled.let_go()
+        await self._look(sent, (hearer, writer))
+
+    async def _go_on(self, kind: Kind, sent: dict[str, Sent], stalled: Stalled, cast: Cast) -> None:
         writer, hearer, deleter = cast
         # Whoever waits for an acknowledgement that does not come owes nobody anything until then.
         how = self._quorum._replace(timeout_s=PATIENCE_S) if kind is Kind.DELETION else self._quorum
         if not sent:
             return
-        for key, each in sent.items():
-            await self._client.put(deleter, key, each.context, how, delete=True)
+        await self._delete(sent, deleter, how)
         if not await self._forgotten(sent, stalled):
             return
         if kind is Kind.TO_NEW:
@@ -103,12 +138,17 @@ class LateStories:
                 sent[key] = each
         return sent
 
-    async def _forgotten(self, sent: dict[str, Sent], stalled: Stalled) -> bool:
+    async def _delete(self, sent: dict[str, Sent], through: NodeId, how: WriteHow) -> None:
+        for key, each in sent.items():
+            await self._client.put(through, key, each.context, how, delete=True)
+
+    async def _forgotten(self, sent: dict[str, Sent], stalled: Stalled | None = None) -> bool:
         """Wait until all that was written is gone by right, for some time."""
         forgetting = self._setting.history.forgetting
         with trio.move_on_after(PATIENCE_S):
             while True:
-                stalled.hold()
+                if stalled is not None:
+                    stalled.hold()
                 gone = {key: forgetting.gone(key) for key in sent}
                 if all(any(map(gone[key].covers, forgetting.dots_of(key, sent[key].write))) for key in sent):
                     await trio.sleep(self._rng.uniform(0.0, 1.0))

@@ -17,7 +17,6 @@ from leafdb.testing.violation import Invariant
 DRIVER: Final = "leafdb.node.purge_driver"
 HORIZONS: Final = "leafdb.node.horizons"
 MEMBER: Final = "leafdb.node.purge_member"
-PROOF: Final = "leafdb.node.purge_proof"
 REPLICA: Final = "leafdb.node.replica"
 SWEEPER: Final = "leafdb.node.sweeper"
 
@@ -73,25 +72,6 @@ MUTATIONS: Final = (
             '        horizon, oldest = getattr(self, "clock", 0), self._deaths.oldest(partition)\n',
         ),
         (HORIZONS, "        self._swept[partition] = stamp\n", "        self._swept[partition] = self.of(partition)\n"),
-    ),
-    _purge(
-        "horizon-without-everybody",
-        "A member that is away is not asked: it comes back with what the others have forgotten.",
-        (
-            PROOF,
-            "                answers[member] = Answer(0, (Refusal(Hold.UNREACHABLE, why, asked.partitions),))\n",
-            "                answers[member] = Answer(asked.partitions if why else 0)\n",
-        ),
-        (
-            PROOF,
-            "            if member != view.self_id and peers.session(member, Lane.CONTROL) is None:\n",
-            "            if member != view.self_id and peers is None:\n",
-        ),
-        (
-            DRIVER,
-            "            if member != view.self_id and peers.session(member, Lane.CONTROL) is None:\n",
-            "            if member != view.self_id and peers is None:\n",
-        ),
     ),
     _purge(
         "one-tombstone-buries-all",
