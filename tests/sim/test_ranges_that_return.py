@@ -13,6 +13,7 @@ from leafdb.ring.token import storage_key
 from leafdb.testing.cluster import MemoryCluster, memory_cluster
 from leafdb.testing.virtual_time import virtual
 from leafdb.types import Durability, NodeId, TreeId
+from support.old_and_new import NEW, written
 from support.plans import Steps, by_hand
 from support.repairs import plant
 from support.transports import until
@@ -75,6 +76,31 @@ async def test_a_record_that_comes_back_to_who_had_dropped_it_makes_the_others_h
         said = await cluster.record(N1, bucket, "k")
         assert said is not None
         assert clock_of(said) != clock_of(record)
+        assert node.anti_entropy.pending
+        await until(lambda: not node.anti_entropy.pending, 30)
+        assert {await cluster.record(number, bucket, "k") for number in cluster.nodes} == {said}
+
+
+@virtual
+async def test_a_record_that_comes_back_to_a_key_written_anew_makes_the_others_hear_of_the_fresh_entry() -> None:
+    """Tier HUNT, seed 277473824: n3 had forgotten its deletion by right, and the key was written through another node
+    before it was shown the deletion again."""
+    async with memory_cluster(3, partitions=8) as cluster:
+        bucket = await cluster.create_bucket()
+        client = await cluster.client(N1)
+        await client.put(bucket, "k", b"v", w=3)
+        record = await cluster.record(N1, bucket, "k")
+        assert record is not None
+        node = cluster.nodes[N1]
+        place = storage_key(bucket.id, encode_key("k"))
+        node.replica.remove(TreeId(bucket.id), place, record, Durability.PERIODIC)
+        await trio.sleep(1)
+        await plant(node, "b", "k", written(1, NEW))
+        assert not node.anti_entropy.pending
+        await plant(node, "b", "k", record)
+        said = await cluster.record(N1, bucket, "k")
+        assert said is not None
+        assert clock_of(said) != clock_of(record).merge(clock_of(written(1, NEW)))
         assert node.anti_entropy.pending
         await until(lambda: not node.anti_entropy.pending, 30)
         assert {await cluster.record(number, bucket, "k") for number in cluster.nodes} == {said}

@@ -1,7 +1,8 @@
 """Ranges in which a record says more here than the one that was given to this node: the others have to hear of it.
 
 A replica that is shown dots of its own which it does not remember adds a fresh entry to the clock (model/put, `adopt`).
-That happens to a node that gave a range away, dropped it, and holds it again. Whoever gave the record has not got the
+That happens to a node that gave a range away, dropped it, and holds it again; and to one that has forgotten by right a
+deletion which another still has, also where the key was written anew meanwhile. Whoever gave the record has not got the
 entry: the same record with two clocks, and nobody would compare them again. So each such range owes all who share it an
 exchange, once nobody is at it any more: one exchange for all of its records.
 

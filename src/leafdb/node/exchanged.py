@@ -35,7 +35,7 @@ class ExchangedRecord(NamedTuple):
             return
         assert accord.terms is not None, "no record moves before both sides have said where they stand"
         identity, epochs = replica.minter
-        covered = replica.operations.covered_total
+        before = replica.additions
         try:
             new = taken(
                 accord.terms, local, self.theirs, conflict, identity=identity, epochs=epochs,
@@ -50,7 +50,7 @@ class ExchangedRecord(NamedTuple):
         if loss:
             accord.prove_loss()
         more = local is None and new is not None and new is not self.theirs
-        if more or replica.operations.covered_total != covered:
+        if more or replica.additions != before:
             replica.says_more(tree, self.key)
 
     def refuse(self, error: Exception) -> None:

@@ -256,7 +256,7 @@ class Replica:
         done: Merged,
     ) -> None:
         """The second half of `merge`, with the current record at hand."""
-        covered = self.operations.covered_total
+        before = self.additions
         try:
             out = self.leaves_out(local, incoming, key)
             if not out:
@@ -270,7 +270,7 @@ class Replica:
                 self._engine.when_safe(sequence, durability, done)
             else:
                 self._trees.write(tree, key, local, merged, durability, done)
-                if (local is None and merged is not incoming) or self.operations.covered_total != covered:
+                if (local is None and merged is not incoming) or self.additions != before:
                     self.says_more(tree, key)
         except REFUSALS as error:
             done(error)
@@ -292,6 +292,12 @@ class Replica:
         if replaced:
             self.operations.note(tree, key, replaced)
         return merged
+
+    @property
+    def additions(self) -> tuple[int, int]:
+        """Another one when a record came to say something that none of those it was made of did: that an operation is
+        replaced, or a fresh entry of this store, which has forgotten dots of its own (model/put, `adopt`)."""
+        return self.operations.covered_total, self._leases.epochs.next_epoch
 
     # -- exchanges: what a record becomes there is for `exchanged.py` to say
 
