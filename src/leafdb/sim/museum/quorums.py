@@ -81,6 +81,7 @@ MUTATIONS: Final = (
         "write-back-not-awaited",
         "A read answers before the replicas behind hold what it saw: the next read may see less (non-blocking repair).",
         (GETS, "        if not behind or self._held:\n", "        if not behind or self.holders >= 0:\n"),
+        caught_by=(*SEEN_LESS, Invariant.QUORUMS_MEET),
         nodes=3,
         seeds_max=40,
     ),

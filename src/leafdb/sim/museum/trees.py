@@ -53,6 +53,7 @@ MUTATIONS: Final = (
             "        self._go_on = go_on\n",
             "        go_on()\n        self._go_on = lambda: None\n",
         ),
+        seeds_max=40,
     ),
     _tree(
         "merge-taken-for-new",
