@@ -16,7 +16,7 @@ import trio
 
 from leafdb.errors import LeafdbError, NotApplied, Reason
 from leafdb.ring.metadata import ClusterMetadata
-from leafdb.ring.plan import Phase
+from leafdb.ring.plan import Phase, Plan
 from leafdb.sim.clients import DirectClient, Setting
 from leafdb.sim.recorder import NotConnected
 from leafdb.sim.ring_commits import Commits
@@ -245,7 +245,7 @@ class Operator(DirectClient):
                 await self.clear()  # it was chosen, and who made it died before anybody heard: the next round shows it
             elif plan is not None:
                 stuck = set(self._machines.lost()) - plan.given_up
-                if gives_up or stuck:
+                if gives_up or stuck or self._never_comes(plan):
                     await self.abort()
                 gives_up = False
             elif self._machines.lost():
@@ -255,6 +255,16 @@ class Operator(DirectClient):
             else:
                 return
             await trio.sleep(1.0)
+
+    def _never_comes(self, plan: Plan) -> bool:
+        """Whether a newcomer was staged with a store that is there no more: whoever staged it had seen it before it
+        joined by another plan, was sent away, and was emptied."""
+        machines, nodes = self._stage.cluster.watch.machines, self._stage.cluster.nodes
+        for member, store in zip(plan.joining, plan.stores, strict=False):
+            node = nodes.get(machines[member])
+            if store and node is not None and node.view.metadata is None and node.engine.identity.store_id != store:
+                return True
+        return False
 
     def _is_unheard(self, metadata: ClusterMetadata) -> bool:
         """Whether nobody who runs believes in that version, or a later one."""
