@@ -60,8 +60,13 @@ async def test_replicas_are_equal_after_a_range_went_away_and_came_back(count: i
                 assert await client.values(bucket, key, r=2) == [value]
 
 
+@pytest.mark.parametrize("anew", [False, True], ids=["to nothing", "to a key written anew"])
 @virtual
-async def test_a_record_that_comes_back_to_who_had_dropped_it_makes_the_others_hear_of_the_fresh_entry() -> None:
+async def test_a_record_that_comes_back_to_who_had_dropped_it_makes_the_others_hear_of_the_fresh_entry(
+    anew: bool,
+) -> None:
+    """To a key written anew: tier HUNT, seed 277473824. n3 had forgotten its deletion by right, and the key was written
+    through another node before it was shown the deletion again."""
     async with memory_cluster(3, partitions=8) as cluster:
         bucket = await cluster.create_bucket()
         client = await cluster.client(N1)
@@ -72,34 +77,14 @@ async def test_a_record_that_comes_back_to_who_had_dropped_it_makes_the_others_h
         place = storage_key(bucket.id, encode_key("k"))
         node.replica.remove(TreeId(bucket.id), place, record, Durability.PERIODIC)
         await trio.sleep(1)
+        known = clock_of(record)
+        if anew:
+            await plant(node, "b", "k", written(1, NEW))
+            known = known.merge(clock_of(written(1, NEW)))
         await plant(node, "b", "k", record)
         said = await cluster.record(N1, bucket, "k")
         assert said is not None
-        assert clock_of(said) != clock_of(record)
-        assert node.anti_entropy.pending
-        await until(lambda: not node.anti_entropy.pending, 30)
-        assert {await cluster.record(number, bucket, "k") for number in cluster.nodes} == {said}
-
-
-@virtual
-async def test_a_record_that_comes_back_to_a_key_written_anew_makes_the_others_hear_of_the_fresh_entry() -> None:
-    """Tier HUNT, seed 277473824: n3 had forgotten its deletion by right, and the key was written through another node
-    before it was shown the deletion again."""
-    async with memory_cluster(3, partitions=8) as cluster:
-        bucket = await cluster.create_bucket()
-        client = await cluster.client(N1)
-        await client.put(bucket, "k", b"v", w=3)
-        record = await cluster.record(N1, bucket, "k")
-        assert record is not None
-        node = cluster.nodes[N1]
-        place = storage_key(bucket.id, encode_key("k"))
-        node.replica.remove(TreeId(bucket.id), place, record, Durability.PERIODIC)
-        await trio.sleep(1)
-        await plant(node, "b", "k", written(1, NEW))
-        await plant(node, "b", "k", record)
-        said = await cluster.record(N1, bucket, "k")
-        assert said is not None
-        assert clock_of(said) != clock_of(record).merge(clock_of(written(1, NEW)))
+        assert clock_of(said) != known
         assert node.anti_entropy.pending
         await until(lambda: not node.anti_entropy.pending, 30)
         assert {await cluster.record(number, bucket, "k") for number in cluster.nodes} == {said}

@@ -168,7 +168,9 @@ async def _checked_retreat(node: Node, without: Set[NodeId]) -> Plan | None:
             told = f"{name} has not heard yet and may be alive: wait for it, or stop it"
             raise NotApplied(told, reason=Reason.UNSAFE)
         if member not in without:
-            told = f"{name} is down and has not heard yet: bring it back. If it will never be, name it as well"
+            told = (
+                f"{name} is down and has not heard yet: bring it back, or name it too (--without) if it never will be"
+            )
             raise NotApplied(told, reason=Reason.UNSAFE)
     return metadata.plan
 

@@ -186,6 +186,7 @@ class Sweeper:
                 if not self._looked_through:
                     await self._look_through()
                 if idle:
+                    idle = False
                     await self._look_again()
                 await self._sweep()
             except ReadsOverloaded:
@@ -219,15 +220,17 @@ class Sweeper:
 
     async def _look_again(self) -> None:
         """Find out the least death anew, of each partition in which nothing stands below the horizon."""
-        for partition, least in sorted(self._deaths.partitions().items()):
-            if partition not in self._waiting and partition not in self._due:
-                began = self._pace.begin()
-                self._deaths.look(partition)
-                try:
-                    least = await self._first_after(partition, self._horizons.of(partition))
-                finally:
-                    self._deaths.looked(partition, least)
-                await self._pace.spent(began, FIRST_COST_S)
+        for partition in sorted(self._deaths.partitions()):
+            least = self._deaths.oldest(partition)  # as of now: others were waited for since they were listed
+            if least is None or partition in self._waiting or partition in self._due:
+                continue
+            began = self._pace.begin()
+            self._deaths.look(partition)
+            try:
+                least = await self._first_after(partition, self._horizons.of(partition))
+            finally:
+                self._deaths.looked(partition, least)
+            await self._pace.spent(began, FIRST_COST_S)
 
     async def _sweep(self) -> None:
         """Go once through every partition that is due."""

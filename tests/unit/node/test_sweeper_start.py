@@ -6,6 +6,7 @@ from __future__ import annotations
 import pytest
 import trio
 
+from leafdb.errors import StoreFailed
 from leafdb.node import sweeper
 from leafdb.types import Durability
 from support.sweeping import MS, SweptStore, record
@@ -59,3 +60,22 @@ def test_what_was_taken_back_is_not_told_for_good(monkeypatch: pytest.MonkeyPatc
     deaths = [life.sweeper.oldest_death(partition) for partition in range(3)]
     assert deaths == [None, 9_000 * MS, 1_500 * MS]
     assert life.sweeper.dead_since(5_000 * MS) == [1_500 * MS]
+
+
+def test_a_look_that_fails_forgets_no_note_that_came_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the least death would be taken for a later one, and what died before it be passed over for good."""
+    life = SweptStore()
+    for key in (b"\0\0dead", b"\x20\0dead"):
+        life.write(key, record(2_000 * MS, value=None), Durability.PERIODIC)
+    first_after = life.sweeper._first_after
+
+    async def fails(partition: int, horizon: int) -> int:
+        if partition == 1:
+            raise StoreFailed("a test", path="")
+        life.write(b"\x20\0older", record(1_500 * MS, value=None), Durability.PERIODIC)
+        return await first_after(partition, horizon)
+
+    monkeypatch.setattr(life.sweeper, "_first_after", fails)
+    with pytest.raises(StoreFailed):
+        life.run(life.sweeper._look_again)
+    assert life.sweeper.oldest_death(1) == 1_500 * MS
