@@ -8,6 +8,7 @@ system notice.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Final
 
 from leafdb.sim.mutation import Edit, Mutation
@@ -27,34 +28,31 @@ UNDEAD: Final = (
 )  # fmt: skip
 
 
-def _purge(name: str, title: str, *edits: tuple[str, str, str], seeds_max: int = 60) -> Mutation:
+def _undead(
+    name: str,
+    title: str,
+    *edits: tuple[str, str, str],
+    tier: Tier = Tier.CLUSTER,
+    operations: int = 300,
+    seeds_max: int = 60,
+) -> Mutation:
     return Mutation(
         name=name,
         title=title,
         edits=tuple(Edit(*edit) for edit in edits),
-        tier=Tier.CLUSTER,
+        tier=tier,
         caught_by=UNDEAD,
         seeds_max=seeds_max,
         nodes=3,
-        operations=300,
+        operations=operations,
     )
 
 
-def _late(name: str, title: str, *edits: tuple[str, str, str], seeds_max: int = 40) -> Mutation:
-    return Mutation(
-        name=name,
-        title=title,
-        edits=tuple(Edit(*edit) for edit in edits),
-        tier=Tier.HUNT,
-        caught_by=UNDEAD,
-        seeds_max=seeds_max,
-        nodes=3,
-        operations=150,
-    )
-
+_late = partial(_undead, tier=Tier.HUNT, operations=150, seeds_max=40)
+"""Shown by messages that come late."""
 
 MUTATIONS: Final = (
-    _purge(
+    _undead(
         "gc-grace",
         "Tombstones are dropped when they are old enough by the clock (Cassandra's gc_grace, Riak's delete_mode).",
         (
@@ -73,7 +71,7 @@ MUTATIONS: Final = (
         ),
         (HORIZONS, "        self._swept[partition] = stamp\n", "        self._swept[partition] = self.of(partition)\n"),
     ),
-    _purge(
+    _undead(
         "one-tombstone-buries-all",
         "A record is forgotten as soon as one of its siblings is dead: values go with a deletion that never saw them.",
         (
@@ -82,7 +80,7 @@ MUTATIONS: Final = (
             "    return min(map(death_of, header(data).heads.values()), default=0)\n",
         ),
     ),
-    _purge(
+    _undead(
         "swept-record-stays-in-tree",
         "A record is forgotten in the store, and stays in its hash tree.",
         (
