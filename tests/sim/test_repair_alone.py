@@ -6,6 +6,7 @@ from __future__ import annotations
 import trio
 
 from leafdb.config import RepairConfig
+from leafdb.hints.hint import decode_key
 from leafdb.limits import KIB
 from leafdb.model.bucket import BucketProperties
 from leafdb.node.serve import Health
@@ -15,7 +16,7 @@ from leafdb.types import Durability, NodeId
 from support.repair_settings import repairing_cluster
 from support.transports import until
 
-N1, N2, N3 = NodeId(1), NodeId(2), NodeId(3)
+N1, N2, N3, N4 = map(NodeId, range(1, 5))
 NODES = (N1, N2, N3)
 VALUE = b"v" * 200
 
@@ -80,6 +81,30 @@ async def test_a_backlog_past_its_window_is_marked_and_nothing_is_lost() -> None
         await cluster.start(N3)
         await cluster.settle()
         assert one.metrics.hints_delivered_total == 0
+        await cluster.assert_replicas_equal(bucket)
+
+
+@virtual
+async def test_a_write_that_lies_on_a_stand_in_alone_outlives_the_window() -> None:
+    async with repairing_cluster(RepairConfig(hint_age_max_s=5.0), nodes=4) as cluster:
+        bucket = await cluster.create_bucket(r=1, w=1)
+        key = cluster.key_of(bucket, *NODES)
+        await cluster.settle()
+        cluster.cut(N4, NODES)
+        await trio.sleep(0.1)
+        outsider, owner = await cluster.client(N4), await cluster.client(N1)
+        written = await outsider.put(bucket, key, VALUE)
+        assert (written.acks, written.primaries) == (1, 0)
+        assert len(await cluster.hints(N4)) == 3
+        await until(lambda: cluster.nodes[N4].metrics.hints_expired_total > 0, 200.0)
+        await trio.sleep(1)
+        (kept,) = await cluster.hints(N4)
+        assert decode_key(kept).target == N1, "what counted stays, and the notes about the others go"
+        assert await outsider.values(bucket, key) == [VALUE]
+        cluster.heal()
+        await cluster.settle()
+        assert await owner.values(bucket, key, r=3) == [VALUE]
+        assert not await cluster.hints(N4)
         await cluster.assert_replicas_equal(bucket)
 
 

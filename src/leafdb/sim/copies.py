@@ -1,5 +1,6 @@
 """Who holds what, as the stores were told: an acknowledgement by k nodes is k nodes that have a copy (I7), and a hint
-goes when its target has what it says, is owed an exchange of its range, or has another who keeps the hint (I11).
+goes when its target has what it says, or has another who keeps the hint; a coordinator's note also when its target is
+owed an exchange of the range, but never the copy of a stand-in, which may be all that is left of a write (I11).
 
 Clients cannot see whether a count is honest until stores are lost, and then seldom; and a hint that is lost is mostly
 made good by anti-entropy. From outside of the cluster both can be seen at once: every write of every store passes by
@@ -203,7 +204,7 @@ class Copies:
             if ledger.bytes > ledger.bytes_max:
                 text = f"n{machine} keeps {ledger.bytes} bytes of hints, and {ledger.bytes_max} are its bound"
                 self._lose(Invariant.HINTS_BOUNDED, text)
-            said.write(self._processes[machine], clock)
+            said.write(self._processes[machine], clock, kind=hint.kind)
             if hint.kind is not Kind.COORDINATOR:
                 member = self.member_on(machine)
                 self._gives(member, of.storage_key, clock)
@@ -211,8 +212,10 @@ class Copies:
             return
         says = said.now(self._processes[machine])
         has = self._known.get(of.storage_key, {}).get(of.target, EMPTY)
+        if any(self._has(of.storage_key, has, clock) for clock in says):
+            return
         owed = self._debts.get((machine, owed_key(of.target, self._bucket)), 0)
-        if any(self._has(of.storage_key, has, clock) for clock in says) or owed >> of.partition(self._partitions) & 1:
+        if owed >> of.partition(self._partitions) & 1 and said.may_be_note(self._processes[machine]):
             return
         if self._is_handed_on(machine, key, says):
             return
@@ -267,18 +270,22 @@ class Copies:
 class Said:
     """What one hint may say: all that was written of it, and by which run of its node the last of that."""
 
-    __slots__ = ("_clocks", "_deaths", "_newest", "_process")
+    __slots__ = ("_clocks", "_deaths", "_kinds", "_newest", "_process")
 
     def __init__(self) -> None:
         self._clocks: list[CausalClock] = []
         self._deaths: list[int] = []
+        self._kinds: list[Kind] = []
         self._newest: list[int] = []
         self._process: Process | None = None
 
-    def write(self, process: Process, clock: CausalClock, record: bytes | None = None) -> None:
-        """This run of the node has written it; of what may be forgotten, the record."""
+    def write(
+        self, process: Process, clock: CausalClock, record: bytes | None = None, *, kind: Kind = Kind.COORDINATOR
+    ) -> None:
+        """This run of the node has written it; of what may be forgotten, the record; of a hint, its kind."""
         self._process = process
         self._clocks.append(clock)
+        self._kinds.append(kind)
         if record is not None:
             self._deaths.append(record_death(record))
             self._newest.append(newest_stamp(record))
@@ -290,6 +297,10 @@ class Said:
     def now(self, process: Process) -> list[CausalClock]:
         """What this run may find in its store."""
         return self._clocks[-1:] if process is self._process else self._clocks
+
+    def may_be_note(self, process: Process) -> bool:
+        """Whether what this run may find in its store may be a note that never counted."""
+        return Kind.COORDINATOR in (self._kinds[-1:] if process is self._process else self._kinds)
 
     def dies(self, process: Process) -> int:
         """When what this run may find in its store dies, at the earliest."""

@@ -159,8 +159,10 @@ class ExplainedCalls:
             self._holds(bool(members[each.node] & holders.keys()), told, key, f"that {each.node} has what was read")
 
     def _members(self) -> dict[str, set[NodeId]]:
-        """Everybody who is a member, as anybody believes, by name."""
-        found: dict[str, set[NodeId]] = {}
+        """Everybody who is a member, as anybody believes, or was one, by name. Who is asked may be gone when it
+        answers."""
+        watch = self._setting.ring
+        found = {} if watch is None else {name: set(numbers) for name, numbers in watch.names.items()}
         for process in self._setting.cluster.processes.values():
             metadata = process.node.view.metadata
             for number, member in ({} if metadata is None else metadata.members).items():

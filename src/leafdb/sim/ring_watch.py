@@ -81,6 +81,8 @@ class RingWatch:
         """Members that are gone for good, and of which an operator has said so."""
         self.machines: dict[NodeId, NodeId] = {}
         """By the number of everybody who was ever a member: the machine it lives on."""
+        self.names: dict[str, set[NodeId]] = {}
+        """By name: the numbers of everybody who was ever a member."""
         self._bytes: dict[bytes, ClusterMetadata] = {}
         self._versions: dict[Version, ClusterMetadata] = {}
         self._rings: dict[Version, Ring] = {}
@@ -166,6 +168,7 @@ class RingWatch:
         self._rings[version] = Ring(metadata)
         for number, member in metadata.members.items():
             self.machines.setdefault(number, machine_at(member.peer_address))
+            self.names.setdefault(member.name, set()).add(number)
         before = self._versions.get((metadata.generation, metadata.epoch - 1))
         after = self._versions.get((metadata.generation, metadata.epoch + 1))
         for one, other in ((before, metadata), (metadata, after)):

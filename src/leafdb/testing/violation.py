@@ -30,7 +30,8 @@ class Invariant(StrEnum):
     HONEST_OUTCOMES = "I10"
     """Nothing of a refused write is seen, nothing is seen that nobody wrote."""
     HINTS_CONSERVED = "I11"
-    """A hint is delivered, or superseded, or has marked its range; it is never just gone."""
+    """A hint is delivered, or superseded, or has marked its range; it is never just gone, and one that counted is never
+    given up."""
     HINTS_BOUNDED = "I12"
     TREES_TRUE = "I14"
     """A Merkle tree equals its rebuild."""

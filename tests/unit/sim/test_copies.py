@@ -11,6 +11,8 @@ from leafdb.hints.hint import Hint, Kind, encode, encode_key
 from leafdb.model.actor import Actor
 from leafdb.model.clock import CausalClock
 from leafdb.model.key import encode_key as encode_user_key
+from leafdb.node.boot import CHECKPOINTS_TREE
+from leafdb.node.debts import owed_key
 from leafdb.node.hint_keeper import HINTS_TREE
 from leafdb.ring.ring import Ring
 from leafdb.ring.staging import Join, Leave
@@ -81,6 +83,43 @@ def test_a_leaver_may_give_an_orphan_to_an_heir_for_a_holder_that_is_away(kept: 
     else:
         with pytest.raises(Violation, match="so has n5 not"):
             copies.check_hints()
+
+
+@pytest.mark.parametrize(
+    ("before", "last", "died", "broken"),
+    [
+        (None, Kind.COORDINATOR, False, False),
+        (None, Kind.FALLBACK, False, True),
+        (None, Kind.MINTED, False, True),
+        (Kind.COORDINATOR, Kind.FALLBACK, False, True),
+        (Kind.COORDINATOR, Kind.FALLBACK, True, False),
+        (Kind.MINTED, Kind.FALLBACK, True, True),
+    ],
+)
+def test_a_debt_makes_good_a_note_and_no_copy_that_counted(
+    before: Kind | None, last: Kind, died: bool, broken: bool
+) -> None:
+    """After a death the store may hold the hint as it was before its last write: a note may go then."""
+    keeper, bucket, ring = NodeId(1), BucketId(256), Ring(cluster(4))
+    stored = storage_key(bucket, encode_user_key("key"))
+    partition = ring.partition_of(split_storage_key(stored)[0])
+    target = next(node for node in ring.holders(partition, 3) if node != keeper)
+    processes = {node: process(node, ring) for node in ring.metadata.members}
+    watchers: list[Any] = []
+    copies = Copies(cast(Any, SimpleNamespace(processes=processes, observe_writes=watchers.append)), bucket, 3, 64)
+    (written,) = watchers
+    key = encode_key(target, bucket, stored)
+    for kind in (last,) if before is None else (before, last):
+        written(keeper, HINTS_TREE, key, encode(Hint(kind, 0, record_of(1))))
+    if died:
+        processes[keeper] = process(keeper, ring)
+    written(keeper, CHECKPOINTS_TREE, owed_key(target, bucket), (1 << partition).to_bytes(8, "little"))
+    written(keeper, HINTS_TREE, key, None)
+    if broken:
+        with pytest.raises(Violation, match=f"I11: n1 removed a hint for n{target}"):
+            copies.check_hints()
+    else:
+        copies.check_hints()
 
 
 @pytest.mark.parametrize("size", [100, 101])

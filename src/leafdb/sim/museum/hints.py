@@ -135,4 +135,20 @@ MUTATIONS: Final = (
         ),
         seeds_max=40,
     ),
+    _hint(
+        "fallback-copy-expires",
+        "The window of hints ends for copies that counted, too: a write that lies on stand-ins alone is gone, and its "
+        "range is marked in vain (Cassandra's hints at consistency ANY).",
+        (
+            "leafdb.hints.expiry",
+            "            if hint.kind is not Kind.COORDINATOR or hint.created_ms >= self._cutoff_ms:\n",
+            "            if hint.created_ms >= self._cutoff_ms:\n",
+        ),
+        (
+            LEDGER,
+            "account.oldest_ms.get(Kind.COORDINATOR, cutoff_ms) < cutoff_ms\n",
+            "min(account.oldest_ms.values()) < cutoff_ms\n",
+        ),
+        seeds_max=30,
+    ),
 )
