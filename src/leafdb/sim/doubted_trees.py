@@ -2,8 +2,8 @@
 
 A node builds a tree that it does not know by a scan beside traffic (`node/tree_rebuild`). By itself that hardly ever
 happens: trees are kept, and come back with their node. So here a node is made to doubt a tree that is right, again and
-again, while clients write to the rows of one part, of which the tree is. Rows are large, so that the scan takes more
-than a page: some writes fall behind it, some into it, some in front of it.
+again, while clients write to the rows of one part, of which the tree is. Rows are large, so that a scan takes more than
+a page when enough of them are there.
 
 What comes out is judged at the end: every tree equals its rebuild (`tree_truth`), and no node has doubted one by
 itself. All of it has chance of its own, so that what else a seed draws stays as it is.
