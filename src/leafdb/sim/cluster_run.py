@@ -24,6 +24,7 @@ from leafdb.node.leftovers import LOOK_AGAIN_S
 from leafdb.node.node import Node
 from leafdb.sim.convergence import check_converged, check_ring
 from leafdb.sim.delivery import check_delivered
+from leafdb.sim.doubted_trees import DoubtedTrees
 from leafdb.sim.forgotten import Forgotten
 from leafdb.sim.late import Late
 from leafdb.sim.log_capture import Captured, captured_logs
@@ -136,6 +137,7 @@ class Simulation:
         tell_replica_writes(setting)
         nemesis = Nemesis(stage)
         rings = self._rings = None if plan.rings is None else RingTroubles(stage, setting)
+        doubts = DoubtedTrees(stage, setting)
         done = trio.Event()
         async with trio.open_nursery() as both:
             both.start_soon(nemesis.run, done)
@@ -144,6 +146,8 @@ class Simulation:
                     beside.start_soon(rings.run)
                 if plan.late:
                     beside.start_soon(Late(stage, setting).run)
+                if plan.doubts:
+                    beside.start_soon(doubts.run)
                 await self._work(setting)
                 beside.cancel_scope.cancel()
             done.set()
@@ -162,7 +166,7 @@ class Simulation:
         if rings is not None:
             await check_ring(setting)
             rings.check()
-        trace.probe("trees_compared", await check_trees(cluster, self._ran))
+        trace.probe("trees_compared", await check_trees(cluster, self._ran, doubts.in_vain))
         await cluster.check()
         await cluster.stop(*cluster.nodes)
 

@@ -29,6 +29,9 @@ CROWD_CHANCE: Final = 0.05
 SESSION_CHANCE: Final = 0.4
 SESSIONS: Final = 3
 """Of a seed whose clients nearly all write to one key without looking, so that it meets the limit of siblings."""
+DOUBT_CHANCE: Final = 0.5
+"""Of a seed in which hash trees are built anew while clients write (`doubted_trees.py`), if it is no hunt and the ring
+stays: a node that doubts a tree vouches for nothing there until it has compared, which holds up others."""
 RING_CHANCE: Final = 0.15
 """Of a seed in which the ring changes, too; there is a tier where it does in every seed."""
 KINDS_MAX: Final = 7
@@ -154,6 +157,8 @@ class Plan:
     """Clients delete much, and write anew what was deleted."""
     late: bool = False
     """Single messages come when a horizon has passed over them."""
+    doubts: bool = False
+    """Nodes doubt hash trees that are right, and build them anew while clients write."""
 
     @classmethod
     def draw(cls, seed: int, nodes: int) -> Plan:
@@ -189,6 +194,7 @@ class Plan:
             .with_sessions_perhaps()
             .with_rings_perhaps()
             .with_purges_perhaps()
+            .with_doubts_perhaps()
         )
 
     def with_clones(self, rng: Random) -> Plan:
@@ -208,6 +214,11 @@ class Plan:
         """Now and then: with sessions."""
         chosen = Random(f"{self.seed}/session chance").random() < SESSION_CHANCE
         return replace(self, sessions=SESSIONS) if chosen else self
+
+    def with_doubts_perhaps(self) -> Plan:
+        """Now and then: with hash trees that are doubted."""
+        possible = self.rings is None and not self.hunt
+        return replace(self, doubts=possible and Random(f"{self.seed}/doubt chance").random() < DOUBT_CHANCE)
 
     def with_purges_perhaps(self) -> Plan:
         """Mostly: with tombstones that are forgotten soon; and often with all that may bring back what they deleted."""
@@ -229,6 +240,7 @@ class Plan:
         return replace(
             self,
             hunt=True,
+            doubts=False,
             troubles=troubles,
             kinds=frozenset(kind for kind, _ in troubles),
             lasting_s=max(self.lasting_s, rng.uniform(2.0, 10.0)),
@@ -278,6 +290,7 @@ class Plan:
             kinds=frozenset(kind for kind, _ in troubles),
             partitions=min(self.partitions, 16),
             crowded=False,
+            doubts=False,
             rings=rings,
         )
 
@@ -321,6 +334,7 @@ class Plan:
             f"{'sloppy' if bucket.sloppy else 'strict'} {bucket.conflict.name.lower()} "
             f"{bucket.durability.name.lower()} ttl {bucket.ttl_ms} ms; "
             f"{'crowded ' * self.crowded}{self.shape} workload; {'sessions; ' * bool(self.sessions)}"
+            f"{'trees doubted; ' * self.doubts}"
             f"memtable {self.memtable_bytes} bytes, hints {self.hints_bytes_max} bytes for {self.hint_age_max_s:g} s, "
             f"{'cold' if self.cold else 'warm'} cache, disk {self.disk_latency_s * 1000:g} ms, "
             f"link {self.latency_s[0] * 1000:g} to {self.latency_s[1] * 1000:g} ms, skew {self.skew_ms} ms; "

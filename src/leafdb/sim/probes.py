@@ -101,6 +101,7 @@ COVERED: Final = Probe("twin_covered", "a late copy of a replaced write was cove
 STORES: Final = (
     COVERED,
     Probe("flushed", "a memtable became a table"),
+    Probe("rebuilt_beside_writes", "a hash tree was built anew while its range was written to"),
     Probe("trees_compared", "hash trees were kept and compared with what the store has"),
     Probe("compacted", "tables were merged"),
     Probe("job_failed", "a flush or a compaction failed"),

@@ -76,6 +76,15 @@ MUTATIONS: Final = (
         tier=Tier.RING,
     ),
     _tree(
+        "rebuild-misses-writes",
+        "A tree that is built anew from a scan of its store lacks what was written during the scan.",
+        (
+            "leafdb.node.kept_trees",
+            "        if kept.building is not None:\n            kept.building.changed(key, leaf, delta, keys)\n",
+            "",
+        ),
+    ),
+    _tree(
         "digest-without-version",
         "What stands for a key in an exchange is a hash of the key alone: other versions of it are not seen.",
         (
