@@ -161,7 +161,7 @@ def page(shapes: Mapping[Shape, Figures], rounds: int, missing: Sequence[str], n
         "",
         "`bench/run.py engine`: 16-byte keys, values that compress to half, one thread, no syncs, the data ten times "
         f"the write buffer, a cache of {CACHE_BYTES >> 20} MiB. The stores took turns, rounds: {rounds}. leafdb gives "
-        f'its log {BURST_WRITES} writes at a time, as a node does with a burst of requests ("singly": one); LevelDB and '
+        f'its log {BURST_WRITES} writes at a time, as a node with a burst of requests ("singly": one). LevelDB and '
         f"RocksDB log every put on its own; lmdb and sqlite3 commit once in {COMMIT_WRITES}. leafdb flushes and "
         "compacts in a worker process, as in production.",
         "",
