@@ -164,8 +164,8 @@ def main() -> int:
             for pair in range(arguments.pairs):
                 halves: dict[bool, Latencies] = {}
                 for merging in (pair % 2 == 0, pair % 2 == 1):
-                    with ThreadPoolExecutor(1) as beside:
-                        merges = beside.submit(compactor.run, arguments.seconds if merging else 0.0)
+                    with ThreadPoolExecutor(1) as merger:
+                        merges = merger.submit(compactor.run, arguments.seconds if merging else 0.0)
                         halves[merging] = load.run(arguments.seconds, rate)
                     merges.result()
                 cells = []
