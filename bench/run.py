@@ -1,6 +1,7 @@
 """`make bench`: the standard set of workloads against a fresh local cluster, written to bench/results/DATE-cluster.md.
 
     python bench/run.py [--duration 20s] [--keys 100000] [--best-of 3] [--quick] [--out FILE]
+    python bench/run.py engine ...    the storage engine beside other stores: see engine_bench.py
 
 One table: puts with both durabilities, gets, a mix, YCSB A to F; of each the best of a few runs, since on a shared
 machine noise only ever takes away. Beside it what is needed to read it: processor, kernel, Python, file system, how
@@ -10,9 +11,6 @@ fast the disk syncs. `--quick` is for trying the script.
 from __future__ import annotations
 
 import argparse
-import os
-import platform
-import subprocess
 import sys
 import tempfile
 import time
@@ -21,10 +19,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, Literal
 
+import engine_bench
+from machine_notes import machine_notes
+
 from leafdb.client.connect import connect
 from leafdb_cli.dev_cluster import DevCluster
 from leafdb_cli.options import parse_duration_s
-from leafdb_cli.workloads.machine import sync_ms
 from leafdb_cli.workloads.run import Plan, run
 
 ROOT: Final = Path(__file__).resolve().parents[1]
@@ -50,46 +50,6 @@ HEADINGS: Final = {
     "client_cpu_us_per_op": "client us/op",
     "server_cpu_us_per_op": "server us/op",
 }
-
-
-def machine_notes(directory: str) -> dict[str, str]:
-    """What a reader has to know about where this ran."""
-    cpu = platform.processor() or platform.machine()
-    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
-        if line.startswith("model name"):
-            cpu = line.partition(":")[2].strip()
-            break
-    return {
-        "processor": f"{cpu}, {len(os.sched_getaffinity(0))} of {os.cpu_count()} cores usable",
-        "kernel": f"{platform.system()} {platform.release()}",
-        "Python": f"{platform.python_implementation()} {platform.python_version()}",
-        "data on": file_system(directory),
-        "fdatasync of 4 KiB there": f"{sync_ms(directory):.3f} ms (median)",
-        "load before": " ".join(f"{load:.2f}" for load in os.getloadavg()),
-        "leafdb": revision(),
-    }
-
-
-def file_system(directory: str) -> str:
-    """The kind of file system a directory is on."""
-    best, kind = "", "unknown"
-    real = os.path.realpath(directory)
-    for line in Path("/proc/mounts").read_text(encoding="utf-8", errors="replace").splitlines():
-        _, point, name, *_ = line.split()
-        if (real == point or real.startswith(point.rstrip("/") + "/")) and len(point) >= len(best):
-            best, kind = point, name
-    return kind
-
-
-def revision() -> str:
-    """The commit that ran, where there is git to ask."""
-    try:
-        finished = subprocess.run(
-            ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True, timeout=10, check=True
-        )
-    except (OSError, subprocess.SubprocessError):
-        return "unknown"
-    return finished.stdout.strip()
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -128,6 +88,8 @@ def measure(arguments: argparse.Namespace, directory: Path) -> list[dict[str, An
 
 def main() -> int:
     """The command."""
+    if sys.argv[1:2] == ["engine"]:
+        return engine_bench.main(sys.argv[2:])
     parser = argparse.ArgumentParser(description="Run the standard benchmarks on a fresh local cluster.")
     parser.add_argument("--duration", default="20s", help="how long each run is measured")
     parser.add_argument("--keys", type=int, default=100_000)
