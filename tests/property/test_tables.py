@@ -92,7 +92,7 @@ def test_flushes_and_compactions_keep_the_newest_of_every_key(
     for segment, batch in enumerate(batches, 1):
         path = write_segment(fs, segment, lsn, [(TREE, key, value) for key, value in batch.items()])
         flush = FlushJob(segments=(path,), outputs=((TREE, number),), upto_lsn=lsn + len(batch) - 1, after_lsn=lsn - 1)
-        added = run_flush(fs, flush)
+        added = run_flush(fs, flush).added
         lsn += len(batch)
         number += 1
         version = version.apply(VersionEdit(added=tuple(added), flushed_lsn=lsn - 1, next_file_number=number))

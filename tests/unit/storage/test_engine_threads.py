@@ -136,15 +136,8 @@ def test_a_store_on_disk_with_threads_and_a_worker(tmp_path: Path) -> None:
         slot = again.engine.get_now(TREE, key)
         assert slot is None or slot == (model[key], 0)
     again.close()
-    assert sorted(path.name for path in root.iterdir()) == [
-        "CLEAN",
-        "CURRENT",
-        "IDENTITY",
-        "LOCK",
-        "MANIFEST-0000000002",
-        "tables",
-        "wal",
-    ]
+    names = ["CLEAN", "CURRENT", "IDENTITY", "LOCK", "MANIFEST-0000000002", "tables", "values", "wal"]
+    assert sorted(path.name for path in root.iterdir()) == names
 
 
 def test_a_directory_that_cannot_be_written_is_a_typed_error(tmp_path: Path) -> None:
