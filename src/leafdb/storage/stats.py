@@ -27,6 +27,8 @@ class EngineStats:
     tables: int
     table_bytes: int
     value_files: int
+    value_bytes: int
+    """The size of all value files."""
     value_live_bytes: int
     value_dead_bytes: int
     """Values that no table refers to any more, in files that have others."""
@@ -70,6 +72,7 @@ def collect(
         tables=len(tables.version.tables),
         table_bytes=sum(meta.size for meta in tables.version.tables.values()),
         value_files=len(values.metas),
+        value_bytes=sum(meta.size for meta in values.metas.values()),
         value_live_bytes=live,
         value_dead_bytes=sum(meta.value_bytes for meta in values.metas.values()) - live,
         reader_bytes=sum(reader.memory_bytes for reader in tables.readers.values()),

@@ -324,7 +324,7 @@ class Version:
             flushed_lsn=self.flushed_lsn,
             next_file_number=self.next_file_number,
             boot=self.boot,
-            values=tuple(self.values.metas.values()),
+            values=tuple(meta for _, meta in sorted(self.values.metas.items())),
         )
 
     def has_file(self, number: int) -> bool:
