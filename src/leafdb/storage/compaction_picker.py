@@ -13,7 +13,7 @@ What the executor relies on:
   lies below the output level, and `below` names all of it: this is what makes dropping a tombstone safe.
 
 Values in value files are carried along as places; which of them a job moves is decided in `value_picker`. When no level
-wants a merge, a table that holds a mostly dead value file is merged with itself, on its level, to let the file go.
+wants a merge, a table that holds mostly dead value files is merged with itself, on its level, to let them go.
 
 Left out: moving a table down without rewriting it (keys are hashes; levels always overlap), and rewarding tombstones.
 """
@@ -34,7 +34,7 @@ from leafdb.limits import (
     VALUE_LIVE_SHARE_MIN,
 )
 from leafdb.storage.jobs import CompactionJob
-from leafdb.storage.value_picker import files_to_move_out_of, tables_to_free_files
+from leafdb.storage.value_picker import files_to_move_out_of, table_to_free_files
 from leafdb.storage.version import TableMeta, TreeVersion, Version
 
 
@@ -66,9 +66,10 @@ def pick(version: Version, busy: Collection[int], limits: PickerLimits | None = 
         job = _level0_job(tree, busy, limits) if level == 0 else _level_job(tree, level, busy, limits)
         if job is not None:
             return _with_moves(job, version, busy, limits)
-    for meta in tables_to_free_files(version, busy, limits.value_live_share_min):
-        return _with_moves(_job(version.trees[meta.tree_id], [meta], meta.level, limits), version, busy, limits)
-    return None
+    holder = table_to_free_files(version, busy, limits.value_live_share_min)
+    if holder is None:
+        return None
+    return _with_moves(_job(version.trees[holder.tree_id], [holder], holder.level, limits), version, busy, limits)
 
 
 def _with_moves(job: CompactionJob, version: Version, busy: Collection[int], limits: PickerLimits) -> CompactionJob:

@@ -8,12 +8,14 @@ A merge carries the places of values and leaves the values where they are. It mo
   than `value_files_max` brings the smallest parts together in one file, which is in the order of keys: the parts grow
   from merge to merge, so that a value is seldom among the smallest.
 
-The file of a table of level 0 is live as a whole until that table is merged; so it is deeper tables that deserve a job.
+The file of a table of level 0 is live as a whole until that table is merged; so it is deeper tables that deserve a job
+of their own, and they do when it frees more than the table has to be written for. So of mostly dead files less is dead
+than the tables below level 0 are large.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 
 from leafdb.storage.value_files import ValueFiles, ValueMeta
 from leafdb.storage.version import TableMeta, Version
@@ -47,11 +49,20 @@ def files_to_move_out_of(
     return tuple(files.metas[number] for number in sorted(chosen))
 
 
-def tables_to_free_files(version: Version, busy: Collection[int], live_share_min: float) -> Iterator[TableMeta]:
-    """The tables below level 0 that hold mostly dead files, those that hold the deadest one first."""
+def table_to_free_files(version: Version, busy: Collection[int], live_share_min: float) -> TableMeta | None:
+    """The table below level 0 that it pays most to merge with itself, for the mostly dead files it holds; None: none.
+
+    It pays when what that frees is more than the table: of each file the dead part, shared out by who holds the rest.
+    """
     files = version.values
-    dead = [number for number in files.metas if number not in busy and files.share(number) < live_share_min]
-    for number in sorted(dead, key=lambda number: (files.share(number), number)):
-        for meta in version.trees[files.metas[number].tree_id]:
-            if meta.level > 0 and meta.file_number not in busy and any(file == number for file, _ in meta.references):
-                yield meta
+    shares = {number: files.share(number) for number in files.metas if number not in busy}
+    dead = {number: share for number, share in shares.items() if share < live_share_min}
+    best, best_gain = None, 1.0
+    for tree_id in sorted({files.metas[number].tree_id for number in dead}):
+        for meta in version.trees[tree_id]:
+            if meta.level == 0 or meta.file_number in busy:
+                continue
+            freed = sum(size / dead[number] - size for number, size in meta.references if number in dead)
+            if freed / meta.size > best_gain:
+                best, best_gain = meta, freed / meta.size
+    return best

@@ -58,6 +58,14 @@ def test_a_mostly_dead_file_gets_a_job_on_the_level_of_the_table_that_holds_it()
     assert moved(version, busy=(50,)) is None, "a damaged value file is left alone"
 
 
+def test_a_job_of_its_own_frees_more_than_it_writes() -> None:
+    """What is dead in the file is shared out over its two tables as they hold what is live of it."""
+    large = replace(table(1, (50, 100)), size=2_000)
+    assert moved(version_of([values(50, 8_000)], large, table(2, (50, 3_800), smallest=b"c"))) == ([2], [50])
+    assert moved(version_of([values(50, 8_000)], large)) == ([1], [50])
+    assert moved(version_of([values(50, 2_000)], large)) is None
+
+
 def test_a_job_of_its_own_keeps_tombstones_that_have_something_under_them() -> None:
     version = version_of([values(50)], table(1, (50, 10)), table(2, level=3), table(3, level=3, smallest=b"x"))
     job = pick(version, (), LIMITS)

@@ -336,8 +336,8 @@ MUTATIONS: Final = (
         "Nothing looks for files that are mostly dead: a tree that is only overwritten keeps what it ever held.",
         (
             "leafdb.storage.compaction_picker",
-            "    for meta in tables_to_free_files(version, busy, limits.value_live_share_min):\n",
-            "    for meta in tables_to_free_files(version, busy, -limits.value_live_share_min):\n",
+            "    holder = table_to_free_files(version, busy, limits.value_live_share_min)\n",
+            "    holder = table_to_free_files(version, busy, -limits.value_live_share_min)\n",
         ),
         caught_by=(Invariant.SPACE_RECLAIMED,),
     ),
