@@ -110,6 +110,7 @@ VALUE_INLINE_BYTES_MAX: Final = 2 * KIB
 """A longer value goes to a value file."""
 VALUE_LIVE_SHARE_MIN: Final = 0.5
 """Values are moved out of a file of which less is live."""
+VALUE_FILES_OPEN_MAX: Final = 1_024
 TABLE_VALUE_FILES_MAX: Final = 256
 """Value files a merge may leave its tables with; beyond it values are brought together in one."""
 WORKER_FRAME_BYTES_MAX: Final = 16 * MIB

@@ -19,7 +19,7 @@ from leafdb.storage.flush import run_flush
 from leafdb.storage.jobs import FlushJob
 from leafdb.storage.sstable_reader import MISSING, TableReader, verify
 from leafdb.storage.value_files import Place
-from leafdb.storage.value_reader import ValueReader
+from leafdb.storage.value_reader import OpenFiles, ValueReader
 from leafdb.storage.version import Version, VersionEdit
 from leafdb.vfs.memory import MemoryFileSystem
 from support.tables import TREE, Model, entries_of, read_table, store, write_segment, write_table
@@ -140,7 +140,7 @@ def check_equal(fs: MemoryFileSystem, version: Version, model: dict[bytes, bytes
             here, found, _ = reader.get(key)
             reader.close()
             if isinstance(found, Place):
-                found = ValueReader(fs, version.values.metas[found.file_number]).get(found, key)
+                found = ValueReader(fs, version.values.metas[found.file_number], OpenFiles(0)).get(found, key)
             if here:
                 assert found == value, f"{key!r} in table {meta.file_number}"
                 break

@@ -26,7 +26,7 @@ from leafdb.storage.merge_iterator import merge_columns
 from leafdb.storage.sstable_format import corruption
 from leafdb.storage.sstable_reader import TableReader
 from leafdb.storage.value_files import Place
-from leafdb.storage.value_reader import ValueReader
+from leafdb.storage.value_reader import OpenFiles, ValueReader
 from leafdb.storage.version import TableMeta
 from leafdb.vfs.base import FileSystem
 
@@ -76,7 +76,8 @@ def compaction_slices(fs: FileSystem, job: CompactionJob) -> Generator[None, Non
 def _values_to_move(fs: FileSystem, job: CompactionJob) -> Iterator[dict[int, ValueReader]]:
     """The value files to move out of, by number; closed in the end."""
     assert bool(job.move_from) == bool(job.value_output), "a file to move values to is wanted, and only then"
-    readers = {meta.file_number: ValueReader(fs, meta) for meta in job.move_from}
+    open_files = OpenFiles()
+    readers = {meta.file_number: ValueReader(fs, meta, open_files) for meta in job.move_from}
     try:
         yield readers
     finally:

@@ -19,11 +19,12 @@ from functools import partial
 from typing import Final
 
 from leafdb.errors import CorruptionError, StoreFailed
-from leafdb.storage.compaction_picker import PickerLimits, pick
+from leafdb.storage.compaction_picker import pick
 from leafdb.storage.executor import Callback
 from leafdb.storage.job_runner import JobRunner
 from leafdb.storage.jobs import CompactionJob, CompactionResult, FlushJob, FlushResult, JobResult
 from leafdb.storage.memtable import Memtable
+from leafdb.storage.settings import EngineConfig
 from leafdb.storage.sstable_reader import TableReader
 from leafdb.storage.tables import Pin, Tables
 from leafdb.storage.value_files import ValueMeta
@@ -54,8 +55,7 @@ class Maintenance:
         *,
         frozen: Iterable[Memtable],
         sealed_lsn: int,
-        limits: PickerLimits,
-        value_inline_bytes_max: int,
+        config: EngineConfig,
         now_s: Callable[[], float],
         before_flush: BeforeFlush,
         on_failure: Callable[[BaseException, str], None],
@@ -66,8 +66,7 @@ class Maintenance:
         self._before_flush = before_flush
         self._tables = tables
         self._jobs = jobs
-        self._limits = limits
-        self._value_inline_bytes_max = value_inline_bytes_max
+        self._config = config
         self._now_s = now_s
         self._on_failure = on_failure
         self._on_change = on_change
@@ -146,7 +145,7 @@ class Maintenance:
             upto_lsn=memtable.last_lsn,
             after_lsn=memtable.first_lsn - 1,
             values=tuple(zip(trees, numbers[len(trees) :], strict=True)),
-            inline_bytes_max=self._value_inline_bytes_max,
+            inline_bytes_max=self._config.value_inline_bytes_max,
         )
         self._jobs.submit(job, partial(self._flushed, memtable, numbers))
 
@@ -213,7 +212,7 @@ class Maintenance:
     # -- compaction
 
     def _start_compaction(self) -> None:
-        job = pick(self._tables.head, self._damaged | self._busy, self._limits)
+        job = pick(self._tables.head, self._damaged | self._busy, self._config.compaction)
         if job is None:
             return
         numbers = self._tables.allot(job.numbers_wanted, self.pump)

@@ -35,7 +35,7 @@ from leafdb.storage.settings import EngineConfig
 from leafdb.storage.sstable_reader import TableReader
 from leafdb.storage.tables import open_readers
 from leafdb.storage.value_files import VALUES_DIRECTORY, ValueMeta, value_path
-from leafdb.storage.value_reader import ValueReader
+from leafdb.storage.value_reader import OpenFiles, ValueReader
 from leafdb.storage.version import TABLES_DIRECTORY, Version, VersionEdit, table_path
 from leafdb.storage.wal import WAL_DIRECTORY, SegmentScan, WalWriter, segment_numbers, segment_path
 from leafdb.storage.wal_format import HEADER_BYTES, SegmentHeader, decode_header
@@ -79,6 +79,7 @@ class Recovered:
     version: Version = field(default_factory=Version)
     readers: dict[int, TableReader] = field(default_factory=dict)
     values: dict[int, ValueReader] = field(default_factory=dict)
+    open_files: OpenFiles = field(default_factory=OpenFiles)
     next_number: int = 1
     frozen: list[Memtable] = field(default_factory=list)
     """Oldest first here; the engine reads newest first."""
@@ -193,9 +194,9 @@ def _load_version(state: Recovered) -> None:
 
 def _add_values(state: Recovered, meta: ValueMeta) -> None:
     """A reader for the value file. A damaged one stops nobody: it fails the reads of its values, one by one."""
-    reader = state.values[meta.file_number] = ValueReader(state.fs, meta)
+    reader = state.values[meta.file_number] = ValueReader(state.fs, meta, state.open_files)
     try:
-        reader.open()
+        reader.check_file()
     except CorruptionError:
         return
 

@@ -22,7 +22,7 @@ from leafdb.storage.executor import Executor
 from leafdb.storage.manifest import ManifestWriter
 from leafdb.storage.sstable_reader import TableReader
 from leafdb.storage.value_files import ValueMeta, value_path
-from leafdb.storage.value_reader import ValueReader
+from leafdb.storage.value_reader import OpenFiles, ValueReader
 from leafdb.storage.version import TableMeta, Version, VersionEdit, table_path
 from leafdb.vfs.base import FileSystem
 
@@ -45,6 +45,7 @@ class Tables:
         version: Version,
         readers: dict[int, TableReader],
         values: dict[int, ValueReader],
+        open_files: OpenFiles,
         *,
         cache: BlockCache,
         manifest: ManifestWriter,
@@ -74,6 +75,7 @@ class Tables:
         """The largest number of level-0 tables any tree has."""
         self.readers = readers
         self.values = values
+        self._open_files = open_files
         self.unlinks_failed = 0
 
     # -- edits
@@ -95,7 +97,7 @@ class Tables:
         self.level0_most = _level0_most(self.version)
         for number, meta in self.version.values.metas.items():
             if number not in self.values:
-                self.values[number] = ValueReader(self._fs, meta)
+                self.values[number] = ValueReader(self._fs, meta, self._open_files)
         files: tuple[TableMeta | ValueMeta, ...] = (*before.tables.values(), *before.values.metas.values())
         self._leaving |= {meta.file_number: meta.path for meta in files if not self.version.has_file(meta.file_number)}
         self._on_published()

@@ -4,6 +4,9 @@ Safe for the event loop and any number of reader threads at once. Making a reade
 its header and footer are compared with the manifest, by the first read that may wait. So a file that cannot be opened
 fails the reads of its values and nothing else, and is tried again by each of them.
 
+There are more value files in a large store than descriptors. Only so many are kept open (`OpenFiles`), those that were
+read first; of the others each read opens the file and closes it again, on a thread that waits for the disk anyway.
+
 Values are not kept in the block cache: one of them would push out as much as many blocks hold, and the kernel's page
 cache has it already. A read from there costs a system call, a checksum and, where it was worth it, a decompression.
 """
@@ -13,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from threading import Lock
 
+from leafdb.limits import VALUE_FILES_OPEN_MAX
 from leafdb.storage.sstable_reader import WOULD_BLOCK, Wait
 from leafdb.storage.value_files import Place, ValueMeta
 from leafdb.storage.value_format import (
@@ -28,27 +32,53 @@ from leafdb.storage.value_format import (
 from leafdb.vfs.base import File, FileSystem
 
 
+class OpenFiles:
+    """How many value files the readers of a store keep open between them."""
+
+    __slots__ = ("_lock", "files_max", "kept")
+
+    def __init__(self, files_max: int = VALUE_FILES_OPEN_MAX) -> None:
+        self._lock = Lock()
+        self.files_max = files_max
+        self.kept = 0
+
+    def take(self) -> bool:
+        """Whether one more may be kept; it counts from here on."""
+        with self._lock:
+            if self.kept >= self.files_max:
+                return False
+            self.kept += 1
+            return True
+
+    def give_back(self) -> None:
+        with self._lock:
+            assert self.kept > 0, "more files are closed than were open"
+            self.kept -= 1
+
+
 class ValueReader:
-    """One value file. Whatever is wrong with it comes out as CorruptionError; UnknownFormat only from `open`, or from
-    the read that opens."""
+    """One value file. Whatever is wrong with it comes out as CorruptionError; UnknownFormat only when it is
+    opened."""
 
-    __slots__ = ("_file", "_fs", "_lock", "meta")
+    __slots__ = ("_file", "_fs", "_lock", "_open_files", "meta")
 
-    def __init__(self, fs: FileSystem, meta: ValueMeta) -> None:
+    def __init__(self, fs: FileSystem, meta: ValueMeta, open_files: OpenFiles) -> None:
         self._fs = fs
         self._file: File | None = None
         self._lock = Lock()
+        self._open_files = open_files
         self.meta = meta
 
-    def open(self) -> None:
-        """Open the file now, which may wait for the disk; no-op when it is open."""
-        self._opened()
+    def check_file(self) -> None:
+        """Open the file and close it again: raises unless it is the one the manifest speaks of. Reads no value."""
+        self._open().close()
 
     def close(self) -> None:
         """Close the file; no read may be under way or come after."""
         if self._file is not None:
             self._file.close()
             self._file = None
+            self._open_files.give_back()
 
     def get_now(self, place: Place, key: bytes) -> bytes | Wait:
         """The value of `key`, which lies at `place`, if that takes no waiting for the disk."""
@@ -64,13 +94,26 @@ class ValueReader:
 
     def get(self, place: Place, key: bytes) -> bytes:
         """The value of `key`, which lies at `place`; may wait for the disk, and may be called from any thread."""
-        file = self._opened()
         self._check_place(place)
-        return open_value(self._read(file, place.offset, place.size), key, self.meta, place.offset)[1]
+        file = self._file
+        if file is not None:
+            return open_value(self._read(file, place.offset, place.size), key, self.meta, place.offset)[1]
+        file = self._open()
+        try:
+            return open_value(self._read(file, place.offset, place.size), key, self.meta, place.offset)[1]
+        finally:
+            self._keep_or_close(file)
 
     def frames(self) -> Iterator[tuple[bytes, Place, bytes]]:
         """Key, place and value of everything in the file, dead or not, in its order."""
-        file, offset, count = self._opened(), HEADER_BYTES, 0
+        file = self._open()
+        try:
+            yield from self._frames(file)
+        finally:
+            file.close()
+
+    def _frames(self, file: File) -> Iterator[tuple[bytes, Place, bytes]]:
+        offset, count = HEADER_BYTES, 0
         end = self.meta.size - FOOTER_BYTES
         while offset < end:
             lengths = VALUE_HEAD.unpack(self._read(file, offset, VALUE_HEAD.size))
@@ -84,11 +127,13 @@ class ValueReader:
         if count != self.meta.count:
             raise corruption(self.meta, offset, f"{count} values where {self.meta.count} were written")
 
-    def _opened(self) -> File:
+    def _keep_or_close(self, file: File) -> None:
+        """Keep it for the reads to come, unless another thread was first or too many are kept already."""
         with self._lock:
-            if self._file is None:
-                self._file = self._open()
-            return self._file
+            if self._file is None and self._open_files.take():
+                self._file = file
+                return
+        file.close()
 
     def _open(self) -> File:
         meta = self.meta
@@ -123,9 +168,5 @@ class ValueReader:
 
 def verify_values(fs: FileSystem, meta: ValueMeta) -> None:
     """Re-read a whole value file; CorruptionError or UnknownFormat when it is not sound."""
-    reader = ValueReader(fs, meta)
-    try:
-        for _ in reader.frames():
-            pass
-    finally:
-        reader.close()
+    for _ in ValueReader(fs, meta, OpenFiles(0)).frames():
+        pass

@@ -13,7 +13,7 @@ from leafdb.errors import CorruptionError, UnknownFormat
 from leafdb.storage.sstable_reader import WOULD_BLOCK
 from leafdb.storage.value_files import Place, ValueFiles, ValueMeta, references_from_plain
 from leafdb.storage.value_format import FOOTER_BYTES, HEADER_BYTES, VALUE_OVERHEAD_BYTES
-from leafdb.storage.value_reader import ValueReader, verify_values
+from leafdb.storage.value_reader import OpenFiles, ValueReader, verify_values
 from leafdb.storage.value_writer import ValueWriter
 from leafdb.types import TreeId
 from leafdb.vfs.base import read_file
@@ -48,7 +48,7 @@ def other_store(content: bytes, meta: ValueMeta) -> MemoryFileSystem:
 def test_every_value_comes_back_from_its_place() -> None:
     fs = store()
     meta, written = write_values(fs, 50)
-    reader = ValueReader(fs, meta)
+    reader = ValueReader(fs, meta, OpenFiles())
     for key, (place, value) in written.items():
         assert reader.get(place, key) == value
         assert reader.get_now(place, key) == value
@@ -63,7 +63,7 @@ def test_every_value_comes_back_from_its_place() -> None:
 def test_nothing_is_waited_for_but_by_a_read_that_may() -> None:
     fs = store()
     meta, written = write_values(fs, 2)
-    reader = ValueReader(fs, meta)
+    reader = ValueReader(fs, meta, OpenFiles())
     place, value = written[b"key001"]
     assert reader.get_now(place, b"key001") is WOULD_BLOCK, "the file is not open"
     assert reader.get(place, b"key001") == value
@@ -77,7 +77,7 @@ def test_a_place_of_another_value_is_damage() -> None:
     fs = store()
     meta, written = write_values(fs, 4)
     twin, _ = write_values(fs, 4, file_number=9)
-    reader = ValueReader(fs, meta)
+    reader = ValueReader(fs, meta, OpenFiles())
     place = written[b"key001"][0]
     for wrong in (
         written[b"key002"][0],
@@ -92,7 +92,7 @@ def test_a_place_of_another_value_is_damage() -> None:
         assert caught.value.path == meta.path
     with pytest.raises(CorruptionError, match="another key"):
         reader.get(place, b"key002")
-    swapped = ValueReader(other_store(read_file(fs, twin.path), meta), meta)
+    swapped = ValueReader(other_store(read_file(fs, twin.path), meta), meta, OpenFiles())
     with pytest.raises(CorruptionError, match="the header of file 9"):
         swapped.get(place, b"key001")
 
@@ -116,7 +116,7 @@ def test_random_damage_gives_the_value_or_an_error() -> None:
     sound = read_file(fs, meta.path)
     errors = 0
     for seed in range(80):
-        reader = ValueReader(other_store(damaged(sound, Random(seed)), meta), meta)
+        reader = ValueReader(other_store(damaged(sound, Random(seed)), meta), meta, OpenFiles())
         for key, (place, value) in written.items():
             try:
                 assert reader.get(place, key) == value
@@ -171,19 +171,19 @@ def test_a_file_that_cannot_be_opened_is_tried_again() -> None:
     fs = store()
     meta, written = write_values(fs, 5)
     place, value = written[b"key002"]
-    reader = ValueReader(fs, meta)
+    reader = ValueReader(fs, meta, OpenFiles())
     fs.faults.append(Fault("read_at", count=1))
     with pytest.raises(CorruptionError, match="unreadable"):
         reader.get(place, b"key002")
     assert reader.get(place, b"key002") == value
     with pytest.raises(CorruptionError, match="cannot be opened"):
-        ValueReader(store(), meta).get(place, b"key002")
+        ValueReader(store(), meta, OpenFiles()).get(place, b"key002")
 
 
 def test_threads_read_at_once() -> None:
     fs = store()
     meta, written = write_values(fs, 200)
-    reader = ValueReader(fs, meta)
+    reader = ValueReader(fs, meta, OpenFiles())
 
     def read(seed: int) -> None:
         for key in Random(seed).sample(sorted(written), 150):
@@ -193,7 +193,27 @@ def test_threads_read_at_once() -> None:
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(read, range(4)))
     reader.close()
-    assert fs.open_files == 0, "opened once"
+    assert fs.open_files == 0, "whoever opened it too, closed it"
+
+
+def test_no_more_files_are_kept_open_than_allowed() -> None:
+    fs, open_files = store(), OpenFiles(2)
+    files = [write_values(fs, 3, file_number=number) for number in range(1, 6)]
+    readers = [ValueReader(fs, meta, open_files) for meta, _ in files]
+    for _ in range(2):
+        for reader, (_, written) in zip(readers, files, strict=True):
+            place, value = written[b"key002"]
+            assert reader.get(place, b"key002") == value
+            assert fs.open_files <= 2
+    assert open_files.kept == 2
+    place, value = files[4][1][b"key000"]
+    assert readers[4].get_now(place, b"key000") is WOULD_BLOCK
+    readers[0].close()
+    assert readers[4].get(place, b"key000") == value
+    assert readers[4].get_now(place, b"key000") == value, "there was room for it"
+    for reader in readers:
+        reader.close()
+    assert (fs.open_files, open_files.kept) == (0, 0)
 
 
 def test_the_file_drawn_in_the_format_page_is_read_for_ever() -> None:
@@ -201,7 +221,7 @@ def test_the_file_drawn_in_the_format_page_is_read_for_ever() -> None:
     meta = ValueMeta(8, TREE, len(data), 2)
     fs = other_store(data, meta)
     verify_values(fs, meta)
-    reader = ValueReader(fs, meta)
+    reader = ValueReader(fs, meta, OpenFiles())
     assert reader.get(Place(8, 32, 32), b"user1a") == b"a large value"
     assert reader.get(Place(8, 64, 33), b"user1ab") == b"ab" * 40
 
