@@ -34,8 +34,10 @@ def files_to_move_out_of(
     held: dict[int, int] = {}
     for meta in inputs:
         for number, size in meta.references:
-            if number not in busy:
-                held[number] = held.get(number, 0) + size
+            held[number] = held.get(number, 0) + size
+    stay = held.keys() & set(busy)
+    for number in stay:
+        del held[number]
     chosen: list[int] = []
     room = bytes_max - sum(meta.size for meta in inputs)
     dead = [number for number in held if files.share(number) < live_share_min]
@@ -44,8 +46,8 @@ def files_to_move_out_of(
             chosen.append(number)
             room -= held[number]
     rest = sorted(held.keys() - set(chosen), key=lambda number: (held[number], number))
-    if len(rest) + bool(chosen) > files_max:
-        chosen += rest[: len(rest) + 1 - files_max]
+    if len(stay) + len(rest) + bool(chosen) > files_max:
+        chosen += rest[: len(stay) + len(rest) + 1 - files_max]
     return tuple(files.metas[number] for number in sorted(chosen))
 
 

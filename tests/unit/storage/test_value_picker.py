@@ -104,3 +104,4 @@ def test_no_table_is_left_with_more_files_than_allowed() -> None:
     assert found is not None
     assert found[1] == [51, 52, 53], "the smallest: three stay and one is new"
     assert moved(version, limits=replace(LIMITS, value_files_max=6)) == ([4, 3, 1], [])
+    assert moved(version, busy=(53,)) == ([4, 3, 1], [50, 51, 52]), "a damaged one stays, and counts"
