@@ -17,7 +17,7 @@ from leafdb.vfs.memory import MemoryFileSystem
 from support.store import SMALL, TREE, Store
 
 OTHER = TreeId(301)
-TINY = replace(SMALL, memtable_bytes=6_000, file_number_lease=4, manifest_bytes_max=700)
+TINY = replace(SMALL, memtable_bytes=6_000, file_number_lease=4, manifest_bytes_max=700, value_inline_bytes_max=120)
 
 State = dict[TreeId, dict[bytes, bytes]]
 

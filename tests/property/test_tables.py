@@ -18,6 +18,8 @@ from leafdb.storage.compaction_picker import PickerLimits, pick
 from leafdb.storage.flush import run_flush
 from leafdb.storage.jobs import FlushJob
 from leafdb.storage.sstable_reader import MISSING, TableReader, verify
+from leafdb.storage.value_files import Place
+from leafdb.storage.value_reader import OpenFiles, ValueReader
 from leafdb.storage.version import Version, VersionEdit
 from leafdb.vfs.memory import MemoryFileSystem
 from support.tables import TREE, Model, entries_of, read_table, store, write_segment, write_table
@@ -79,31 +81,52 @@ steps = st.lists(st.dictionaries(st.binary(max_size=2), values, min_size=1, max_
 
 
 @bounded
-@given(steps, st.integers(1, 4))
+@given(steps, st.integers(1, 4), st.sampled_from((0, 30, 1 << 20)), st.integers(2, 6))
 def test_flushes_and_compactions_keep_the_newest_of_every_key(
-    batches: list[dict[bytes, bytes | None]], level0: int
+    batches: list[dict[bytes, bytes | None]], level0: int, inline_bytes_max: int, value_files_max: int
 ) -> None:
-    """A store grown by flushes and compacted to rest equals a dict; at rest in the last level no tombstone is left."""
+    """A store grown by flushes and compacted to rest equals a dict; at rest in the last level no tombstone is left,
+    mostly dead value files have less that is dead than tables are large, and no table refers to too many."""
     fs = store()
-    limits = PickerLimits(level0_tables=level0, level1_bytes=3_000, fanout=3, table_bytes=2_000, job_bytes_max=20_000)
+    limits = PickerLimits(
+        level0_tables=level0,
+        level1_bytes=3_000,
+        fanout=3,
+        table_bytes=2_000,
+        job_bytes_max=20_000,
+        value_files_max=value_files_max,
+    )
     version = Version().apply(VersionEdit(created_trees=(TREE,)))
     model: dict[bytes, bytes | None] = {}
     lsn, number = 1, 1
     for segment, batch in enumerate(batches, 1):
         path = write_segment(fs, segment, lsn, [(TREE, key, value) for key, value in batch.items()])
-        flush = FlushJob(segments=(path,), outputs=((TREE, number),), upto_lsn=lsn + len(batch) - 1, after_lsn=lsn - 1)
-        added = run_flush(fs, flush)
+        flush = FlushJob(
+            segments=(path,),
+            outputs=((TREE, number),),
+            upto_lsn=lsn + len(batch) - 1,
+            after_lsn=lsn - 1,
+            values=((TREE, number + 1),),
+            inline_bytes_max=inline_bytes_max,
+        )
+        done = run_flush(fs, flush)
         lsn += len(batch)
-        number += 1
-        version = version.apply(VersionEdit(added=tuple(added), flushed_lsn=lsn - 1, next_file_number=number))
+        number += 2
+        edit = VersionEdit(added=done.added, values=done.values, flushed_lsn=lsn - 1, next_file_number=number)
+        version = version.apply(edit)
         model.update(batch)
         while (job := pick(version, (), limits)) is not None:
-            outputs = tuple(range(number, number + job.outputs_wanted))
+            outputs = tuple(range(number, number + job.numbers_wanted))
             number += len(outputs)
             result = run_compaction(fs, job.with_outputs(outputs))
             version = version.apply(result.edit()).apply(VersionEdit(next_file_number=number))
             version.check()
         check_equal(fs, version, model)
+        files = version.values
+        poor = [number for number in files.metas if files.share(number) < limits.value_live_share_min]
+        dead = sum(files.metas[number].value_bytes - files.live[number] for number in poor)
+        assert not poor or dead < sum(meta.size for meta in version.tables.values() if meta.level)
+        assert all(len(meta.references) <= value_files_max for meta in version.tables.values() if meta.level)
     tree = version.trees[TREE]
     deepest = max(level for level, tables in enumerate(tree.levels) if tables) if list(tree) else 0
     if deepest > 0:
@@ -116,6 +139,8 @@ def check_equal(fs: MemoryFileSystem, version: Version, model: dict[bytes, bytes
             reader = TableReader.open(fs, meta, BlockCache(0))
             here, found, _ = reader.get(key)
             reader.close()
+            if isinstance(found, Place):
+                found = ValueReader(fs, version.values.metas[found.file_number], OpenFiles(0)).get(found, key)
             if here:
                 assert found == value, f"{key!r} in table {meta.file_number}"
                 break

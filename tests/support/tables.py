@@ -30,6 +30,7 @@ def store() -> MemoryFileSystem:
 
 def prepare(fs: FileSystem) -> None:
     fs.mkdir("tables")
+    fs.mkdir("values")
     fs.mkdir("wal")
 
 

@@ -127,6 +127,7 @@ GAUGES: Final = {
     "leftover_ranges": Gauge("leafdb_leftover_ranges", "Partitions of a bucket held here that are others' to hold."),
     "transfers_left": Gauge("leafdb_transfer_exchanges_left", "Copies that the plan in progress waits for here."),
     "storage_bytes": Gauge("leafdb_storage_bytes", "Bytes on disk, by kind of file.", "kind"),
+    "value_dead_bytes": Gauge("leafdb_value_dead_bytes", "Bytes in value files that nothing refers to any more."),
     "memtable_bytes": Gauge("leafdb_memtable_bytes", "Bytes in memtables, frozen ones included."),
     "tables": Gauge("leafdb_tables", "Tables in the store, by level.", "level"),
     "compaction_pending_bytes": Gauge("leafdb_compaction_pending_bytes", "Bytes compaction still has to rewrite."),

@@ -81,8 +81,9 @@ def _fixed(now_s: float) -> Callable[[], float]:
 
 def _damage(disk: MemoryFileSystem, rng: Random, written: int) -> Damage:
     """Do it to any file that has bytes."""
-    paths = [name for name in disk.list("") if "." not in name and name not in ("LOCK", "wal", "tables")]
-    paths += [f"{directory}/{name}" for directory in ("wal", "tables", "tables") for name in disk.list(directory)]
+    paths = [name for name in disk.list("") if "." not in name and name not in ("LOCK", "wal", "tables", "values")]
+    directories = ("wal", "tables", "tables", "values")
+    paths += [f"{directory}/{name}" for directory in directories for name in disk.list(directory)]
     paths += [segment_path(number) for number in segment_numbers(disk)[-1:] for _ in range(3)]
     path = rng.choice([path for path in paths if read_file(disk, path)])
     kind = rng.choice(KINDS)

@@ -20,6 +20,7 @@ from leafdb.sim.trace import Trace
 from leafdb.storage.committer import Waiter
 from leafdb.storage.manifest import current_manifest, read_manifest
 from leafdb.storage.stats import EngineStats
+from leafdb.storage.value_files import value_path
 from leafdb.storage.version import Version, table_path
 from leafdb.storage.wal import segment_numbers, segment_path
 from leafdb.storage.wal_format import HEADER_BYTES
@@ -175,13 +176,34 @@ class StoreLife:
         number = current_manifest(self.disk)
         assert number is not None, "a store without a manifest"
         version = read_manifest(self.disk, number)
-        named = sorted(table_path(number) for number in version.tables)
-        there = [f"tables/{name}" for name in self.disk.list("tables")]
-        require(there == named, Invariant.SPACE_RECLAIMED, f"tables {there} where the manifest names {named}")
+        named = [table_path(number) for number in sorted(version.tables)]
+        named += [value_path(number) for number in sorted(version.values.metas)]
+        there = [f"{directory}/{name}" for directory in ("tables", "values") for name in self.disk.list(directory)]
+        require(there == named, Invariant.SPACE_RECLAIMED, f"files {there} where the manifest names {named}")
+        self._check_values(version)
         if not stats.frozen_memtables:
             numbers = segment_numbers(self.disk)
             require(len(numbers) == 1, Invariant.SPACE_RECLAIMED, f"segments {numbers} of a log that is flushed")
         self._check_tombstones(version)
+
+    def _check_values(self, version: Version) -> None:
+        """At rest less lies dead in mostly dead value files than tables are large, and no table refers to too many."""
+        limits, files = self.plan.config.compaction, version.values
+        mostly_dead = [number for number in files.metas if files.share(number) < limits.value_live_share_min]
+        dead = sum(files.metas[number].value_bytes - files.live[number] for number in mostly_dead)
+        merged = sum(meta.size for meta in version.tables.values() if meta.level > 0)
+        require(
+            dead == 0 or dead < merged,
+            Invariant.SPACE_RECLAIMED,
+            f"{dead} dead bytes in value files {mostly_dead}, and nothing is done",
+        )
+        if "read fails" in self.plan.faults:
+            return  # values that could not be read stayed where they were, and the table goes on to refer to them
+        for meta in version.tables.values():
+            many = len(meta.references) > limits.value_files_max
+            require(
+                not many, Invariant.SPACE_RECLAIMED, f"table {meta.file_number} refers to {len(meta.references)} files"
+            )
 
     def _check_tombstones(self, version: Version) -> None:
         """Where no level lies below and none ever did, a merged table has no tombstones."""
@@ -248,6 +270,9 @@ class StoreLife:
         trace.probe("a compaction", stats.compactions)
         trace.probe("a job that failed and was given again", stats.failed_jobs)
         trace.probe("a new manifest in mid-life", self.hands.created["MANIFEST"] - 1)
+        trace.probe("values in files of their own", stats.value_files)
+        trace.probe("values partly dead", stats.value_dead_bytes > 0)
+        trace.probe("a value file gone", self.hands.unlinked["values"])
 
     def _next_disk(self, *, power_cut: bool, keep: float | None = None) -> None:
         """The disk as the next process finds it; what it was about to do wrong it still does."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 from typing import Final
 
@@ -70,7 +70,7 @@ class StorePlan:
         faults = {name for name in FAULTS if rng.random() < 0.6}
         if not faults & {"kill", "power cut"}:
             faults.add(rng.choice(("kill", "power cut")))
-        return cls(
+        plan = cls(
             config=config,
             faults=frozenset(faults),
             keys=rng.choice((8, 40, 150)),
@@ -81,3 +81,8 @@ class StorePlan:
             diligence=rng.choice((0.1, 0.3, 0.7)),
             cold=rng.choice((0.0, 0.5)),
         )
+        # Drawn last, so that a seed is in all else what it was before there were value files.
+        inline_bytes_max = rng.choice((20, 100, 1 << 20))
+        files_max = rng.choice((2, 4, 64))
+        limits = replace(config.compaction, value_files_max=files_max)
+        return replace(plan, config=replace(config, value_inline_bytes_max=inline_bytes_max, compaction=limits))

@@ -52,6 +52,9 @@ PROBES: Final = (
     "a crash in recovery",
     "a recovery that flushes",
     "orphan tables swept",
+    "values in files of their own",
+    "values partly dead",
+    "a value file gone",
     "stale blocks in the tail",
     "a disk failing in recovery",
     "damage: refused",
@@ -377,7 +380,7 @@ class Program:
         rng = self.rng
         short_write = kind == "append" and rng.random() < 0.6
         error = errno.ENOSPC if kind == "append" and rng.random() < 0.4 else errno.EIO
-        prefix = rng.choice(("", "wal", "tables", "MANIFEST"))
+        prefix = rng.choice(("", "wal", "tables", "values", "MANIFEST"))
         fault = Fault(kind, at=rng.choice((1, 2, 5)), error=error, path_prefix=prefix, short=short_write)
         self.trace.fault(
             f"{kind} fails", f"{errno.errorcode[error]} in {prefix or 'any file'}, call {fault.at} from now"

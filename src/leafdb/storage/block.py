@@ -1,6 +1,7 @@
 """The inside of a table block: a sorted run of entries, laid out by column.
 
-An entry is (key, sequence, value or None for a tombstone). Where LevelDB writes entry after entry, a block here holds
+An entry is (key, sequence, value), where the value may be None, a tombstone, or a `Place`: the value itself lies in a
+value file then. Where LevelDB writes entry after entry, a block here holds
 all key ends, then all value ends, then all sequences, then all keys, then all values: `struct`, `join` and slices then
 handle a whole block in a few C calls, and one entry is reached without decoding the others. Keys come in groups of
 BLOCK_RESTART_INTERVAL; the first key of a group is whole (the restart point), the others leave out the prefix that all
@@ -19,11 +20,15 @@ from struct import Struct, error, pack, unpack_from
 from typing import Final
 
 from leafdb.limits import BLOCK_RESTART_INTERVAL
+from leafdb.storage.value_files import Place
 
-Entry = tuple[bytes, int, bytes | None]
-"""Key, sequence, value; the value None is a tombstone."""
+Stored = bytes | Place | None
+"""What a table holds under a key: a value, the place of one, or None for a tombstone."""
 
-Columns = tuple[list[bytes], Sequence[int], Sequence[bytes | None]]
+Entry = tuple[bytes, int, Stored]
+"""Key, sequence, value."""
+
+Columns = tuple[list[bytes], Sequence[int], Sequence[Stored]]
 """Entries as three parallel runs: keys (ascending), sequences, values."""
 
 ENTRY_OVERHEAD_BYTES: Final = 8
@@ -31,6 +36,11 @@ ENTRY_OVERHEAD_BYTES: Final = 8
 
 _HEADER: Final = Struct("<IQBBBB")
 _TOMBSTONES: Final = 1
+_PLACES: Final = 2
+"""Flags of a block: it has such entries. With either there is a column that says of each entry what it is."""
+_VALUE, _TOMBSTONE, _PLACE = 0, 1, 2
+PLACE: Final = Struct("<QQI")
+"""A place as it stands among the values: file number, offset, size."""
 _LETTERS: Final = {0: "", 2: "H", 4: "I", 8: "Q"}
 _PREFIX_BYTES_MIN: Final = 4
 """A shared prefix shorter than this is not worth the slicing, there and back."""
@@ -40,7 +50,7 @@ _GROUP_OFFSETS: Final = {width: Struct(f"<{_GROUP + 1}{_LETTERS[width]}").unpack
 _PAIRS: Final = {width: Struct(f"<2{_LETTERS[width]}").unpack_from for width in (2, 4)}
 
 
-def encode_block(keys: Sequence[bytes], sequences: Sequence[int], values: Sequence[bytes | None]) -> bytes:
+def encode_block(keys: Sequence[bytes], sequences: Sequence[int], values: Sequence[Stored]) -> bytes:
     """The bytes of a block of these entries, which ascend strictly by key."""
     count = len(keys)
     assert count == len(sequences) == len(values) > 0
@@ -59,11 +69,12 @@ def encode_block(keys: Sequence[bytes], sequences: Sequence[int], values: Sequen
     key_bytes = b"".join(parts)
     flags, flag_bytes = 0, b""
     try:
-        value_bytes = b"".join(values)  # type: ignore[arg-type]  # a None in it is what the except is for
-        value_ends = accumulate(map(len, values), initial=0)  # type: ignore[arg-type]  # no None in it, as just seen
+        value_bytes = b"".join(values)  # type: ignore[arg-type]  # another kind in it is what the except is for
+        value_ends = accumulate(map(len, values), initial=0)  # type: ignore[arg-type]  # only bytes, as just seen
     except TypeError:
-        flags, flag_bytes = _TOMBSTONES, bytes([value is None for value in values])
-        filled = [value or b"" for value in values]
+        flag_bytes = bytes([_kind(value) for value in values])
+        flags = (_TOMBSTONES if _TOMBSTONE in flag_bytes else 0) | (_PLACES if _PLACE in flag_bytes else 0)
+        filled = [_stored_bytes(value) for value in values]
         value_bytes = b"".join(filled)
         value_ends = accumulate(map(len, filled), initial=0)
     base = min(sequences)
@@ -83,6 +94,16 @@ def encode_block(keys: Sequence[bytes], sequences: Sequence[int], values: Sequen
             value_bytes,
         )
     )
+
+
+def _kind(value: Stored) -> int:
+    return _TOMBSTONE if value is None else _PLACE if isinstance(value, Place) else _VALUE
+
+
+def _stored_bytes(value: Stored) -> bytes:
+    if isinstance(value, Place):
+        return PLACE.pack(value.file_number, value.offset, value.size)
+    return value or b""
 
 
 def shared_bytes(first: bytes, last: bytes) -> int:
@@ -133,15 +154,17 @@ class Block:
             self._values_ends_at = self._offsets_at + (count + 1) * key_width
             self._sequences_at = self._values_ends_at + (count + 1) * value_width
             flags_at = self._sequences_at + count * sequence_width
-            self._keys_at = flags_at + (count if flags & _TOMBSTONES else 0)
+            self._keys_at = flags_at + (count if flags else 0)
             offsets = unpack_from(f"<{count + 1}{self._key_letter}", raw, self._offsets_at)
             self._values_at = self._keys_at + offsets[-1]
             self._value_pair = _PAIRS[value_width]
             (values_end,) = unpack_from(f"<{_LETTERS[value_width]}", raw, self._sequences_at - value_width)
         except (error, KeyError, IndexError) as problem:
             raise ValueError(f"malformed block: {problem}") from problem
-        if not count or not key_width or not value_width or flags & ~_TOMBSTONES:
+        if not count or not key_width or not value_width or flags & ~(_TOMBSTONES | _PLACES):
             raise ValueError("malformed block header")
+        if flags and max(raw[flags_at : flags_at + count]) > flags:
+            raise ValueError("a block with an entry of a kind that its header denies")
         if self._values_at + values_end != len(raw):
             raise ValueError(f"a block of {len(raw)} bytes speaks of {self._values_at + values_end}")
         keys_at = self._keys_at
@@ -159,7 +182,7 @@ class Block:
         # What holding this block costs, Python's own overhead included: this object, each restart key, each number.
         self.memory_bytes = len(raw) + 41 * groups + sum(map(len, self._restarts)) + 8 * groups + 400
 
-    def find(self, key: bytes) -> tuple[bytes | None, int] | None:
+    def find(self, key: bytes) -> tuple[Stored, int] | None:
         """Value and sequence of `key`, or None when the block has no such entry."""
         group = bisect_right(self._restarts, key) - 1
         if group < 0:
@@ -190,7 +213,7 @@ class Block:
             return self._at(first + low)
         return None
 
-    def _at(self, index: int) -> tuple[bytes | None, int]:
+    def _at(self, index: int) -> tuple[Stored, int]:
         """Value and sequence of entry `index`."""
         raw = self._raw
         sequence: int = self._sequence_base
@@ -198,10 +221,12 @@ class Block:
         if width:
             start = self._sequences_at + index * width
             sequence += int.from_bytes(raw[start : start + width], "little")
-        if self._flags_at and raw[self._flags_at + index]:
+        kind = raw[self._flags_at + index] if self._flags_at else _VALUE
+        if kind == _TOMBSTONE:
             return None, sequence
         begin, end = self._value_pair(raw, self._values_ends_at + index * self._value_width)
-        return raw[self._values_at + begin : self._values_at + end], sequence
+        value = raw[self._values_at + begin : self._values_at + end]
+        return (Place(*PLACE.unpack(value)) if kind == _PLACE else value), sequence
 
     def columns(self) -> Columns:
         """All entries."""
@@ -217,10 +242,14 @@ class Block:
         letter = _LETTERS[self._value_width]
         offsets = unpack_from(f"<{count + 1}{letter}", raw, self._values_ends_at)
         text = raw[self._values_at :]
-        values: list[bytes | None] = [text[start:stop] for start, stop in pairwise(offsets)]
+        found = [text[start:stop] for start, stop in pairwise(offsets)]
+        values: Sequence[Stored] = found
         if self._flags_at:
-            flags = raw[self._flags_at : self._flags_at + count]
-            values = [None if flag else value for flag, value in zip(flags, values, strict=True)]
+            kinds = raw[self._flags_at : self._flags_at + count]
+            values = [
+                value if kind == _VALUE else None if kind == _TOMBSTONE else Place(*PLACE.unpack(value))
+                for kind, value in zip(kinds, found, strict=True)
+            ]
         base, width = self._sequence_base, self._sequence_width
         if not width:
             return keys, [base] * count, values

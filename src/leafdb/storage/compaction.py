@@ -4,24 +4,33 @@ Streams: at any moment it holds a few blocks of each input and one block of outp
 key the entry of the highest sequence is kept. A tombstone is dropped when nothing older can lie under it: the picker
 promises that older data of the inputs' range is either an input or in a range of `job.below`, so a tombstone outside
 all of those has done its work.
+
+Values that lie in value files stay where they are; their places are carried. Only those in the files the job names are
+moved: read, and written to a value file of the job's own, in the order of their keys.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import chain, compress, groupby
+from typing import Final
 
 from leafdb.limits import COMPACTION_CHUNK_BLOCKS
-from leafdb.storage.block import Columns
+from leafdb.storage.block import Columns, Stored
 from leafdb.storage.block_cache import BlockCache
-from leafdb.storage.job_execution import run_slices, table_outputs
+from leafdb.storage.job_execution import TableOutputs, run_slices, table_outputs
 from leafdb.storage.jobs import CompactionJob, CompactionResult, Range
 from leafdb.storage.merge_iterator import merge_columns
 from leafdb.storage.sstable_format import corruption
 from leafdb.storage.sstable_reader import TableReader
+from leafdb.storage.value_files import Place
+from leafdb.storage.value_reader import OpenFiles, ValueReader
 from leafdb.storage.version import TableMeta
 from leafdb.vfs.base import FileSystem
+
+_SLICE_VALUE_BYTES: Final = 1 << 20
 
 
 def run_compaction(fs: FileSystem, job: CompactionJob) -> CompactionResult:
@@ -36,18 +45,21 @@ def compaction_slices(fs: FileSystem, job: CompactionJob) -> Generator[None, Non
     numbers = list(job.outputs)
     covered = _Covered(job.below) if any(meta.tombstones for meta in job.inputs) else None
     written = 0
-    with table_outputs(fs) as outputs:
+    with table_outputs(fs) as outputs, _values_to_move(fs, job) as values_to_move:
         for columns in merge_columns(_sources(fs, job.inputs)):
             keys, sequences, values = columns if covered is None else covered.without_spent_tombstones(columns)
             writer = outputs.writer
             if keys:
                 if writer is None:
                     writer = outputs.start(file_number=numbers.pop(0), tree_id=job.tree_id, level=job.output_level)
+                if values_to_move:
+                    values = yield from _moved(job, values_to_move, outputs, keys, values)
                 writer.append_run(keys, sequences, values)
                 written += len(keys)
                 if writer.size >= job.table_bytes and numbers:
                     outputs.finish()
             yield
+        outputs.finish_values()
         if outputs.writer is not None:
             outputs.finish()
         added = outputs.publish()
@@ -56,7 +68,45 @@ def compaction_slices(fs: FileSystem, job: CompactionJob) -> Generator[None, Non
         removed=job.input_numbers,
         entries_read=sum(meta.entries for meta in job.inputs),
         entries_written=written,
+        values=tuple(outputs.values),
     )
+
+
+@contextmanager
+def _values_to_move(fs: FileSystem, job: CompactionJob) -> Iterator[dict[int, ValueReader]]:
+    """The value files to move out of, by number; closed in the end."""
+    assert bool(job.move_from) == bool(job.value_output), "a file to move values to is wanted, and only then"
+    open_files = OpenFiles()
+    readers = {meta.file_number: ValueReader(fs, meta, open_files) for meta in job.move_from}
+    try:
+        yield readers
+    finally:
+        for reader in readers.values():
+            reader.close()
+
+
+def _moved(
+    job: CompactionJob,
+    readers: dict[int, ValueReader],
+    outputs: TableOutputs,
+    keys: Sequence[bytes],
+    values: Sequence[Stored],
+) -> Generator[None, None, Sequence[Stored]]:
+    """The values, those in files to be moved out of with new places."""
+    stored: list[Stored] = []
+    moved = 0
+    for key, value in zip(keys, values, strict=True):
+        if not isinstance(value, Place) or value.file_number not in readers:
+            stored.append(value)
+            continue
+        found = readers[value.file_number].get(value, key)
+        writer = outputs.value_writer or outputs.start_values(file_number=job.value_output, tree_id=job.tree_id)
+        stored.append(writer.add(key, found))
+        moved += len(found)
+        if moved >= _SLICE_VALUE_BYTES:
+            moved = 0
+            yield
+    return stored
 
 
 def _sources(fs: FileSystem, inputs: Iterable[TableMeta]) -> list[Iterator[Columns]]:

@@ -12,16 +12,29 @@ What the executor relies on:
   of the output level that touch the inputs' range are inputs. So whatever is older than the inputs, inside their range,
   lies below the output level, and `below` names all of it: this is what makes dropping a tombstone safe.
 
+Values in value files are carried along as places; which of them a job moves is decided in `value_picker`. When no level
+wants a merge, a table that holds mostly dead value files is merged with itself, on its level, to let them go.
+
 Left out: moving a table down without rewriting it (keys are hashes; levels always overlap), and rewarding tombstones.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from leafdb.limits import COMPACTION_BYTES_MAX, LEVEL0_COMPACT_TABLES, LEVEL1_BYTES, LEVEL_FANOUT, LEVELS, TABLE_BYTES
+from leafdb.limits import (
+    COMPACTION_BYTES_MAX,
+    LEVEL0_COMPACT_TABLES,
+    LEVEL1_BYTES,
+    LEVEL_FANOUT,
+    LEVELS,
+    TABLE_BYTES,
+    TABLE_VALUE_FILES_MAX,
+    VALUE_LIVE_SHARE_MIN,
+)
 from leafdb.storage.jobs import CompactionJob
+from leafdb.storage.value_picker import files_to_move_out_of, table_to_free_files
 from leafdb.storage.version import TableMeta, TreeVersion, Version
 
 
@@ -34,11 +47,14 @@ class PickerLimits:
     fanout: int = LEVEL_FANOUT
     table_bytes: int = TABLE_BYTES
     job_bytes_max: int = COMPACTION_BYTES_MAX
-    """Input bytes of one job, as far as one table and what it overlaps allow."""
+    """Input bytes of one job, as far as one table and what it overlaps allow; values that are moved included."""
+    value_live_share_min: float = VALUE_LIVE_SHARE_MIN
+    value_files_max: int = TABLE_VALUE_FILES_MAX
 
 
 def pick(version: Version, busy: Collection[int], limits: PickerLimits | None = None) -> CompactionJob | None:
-    """The job most wanted that touches no busy table; None when every level is within its measure or must wait."""
+    """The job most wanted that touches no busy table, and moves out of no busy value file; None when nothing is due or
+    all that is must wait."""
     limits = limits or PickerLimits()
     wanted = [
         (score, tree, level)
@@ -49,8 +65,24 @@ def pick(version: Version, busy: Collection[int], limits: PickerLimits | None = 
     for _, tree, level in sorted(wanted, key=lambda item: item[0], reverse=True):
         job = _level0_job(tree, busy, limits) if level == 0 else _level_job(tree, level, busy, limits)
         if job is not None:
-            return job
-    return None
+            return _with_moves(job, version, busy, limits)
+    holder = table_to_free_files(version, busy, limits.value_live_share_min)
+    if holder is None:
+        return None
+    return _with_moves(_job(version.trees[holder.tree_id], [holder], holder.level, limits), version, busy, limits)
+
+
+def _with_moves(job: CompactionJob, version: Version, busy: Collection[int], limits: PickerLimits) -> CompactionJob:
+    """The job, which is told to move the values it should."""
+    moves = files_to_move_out_of(
+        version.values,
+        job.inputs,
+        busy,
+        live_share_min=limits.value_live_share_min,
+        files_max=limits.value_files_max,
+        bytes_max=limits.job_bytes_max,
+    )
+    return replace(job, move_from=moves)
 
 
 def scores(tree: TreeVersion, limits: PickerLimits) -> list[float]:
@@ -111,7 +143,7 @@ def _level_job(tree: TreeVersion, level: int, busy: Collection[int], limits: Pic
 def _job(tree: TreeVersion, upper: list[TableMeta], output_level: int, limits: PickerLimits) -> CompactionJob:
     smallest = min(meta.smallest for meta in upper)
     largest = max(meta.largest for meta in upper)
-    lower = tree.overlapping(output_level, smallest, largest)
+    lower = [meta for meta in tree.overlapping(output_level, smallest, largest) if meta not in upper]
     smallest = min([smallest, *(meta.smallest for meta in lower)])
     largest = max([largest, *(meta.largest for meta in lower)])
     below = [

@@ -65,13 +65,15 @@ class Engine(EngineLife):
         self._tables.submit(VersionEdit(dropped_trees=(tree_id,)), done)
 
     def tree_bytes(self, tree_id: TreeId) -> int:
-        """About how much a tree holds: the size of its tables, and of what is in memory. 0 when there is none.
+        """About how much a tree holds: the size of its tables with their values, and of what is in memory. 0: none.
 
         Keys that were written again count more than once, until a compaction.
         """
         tree = self._tables.version.trees.get(tree_id, ())
         memtables = [memtable.trees.get(tree_id) for memtable in (*self._maintenance.frozen, self._memtable)]
-        return sum(meta.size for meta in tree) + sum(table.bytes_about() for table in memtables if table is not None)
+        return sum(meta.size + meta.value_bytes for meta in tree) + sum(
+            table.bytes_about() for table in memtables if table is not None
+        )
 
     # -- reading
 
@@ -92,7 +94,7 @@ class Engine(EngineLife):
                 return slot
         tables = self._tables
         try:
-            return find_now(tables.version, tables.readers, tree_id, key)
+            return find_now(tables.version, tables.readers, tables.values, tree_id, key)
         except CorruptionError as error:
             self._damaged(error)
             raise

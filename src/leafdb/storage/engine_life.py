@@ -74,6 +74,8 @@ class EngineLife:
             parts.fs,
             parts.version,
             parts.readers,
+            parts.values,
+            parts.open_files,
             cache=parts.cache,
             manifest=parts.manifest,
             log_executor=log_executor,
@@ -88,7 +90,7 @@ class EngineLife:
             jobs,
             frozen=reversed(parts.frozen),
             sealed_lsn=parts.next_lsn - 1,
-            limits=config.compaction,
+            config=config,
             now_s=now_s,
             before_flush=before_flush,
             on_failure=self._part_failed,
@@ -239,9 +241,11 @@ class EngineLife:
         )
 
     def _damaged(self, error: CorruptionError) -> None:
-        """Tell whose table it is; of one that is in no tree any more nobody has to hear."""
-        for meta in self._tables.version.tables.values():
-            if meta.path == error.path:
+        """Tell whose table it is, or which tables have values there; of one in no tree any more nobody has to hear."""
+        version = self._tables.version
+        damaged = {meta.file_number for meta in version.values.metas.values() if meta.path == error.path}
+        for meta in version.tables.values():
+            if meta.path == error.path or any(number in damaged for number, _ in meta.references):
                 self.on_damage(meta.tree_id, meta.smallest, meta.largest)
 
     def _part_failed(self, error: BaseException, what: str) -> None:

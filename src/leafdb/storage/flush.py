@@ -1,5 +1,7 @@
 """From sealed WAL segments to level-0 tables: one table per tree, the newest write of each key.
 
+Large values go to a value file beside the table, in the order of their keys; the table holds their places.
+
 The worker reads the log instead of being sent the memtable: the bytes are on disk already (or in the page cache), and
 the parent, whose interpreter serves requests, spends nothing on it. The memory needed is that of the segments' content,
 which is what a memtable may hold.
@@ -12,34 +14,36 @@ Tombstones are kept: older data may lie in deeper levels.
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from typing import Final
 
 from leafdb.errors import CorruptionError
-from leafdb.storage.job_execution import run_slices, table_outputs
-from leafdb.storage.jobs import FlushJob
-from leafdb.storage.version import TableMeta
+from leafdb.storage.block import Stored
+from leafdb.storage.job_execution import TableOutputs, run_slices, table_outputs
+from leafdb.storage.jobs import FlushJob, FlushResult
 from leafdb.storage.wal import read_segment
 from leafdb.types import TreeId
 from leafdb.vfs.base import FileSystem
 
 _SLICE_WRITES: Final = 2048
 _SLICE_ENTRIES: Final = 1024
+_SLICE_VALUE_BYTES: Final = 1 << 20
 
 _Newest = dict[bytes, tuple[int, bytes | None]]
 
 
-def run_flush(fs: FileSystem, job: FlushJob) -> list[TableMeta]:
-    """Write the tables of `job`; they and their names are durable on return.
+def run_flush(fs: FileSystem, job: FlushJob) -> FlushResult:
+    """Write the files of `job`; they and their names are durable on return.
 
     Raises CorruptionError when the segments are damaged or do not hold every write up to `job.upto_lsn`.
     """
     return run_slices(flush_slices(fs, job))
 
 
-def flush_slices(fs: FileSystem, job: FlushJob) -> Generator[None, None, list[TableMeta]]:
+def flush_slices(fs: FileSystem, job: FlushJob) -> Generator[None, None, FlushResult]:
     """`run_flush` in steps of a few milliseconds."""
     trees = yield from _newest(fs, job)
+    value_numbers = dict(job.values)
     with table_outputs(fs) as outputs:
         for tree_id, file_number in job.outputs:
             newest = trees.pop(tree_id)
@@ -50,11 +54,43 @@ def flush_slices(fs: FileSystem, job: FlushJob) -> Generator[None, None, list[Ta
             for start in range(0, len(keys), _SLICE_ENTRIES):
                 part = keys[start : start + _SLICE_ENTRIES]
                 sequences, values = zip(*[newest[key] for key in part], strict=True)
-                writer.append_run(part, sequences, values)
+                if tree_id in value_numbers:
+                    stored = yield from _separated(outputs, tree_id, value_numbers[tree_id], job, part, values)
+                    writer.append_run(part, sequences, stored)
+                else:
+                    writer.append_run(part, sequences, values)
                 yield
+            outputs.finish_values()
             outputs.finish()
             yield
-        return outputs.publish()
+        return FlushResult(tuple(outputs.publish()), tuple(outputs.values))
+
+
+def _separated(
+    outputs: TableOutputs,
+    tree_id: TreeId,
+    file_number: int,
+    job: FlushJob,
+    keys: Sequence[bytes],
+    values: Sequence[bytes | None],
+) -> Generator[None, None, Sequence[Stored]]:
+    """The values with places for the large ones, which are written to the tree's value file."""
+    bound = job.inline_bytes_max
+    if not any(value is not None and len(value) > bound for value in values):
+        return values
+    stored: list[Stored] = []
+    written = 0
+    for key, value in zip(keys, values, strict=True):
+        if value is None or len(value) <= bound:
+            stored.append(value)
+            continue
+        writer = outputs.value_writer or outputs.start_values(file_number=file_number, tree_id=tree_id)
+        stored.append(writer.add(key, value))
+        written += len(value)
+        if written >= _SLICE_VALUE_BYTES:
+            written = 0
+            yield
+    return stored
 
 
 def _newest(fs: FileSystem, job: FlushJob) -> Generator[None, None, dict[TreeId, _Newest]]:

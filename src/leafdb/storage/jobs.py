@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from leafdb.errors import StorageError
-from leafdb.limits import TABLE_BYTES
+from leafdb.limits import TABLE_BYTES, VALUE_INLINE_BYTES_MAX
+from leafdb.storage.value_files import ValueMeta
 from leafdb.storage.version import TableMeta, VersionEdit
 from leafdb.types import TreeId
 
@@ -33,6 +34,10 @@ class FlushJob:
     """The last write the segments hold: one that ends before it has lost something."""
     after_lsn: int = 0
     """Writes at or below are in tables already and are skipped."""
+    values: tuple[tuple[TreeId, int], ...] = ()
+    """The file number allotted to each tree for its large values. A tree not named here keeps them in its table."""
+    inline_bytes_max: int = VALUE_INLINE_BYTES_MAX
+    """A longer value is large."""
 
     def to_plain(self) -> dict[str, Any]:
         return {
@@ -41,6 +46,8 @@ class FlushJob:
             "outputs": [list(output) for output in self.outputs],
             "upto_lsn": self.upto_lsn,
             "after_lsn": self.after_lsn,
+            "values": [list(output) for output in self.values],
+            "inline_bytes_max": self.inline_bytes_max,
         }
 
     @classmethod
@@ -51,9 +58,35 @@ class FlushJob:
                 outputs=tuple((TreeId(_number(tree)), _number(number)) for tree, number in plain["outputs"]),
                 upto_lsn=_number(plain["upto_lsn"]),
                 after_lsn=_number(plain["after_lsn"]),
+                values=tuple((TreeId(_number(tree)), _number(number)) for tree, number in plain["values"]),
+                inline_bytes_max=_number(plain["inline_bytes_max"]),
             )
         except (KeyError, TypeError) as error:
             raise ValueError(f"malformed flush job: {error}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class FlushResult:
+    """What a flush made: a table for each tree that had writes, a value file for each that had large values."""
+
+    added: tuple[TableMeta, ...]
+    values: tuple[ValueMeta, ...] = ()
+
+    def to_plain(self) -> dict[str, Any]:
+        return {
+            "added": [meta.to_plain() for meta in self.added],
+            "values": [meta.to_plain() for meta in self.values],
+        }
+
+    @classmethod
+    def from_plain(cls, plain: dict[str, Any]) -> FlushResult:
+        try:
+            return cls(
+                added=tuple(TableMeta.from_plain(meta) for meta in plain["added"]),
+                values=tuple(ValueMeta.from_plain(meta) for meta in plain["values"]),
+            )
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"malformed flush result: {error}") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,18 +102,35 @@ class CompactionJob:
     outputs: tuple[int, ...] = ()
     """File numbers allotted, `outputs_wanted` of them. The picker leaves this empty; the engine fills it in."""
     table_bytes: int = TABLE_BYTES
+    move_from: tuple[ValueMeta, ...] = ()
+    """Value files whose values, as far as the inputs refer to them, are written to a file of their own."""
+    value_output: int = 0
+    """The file number allotted to that one; 0: nothing is moved."""
 
     @property
     def outputs_wanted(self) -> int:
-        """How many file numbers the job may need. With fewer its last table only grows; none stays unwritten."""
+        """How many tables the job may need to write. With fewer its last one only grows; none stays unwritten."""
         return 2 + 2 * sum(meta.size for meta in self.inputs) // self.table_bytes
+
+    @property
+    def numbers_wanted(self) -> int:
+        """How many file numbers to allot."""
+        return self.outputs_wanted + bool(self.move_from)
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """The file numbers allotted."""
+        return (*self.outputs, self.value_output) if self.value_output else self.outputs
 
     @property
     def input_numbers(self) -> tuple[int, ...]:
         return tuple(meta.file_number for meta in self.inputs)
 
     def with_outputs(self, file_numbers: tuple[int, ...]) -> CompactionJob:
-        return replace(self, outputs=file_numbers)
+        """The job with these numbers to write under; if it moves values, the last one is for them."""
+        if not self.move_from:
+            return replace(self, outputs=file_numbers)
+        return replace(self, outputs=file_numbers[:-1], value_output=file_numbers[-1])
 
     def to_plain(self) -> dict[str, Any]:
         return {
@@ -91,6 +141,8 @@ class CompactionJob:
             "below": [list(pair) for pair in self.below],
             "outputs": list(self.outputs),
             "table_bytes": self.table_bytes,
+            "move_from": [meta.to_plain() for meta in self.move_from],
+            "value_output": self.value_output,
         }
 
     @classmethod
@@ -103,6 +155,8 @@ class CompactionJob:
                 below=tuple((_bytes(low), _bytes(high)) for low, high in plain["below"]),
                 outputs=tuple(_number(number) for number in plain["outputs"]),
                 table_bytes=_number(plain["table_bytes"]),
+                move_from=tuple(ValueMeta.from_plain(meta) for meta in plain["move_from"]),
+                value_output=_number(plain["value_output"]),
             )
         except (KeyError, TypeError) as error:
             raise ValueError(f"malformed compaction job: {error}") from error
@@ -116,10 +170,12 @@ class CompactionResult:
     removed: tuple[int, ...]
     entries_read: int
     entries_written: int
+    values: tuple[ValueMeta, ...] = ()
+    """The file of the values that were moved, if any were."""
 
     def edit(self) -> VersionEdit:
         """What the engine writes to the manifest to publish the result."""
-        return VersionEdit(added=self.added, removed=self.removed)
+        return VersionEdit(added=self.added, removed=self.removed, values=self.values)
 
     def to_plain(self) -> dict[str, Any]:
         return {
@@ -127,6 +183,7 @@ class CompactionResult:
             "removed": list(self.removed),
             "entries_read": self.entries_read,
             "entries_written": self.entries_written,
+            "values": [meta.to_plain() for meta in self.values],
         }
 
     @classmethod
@@ -137,14 +194,14 @@ class CompactionResult:
                 removed=tuple(_number(number) for number in plain["removed"]),
                 entries_read=_number(plain["entries_read"]),
                 entries_written=_number(plain["entries_written"]),
+                values=tuple(ValueMeta.from_plain(meta) for meta in plain["values"]),
             )
         except (KeyError, TypeError) as error:
             raise ValueError(f"malformed compaction result: {error}") from error
 
 
 Job = FlushJob | CompactionJob
-JobResult = list[TableMeta] | CompactionResult
-"""A flush job answers the tables it wrote, a compaction job its result."""
+JobResult = FlushResult | CompactionResult
 
 Outcome = JobResult | StorageError
 Done = Callable[[Outcome], None]

@@ -13,6 +13,8 @@ from leafdb.storage.block import Entry
 from leafdb.storage.memtable import Memtable, Slot
 from leafdb.storage.merge_iterator import merge
 from leafdb.storage.sstable_reader import TableReader, Wait
+from leafdb.storage.value_files import Place
+from leafdb.storage.value_reader import ValueReader
 from leafdb.storage.version import Version
 from leafdb.types import TreeId
 
@@ -44,23 +46,32 @@ def find_frozen(frozen: Sequence[Memtable], tree_id: TreeId, key: bytes) -> Slot
     return None
 
 
-def find_now(version: Version, readers: Mapping[int, TableReader], tree_id: TreeId, key: bytes) -> Slot | None:
+def find_now(
+    version: Version, readers: Mapping[int, TableReader], values: Mapping[int, ValueReader], tree_id: TreeId, key: bytes
+) -> Slot | None:
     """What the tables know of `key`, if no disk has to be waited for; else None."""
     for meta in version.tables_for(tree_id, key):
         found = readers[meta.file_number].get_now(key)
         if isinstance(found, Wait):
             return None
         if found[0]:
-            return found[1], 0
+            value = found[1]
+            if not isinstance(value, Place):
+                return value, 0
+            loaded = values[value.file_number].get_now(value, key)
+            return None if isinstance(loaded, Wait) else (loaded, 0)
     return ABSENT
 
 
-def find(version: Version, readers: Mapping[int, TableReader], tree_id: TreeId, key: bytes) -> Slot:
+def find(
+    version: Version, readers: Mapping[int, TableReader], values: Mapping[int, ValueReader], tree_id: TreeId, key: bytes
+) -> Slot:
     """What the tables know of `key`; may wait for the disk, on any thread that has the version pinned."""
     for meta in version.tables_for(tree_id, key):
         found = readers[meta.file_number].get(key)
         if found[0]:
-            return found[1], 0
+            value = found[1]
+            return (values[value.file_number].get(value, key) if isinstance(value, Place) else value), 0
     return ABSENT
 
 
@@ -84,7 +95,7 @@ class Scan:
         self.tree_id = tree_id
         self._start, self._stop = start, stop
         self._limit, self._bytes_max, self._reverse = limit, bytes_max, reverse
-        self._memory: list[list[Entry]] = []
+        self._memory: list[Sequence[Entry]] = []
         self._cut: bytes | None = None
         self.sequence = 0
         for memtable in memtables:
@@ -103,8 +114,8 @@ class Scan:
                 self.sequence = max(self.sequence, max(entry[1] for entry in part))
                 self._memory.append(part)
 
-    def run(self, version: Version, readers: Mapping[int, TableReader]) -> Page:
-        """The page; CorruptionError when a table is damaged where it must be read."""
+    def run(self, version: Version, readers: Mapping[int, TableReader], values: Mapping[int, ValueReader]) -> Page:
+        """The page; CorruptionError when a table is damaged where it must be read, or a value that is shown."""
         reverse, cut = self._reverse, self._cut
         sources: list[Iterator[Entry]] = [iter(part) for part in self._memory]
         tree = version.trees.get(self.tree_id)
@@ -123,8 +134,9 @@ class Scan:
                 return Page(items, self._after(last), self.sequence)
             last = key
             if value is not None:
-                items.append((key, value))
-                room -= len(key) + len(value)
+                shown = values[value.file_number].get(value, key) if isinstance(value, Place) else value
+                items.append((key, shown))
+                room -= len(key) + len(shown)
         return Page(items, None if cut is None else self._after(cut), self.sequence)
 
     def _after(self, key: bytes) -> bytes:

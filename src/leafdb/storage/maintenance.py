@@ -19,13 +19,15 @@ from functools import partial
 from typing import Final
 
 from leafdb.errors import CorruptionError, StoreFailed
-from leafdb.storage.compaction_picker import PickerLimits, pick
+from leafdb.storage.compaction_picker import pick
 from leafdb.storage.executor import Callback
 from leafdb.storage.job_runner import JobRunner
-from leafdb.storage.jobs import CompactionJob, CompactionResult, FlushJob, JobResult
+from leafdb.storage.jobs import CompactionJob, CompactionResult, FlushJob, FlushResult, JobResult
 from leafdb.storage.memtable import Memtable
+from leafdb.storage.settings import EngineConfig
 from leafdb.storage.sstable_reader import TableReader
 from leafdb.storage.tables import Pin, Tables
+from leafdb.storage.value_files import ValueMeta
 from leafdb.storage.version import TableMeta, VersionEdit
 from leafdb.storage.wal import segment_path
 from leafdb.types import TreeId
@@ -53,7 +55,7 @@ class Maintenance:
         *,
         frozen: Iterable[Memtable],
         sealed_lsn: int,
-        limits: PickerLimits,
+        config: EngineConfig,
         now_s: Callable[[], float],
         before_flush: BeforeFlush,
         on_failure: Callable[[BaseException, str], None],
@@ -64,7 +66,7 @@ class Maintenance:
         self._before_flush = before_flush
         self._tables = tables
         self._jobs = jobs
-        self._limits = limits
+        self._config = config
         self._now_s = now_s
         self._on_failure = on_failure
         self._on_change = on_change
@@ -131,17 +133,19 @@ class Maintenance:
         trees = [tree_id for tree_id in memtable.tree_ids() if tree_id in self._tables.head.trees]
         if not trees:
             self._flushing = True
-            self._before_flush(memtable.last_lsn, partial(self._publish_flush, memtable, []))
+            self._before_flush(memtable.last_lsn, partial(self._publish_flush, memtable, [], ()))
             return
-        numbers = self._tables.allot(len(trees), self.pump)
+        numbers = self._tables.allot(2 * len(trees), self.pump)
         if numbers is None:
             return
         self._flushing = True
         job = FlushJob(
             segments=tuple(segment_path(number) for number in memtable.segments),
-            outputs=tuple(zip(trees, numbers, strict=True)),
+            outputs=tuple(zip(trees, numbers[: len(trees)], strict=True)),
             upto_lsn=memtable.last_lsn,
             after_lsn=memtable.first_lsn - 1,
+            values=tuple(zip(trees, numbers[len(trees) :], strict=True)),
+            inline_bytes_max=self._config.value_inline_bytes_max,
         )
         self._jobs.submit(job, partial(self._flushed, memtable, numbers))
 
@@ -155,19 +159,19 @@ class Maintenance:
             else:
                 self._job_failed(numbers, result)
             return
-        assert isinstance(result, list), "a flush answers tables"
+        assert isinstance(result, FlushResult), "a flush answers its result"
         # Before they are opened: from there to the edit nothing may come between, such as a tree that is dropped.
         self._before_flush(memtable.last_lsn, partial(self._open_flushed, memtable, numbers, result))
 
-    def _open_flushed(self, memtable: Memtable, numbers: tuple[int, ...], metas: list[TableMeta]) -> None:
+    def _open_flushed(self, memtable: Memtable, numbers: tuple[int, ...], flushed: FlushResult) -> None:
         if not self._stopped:
-            self._tables.open_soon(metas, partial(self._flush_opened, memtable, numbers, metas))
+            self._tables.open_soon(flushed.added, partial(self._flush_opened, memtable, numbers, flushed))
 
     def _flush_opened(
         self,
         memtable: Memtable,
         numbers: tuple[int, ...],
-        metas: list[TableMeta],
+        flushed: FlushResult,
         result: list[TableReader] | BaseException,
     ) -> None:
         if self._stopped:
@@ -177,15 +181,17 @@ class Maintenance:
             self._job_failed(numbers, result)
             return
         self._failures = 0
-        trees = {meta.tree_id for meta in metas} & self._tables.head.trees.keys()
-        keep = self._adopt(metas, result, trees)
-        self._tables.discard(set(numbers) - {meta.file_number for meta in metas})
-        self._publish_flush(memtable, keep)
+        trees = {meta.tree_id for meta in flushed.added} & self._tables.head.trees.keys()
+        keep = self._adopt(flushed.added, result, trees)
+        values = tuple(meta for meta in flushed.values if meta.tree_id in trees)
+        used = {meta.file_number for meta in flushed.added} | {meta.file_number for meta in values}
+        self._tables.discard(set(numbers) - used)
+        self._publish_flush(memtable, keep, values)
 
-    def _publish_flush(self, memtable: Memtable, metas: list[TableMeta]) -> None:
+    def _publish_flush(self, memtable: Memtable, metas: list[TableMeta], values: tuple[ValueMeta, ...]) -> None:
         if self._stopped:
             return
-        edit = VersionEdit(added=tuple(metas), flushed_lsn=memtable.last_lsn)
+        edit = VersionEdit(added=tuple(metas), flushed_lsn=memtable.last_lsn, values=values)
         self._tables.submit(edit, partial(self._flush_published, memtable))
 
     def _flush_published(self, memtable: Memtable) -> None:
@@ -206,10 +212,10 @@ class Maintenance:
     # -- compaction
 
     def _start_compaction(self) -> None:
-        job = pick(self._tables.head, self._damaged | self._busy, self._limits)
+        job = pick(self._tables.head, self._damaged | self._busy, self._config.compaction)
         if job is None:
             return
-        numbers = self._tables.allot(job.outputs_wanted, self.pump)
+        numbers = self._tables.allot(job.numbers_wanted, self.pump)
         if numbers is None:
             return
         self._compacting = True
@@ -225,15 +231,17 @@ class Maintenance:
             self._end_compaction(job)
             if isinstance(result, CorruptionError):
                 # The error names the file where it can; without a name all inputs are suspect.
+                # A value file that is named is not moved out of any more; its places are carried as they are.
                 named = {meta.file_number for meta in job.inputs if meta.path == result.path}
+                named |= {meta.file_number for meta in job.move_from if meta.path == result.path}
                 self._damaged.update(named or job.input_numbers)
                 self._damaged_retry_s = self._now_s() + DAMAGED_RETRY_S
                 self.failed_jobs += 1
                 self._on_damage(result)
-                self._tables.discard(job.outputs)
+                self._tables.discard(job.numbers)
                 self.pump()
             else:
-                self._job_failed(job.outputs, result)
+                self._job_failed(job.numbers, result)
             return
         assert isinstance(result, CompactionResult), "a compaction answers its result"
         self._tables.open_soon(result.added, partial(self._compaction_opened, job, result))
@@ -245,18 +253,19 @@ class Maintenance:
             return
         if isinstance(result, BaseException):
             self._end_compaction(job)
-            self._job_failed(job.outputs, result)
+            self._job_failed(job.numbers, result)
             return
         self._failures = 0
-        self._tables.discard(set(job.outputs) - {meta.file_number for meta in compacted.added})
         # Its tree may have been dropped, and made again even: the inputs say whether this is still the same one.
         stale = not self._tables.head.tables.keys() >= set(job.input_numbers)
-        keep = self._adopt(list(compacted.added), result, () if stale else (job.tree_id,))
+        values = set() if stale else {meta.file_number for meta in compacted.values}
+        self._tables.discard(set(job.numbers) - {meta.file_number for meta in compacted.added} - values)
+        keep = self._adopt(compacted.added, result, () if stale else (job.tree_id,))
         if stale:
             self._end_compaction(job)
             self.pump()
             return
-        edit = VersionEdit(added=tuple(keep), removed=compacted.removed)
+        edit = VersionEdit(added=tuple(keep), removed=compacted.removed, values=compacted.values)
         self._tables.submit(edit, partial(self._compaction_published, job))
 
     def _compaction_published(self, job: CompactionJob) -> None:
@@ -273,7 +282,9 @@ class Maintenance:
 
     # -- both
 
-    def _adopt(self, metas: list[TableMeta], readers: list[TableReader], trees: Collection[TreeId]) -> list[TableMeta]:
+    def _adopt(
+        self, metas: Iterable[TableMeta], readers: list[TableReader], trees: Collection[TreeId]
+    ) -> list[TableMeta]:
         """Take the readers of tables of these trees; discard the others. Answers the tables kept."""
         self._tables.adopt(reader for reader in readers if reader.meta.tree_id in trees)
         gone = [reader for reader in readers if reader.meta.tree_id not in trees]

@@ -17,7 +17,8 @@ from typing import Final
 from leafdb.codec import cbor
 from leafdb.codec.checksum import crc32c
 from leafdb.errors import CorruptionError, UnknownFormat
-from leafdb.storage.version import Version, VersionEdit
+from leafdb.storage.value_files import ValueMeta
+from leafdb.storage.version import TableMeta, Version, VersionEdit
 from leafdb.vfs.base import File, FileSystem, read_file, replace_file
 
 CURRENT_PATH: Final = "CURRENT"
@@ -33,7 +34,11 @@ RECORD: Final = Struct(">III")
 RECORD_BYTES: Final = 4 + RECORD.size
 
 _TABLES_PER_RECORD: Final = 2_000
-"""A snapshot of more tables takes several records: what is read back is bounded in items."""
+_ITEMS_PER_RECORD: Final = 40_000
+"""A snapshot of more takes several records: what is read back is bounded in items."""
+_TABLE_ITEMS: Final = 12
+_REFERENCE_ITEMS: Final = 9
+"""A table; a reference of it, with the description of the value file where that is the first."""
 
 
 def manifest_name(number: int) -> str:
@@ -209,5 +214,21 @@ def _snapshot(version: Version) -> Iterator[VersionEdit]:
         boot=whole.boot,
     )
     yield first
-    for start in range(0, len(whole.added), _TABLES_PER_RECORD):
-        yield VersionEdit(added=whole.added[start : start + _TABLES_PER_RECORD])
+    values = {meta.file_number: meta for meta in whole.values}
+    part: list[TableMeta] = []
+    items = 0
+    for meta in whole.added:
+        part.append(meta)
+        items += _TABLE_ITEMS + _REFERENCE_ITEMS * len(meta.references)
+        if len(part) == _TABLES_PER_RECORD or items >= _ITEMS_PER_RECORD:
+            yield _tables_record(part, values)
+            part, items = [], 0
+    if part:
+        yield _tables_record(part, values)
+
+
+def _tables_record(tables: list[TableMeta], values: dict[int, ValueMeta]) -> VersionEdit:
+    """These tables, with the value files they are the first to refer to, which are taken out of `values`."""
+    numbers = {number for meta in tables for number, _ in meta.references}
+    first = [values.pop(number) for number in sorted(numbers) if number in values]
+    return VersionEdit(added=tuple(tables), values=tuple(first))

@@ -16,10 +16,10 @@ import heapq
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 
-from leafdb.storage.block import Columns, Entry
+from leafdb.storage.block import Columns, Entry, Stored
 
-_Ranked = tuple[bytes, int, int, bytes | None]
-_Pair = tuple[int, bytes | None]
+_Ranked = tuple[bytes, int, int, Stored]
+_Pair = tuple[int, Stored]
 
 
 def merge(sources: Sequence[Iterator[Entry]], *, reverse: bool = False) -> Iterator[Entry]:

@@ -79,7 +79,9 @@ class Reads:
         """Read one page, beside the loop. Raises ReadsOverloaded."""
         self._take_place()
         pin = self._tables.pin()
-        self._executor.submit(partial(scan.run, pin.version, self._tables.readers), partial(self._scanned, pin, done))
+        tables = self._tables
+        page = partial(scan.run, pin.version, tables.readers, tables.values)
+        self._executor.submit(page, partial(self._scanned, pin, done))
 
     def fail(self, failure: StoreFailed) -> None:
         """Every read from now on, and every one under way, is answered with `failure`."""
@@ -103,7 +105,7 @@ class Reads:
     def _job(self) -> list[_Get]:
         """On a reader thread: take reads off the queue and carry them out."""
         taken: list[_Get] = []
-        readers = self._tables.readers
+        readers, values = self._tables.readers, self._tables.values
         while len(taken) < READS_PER_JOB:
             try:
                 get = self._queue.popleft()
@@ -111,7 +113,7 @@ class Reads:
                 break
             taken.append(get)
             try:
-                get.result = find(get.pin.version, readers, get.tree_id, get.key)
+                get.result = find(get.pin.version, readers, values, get.tree_id, get.key)
             except StorageError as error:
                 get.result = error
         return taken

@@ -34,6 +34,8 @@ from leafdb.storage.memtable import Memtable
 from leafdb.storage.settings import EngineConfig
 from leafdb.storage.sstable_reader import TableReader
 from leafdb.storage.tables import open_readers
+from leafdb.storage.value_files import VALUES_DIRECTORY, ValueMeta, value_path
+from leafdb.storage.value_reader import OpenFiles, ValueReader
 from leafdb.storage.version import TABLES_DIRECTORY, Version, VersionEdit, table_path
 from leafdb.storage.wal import WAL_DIRECTORY, SegmentScan, WalWriter, segment_numbers, segment_path
 from leafdb.storage.wal_format import HEADER_BYTES, SegmentHeader, decode_header
@@ -76,6 +78,8 @@ class Recovered:
     cache: BlockCache
     version: Version = field(default_factory=Version)
     readers: dict[int, TableReader] = field(default_factory=dict)
+    values: dict[int, ValueReader] = field(default_factory=dict)
+    open_files: OpenFiles = field(default_factory=OpenFiles)
     next_number: int = 1
     frozen: list[Memtable] = field(default_factory=list)
     """Oldest first here; the engine reads newest first."""
@@ -134,6 +138,8 @@ def recover(fs: FileSystem, config: EngineConfig, replayed: Replayed = no_follow
         if state is not None:
             for reader in state.readers.values():
                 reader.close()
+            for values in state.values.values():
+                values.close()
             state.manifest.close()
         lock.release()
         raise
@@ -155,10 +161,11 @@ def _identity(fs: FileSystem, config: EngineConfig) -> tuple[Identity, bool]:
     identity = stamp.read_identity(fs)
     if identity is None:
         data = [name for name in fs.list("") if name == "CURRENT" or name.startswith("MANIFEST-")]
-        if data or fs.list(WAL_DIRECTORY) or fs.list(TABLES_DIRECTORY):
+        if data or any(map(fs.list, (WAL_DIRECTORY, TABLES_DIRECTORY, VALUES_DIRECTORY))):
             raise CorruptionError("the directory holds data and no stamp", path=stamp.IDENTITY_PATH)
         fs.mkdir(WAL_DIRECTORY)
         fs.mkdir(TABLES_DIRECTORY)
+        fs.mkdir(VALUES_DIRECTORY)
         fs.sync_dir("")
         assert len(config.store_id) == STORE_ID_BYTES, "a store id has sixteen bytes"
         identity = Identity(store_id=config.store_id)
@@ -175,10 +182,23 @@ def _load_version(state: Recovered) -> None:
         raise CorruptionError("CURRENT is missing", path="CURRENT")
     readers = open_readers(state.fs, list(state.version.tables.values()), state.cache)
     state.readers = {reader.meta.file_number: reader for reader in readers}
+    for meta in state.version.values.metas.values():
+        _add_values(state, meta)
+    if not state.fs.exists(VALUES_DIRECTORY):  # a store of before there were value files
+        state.fs.mkdir(VALUES_DIRECTORY)  # its name is synced with that of the new manifest
     state.next_number = state.version.next_file_number
     lease = VersionEdit(next_file_number=state.next_number + state.config.file_number_lease)
     state.version = state.version.apply(lease)
     state.manifest.start(state.version)
+
+
+def _add_values(state: Recovered, meta: ValueMeta) -> None:
+    """A reader for the value file. A damaged one stops nobody: it fails the reads of its values, one by one."""
+    reader = state.values[meta.file_number] = ValueReader(state.fs, meta, state.open_files)
+    try:
+        reader.check_file()
+    except CorruptionError:
+        return
 
 
 def _replay(state: Recovered, mark: CleanMark | None, replayed: Replayed) -> None:
@@ -300,7 +320,7 @@ def _stay_within_memory(state: Recovered) -> None:
             continue
         trees = memtable.tree_ids()
         first = state.next_number
-        state.next_number += len(trees)
+        state.next_number += 2 * len(trees)
         ceiling = state.next_number + config.file_number_lease
         if state.next_number > state.version.next_file_number:
             lease = VersionEdit(next_file_number=ceiling)
@@ -308,14 +328,18 @@ def _stay_within_memory(state: Recovered) -> None:
             state.manifest.append(lease, state.version)
         job = FlushJob(
             segments=tuple(segment_path(number) for number in memtable.segments),
-            outputs=tuple(zip(trees, range(first, state.next_number), strict=True)),
+            outputs=tuple(zip(trees, range(first, first + len(trees)), strict=True)),
             upto_lsn=memtable.last_lsn,
             after_lsn=memtable.first_lsn - 1,
+            values=tuple(zip(trees, range(first + len(trees), state.next_number), strict=True)),
+            inline_bytes_max=config.value_inline_bytes_max,
         )
-        metas = run_flush(state.fs, job)
-        for reader in open_readers(state.fs, metas, state.cache):
+        flushed = run_flush(state.fs, job)
+        for reader in open_readers(state.fs, flushed.added, state.cache):
             state.readers[reader.meta.file_number] = reader
-        edit = VersionEdit(added=tuple(metas))
+        for meta in flushed.values:
+            _add_values(state, meta)
+        edit = VersionEdit(added=flushed.added, values=flushed.values)
         state.version = state.version.apply(edit)
         state.manifest.append(edit, state.version)
         memtable.let_go()
@@ -338,11 +362,13 @@ def _check_mark(state: Recovered, mark: CleanMark | None) -> None:
 def _sweep(state: Recovered) -> None:
     """Step 6: remove what nothing refers to. Names this build does not know are left alone."""
     fs = state.fs
-    tables = {table_path(number) for number in state.version.tables}
-    for name in fs.list(TABLES_DIRECTORY):
-        path = f"{TABLES_DIRECTORY}/{name}"
-        if name.endswith(".sst") and path not in tables:
-            fs.unlink(path)
+    named = {table_path(number) for number in state.version.tables}
+    named |= {value_path(number) for number in state.version.values.metas}
+    for directory, ending in ((TABLES_DIRECTORY, ".sst"), (VALUES_DIRECTORY, ".val")):
+        for name in fs.list(directory):
+            path = f"{directory}/{name}"
+            if name.endswith(ending) and path not in named:
+                fs.unlink(path)
     segments = {number for memtable in state.frozen for number in memtable.segments} | {state.segment}
     for number in segment_numbers(fs):
         if number not in segments:

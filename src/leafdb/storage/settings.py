@@ -39,6 +39,8 @@ class EngineConfig:
     """A longer manifest is replaced by a snapshot."""
     file_number_lease: int = limits.FILE_NUMBER_LEASE
     """File numbers are made durable in blocks of so many before any of them is used."""
+    value_inline_bytes_max: int = limits.VALUE_INLINE_BYTES_MAX
+    """A longer value is written to a value file, and the table holds its place."""
     compaction: PickerLimits = field(default_factory=PickerLimits)
     """The measures of the levels and of one compaction."""
     store_id: bytes = bytes(16)

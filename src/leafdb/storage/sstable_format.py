@@ -19,9 +19,12 @@ from leafdb.codec.checksum import crc32c
 from leafdb.codec.compression import compress, decompress
 from leafdb.errors import CorruptionError, UnknownFormat
 from leafdb.limits import BLOCK_PAYLOAD_BYTES_MAX
+from leafdb.storage.value_files import references_to_plain
 from leafdb.storage.version import TableMeta
 
 FORMAT_VERSION: Final = 1
+FORMAT_WITH_PLACES: Final = 2
+"""A table whose values lie in part in value files; as version 1 otherwise. Written only where there are such values."""
 MAGIC: Final = b"LEAFSST\n"
 
 _SALT: Final = Struct("<QQ")
@@ -92,10 +95,12 @@ class Footer:
     filter: tuple[int, int]
     index: tuple[int, int]
     properties: tuple[int, int]
+    version: int = FORMAT_VERSION
+    """FORMAT_VERSION, or FORMAT_WITH_PLACES for a table that refers to value files."""
 
     def encode(self) -> bytes:
         body = _FOOTER.pack(self.file_number, *self.filter, *self.index, *self.properties)
-        head = body + _VERSION.pack(FOOTER_BYTES, FORMAT_VERSION)
+        head = body + _VERSION.pack(FOOTER_BYTES, self.version)
         return head + _END.pack(crc32c(head), MAGIC)
 
     @classmethod
@@ -110,13 +115,15 @@ class Footer:
             raise corruption(meta, at, "not a leafdb table")
         if not _TAIL_BYTES <= size <= len(tail) or crc != crc32c(tail[len(tail) - size : -_END.size]):
             raise corruption(meta, at, "footer checksum mismatch")
-        if version != FORMAT_VERSION:
-            known = f"this build knows {FORMAT_VERSION}"
+        if version not in (FORMAT_VERSION, FORMAT_WITH_PLACES):
+            known = f"this build knows {FORMAT_VERSION} and {FORMAT_WITH_PLACES}"
             raise UnknownFormat(f"{meta.path} is of table format {version}, {known}", path=meta.path)
         if size != FOOTER_BYTES:
             raise corruption(meta, at, f"a footer of {size} bytes")
         number, *places = _FOOTER.unpack_from(tail, len(tail) - size)
-        footer = cls(number, (places[0], places[1]), (places[2], places[3]), (places[4], places[5]))
+        footer = cls(number, (places[0], places[1]), (places[2], places[3]), (places[4], places[5]), version)
+        if (version == FORMAT_WITH_PLACES) != bool(meta.references):
+            raise corruption(meta, at, f"a table of format {version} with references to {len(meta.references)} files")
         end = 0
         for offset, length in (footer.filter, footer.index, footer.properties, (at, size)):
             if offset < end:
@@ -129,19 +136,20 @@ class Footer:
 
 def encode_properties(meta: TableMeta) -> bytes:
     """What a table says of itself: enough to list it and to rebuild a manifest."""
-    return cbor.dumps(
-        {
-            "tree": meta.tree_id,
-            "level": meta.level,
-            "entries": meta.entries,
-            "tombstones": meta.tombstones,
-            "smallest": meta.smallest,
-            "largest": meta.largest,
-            "sequence_min": meta.sequence_min,
-            "sequence_max": meta.sequence_max,
-            "newest_expiry_ms": meta.newest_expiry_ms,
-        }
-    )
+    properties: dict[str, Any] = {
+        "tree": meta.tree_id,
+        "level": meta.level,
+        "entries": meta.entries,
+        "tombstones": meta.tombstones,
+        "smallest": meta.smallest,
+        "largest": meta.largest,
+        "sequence_min": meta.sequence_min,
+        "sequence_max": meta.sequence_max,
+        "newest_expiry_ms": meta.newest_expiry_ms,
+    }
+    if meta.references:
+        properties["values"] = references_to_plain(meta.references)
+    return cbor.dumps(properties)
 
 
 def check_properties(payload: bytes, meta: TableMeta, offset: int) -> None:

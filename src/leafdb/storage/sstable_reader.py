@@ -15,10 +15,11 @@ from enum import Enum
 from typing import Final
 
 from leafdb.codec.checksum import xxh3_64
-from leafdb.storage.block import Block, Columns, Entry, concatenate
+from leafdb.storage.block import Block, Columns, Entry, Stored, concatenate
 from leafdb.storage.block_cache import BlockCache
 from leafdb.storage.bloom import BloomFilter
 from leafdb.storage.sstable_format import INDEX_VALUE, BlockKind, Footer, check_properties, corruption, open_block
+from leafdb.storage.value_files import Place
 from leafdb.storage.version import TableMeta
 from leafdb.vfs.base import File, FileSystem
 
@@ -31,8 +32,8 @@ class Wait(Enum):
 
 WOULD_BLOCK: Final = Wait.WOULD_BLOCK
 
-Found = tuple[bool, bytes | None, int]
-"""Whether the key is here; its value, None for a tombstone; its sequence."""
+Found = tuple[bool, Stored, int]
+"""Whether the key is here; its value, the place of it, or None for a tombstone; its sequence."""
 
 MISSING: Final[Found] = (False, None, 0)
 
@@ -68,7 +69,7 @@ class TableReader:
         try:
             self._filter = BloomFilter(part(footer.filter, BlockKind.FILTER))
             self._lower_bounds, _, values = Block(index).columns()
-            self._places = [INDEX_VALUE.unpack(value or b"") for value in values]
+            self._places = [INDEX_VALUE.unpack(value) for value in values]  # type: ignore[arg-type]  # damage, if not
         except Exception as error:
             raise corruption(meta, footer.index[0], f"malformed index or filter: {error}") from error
         self._check_places(footer)
@@ -193,6 +194,7 @@ class TableReader:
         """Everything a table promises, by reading all of it; CorruptionError where it does not hold."""
         meta = self.meta
         entries = tombstones = 0
+        references: dict[int, int] = {}
         previous: bytes | None = None
         for index, (offset, _) in enumerate(self._places):
             keys, sequences, values = self._load(index).columns()
@@ -211,8 +213,13 @@ class TableReader:
                 raise corruption(meta, offset, "the first key is not the table's smallest")
             entries += len(keys)
             tombstones += values.count(None)
+            for value in values:
+                if isinstance(value, Place):
+                    references[value.file_number] = references.get(value.file_number, 0) + value.size
         if previous != meta.largest or entries != meta.entries or tombstones != meta.tombstones:
             raise corruption(meta, meta.size, "the entries are not those the properties count")
+        if references != dict(meta.references):
+            raise corruption(meta, meta.size, "the places are not in the value files the properties name")
 
 
 def verify(fs: FileSystem, meta: TableMeta) -> None:

@@ -16,9 +16,18 @@ from itertools import accumulate
 
 from leafdb.codec.checksum import xxh3_64
 from leafdb.limits import BLOCK_BYTES, BLOOM_BITS_PER_KEY, TABLE_APPEND_BYTES
-from leafdb.storage.block import ENTRY_OVERHEAD_BYTES, encode_block, shared_bytes
+from leafdb.storage.block import ENTRY_OVERHEAD_BYTES, PLACE, Stored, encode_block, shared_bytes
 from leafdb.storage.bloom import build_filter
-from leafdb.storage.sstable_format import INDEX_VALUE, BlockKind, Footer, encode_properties, seal_block
+from leafdb.storage.sstable_format import (
+    FORMAT_VERSION,
+    FORMAT_WITH_PLACES,
+    INDEX_VALUE,
+    BlockKind,
+    Footer,
+    encode_properties,
+    seal_block,
+)
+from leafdb.storage.value_files import Place
 from leafdb.storage.version import TableMeta, table_path
 from leafdb.types import TreeId
 from leafdb.vfs.base import FileSystem
@@ -41,6 +50,7 @@ class TableWriter:
         "_largest",
         "_level",
         "_offset",
+        "_references",
         "_sequence_max",
         "_sequence_min",
         "_sequences",
@@ -62,7 +72,7 @@ class TableWriter:
         # The entries of the block being gathered, and what each will cost in it.
         self._keys: list[bytes] = []
         self._sequences: list[int] = []
-        self._values: list[bytes | None] = []
+        self._values: list[Stored] = []
         self._sizes: list[int] = []
         self._block_largest: bytes | None = None
         self._hashes: array[int] = array("Q")
@@ -70,6 +80,7 @@ class TableWriter:
         self._index_values: list[bytes] = []
         self._entries = 0
         self._tombstones = 0
+        self._references: dict[int, int] = {}
         self._smallest = b""
         self._largest: bytes | None = None
         self._sequence_min = 0
@@ -80,7 +91,7 @@ class TableWriter:
         """Bytes written so far: all full blocks, not the one being gathered."""
         return self._offset
 
-    def append_run(self, keys: Sequence[bytes], sequences: Sequence[int], values: Sequence[bytes | None]) -> None:
+    def append_run(self, keys: Sequence[bytes], sequences: Sequence[int], values: Sequence[Stored]) -> None:
         """Add entries, which ascend strictly and lie above all before them."""
         if not keys:
             return
@@ -96,10 +107,9 @@ class TableWriter:
         self._sequence_max = max(self._sequence_max, max(sequences))
         self._hashes.extend(map(xxh3_64, keys))
         try:
-            lengths = list(map(len, values))  # type: ignore[arg-type]  # a None in it is what the except is for
+            lengths = list(map(len, values))  # type: ignore[arg-type]  # another kind in it is what the except is for
         except TypeError:
-            lengths = [0 if value is None else len(value) for value in values]
-            self._tombstones += sum(value is None for value in values)
+            lengths = [self._length(value) for value in values]
         self._keys.extend(keys)
         self._sequences.extend(sequences)
         self._values.extend(values)
@@ -107,6 +117,16 @@ class TableWriter:
             [len(key) + length + ENTRY_OVERHEAD_BYTES for key, length in zip(keys, lengths, strict=True)]
         )
         self._cut()
+
+    def _length(self, value: Stored) -> int:
+        """What the value takes in a block; counts what is none."""
+        if value is None:
+            self._tombstones += 1
+            return 0
+        if isinstance(value, Place):
+            self._references[value.file_number] = self._references.get(value.file_number, 0) + value.size
+            return PLACE.size
+        return len(value)
 
     def _cut(self) -> None:
         """Write every full block; a block is full with the entry that takes it to BLOCK_BYTES."""
@@ -168,6 +188,7 @@ class TableWriter:
             sequence_min=self._sequence_min,
             sequence_max=self._sequence_max,
             tombstones=self._tombstones,
+            references=tuple(sorted(self._references.items())),
         )
         footer = Footer(
             file_number=self._file_number,
@@ -176,6 +197,7 @@ class TableWriter:
                 encode_block(self._index_keys, [0] * len(self._index_keys), self._index_values), BlockKind.INDEX
             ),
             properties=self._write(encode_properties(meta), BlockKind.PROPERTIES),
+            version=FORMAT_WITH_PLACES if meta.references else FORMAT_VERSION,
         )
         self._append(footer.encode())
         self._flush()

@@ -26,6 +26,12 @@ class EngineStats:
     backlog_bytes: int
     tables: int
     table_bytes: int
+    value_files: int
+    value_bytes: int
+    """The size of all value files."""
+    value_live_bytes: int
+    value_dead_bytes: int
+    """Values that no table refers to any more, in files that have others."""
     reader_bytes: int
     level0_tables: int
     block_cache_bytes: int
@@ -52,6 +58,8 @@ def collect(
     *,
     block_cache_bytes: int,
 ) -> EngineStats:
+    values = tables.version.values
+    live = sum(values.live.values())
     return EngineStats(
         last_sequence=committer.next_lsn - 1,
         written_sequence=committer.written_lsn,
@@ -63,6 +71,10 @@ def collect(
         backlog_bytes=committer.backlog_bytes,
         tables=len(tables.version.tables),
         table_bytes=sum(meta.size for meta in tables.version.tables.values()),
+        value_files=len(values.metas),
+        value_bytes=sum(meta.size for meta in values.metas.values()),
+        value_live_bytes=live,
+        value_dead_bytes=sum(meta.value_bytes for meta in values.metas.values()) - live,
         reader_bytes=sum(reader.memory_bytes for reader in tables.readers.values()),
         level0_tables=tables.level0_most,
         block_cache_bytes=block_cache_bytes,

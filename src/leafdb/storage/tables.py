@@ -1,11 +1,12 @@
-"""The tables in use: the published version, its open readers, and the numbers and names of files.
+"""The tables and value files in use: the published version, its readers, and the numbers and names of files.
 
 An edit goes through three states. Submitted: it is applied to `head`, on which everything that plans (picker, later
 edits) works, so that edits fit each other in the order in which the manifest gets them. Durable: the manifest has it.
 Published: `version`, which reads use, has it. Edits become durable and published in the order of submission.
 
 A file is unlinked when a published version no longer names it and nobody holds a pin on an older version that does.
-Readers are opened before the edit that names them is submitted, so a published table can always be read.
+Readers are opened before the edit that names them is submitted, so a published table can always be read. Readers of
+value files open themselves; they come and go with the version.
 
 Everything here runs on the loop; files are opened, closed and unlinked on the read executor, the manifest is written on
 the log executor.
@@ -13,13 +14,15 @@ the log executor.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 from leafdb.storage.block_cache import BlockCache
 from leafdb.storage.executor import Executor
 from leafdb.storage.manifest import ManifestWriter
 from leafdb.storage.sstable_reader import TableReader
+from leafdb.storage.value_files import ValueMeta, value_path
+from leafdb.storage.value_reader import OpenFiles, ValueReader
 from leafdb.storage.version import TableMeta, Version, VersionEdit, table_path
 from leafdb.vfs.base import FileSystem
 
@@ -41,6 +44,8 @@ class Tables:
         fs: FileSystem,
         version: Version,
         readers: dict[int, TableReader],
+        values: dict[int, ValueReader],
+        open_files: OpenFiles,
         *,
         cache: BlockCache,
         manifest: ManifestWriter,
@@ -59,7 +64,8 @@ class Tables:
         self._on_failure = on_failure
         self._on_published = on_published
         self._pins: set[Pin] = set()
-        self._leaving: set[int] = set()
+        self._leaving: dict[int, str] = {}
+        """Files that left the version: number and path."""
         self._number_lease = number_lease
         self._next_number = next_number
         self._closed = False
@@ -68,6 +74,8 @@ class Tables:
         self.level0_most = _level0_most(version)
         """The largest number of level-0 tables any tree has."""
         self.readers = readers
+        self.values = values
+        self._open_files = open_files
         self.unlinks_failed = 0
 
     # -- edits
@@ -87,7 +95,11 @@ class Tables:
             return
         before, self.version = self.version, self.version.apply(edit)
         self.level0_most = _level0_most(self.version)
-        self._leaving.update(number for number in before.tables if number not in self.version.tables)
+        for number, meta in self.version.values.metas.items():
+            if number not in self.values:
+                self.values[number] = ValueReader(self._fs, meta, self._open_files)
+        files: tuple[TableMeta | ValueMeta, ...] = (*before.tables.values(), *before.values.metas.values())
+        self._leaving |= {meta.file_number: meta.path for meta in files if not self.version.has_file(meta.file_number)}
         self._on_published()
         if published is not None:
             published()
@@ -121,7 +133,7 @@ class Tables:
 
     def discard(self, numbers: Iterable[int], readers: Iterable[TableReader] = ()) -> None:
         """Get rid of files that no version ever named, and of readers opened on them."""
-        self._remove_soon([table_path(number) for number in numbers], list(readers))
+        self._remove_soon([path for number in numbers for path in _paths(number)], list(readers))
 
     # -- lifetime
 
@@ -139,16 +151,16 @@ class Tables:
         """Remove what left the version and is not held."""
         if not self._leaving or self._closed:
             return
-        held = {number for pin in self._pins for number in self._leaving if number in pin.version.tables}
-        free = sorted(self._leaving - held)
-        self._leaving &= held
-        readers = [reader for number in free if (reader := self.readers.pop(number, None)) is not None]
-        self._remove_soon([table_path(number) for number in free], readers)
+        held = {number for pin in self._pins for number in self._leaving if pin.version.has_file(number)}
+        free = sorted(self._leaving.keys() - held)
+        tables = [self.readers.pop(number) for number in free if number in self.readers]
+        values = [self.values.pop(number) for number in free if number in self.values]
+        self._remove_soon([self._leaving.pop(number) for number in free], [*tables, *values])
 
     def remove_soon(self, paths: list[str]) -> None:
         self._remove_soon(paths, [])
 
-    def _remove_soon(self, paths: list[str], readers: list[TableReader]) -> None:
+    def _remove_soon(self, paths: list[str], readers: Sequence[TableReader | ValueReader]) -> None:
         if (paths or readers) and not self._closed:
             self._read_executor.submit(partial(_remove, self._fs, paths, readers), self._removed)
 
@@ -161,18 +173,22 @@ class Tables:
         self._closed = True
         for reader in self.readers.values():
             reader.close()
+        for values in self.values.values():
+            values.close()
         self.readers.clear()
+        self.values.clear()
         self._manifest.close()
 
     def check(self) -> None:
         self.version.check()
         self.head.check()
         assert set(self.version.tables) <= set(self.readers), "a published table without a reader"
-        assert not self._leaving & set(self.version.tables), "a table in use is to be removed"
+        assert set(self.version.values.metas) <= set(self.values), "a published value file without a reader"
+        assert not any(map(self.version.has_file, self._leaving)), "a file in use is to be removed"
         assert self._next_number <= self.head.next_file_number
 
 
-def open_readers(fs: FileSystem, metas: list[TableMeta], cache: BlockCache) -> list[TableReader]:
+def open_readers(fs: FileSystem, metas: Iterable[TableMeta], cache: BlockCache) -> list[TableReader]:
     """All of them, or none and the error."""
     readers: list[TableReader] = []
     try:
@@ -185,11 +201,16 @@ def open_readers(fs: FileSystem, metas: list[TableMeta], cache: BlockCache) -> l
     return readers
 
 
+def _paths(number: int) -> tuple[str, str]:
+    """Where the file of that number lies, whatever it is."""
+    return table_path(number), value_path(number)
+
+
 def _level0_most(version: Version) -> int:
     return max((len(tree.levels[0]) for tree in version.trees.values()), default=0)
 
 
-def _remove(fs: FileSystem, paths: list[str], readers: list[TableReader]) -> int:
+def _remove(fs: FileSystem, paths: list[str], readers: Sequence[TableReader | ValueReader]) -> int:
     """Close and unlink; answers how many files could not be removed. A missing one is no failure."""
     failed = 0
     for reader in readers:

@@ -12,12 +12,19 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from types import MappingProxyType
 from typing import Any, Final
 
 from leafdb.limits import LEVELS
+from leafdb.storage.value_files import (
+    References,
+    ValueFiles,
+    ValueMeta,
+    references_from_plain,
+    references_to_plain,
+)
 from leafdb.types import TreeId
 
 TABLES_DIRECTORY: Final = "tables"
@@ -46,9 +53,17 @@ class TableMeta:
     newest_expiry_ms: int = 0
     """No entry outlives this; 0: not known, as long as no filter tells storage what a value's expiry is."""
 
+    references: References = ()
+    """The value files in which its entries have places, and the bytes of these values."""
+
     @property
     def path(self) -> str:
         return table_path(self.file_number)
+
+    @property
+    def value_bytes(self) -> int:
+        """What its entries refer to in value files."""
+        return sum(size for _, size in self.references)
 
     def overlaps(self, smallest: bytes, largest: bytes) -> bool:
         """Whether any key of the closed range smallest..largest may be in this table."""
@@ -56,6 +71,7 @@ class TableMeta:
 
     def to_plain(self) -> list[Any]:
         """The persisted form: a list in a fixed order, which only ever grows at its end."""
+        references = [references_to_plain(self.references)] if self.references else []
         return [
             self.file_number,
             self.tree_id,
@@ -68,6 +84,7 @@ class TableMeta:
             self.sequence_max,
             self.tombstones,
             self.newest_expiry_ms,
+            *references,
         ]
 
     @classmethod
@@ -79,7 +96,7 @@ class TableMeta:
             fits = type(item) is bytes if position in (5, 6) else type(item) is int and item >= 0
             if not fits:
                 raise ValueError(f"item {position} of a table's description is {item!r:.40}")
-        meta = cls(*plain[:_META_FIELDS])
+        meta = replace(cls(*plain[:_META_FIELDS]), references=references_from_plain([*plain, []][_META_FIELDS]))
         problems = meta.problems()
         if problems:
             raise ValueError(problems[0])
@@ -119,6 +136,8 @@ class VersionEdit:
     next_file_number: int | None = None
     """No file with this number or a higher one has been used; durable before the number is."""
     boot: int | None = None
+    values: tuple[ValueMeta, ...] = ()
+    """Value files that came. One leaves with the last table that refers to it, without being named."""
 
     def to_plain(self) -> dict[str, Any]:
         """A map holding only what the edit says; the key names are persisted."""
@@ -127,6 +146,8 @@ class VersionEdit:
             plain["added"] = [meta.to_plain() for meta in self.added]
         if self.removed:
             plain["removed"] = list(self.removed)
+        if self.values:
+            plain["values"] = [meta.to_plain() for meta in self.values]
         if self.created_trees:
             plain["created"] = list(self.created_trees)
         if self.dropped_trees:
@@ -141,12 +162,12 @@ class VersionEdit:
         """The reverse of `to_plain`; ValueError when malformed or of a shape this build does not know."""
         if not isinstance(plain, dict):
             raise ValueError("a version edit is a map")
-        unknown = set(plain) - {"added", "removed", "created", "dropped", "flushed", "next", "boot"}
+        unknown = set(plain) - {"added", "removed", "created", "dropped", "flushed", "next", "boot", "values"}
         if unknown:
             raise ValueError(f"a version edit with unknown parts {sorted(map(str, unknown))}")
-        added = plain.get("added", [])
-        if not isinstance(added, list):
-            raise ValueError("the added tables of a version edit are not a list")
+        added, values = plain.get("added", []), plain.get("values", [])
+        if not isinstance(added, list) or not isinstance(values, list):
+            raise ValueError("the added tables or value files of a version edit are not a list")
         return cls(
             added=tuple(TableMeta.from_plain(item) for item in added),
             removed=tuple(_numbers(plain, "removed")),
@@ -155,6 +176,7 @@ class VersionEdit:
             flushed_lsn=_number(plain, "flushed"),
             next_file_number=_number(plain, "next"),
             boot=_number(plain, "boot"),
+            values=tuple(ValueMeta.from_plain(item) for item in values),
         )
 
 
@@ -233,7 +255,7 @@ class TreeVersion:
 class Version:
     """All trees at one moment, with the numbers that must survive a restart."""
 
-    __slots__ = ("boot", "flushed_lsn", "next_file_number", "tables", "trees")
+    __slots__ = ("boot", "flushed_lsn", "next_file_number", "tables", "trees", "values")
 
     def __init__(
         self,
@@ -242,6 +264,7 @@ class Version:
         flushed_lsn: int = 0,
         next_file_number: int = 1,
         boot: int = 0,
+        values: ValueFiles | None = None,
     ) -> None:
         self.trees: Mapping[TreeId, TreeVersion] = MappingProxyType(dict(trees or {}))
         self.tables: Mapping[int, TableMeta] = MappingProxyType(
@@ -250,6 +273,7 @@ class Version:
         self.flushed_lsn = flushed_lsn
         self.next_file_number = next_file_number
         self.boot = boot
+        self.values = values or ValueFiles()
 
     def apply(self, edit: VersionEdit) -> Version:
         """The version after `edit`; ValueError when the edit does not fit this version."""
@@ -277,11 +301,19 @@ class Version:
                 continue
             kept = [meta for meta in trees[tree_id] if meta.file_number not in removed]
             trees[tree_id] = TreeVersion(tree_id, kept + added)
+        leaving = [self.tables[number] for number in removed if self.tables[number].tree_id not in edit.dropped_trees]
+        leaving += [meta for tree_id in edit.dropped_trees for meta in self.trees[tree_id]]
+        values = self.values.after(
+            edit.values,
+            [(meta.tree_id, meta.references) for meta in edit.added if meta.references],
+            [meta.references for meta in leaving if meta.references],
+        )
         return Version(
             trees,
             flushed_lsn=max(self.flushed_lsn, edit.flushed_lsn or 0),
             next_file_number=max(self.next_file_number, edit.next_file_number or 0),
             boot=max(self.boot, edit.boot or 0),
+            values=values,
         )
 
     def snapshot(self) -> VersionEdit:
@@ -292,7 +324,12 @@ class Version:
             flushed_lsn=self.flushed_lsn,
             next_file_number=self.next_file_number,
             boot=self.boot,
+            values=tuple(meta for _, meta in sorted(self.values.metas.items())),
         )
+
+    def has_file(self, number: int) -> bool:
+        """Whether a table or a value file of this version has that number."""
+        return number in self.tables or number in self.values.metas
 
     def tables_for(self, tree_id: TreeId, key: bytes) -> list[TableMeta]:
         """The tables that may hold `key`, those with newer data first; empty when there is no such tree."""
@@ -303,6 +340,11 @@ class Version:
         numbers = [meta.file_number for tree in self.trees.values() for meta in tree]
         assert len(numbers) == len(set(numbers)) == len(self.tables), "a file number belongs to two tables"
         assert all(number < self.next_file_number for number in numbers), "a table beyond the next file number"
+        assert not self.values.metas.keys() & self.tables.keys(), "a number of a table and of a value file"
+        assert all(number < self.next_file_number for number in self.values.metas), (
+            "a value file beyond the next number"
+        )
+        self.values.check((meta.tree_id, meta.references) for meta in self.tables.values())
         for tree_id, tree in self.trees.items():
             assert tree.tree_id == tree_id
             tree.check()

@@ -26,12 +26,14 @@ from leafdb.storage.identity import (
     write_wipe_mark,
 )
 from leafdb.storage.manifest import CURRENT_PATH, manifest_name, manifest_numbers
+from leafdb.storage.value_files import VALUES_DIRECTORY
 from leafdb.storage.version import TABLES_DIRECTORY
 from leafdb.storage.wal import WAL_DIRECTORY
 from leafdb.vfs.base import FileSystem
 
 _TABLE_NAMES: Final = (".sst", ".sst.tmp")
 _LOG_NAMES: Final = (".log", ".log.tmp")
+_VALUE_NAMES: Final = (".val", ".val.tmp")
 
 
 def wipe(fs: FileSystem, store: Identity, fresh_id: bytes) -> None:
@@ -58,7 +60,8 @@ def finish_wipe(fs: FileSystem) -> None:
     fresh_id = read_wipe_mark(fs)
     if fresh_id is None:
         return
-    for directory, endings in ((TABLES_DIRECTORY, _TABLE_NAMES), (WAL_DIRECTORY, _LOG_NAMES)):
+    directories = ((TABLES_DIRECTORY, _TABLE_NAMES), (VALUES_DIRECTORY, _VALUE_NAMES), (WAL_DIRECTORY, _LOG_NAMES))
+    for directory, endings in directories:
         for name in fs.list(directory):
             if name.endswith(endings):
                 fs.unlink(f"{directory}/{name}")

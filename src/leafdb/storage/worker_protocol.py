@@ -15,8 +15,7 @@ from typing import Any, Final
 from leafdb.codec import cbor
 from leafdb.errors import CorruptionError, DiskFull, StorageError, StoreFailed, UnknownFormat
 from leafdb.limits import WORKER_FRAME_BYTES_MAX
-from leafdb.storage.jobs import CompactionResult, Job, JobResult, job_from_plain
-from leafdb.storage.version import TableMeta
+from leafdb.storage.jobs import CompactionResult, FlushResult, Job, JobResult, job_from_plain
 
 _LENGTH: Final = Struct("<I")
 
@@ -82,8 +81,8 @@ def encode_answer(number: int, result: JobResult | StorageError) -> bytes:
             return encode_frame({"id": number, "error": error})
         case CompactionResult():
             return encode_frame({"id": number, "compaction": result.to_plain()})
-        case _:
-            return encode_frame({"id": number, "tables": [meta.to_plain() for meta in result]})
+        case FlushResult():
+            return encode_frame({"id": number, "flush": result.to_plain()})
 
 
 def decode_answer(message: Any) -> tuple[int, JobResult | StorageError]:
@@ -94,10 +93,9 @@ def decode_answer(message: Any) -> tuple[int, JobResult | StorageError]:
         return number, _decode_error(message["error"])
     if "compaction" in message:
         return number, CompactionResult.from_plain(message["compaction"])
-    tables = message.get("tables")
-    if not isinstance(tables, list):
+    if "flush" not in message:
         raise ValueError("an answer without a result")
-    return number, [TableMeta.from_plain(meta) for meta in tables]
+    return number, FlushResult.from_plain(message["flush"])
 
 
 def _decode_error(error: Any) -> StorageError:

@@ -8,6 +8,7 @@ import pytest
 
 from leafdb.limits import BLOCK_RESTART_INTERVAL
 from leafdb.storage.block import Block, Columns, concatenate, encode_block, shared_bytes
+from leafdb.storage.value_files import Place
 
 WORKED_EXAMPLE = bytes.fromhex(
     "03000000 0a00000000000000 02 02 02 01"  # three entries, lowest sequence 10, widths of 2, tombstones among them
@@ -35,6 +36,27 @@ def test_every_entry_is_found_and_no_other(count: int, prefix: bytes) -> None:
         for other in (key[:-1], key + b"\0", key + b"x", b"", b"\xff" * 30):
             if other not in keys:
                 assert block.find(other) is None
+
+
+@pytest.mark.parametrize("count", [1, 16, 100])
+def test_places_come_back_beside_values_and_tombstones(count: int) -> None:
+    rng = Random(count)
+    keys = [b"%03d" % number for number in range(count)]
+    sequences = [rng.randrange(1 << 20) for _ in keys]
+    place = Place(rng.randrange(1 << 64), rng.randrange(1 << 64), rng.randrange(1 << 32))
+    values = [rng.choice((None, b"", rng.randbytes(20), place)) for _ in keys[1:]] + [place]
+    block = Block(encode_block(keys, sequences, values))
+    block.check()
+    assert [list(column) for column in block.columns()] == [keys, sequences, values]
+
+
+def test_a_kind_of_entry_that_is_not_known_is_refused() -> None:
+    raw = bytearray(encode_block([b"a", b"b"], [1, 1], [b"x", None]))
+    at = raw.index(b"\0\1ab")
+    for flags, kind in ((1, 2), (3, 4), (4, 1)):
+        raw[15], raw[at + 1] = flags, kind
+        with pytest.raises(ValueError):
+            Block(bytes(raw))
 
 
 def test_ends_and_sequences_take_the_width_they_need() -> None:

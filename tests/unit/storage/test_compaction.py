@@ -8,6 +8,7 @@ from random import Random
 import pytest
 
 from leafdb.errors import CorruptionError
+from leafdb.storage.block import Stored
 from leafdb.storage.compaction import compaction_slices, run_compaction
 from leafdb.storage.jobs import CompactionJob, Range
 from leafdb.storage.sstable_reader import verify
@@ -23,7 +24,7 @@ def job_of(
     return job.with_outputs(tuple(range(100, 100 + job.outputs_wanted)))
 
 
-def compacted(fs: MemoryFileSystem, job: CompactionJob) -> dict[bytes, tuple[int, bytes | None]]:
+def compacted(fs: MemoryFileSystem, job: CompactionJob) -> dict[bytes, tuple[int, Stored]]:
     result = run_compaction(fs, job)
     assert result.removed == job.input_numbers
     found = {}

@@ -21,7 +21,7 @@ from leafdb.types import Durability, TreeId
 from leafdb.vfs.disk import DiskFileSystem
 
 TREE = TreeId(300)
-CONFIG = EngineConfig(memtable_bytes=200_000)
+CONFIG = EngineConfig(value_inline_bytes_max=80, memtable_bytes=200_000)
 
 
 class Loop:
@@ -88,7 +88,7 @@ def test_a_store_on_disk_with_threads_and_a_worker(tmp_path: Path) -> None:
     writes = 3000
     for number in range(writes):
         key = b"%04d" % rng.randrange(1200)
-        value = None if rng.random() < 0.1 else rng.randbytes(100)
+        value = None if rng.random() < 0.1 else rng.randbytes(rng.choice((60, 100)))
         model[key] = value
         store.engine.write([(TREE, key, value)], rng.choice(list(Durability)), done)
         if number % 40 == 0:
@@ -136,15 +136,8 @@ def test_a_store_on_disk_with_threads_and_a_worker(tmp_path: Path) -> None:
         slot = again.engine.get_now(TREE, key)
         assert slot is None or slot == (model[key], 0)
     again.close()
-    assert sorted(path.name for path in root.iterdir()) == [
-        "CLEAN",
-        "CURRENT",
-        "IDENTITY",
-        "LOCK",
-        "MANIFEST-0000000002",
-        "tables",
-        "wal",
-    ]
+    names = ["CLEAN", "CURRENT", "IDENTITY", "LOCK", "MANIFEST-0000000002", "tables", "values", "wal"]
+    assert sorted(path.name for path in root.iterdir()) == names
 
 
 def test_a_directory_that_cannot_be_written_is_a_typed_error(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from leafdb.errors import CorruptionError
 from leafdb.storage.flush import flush_slices, run_flush
-from leafdb.storage.jobs import FlushJob
+from leafdb.storage.jobs import FlushJob, FlushResult
 from leafdb.storage.sstable_reader import verify
 from leafdb.types import TreeId
 from leafdb.vfs.base import read_file
@@ -23,7 +23,7 @@ def test_each_tree_gets_one_table_with_the_newest_of_each_key() -> None:
     first = write_segment(fs, 1, 1, [(TREE, b"b", b"1"), (OTHER, b"b", b"2"), (TREE, b"a", b"3")])
     second = write_segment(fs, 2, 4, [(TREE, b"b", None), (DROPPED, b"x", b"5"), (OTHER, b"c", b"6")])
     job = FlushJob(segments=(first, second), outputs=((TREE, 11), (OTHER, 12), (IDLE, 13)), upto_lsn=6)
-    mine, theirs = run_flush(fs, job)
+    mine, theirs = run_flush(fs, job).added
     assert (mine.file_number, mine.tree_id, mine.level) == (11, TREE, 0)
     assert read_table(fs, mine) == [(b"a", 3, b"3"), (b"b", 4, None)]
     assert (mine.sequence_min, mine.sequence_max, mine.tombstones) == (3, 4, 1)
@@ -35,9 +35,9 @@ def test_each_tree_gets_one_table_with_the_newest_of_each_key() -> None:
 def test_what_was_flushed_before_is_skipped() -> None:
     fs = store()
     path = write_segment(fs, 1, 1, [(TREE, b"a", b"1"), (TREE, b"b", b"2"), (TREE, b"c", b"3")])
-    (meta,) = run_flush(fs, FlushJob(segments=(path,), outputs=((TREE, 1),), upto_lsn=3, after_lsn=2))
+    (meta,) = run_flush(fs, FlushJob(segments=(path,), outputs=((TREE, 1),), upto_lsn=3, after_lsn=2)).added
     assert read_table(fs, meta) == [(b"c", 3, b"3")]
-    assert run_flush(fs, FlushJob(segments=(path,), outputs=((TREE, 2),), upto_lsn=3, after_lsn=3)) == []
+    assert run_flush(fs, FlushJob(segments=(path,), outputs=((TREE, 2),), upto_lsn=3, after_lsn=3)) == FlushResult(())
 
 
 def test_a_large_flush_runs_in_slices() -> None:
@@ -50,7 +50,7 @@ def test_a_large_flush_runs_in_slices() -> None:
         try:
             next(slices)
         except StopIteration as end:
-            (meta,) = end.value
+            (meta,) = end.value.added
             break
         steps += 1
     assert steps >= 5
@@ -87,7 +87,7 @@ def test_tables_survive_the_power_with_their_names() -> None:
     fs: MemoryFileSystem = store()
     fs.sync_dir("")
     path = write_segment(fs, 1, 1, [(TREE, b"a", b"1"), (OTHER, b"b", b"2")])
-    metas = run_flush(fs, FlushJob(segments=(path,), outputs=((TREE, 1), (OTHER, 2)), upto_lsn=2))
+    metas = run_flush(fs, FlushJob(segments=(path,), outputs=((TREE, 1), (OTHER, 2)), upto_lsn=2)).added
     after = fs.power_cut(Random(1), keep=0.0)
     for meta in metas:
         verify(after, meta)

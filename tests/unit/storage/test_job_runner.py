@@ -14,7 +14,7 @@ import pytest
 
 from leafdb.errors import CorruptionError, DiskFull, StoreFailed
 from leafdb.storage.job_runner import InlineJobRunner, Outcome, ProcessJobRunner
-from leafdb.storage.jobs import CompactionJob, CompactionResult, FlushJob, Job
+from leafdb.storage.jobs import CompactionJob, CompactionResult, FlushJob, FlushResult, Job
 from leafdb.storage.sstable_reader import verify
 from leafdb.storage.version import TableMeta, table_path
 from leafdb.storage.worker_protocol import WorkerLost
@@ -40,8 +40,8 @@ class Loop:
 
 
 def tables_of(outcome: Outcome) -> list[TableMeta]:
-    assert isinstance(outcome, list), outcome
-    return outcome
+    assert isinstance(outcome, FlushResult), outcome
+    return list(outcome.added)
 
 
 def flush_job(fs: DiskFileSystem, number: int) -> FlushJob:
@@ -214,7 +214,7 @@ def test_errors_come_back_typed_and_the_worker_lives(
     runner.submit(flush_job(disk, 8), outcomes.append)
     loop.until(outcomes, 4)
     kinds = {type(outcome) for outcome in outcomes}
-    assert kinds == {CorruptionError, StoreFailed, list}
+    assert kinds == {CorruptionError, StoreFailed, FlushResult}
     assert runner.starts == 1
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from random import Random
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from leafdb.errors import CorruptionError
 from leafdb.storage import manifest
 from leafdb.storage.manifest import ManifestWriter, current_manifest, manifest_name, read_manifest
+from leafdb.storage.value_files import ValueMeta
 from leafdb.storage.version import TableMeta, Version, VersionEdit
 from leafdb.types import TreeId
 from leafdb.vfs.base import read_file, replace_file
@@ -72,6 +74,23 @@ def test_a_large_version_takes_several_records(monkeypatch: pytest.MonkeyPatch) 
     version = Version().apply(edit)
     ManifestWriter(fs, bytes_max=1 << 20).start(version)
     assert same(current(fs), version)
+
+
+def test_value_files_stand_in_the_record_of_the_first_table_that_refers_to_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(manifest, "_ITEMS_PER_RECORD", 70)
+    fs = MemoryFileSystem()
+    values = tuple(ValueMeta(100 + n, TREE, 1_064, 9) for n in range(12))
+    tables = tuple(replace(table(n), references=((100 + n - 1, 400), (100 + n, 300), (111, 9))) for n in range(1, 11))
+    edit = VersionEdit(created_trees=(TREE,), added=tables, values=values, next_file_number=200)
+    version = Version().apply(edit)
+    version.check()
+    assert version.values.live[101] == 700
+    ManifestWriter(fs, bytes_max=1 << 20).start(version)
+    again = current(fs)
+    assert same(again, version)
+    assert (again.values.metas, again.values.live) == (version.values.metas, version.values.live)
 
 
 def test_after_a_cut_at_any_call_the_version_before_or_after_the_edit_is_there() -> None:

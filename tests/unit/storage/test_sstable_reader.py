@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from random import Random
 
 import pytest
@@ -12,12 +12,13 @@ from leafdb.codec.checksum import crc32c
 from leafdb.errors import CorruptionError, UnknownFormat
 from leafdb.limits import BLOCK_PAYLOAD_BYTES_MAX
 from leafdb.storage.block_cache import BlockCache
-from leafdb.storage.sstable_format import FOOTER_BYTES, FORMAT_VERSION, Footer
+from leafdb.storage.sstable_format import FOOTER_BYTES, FORMAT_WITH_PLACES, Footer
 from leafdb.storage.sstable_reader import MISSING, WOULD_BLOCK, TableReader, verify
+from leafdb.storage.value_files import Place
 from leafdb.storage.version import TableMeta, table_path
 from leafdb.vfs.base import FileSystem, read_file
 from leafdb.vfs.memory import Fault, MemoryFileSystem
-from support.source_tree import ROOT
+from support.drawings import drawn
 from support.tables import TREE, Model, entries_of, read_table, store, write_table
 
 
@@ -194,13 +195,13 @@ def test_a_newer_format_is_refused_and_not_called_damage() -> None:
     fs, model = store(), sample(5)
     meta = write_table(fs, model)
     footer = bytearray(read_file(fs, meta.path)[-FOOTER_BYTES:])
-    footer[-14:-12] = (FORMAT_VERSION + 1).to_bytes(2, "little")
+    footer[-14:-12] = (FORMAT_WITH_PLACES + 1).to_bytes(2, "little")
     patch(fs, meta, meta.size - FOOTER_BYTES, bytes(footer))
     with pytest.raises(CorruptionError):
         verify(fs, meta)
     footer[-12:-8] = crc32c(bytes(footer[:-12])).to_bytes(4, "little")
     patch(fs, meta, meta.size - FOOTER_BYTES, bytes(footer))
-    with pytest.raises(UnknownFormat, match="format 2"):
+    with pytest.raises(UnknownFormat, match="format 3"):
         verify(fs, meta)
 
 
@@ -215,24 +216,36 @@ def test_an_unreadable_sector_is_damage_with_its_place() -> None:
         list(reader.iterate(b"", None))
 
 
-def test_the_table_drawn_in_the_format_page_is_read_for_ever() -> None:
-    page = (ROOT / "docs" / "formats" / "sstable.md").read_text(encoding="utf-8")
-    rows = re.findall(r"^[0-9a-f]{4}  ((?:[0-9a-f]{2} ?){16})", page, re.MULTILINE)
-    data = bytes.fromhex("".join(rows))
-    meta = TableMeta(7, TREE, 0, len(data), 3, b"user1a", b"user1ab", 10, 15, tombstones=1)
+def test_the_tables_drawn_in_the_format_page_are_read_for_ever() -> None:
+    first, second = drawn("sstable.md")
+    meta = TableMeta(7, TREE, 0, len(first), 3, b"user1a", b"user1ab", 10, 15, tombstones=1)
     fs = store()
-    file = fs.create(meta.path)
-    file.append(data)
+    fs.create(meta.path).append(first)
     verify(fs, meta)
     assert read_table(fs, meta) == [(b"user1a", 10, b"hi"), (b"user1a1", 15, None), (b"user1ab", 11, b"bye")]
+    with_places = replace(meta, size=len(second), references=((8, 65),))
+    fs = store()
+    fs.create(meta.path).append(second)
+    verify(fs, with_places)
+    places = Place(8, 32, 32), Place(8, 64, 33)
+    assert read_table(fs, with_places) == [
+        (b"user1a", 10, places[0]),
+        (b"user1a1", 15, None),
+        (b"user1ab", 11, places[1]),
+    ]
+    with pytest.raises(CorruptionError):
+        verify(fs, replace(with_places, references=((8, 64),)))
+    with pytest.raises(CorruptionError, match="format 2"):
+        verify(fs, replace(with_places, references=()))
 
 
 def test_a_footer_of_parts_that_overlap_is_refused() -> None:
     fs = MemoryFileSystem()
     fs.mkdir("tables")
     meta = TableMeta(1, TREE, 0, 100 + FOOTER_BYTES, 1, b"a", b"a", 1, 1)
-    for places in ([(0, 50), (40, 50), (90, 10)], [(0, 50), (50, 40), (90, 9)], [(1 << 60, 5), (50, 40), (90, 10)]):
-        tail = Footer(1, *places).encode()
+    wrong = ((0, 50), (40, 50), (90, 10)), ((0, 50), (50, 40), (90, 9)), ((1 << 60, 5), (50, 40), (90, 10))
+    for first, second, third in wrong:
+        tail = Footer(1, first, second, third).encode()
         with pytest.raises(CorruptionError):
             Footer.decode(tail, meta)
     assert table_path(1) == meta.path

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from leafdb.codec import cbor
+from leafdb.storage.value_files import ValueMeta
 from leafdb.storage.version import TableMeta, TreeVersion, Version, VersionEdit
 from leafdb.types import TreeId
 from support.tables import TREE, meta_of
@@ -57,6 +58,24 @@ def test_a_table_changes_level_when_removed_and_added_at_once() -> None:
     after.check()
 
 
+def test_a_value_file_comes_with_its_table_and_leaves_with_the_last_one() -> None:
+    first, second = replace(meta_of(1, b"a", b"c"), references=((9, 60),)), meta_of(2, b"d", b"e")
+    before = version_of(second).apply(VersionEdit(added=(first,), values=(ValueMeta(9, TREE, 164, 3),)))
+    before.check()
+    assert before.has_file(9)
+    assert before.values.share(9) == 0.6
+    deeper = before.apply(VersionEdit(removed=(1,), added=(replace(first, level=3),)))
+    assert deeper.values.live == {9: 60}, "a table that changes its level keeps what it refers to"
+    for edit in (VersionEdit(removed=(1,)), VersionEdit(dropped_trees=(TREE,))):
+        after = before.apply(edit)
+        after.check()
+        assert not after.has_file(9)
+    again = Version().apply(VersionEdit.from_plain(cbor.loads(cbor.dumps(before.snapshot().to_plain()))))
+    again.check()
+    assert again.snapshot() == before.snapshot()
+    assert VersionEdit(added=(second,)).to_plain()["added"][0] == second.to_plain()[:11], "nothing is added for no file"
+
+
 def test_dropping_a_tree_drops_its_tables() -> None:
     version = version_of(meta_of(1, b"a", b"c")).apply(VersionEdit(dropped_trees=(TREE,)))
     assert not version.tables
@@ -72,6 +91,10 @@ def test_dropping_a_tree_drops_its_tables() -> None:
         VersionEdit(created_trees=(TREE,)),
         VersionEdit(dropped_trees=(OTHER,)),
         VersionEdit(dropped_trees=(TREE,), added=(meta_of(2, b"x", b"y"),)),
+        VersionEdit(added=(replace(meta_of(2, b"x", b"y"), references=((9, 5),)),)),
+        VersionEdit(
+            values=(ValueMeta(9, OTHER, 164, 3),), added=(replace(meta_of(2, b"x", b"y"), references=((9, 5),)),)
+        ),
     ],
 )
 def test_an_edit_that_does_not_fit_is_refused(edit: VersionEdit) -> None:
@@ -107,6 +130,9 @@ def test_a_snapshot_leads_from_nothing_to_the_same_version() -> None:
         {"flushed": True},
         {"surprise": 1},
         {"added": [[1, 256, 0, 10, 0, b"a", b"b", 0, 0, 0, 0]]},
+        {"added": [[1, 256, 0, 10, 1, b"a", b"b", 0, 0, 0, 0, [[9]]]]},
+        {"values": 7},
+        {"values": [[9, 256, 64, 1]]},
         {"added": [[1, 256, 0, 10, 1, b"b", b"a", 0, 0, 0, 0]]},
         {"added": [[1, 256, 99, 10, 1, b"a", b"b", 0, 0, 0, 0]]},
         {"added": [[1, 256, 0, 10, 1, "a", b"b", 0, 0, 0, 0]]},

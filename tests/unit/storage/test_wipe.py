@@ -27,7 +27,7 @@ def opened(
     failures: list[StorageError] = []
     engine = Engine.open(
         fs,
-        config=EngineConfig(store_id=store_id, memtable_bytes=1 << 12),
+        config=EngineConfig(store_id=store_id, memtable_bytes=1 << 12, value_inline_bytes_max=400),
         log_executor=executor,
         read_executor=executor,
         jobs=jobs or InlineJobRunner(fs),
@@ -70,6 +70,7 @@ def assert_blank(fs: MemoryFileSystem) -> None:
     assert engine.recovery.replayed_records == 0
     assert TREE not in engine.trees()
     assert not fs.exists(WIPE_PATH)
+    assert not fs.list("values")
     engine.create_tree(TREE)
     engine.write(((TREE, b"k", b"v"),), Durability.ALWAYS, None)
     executor.run_pending()

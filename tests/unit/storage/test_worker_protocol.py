@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from leafdb.errors import CorruptionError, DiskFull, StorageError, StoreFailed, UnknownFormat
 from leafdb.limits import WORKER_FRAME_BYTES_MAX
-from leafdb.storage.jobs import CompactionResult, FlushJob, JobResult
+from leafdb.storage.jobs import CompactionResult, FlushJob, FlushResult, JobResult
+from leafdb.storage.value_files import ValueMeta
 from leafdb.storage.worker_protocol import (
     FrameBuffer,
     WorkerLost,
@@ -29,7 +31,8 @@ def test_the_request_drawn_in_the_format_page_is_true() -> None:
     page = (ROOT / "docs" / "formats" / "worker.md").read_text(encoding="utf-8")
     drawn = page.split("## Example")[1].split("```")[1]
     data = bytes.fromhex("".join(re.findall(r"^ *((?:[0-9a-f]{2} ?)+)", drawn, re.MULTILINE)))
-    assert data == encode_request(1, FlushJob(segments=JOB.segments, outputs=((TREE, 7),), upto_lsn=20, after_lsn=9))
+    job = FlushJob(segments=JOB.segments, outputs=((TREE, 7),), upto_lsn=20, after_lsn=9, values=((TREE, 8),))
+    assert data == encode_request(1, job)
 
 
 @pytest.mark.parametrize("cut", [1, 2, 3, 7, 1000])
@@ -42,7 +45,12 @@ def test_messages_survive_any_cut_of_the_pipe(cut: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "result", [[], [meta_of(1, b"a", b"b")], CompactionResult((meta_of(1, b"a", b"b"),), (2, 3), 20, 10)]
+    "result",
+    [
+        FlushResult(()),
+        FlushResult((replace(meta_of(1, b"a", b"b"), references=((2, 70), (5, 9))),), (ValueMeta(2, TREE, 134, 2),)),
+        CompactionResult((meta_of(1, b"a", b"b"),), (2, 3), 20, 10, (ValueMeta(9, TREE, 134, 2),)),
+    ],
 )
 def test_results_survive_the_trip(result: JobResult) -> None:
     (message,) = FrameBuffer().feed(encode_answer(5, result))
@@ -78,7 +86,15 @@ def test_a_lost_worker_may_be_tried_again() -> None:
 
 @pytest.mark.parametrize(
     "message",
-    [None, {}, {"id": "1"}, {"id": 1}, {"id": 1, "tables": 3}, {"id": 1, "tables": [[]]}, {"id": 1, "error": {}}],
+    [
+        None,
+        {},
+        {"id": "1"},
+        {"id": 1},
+        {"id": 1, "flush": 3},
+        {"id": 1, "flush": {"added": [[]], "values": []}},
+        {"id": 1, "error": {}},
+    ],
 )
 def test_malformed_messages_are_refused(message: Any) -> None:
     with pytest.raises(ValueError):

@@ -12,6 +12,7 @@ COMMITTER: Final = "leafdb.storage.committer"
 COMPACTION: Final = "leafdb.storage.compaction"
 MANIFEST: Final = "leafdb.storage.manifest"
 RECOVERY: Final = "leafdb.storage.recovery"
+VALUE_FILES: Final = "leafdb.storage.value_files"
 WAL: Final = "leafdb.storage.wal"
 FORMAT: Final = "leafdb.storage.wal_format"
 
@@ -185,8 +186,8 @@ MUTATIONS: Final = (
         "The log is removed before the manifest knows the tables that replace it (LevelDB: unlink before the edit).",
         (
             "leafdb.storage.maintenance",
-            "        edit = VersionEdit(added=tuple(metas), flushed_lsn=memtable.last_lsn)\n",
-            "        edit = VersionEdit(added=tuple(metas), flushed_lsn=memtable.last_lsn)\n"
+            "        edit = VersionEdit(added=tuple(metas), flushed_lsn=memtable.last_lsn, values=values)\n",
+            "        edit = VersionEdit(added=tuple(metas), flushed_lsn=memtable.last_lsn, values=values)\n"
             "        self._tables.remove_soon([segment_path(number) for number in memtable.segments])\n",
         ),
     ),
@@ -266,5 +267,78 @@ MUTATIONS: Final = (
             "            beyond = cut is not None and (key < cut if reverse else key > cut)\n",
             "            beyond = False\n",
         ),
+    ),
+    _store(
+        "value-file-unlinked-early",
+        "The file of a flush's large values is taken for a number that was not used, and unlinked under its table.",
+        (
+            "leafdb.storage.maintenance",
+            "        used = {meta.file_number for meta in flushed.added} | {meta.file_number for meta in values}\n",
+            "        used = {meta.file_number for meta in flushed.added}\n",
+        ),
+        caught_by=(*LOST, Invariant.SELF_CHECK),
+    ),
+    _store(
+        "value-move-forgets",
+        "A compaction moves a value out of a dying file and forgets to say where it is now.",
+        (
+            COMPACTION,
+            "        stored.append(writer.add(key, found))\n",
+            "        writer.add(key, found)\n        stored.append(None)\n",
+        ),
+        caught_by=(*LOST, Invariant.SELF_CHECK),
+    ),
+    _store(
+        "value-of-another-key",
+        "Two entries have each other's place, and a value is not asked whose it is.",
+        (
+            "leafdb.storage.value_format",
+            "    if key is not None and found != key:\n",
+            "    if key is not None and not found:\n",
+        ),
+        (
+            "leafdb.storage.flush",
+            "    return stored\n",
+            "    large = [index for index, each in enumerate(stored) if hasattr(each, 'offset')]\n"
+            "    for first, second in zip(large[::2], large[1::2], strict=False):\n"
+            "        stored[first], stored[second] = stored[second], stored[first]\n"
+            "    return stored\n",
+        ),
+    ),
+    _store(
+        "value-bytes-miscounted",
+        "Of the tables that refer to a value file the last one is counted alone: the file goes while others need it.",
+        (VALUE_FILES, "                live[number] += size\n", "                live[number] = size\n"),
+        caught_by=(*LOST, Invariant.SELF_CHECK),
+    ),
+    _store(
+        "value-file-not-synced",
+        "The manifest names a value file whose bytes are in the page cache.",
+        (
+            "leafdb.storage.value_writer",
+            "        self._file.sync()\n        self._file.close()\n",
+            "        self._file.close()\n",
+        ),
+        caught_by=(*LOST, Invariant.SELF_CHECK),
+    ),
+    _store(
+        "value-names-not-synced",
+        "The manifest names a value file whose directory entry is not durable.",
+        (
+            "leafdb.storage.job_execution",
+            "        paths += [value_path(meta.file_number) for meta in self.values]\n",
+            "        assert all(value_path(meta.file_number) for meta in self.values)\n",
+        ),
+        caught_by=(*LOST, Invariant.SELF_CHECK),
+    ),
+    _store(
+        "dead-values-kept",
+        "Nothing looks for files that are mostly dead: a tree that is only overwritten keeps what it ever held.",
+        (
+            "leafdb.storage.compaction_picker",
+            "    holder = table_to_free_files(version, busy, limits.value_live_share_min)\n",
+            "    holder = table_to_free_files(version, busy, -limits.value_live_share_min)\n",
+        ),
+        caught_by=(Invariant.SPACE_RECLAIMED,),
     ),
 )
