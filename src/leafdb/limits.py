@@ -125,6 +125,14 @@ TREES_KEPT_BYTES_MAX: Final = 64 * MIB
 EXCHANGE_KEYS_MAX: Final = 1_024
 EXCHANGE_BYTES_MAX: Final = 256 * KIB
 
+# -- backups: the list of one, what a node shows of a snapshot in one answer, and what it is given back at once
+BACKUP_FILES_MAX: Final = 200_000
+BACKUP_LIST_BYTES_MAX: Final = 64 * MIB
+BACKUP_CHUNK_BYTES_MAX: Final = 256 * KIB
+BACKUP_PAGE_FILES_MAX: Final = 4_096
+RESTORE_KEYS_MAX: Final = 1_024
+RESTORE_BYTES_MAX: Final = 512 * KIB
+
 # -- memory
 MEMORY_BYTES_MAX_DEFAULT: Final = 384 * MIB
 
