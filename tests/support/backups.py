@@ -6,9 +6,10 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from leafdb.backup.listing import LIST_PATH, BackedFile, BackedNode, Listing, directory_of
+from leafdb.backup.listing import LIST_PATH, BackedFile, BackedNode, Listing
+from leafdb.backup.merging import Merger
 from leafdb.backup.store_copy import HINTS_TREE, MARK, META_TREE, METADATA_KEY, PURGE_TREE
-from leafdb.backup.verifying import Below
+from leafdb.backup.verifying import open_stores
 from leafdb.codec.varint import encode_varint
 from leafdb.hints.hint import Hint, Kind, encode, encode_key
 from leafdb.model.actor import Actor, ActorIdentity
@@ -24,7 +25,7 @@ from leafdb.ring.token import storage_key
 from leafdb.storage.identity import IDENTITY_PATH
 from leafdb.storage.manifest import CURRENT_PATH, current_manifest, manifest_name, read_manifest
 from leafdb.types import BucketId, Conflict, Epoch, NodeId, TreeId
-from leafdb.vfs.base import FileSystem, read_file
+from leafdb.vfs.base import read_file
 from leafdb.vfs.disk import DiskFileSystem
 from leafdb.vfs.memory import MemoryFileSystem
 from support.store import Store
@@ -76,13 +77,14 @@ def place(key: str, bucket: BucketProperties = CARTS) -> bytes:
 class NodeStore:
     """The store of a node, being filled."""
 
-    def __init__(self, node: int, known: ClusterMetadata | None = None, mark: int = 0) -> None:
+    def __init__(self, node: int, known: ClusterMetadata | None = None, mark: int = 0, *, empty: bool = False) -> None:
         self.node = node
         self.store = Store()
         for tree in (META_TREE, HINTS_TREE, PURGE_TREE, TreeId(CARTS.id), TreeId(NEWEST.id)):
             self.store.engine.create_tree(tree)
         self.store.engine.stamp(cluster_id=CLUSTER_ID, node_id=NodeId(node), incarnation=1)
-        self.put(META_TREE, METADATA_KEY, (known or metadata()).encode())
+        if not empty:
+            self.put(META_TREE, METADATA_KEY, (known or metadata()).encode())
         for partition in range(PARTITIONS if mark else 0):
             self.put(PURGE_TREE, bytes((MARK,)) + partition.to_bytes(2, "big"), encode_varint(mark))
 
@@ -119,22 +121,32 @@ def files_at_rest(fs: MemoryFileSystem) -> dict[str, bytes]:
     return {path: read_file(fs, path) for path in paths}
 
 
-def write_backup(root: Path, stores: Mapping[int, Mapping[str, bytes]], buckets: Sequence[BucketProperties]) -> Listing:
-    """A finished backup below `root`."""
-    for node, files in stores.items():
+Files = Mapping[int, Mapping[str, bytes]]
+"""Of each node the bytes of each file."""
+
+
+def write_backup(root: Path, stores: Files, buckets: Sequence[BucketProperties], hints: Files | None = None) -> Listing:
+    """A finished backup below `root`; `hints` are stores without anything, unless given."""
+    hints = {node: NodeStore(node, empty=True).at_rest() for node in stores} if hints is None else hints
+    for directory, files in _directories(stores, hints).items():
         for path, data in files.items():
-            target = root / directory_of(node) / path
+            target = root / directory / path
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(data)
-    made = listing_of(stores, buckets)
+    made = listing_of(stores, buckets, hints)
     (root / LIST_PATH).write_bytes(made.encode())
     return made
 
 
-def listing_of(stores: Mapping[int, Mapping[str, bytes]], buckets: Sequence[BucketProperties]) -> Listing:
+def _directories(stores: Files, hints: Files) -> dict[str, Mapping[str, bytes]]:
+    named = {f"node-{node}": files for node, files in stores.items()}
+    return named | {f"hints-{node}": files for node, files in hints.items()}
+
+
+def listing_of(stores: Files, buckets: Sequence[BucketProperties], hints: Files | None = None) -> Listing:
     files = [
-        BackedFile(f"{directory_of(node)}/{path}", len(data), hashlib.sha256(data).hexdigest())
-        for node, found_ in stores.items()
+        BackedFile(f"{directory}/{path}", len(data), hashlib.sha256(data).hexdigest())
+        for directory, found_ in _directories(stores, hints or {}).items()
         for path, data in found_.items()
     ]
     return Listing(
@@ -151,8 +163,7 @@ def listing_of(stores: Mapping[int, Mapping[str, bytes]], buckets: Sequence[Buck
     )
 
 
-def below(root: Path) -> Below:
-    def at(directory: str) -> FileSystem:
-        return DiskFileSystem(root / directory)
-
-    return at
+def opened_below(root: Path, listing: Listing) -> Merger:
+    """What the stores of a backup say together."""
+    stores = open_stores(DiskFileSystem(root), listing)
+    return Merger(stores.whole, stores.hints, listing.partitions)

@@ -28,13 +28,12 @@ LIST_PATH: Final = "BACKUP"
 KIND: Final = "leafdb backup"
 FORMAT_VERSION: Final = 1
 TEXT_MAX: Final = 1_024
-_NODE: Final = re.compile(r"node-([1-9][0-9]{0,4})")
 _HEX: Final = re.compile(r"[0-9a-f]*")
 
 
 @dataclass(frozen=True, slots=True)
 class BackedNode:
-    """A node whose store is in the backup, in the directory `node-NUMBER`."""
+    """A node of which there are two stores at rest: what it kept for others, and a moment later all that it had."""
 
     number: int
     name: str
@@ -43,8 +42,18 @@ class BackedNode:
 
     @property
     def directory(self) -> str:
-        """Where its store is, below the backup's root."""
-        return directory_of(self.number)
+        """Where all of its store is, below the backup's root."""
+        return f"node-{self.number}"
+
+    @property
+    def hints_directory(self) -> str:
+        """Where the earlier store is, of hints alone."""
+        return f"hints-{self.number}"
+
+    @property
+    def directories(self) -> tuple[str, str]:
+        """Both."""
+        return self.hints_directory, self.directory
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,21 +123,11 @@ class Listing:
         assert numbers == sorted(set(numbers)), "nodes are not in order of their numbers, or one comes twice"
         assert len({bucket.name for bucket in self.buckets}) == len(self.buckets), "a bucket comes twice"
         assert len({bucket.id for bucket in self.buckets}) == len(self.buckets), "a bucket number comes twice"
-        directories = {node.directory for node in self.nodes}
+        directories = {directory for node in self.nodes for directory in node.directories}
         for path in paths:
             directory, _, rest = path.partition("/")
             assert directory in directories, f"{path} is of no node in the list"
             assert is_store_file(rest), f"{path} is no file of a store"
-
-
-def directory_of(number: int) -> str:
-    """Where the store of the node of that number is, below the backup's root."""
-    return f"node-{number}"
-
-
-def is_directory_of_node(name: str) -> bool:
-    """Whether a directory of that name holds the store of a node."""
-    return _NODE.fullmatch(name) is not None
 
 
 def decode(data: bytes) -> Listing:

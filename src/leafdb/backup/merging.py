@@ -1,11 +1,14 @@
 """All records of a bucket in a backup, each once: what its replicas would have made of them, in order of tokens.
 
-The stores of a backup are of one moment only about. What they hold of a key is merged as replicas merge it, and what
-lies below the newest horizon that any of them knows is believed as readers believe it (decision 0008, section 2): of a
-store that *vouches* for that horizon. A copy that was taken before the others had forgotten something does not, nor
-does one kept for another node (a hint): of their records each sibling is admitted as a late message would be, so that
-nothing returns that was deleted and forgotten by right. If no store vouches for a partition nobody can tell what was
-forgotten from what was lost; then everything is taken, and `unsure` names the partition.
+The stores of a backup are of one moment only about. Hints move from node to node, so what each kept was copied before
+any whole store was: a hint that had gone by then had arrived before its target's store was copied.
+
+What the stores hold of a key is merged as replicas merge it, and what lies below the newest horizon that any of them
+knows is believed as readers believe it (decision 0008, section 2): of a store that *vouches* for that horizon. A copy
+that was taken before the others had forgotten something does not, nor does what is kept for another node: of such
+records each sibling is admitted as that of a late message would be, so that nothing returns that was deleted and
+forgotten by right. If no store vouches for a partition nobody can tell what was forgotten from what was lost; then
+everything is taken, and `unsure` names the partition.
 
 Memory holds one block of each table that is being read, and the records of one key.
 """
@@ -44,16 +47,16 @@ class MergedRecord(NamedTuple):
 class _Source(NamedTuple):
     store: StoreCopy
     marks: dict[int, int]
-    own: bool
-    """The store's own records; else they are kept for another."""
+    """What the store vouches for; nothing where records are kept for another."""
 
 
 class Merger:
     """The stores of one backup."""
 
-    def __init__(self, stores: Sequence[StoreCopy], partitions: int) -> None:
-        """Raises CorruptionError."""
+    def __init__(self, stores: Sequence[StoreCopy], hints: Sequence[StoreCopy], partitions: int) -> None:
+        """Of `hints` nothing else is looked at. Raises CorruptionError."""
         self._stores = [(store, store.marks()) for store in stores]
+        self._keepers = [*stores, *hints]
         self._partitions = partitions
         self._shift = 64 - partition_bits(partitions)
         known = [found for store in stores if (found := store.metadata()) is not None]
@@ -90,10 +93,11 @@ class Merger:
         sources: list[_Source] = []
         streams: list[Iterator[tuple[bytes, bytes]]] = []
         for store, marks in self._stores:
-            sources.append(_Source(store, marks, own=True))
+            sources.append(_Source(store, marks))
             streams.append(store.entries(TreeId(bucket.id), start))
+        for store in self._keepers:
             for target in store.targets():
-                sources.append(_Source(store, marks, own=False))
+                sources.append(_Source(store, {}))
                 streams.append(store.hints(target, bucket.id, start))
         return sources, streams
 
@@ -104,7 +108,7 @@ class Merger:
         vouched: bytes | None = None
         others: list[bytes] = []
         for source, record in found:
-            if horizon and not (source.own and source.marks.get(partition, 0) >= horizon):
+            if horizon and source.marks.get(partition, 0) < horizon:
                 others.append(record)
             elif vouched is None:
                 header(record)  # merge would have looked at it
@@ -121,9 +125,9 @@ class Merger:
         return merged
 
 
-def lives(record: bytes, now_ms: int) -> bool:
-    """Whether a reader would be shown anything of a record. Raises RecordError."""
-    return any(
+def living(record: bytes, now_ms: int) -> int:
+    """How many siblings of a record are neither deleted nor expired. Raises RecordError."""
+    return sum(
         not head.tombstone and (not head.expires_ms or head.expires_ms > now_ms)
         for head in header(record).heads.values()
     )

@@ -12,22 +12,30 @@ import hashlib
 from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple
 
-from leafdb.backup.listing import LIST_PATH, BackedNode, Listing, decode, is_directory_of_node
+from leafdb.backup.listing import LIST_PATH, BackedNode, Listing, decode
 from leafdb.backup.store_copy import StoreCopy
 from leafdb.errors import CorruptionError, UnknownFormat
 from leafdb.limits import BACKUP_LIST_BYTES_MAX, MIB
 from leafdb.storage.sstable_reader import verify as verify_table
 from leafdb.storage.version import TABLES_DIRECTORY
 from leafdb.vfs.base import FileSystem
+from leafdb.vfs.below import Below
 
 READ_BYTES: Final = 1 * MIB
 VALUES_DIRECTORY: Final = "values"
 DIRECTORIES: Final = (TABLES_DIRECTORY, VALUES_DIRECTORY)
 
-Below = Callable[[str], FileSystem]
-"""The file system rooted at a directory of the backup; `""`: at the backup itself."""
 Progress = Callable[[int], None]
 """Told how many more bytes were read."""
+
+
+class Stores(NamedTuple):
+    """The stores of one backup."""
+
+    whole: list[StoreCopy]
+    """All that each node had."""
+    hints: list[StoreCopy]
+    """What each had kept for others a moment before."""
 
 
 class Problem(NamedTuple):
@@ -59,35 +67,35 @@ def read_listing(fs: FileSystem) -> Listing:
         file.close()
 
 
-def open_stores(below: Below, listing: Listing) -> list[StoreCopy]:
+def open_stores(fs: FileSystem, listing: Listing) -> Stores:
     """The stores of a backup. Raises CorruptionError or UnknownFormat, whose path is below the backup's root."""
-    return [StoreCopy.open(below(node.directory), node.directory) for node in listing.nodes]
+    hints = [StoreCopy.open(Below(fs, node.hints_directory), node.hints_directory) for node in listing.nodes]
+    return Stores([StoreCopy.open(Below(fs, node.directory), node.directory) for node in listing.nodes], hints)
 
 
-def verify(below: Below, listing: Listing, progress: Progress = no_progress) -> Iterator[Problem]:
+def verify(fs: FileSystem, listing: Listing, progress: Progress = no_progress) -> Iterator[Problem]:
     """Everything that is wrong, as it is found; `progress` is told of the size of all files, twice."""
-    found = list(_check_files(below, listing, progress))
+    found = list(_check_files(fs, listing, progress))
     yield from found
     damaged = {problem.path.partition("/")[0] for problem in found}
     for node in listing.nodes:
-        if node.directory not in damaged:
-            yield from _check_store(below, listing, node, progress)
+        for directory in node.directories:
+            if directory not in damaged:
+                yield from _check_store(Below(fs, directory), directory, listing, node, progress)
 
 
-def _check_files(below: Below, listing: Listing, progress: Progress) -> Iterator[Problem]:
-    root = below("")
+def _check_files(root: FileSystem, listing: Listing, progress: Progress) -> Iterator[Problem]:
     listed = {file.path for file in listing.files}
     for file in listing.files:
         what = _file_problem(root, file.path, file.size, file.sha256, progress)
         if what:
             yield Problem(file.path, what)
-    directories = {node.directory for node in listing.nodes}
+    directories = {directory for node in listing.nodes for directory in node.directories}
     for name in root.list(""):
         if name == LIST_PATH:
             continue
         if name not in directories:
-            of_node = " (a node that the list does not name)" if is_directory_of_node(name) else ""
-            yield Problem(name, f"not in the list{of_node}")
+            yield Problem(name, "not in the list")
             continue
         try:
             for path in _names(root, name):
@@ -129,19 +137,20 @@ def _file_problem(root: FileSystem, path: str, size: int, sha256: str, progress:
     return "" if digest.hexdigest() == sha256 else "its bytes are not those that were backed up (SHA-256 differs)"
 
 
-def _check_store(below: Below, listing: Listing, node: BackedNode, progress: Progress) -> Iterator[Problem]:
+def _check_store(
+    fs: FileSystem, directory: str, listing: Listing, node: BackedNode, progress: Progress
+) -> Iterator[Problem]:
     try:
-        store = StoreCopy.open(below(node.directory), node.directory)
+        store = StoreCopy.open(fs, directory)
     except (CorruptionError, UnknownFormat) as error:
         yield Problem(error.path, error.message)
         return
-    prefix = node.directory + "/"
+    prefix = directory + "/"
     listed = {file.path.removeprefix(prefix) for file in listing.files if file.path.startswith(prefix)}
     for path in sorted(store.files() ^ listed):
         yield Problem(prefix + path, "in the list, and not in the manifest" if path in listed else "not in the list")
     if store.identity.cluster_id.hex() != listing.cluster_id or store.identity.node_id != node.number:
         yield Problem(prefix + "IDENTITY", "the store of another node, or of another cluster")
-    fs = below(node.directory)
     for meta in store.tables():
         try:
             verify_table(fs, meta)

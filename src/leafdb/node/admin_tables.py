@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from leafdb.node import (
+    admin_backup,
     admin_cluster,
     admin_data,
     admin_drain,
@@ -24,6 +25,7 @@ from leafdb.node import (
 from leafdb.node.admin import Verb
 
 VERBS: Final[Mapping[str, Verb]] = {
+    **admin_backup.VERBS,
     **admin_cluster.VERBS,
     **admin_data.VERBS,
     **admin_drain.VERBS,
@@ -39,6 +41,7 @@ VERBS: Final[Mapping[str, Verb]] = {
     **admin_transfers.VERBS,
 }
 PEER_VERBS: Final[Mapping[str, Verb]] = {
+    **admin_backup.PEER_VERBS,
     **admin_cluster.PEER_VERBS,
     **admin_data.PEER_VERBS,
     **admin_drain.PEER_VERBS,

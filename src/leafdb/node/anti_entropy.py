@@ -156,7 +156,7 @@ class AntiEntropy:
             behind=behind,
         )  # fmt: skip
         marks = MarkTaker(self._view, self._shared, owe=self._owe, safe=self._safe)
-        server = RecordServer(
+        server = self.record_server = RecordServer(
             view=self._view, store=self.store, metrics=self._metrics, marked=marks.take, pulled=source.page,
             looked=looker.serve, accord=self.exchanges.accord,
         )  # fmt: skip

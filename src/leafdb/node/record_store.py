@@ -21,6 +21,7 @@ from leafdb.node.key_queue import ReplicaOverloaded
 from leafdb.node.left_out import LeftOut
 from leafdb.node.pace import Pace
 from leafdb.node.replica import Merged, Replica
+from leafdb.node.restored_record import RestoredRecord
 from leafdb.node.view import BucketView
 from leafdb.storage.reads import ReadsOverloaded
 from leafdb.types import Durability
@@ -86,6 +87,15 @@ class RecordStore:
                 self._replica.merge(bucket.tree, key, record, bucket.conflict, durability, done)
 
         return await self._taken(items, merge)
+
+    async def restore(self, bucket: BucketView, items: Sequence[Item]) -> list[Exception | None]:
+        """As `merge`, of records of a backup, synced: they are taken whole, whatever was forgotten since."""
+
+        def taken(key: bytes, record: bytes | None, done: Merged) -> None:
+            assert record is not None, "a backup has records"
+            self._replica.queue.do(bucket.tree, key, RestoredRecord(self._replica, bucket, key, record, done))
+
+        return await self._taken(items, taken)
 
     async def exchange(self, bucket: BucketView, items: Sequence[Told], accord: Accord) -> list[Exception | None]:
         """As `merge`, of records that belong to an exchange: by its terms, which also say what nothing means."""
