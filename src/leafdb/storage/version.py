@@ -294,6 +294,10 @@ class Version:
             boot=self.boot,
         )
 
+    def files(self) -> dict[str, int]:
+        """Every file that makes up the version, by its path below the store's root, and its size in bytes."""
+        return {meta.path: meta.size for meta in self.tables.values()}
+
     def tables_for(self, tree_id: TreeId, key: bytes) -> list[TableMeta]:
         """The tables that may hold `key`, those with newer data first; empty when there is no such tree."""
         tree = self.trees.get(tree_id)

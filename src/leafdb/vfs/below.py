@@ -1,4 +1,4 @@
-"""The part of a file system below one directory, as a file system of its own: a store inside another one's directory."""
+"""What is below one directory, as a file system of its own: a store inside another one's directory."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from leafdb.vfs.base import File, FileSystem, Lock
 
 
 class Below:
-    """Every path of it is one of `fs` below `directory`; the paths that open files and errors name are those of `fs`."""
+    """Every path of it is one of `fs` below `directory`; open files and errors name those of `fs`."""
 
     def __init__(self, fs: FileSystem, directory: str) -> None:
         assert directory, "the root is below itself"

@@ -206,6 +206,21 @@ class MemoryFileSystem:
         """Another disk with the same content, as this process sees it and as if all of it were synced."""
         return self.power_cut(Random(0), keep=1.0)
 
+    def copy_below(self, directory: str) -> MemoryFileSystem:
+        """Another disk that has in its root what is in `directory`, synced; empty directories are left out."""
+        copy = MemoryFileSystem()
+        for path in self.paths():
+            if path.startswith(f"{directory}/"):
+                target = path[len(directory) + 1 :]
+                copy.mkdir(parent_of(target))
+                file = copy.create(target)
+                file.append(bytes(self._node(path).content))
+                file.sync()
+                file.close()
+        for synced in copy._directories.values():
+            synced.sync()
+        return copy
+
     def paths(self) -> list[str]:
         """All files, sorted."""
         return sorted(
