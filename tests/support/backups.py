@@ -117,7 +117,7 @@ def files_at_rest(fs: MemoryFileSystem) -> dict[str, bytes]:
     number = current_manifest(fs)
     assert number is not None
     version = read_manifest(fs, number)
-    paths = [IDENTITY_PATH, CURRENT_PATH, manifest_name(number), *(meta.path for meta in version.tables.values())]
+    paths = [IDENTITY_PATH, CURRENT_PATH, manifest_name(number), *version.files()]
     return {path: read_file(fs, path) for path in paths}
 
 

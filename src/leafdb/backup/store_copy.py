@@ -67,7 +67,7 @@ class StoreCopy:
 
     def files(self) -> set[str]:
         """What the store is made of, by path: what a copy of it must have, and may have nothing else."""
-        return {IDENTITY_PATH, CURRENT_PATH, manifest_name(self._manifest), *(meta.path for meta in self.tables())}
+        return {IDENTITY_PATH, CURRENT_PATH, manifest_name(self._manifest), *self.version.files()}
 
     def tables(self) -> list[TableMeta]:
         """Every table, in order of file numbers."""

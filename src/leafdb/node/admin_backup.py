@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 import trio
 
@@ -36,7 +36,7 @@ from leafdb.node.hint_keeper import HINTS_TREE
 from leafdb.node.restoring import Restored, Restoring
 from leafdb.storage.identity import IDENTITY_PATH
 from leafdb.storage.manifest import CURRENT_PATH, current_manifest, manifest_name
-from leafdb.storage.snapshot_files import SnapshotRefused, read_snapshot, snapshot_path
+from leafdb.storage.snapshot_files import Snapshot, SnapshotRefused, read_snapshot, snapshot_path
 from leafdb.storage.store_files import is_store_file
 from leafdb.vfs.base import FileSystem
 from leafdb.vfs.below import Below
@@ -87,8 +87,15 @@ async def snapshot(node: Node, args: Args) -> Answer:
     """Make a snapshot of this node's store; answers when it is durable."""
     metadata_of(node)
     name, hints = text(args, "name"), as_bool(args["hints"], "hints")
+    waiting: _Waiting[Snapshot | StorageError] = _Waiting()
     trees = (HINTS_TREE,) if hints else None
-    made = await _answer(lambda done: node.engine.snapshot_soon(name, done, trees, taken_ms=node.world.now_ms()))
+    try:
+        node.engine.snapshot_soon(name, waiting.done, trees, taken_ms=node.world.now_ms())
+    except StorageError as error:
+        raise _refusal(error) from None
+    made = await waiting.result()
+    if isinstance(made, StorageError):
+        raise _refusal(made)
     return {"sequence": made.sequence}
 
 
@@ -96,7 +103,13 @@ async def drop(node: Node, args: Args) -> Answer:
     """Drop it; no error when it is not there."""
     name = text(args, "name")
     if any(each.name == name for each in node.engine.snapshots()):
-        await _answer(partial(node.engine.drop_snapshot_soon, name))
+        waiting: _Waiting[StorageError | None] = _Waiting()
+        try:
+            node.engine.drop_snapshot_soon(name, waiting.done)
+        except StorageError as error:
+            raise _refusal(error) from None
+        if (failure := await waiting.result()) is not None:
+            raise _refusal(failure)
     return {}
 
 
@@ -175,29 +188,42 @@ def _piece(fs: FileSystem, path: str, offset: int, size: int) -> bytes:
 
 
 async def _read(node: Node, work: Callable[[], T]) -> T:
-    """Do what waits for the disk beside the loop."""
-    return await _answer(partial(node.world.read_executor.submit, work))
+    """Do what waits for the disk beside the loop. Raises NotApplied."""
+    waiting: _Waiting[T | BaseException] = _Waiting()
+    node.world.read_executor.submit(work, waiting.done)
+    found = await waiting.result()
+    if isinstance(found, BaseException):
+        raise _refusal(found)
+    return found
 
 
-async def _answer(begin: Callable[[Callable[[Any], None]], object]) -> Any:
-    """What `begin` comes back with. Raises NotApplied for what the store or the disk refuses."""
-    ready = trio.Event()
-    found: list[Any] = []
+class _Waiting(Generic[T]):
+    """For what a callback is told."""
 
-    def done(result: Any) -> None:
-        found.append(result)
-        ready.set()
+    def __init__(self) -> None:
+        self._ready = trio.Event()
+        self._found: list[T] = []
 
-    try:
-        begin(done)
-        await ready.wait()
-        if isinstance(found[0], BaseException):
-            raise found[0]
-    except SnapshotRefused as error:
-        raise NotApplied(str(error), reason=Reason.BAD_REQUEST) from None
-    except (StorageError, OSError) as error:
-        raise NotApplied(f"this node could not: {error}", reason=Reason.FAILED) from None
-    return found[0]
+    def done(self, result: T) -> None:
+        """To be called once."""
+        self._found.append(result)
+        self._ready.set()
+
+    async def result(self) -> T:
+        """What `done` was called with."""
+        await self._ready.wait()
+        return self._found[0]
+
+
+def _refusal(error: BaseException) -> BaseException:
+    """What the client is told of what the store or the disk said; anything else is a bug, and stays one."""
+    match error:
+        case SnapshotRefused():
+            return NotApplied(error.message, reason=Reason.BAD_REQUEST)
+        case StorageError() | OSError():
+            return NotApplied(f"this node could not: {error}", reason=Reason.FAILED)
+        case _:
+            return error
 
 
 VERBS: Final[Mapping[str, Verb]] = {
