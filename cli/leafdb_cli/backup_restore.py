@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from leafdb.errors import ConnectFailed, DeadlineExceeded, NotApplied
 from leafdb.limits import RESTORE_BYTES_MAX, RESTORE_KEYS_MAX
@@ -54,11 +54,20 @@ class Report:
     """Keys of which everything was deleted or has expired: they stay away."""
     size: int = 0
 
-    def take(self, record: bytes, *, values: int) -> None:
+    def take(self, found: Living) -> None:
         """One more that goes into the cluster."""
         self.restored += 1
-        self.siblings += values > 1
-        self.size += len(record)
+        self.siblings += found.values > 1
+        self.size += len(found.record)
+
+
+class Living(NamedTuple):
+    """A record of which a reader would be shown something."""
+
+    key: bytes
+    record: bytes
+    values: int
+    """How many."""
 
 
 def restore_from(session: Session, path: Path, bucket: str, into: str) -> None:
@@ -99,21 +108,20 @@ def _tell(session: Session, listing: Listing, merger: Merger) -> None:
 def _counted(merger: Merger, bucket: BucketProperties, into: str) -> dict[str, Any]:
     """What a restore would write."""
     report = Report()
-    for _ in _living(merger.records(bucket), report):
-        pass
+    for found in _living(merger.records(bucket), report):
+        report.take(found)
     return _item(bucket.name, into, report, 0.0)
 
 
-def _living(records: Iterator[MergedRecord], report: Report) -> Iterator[MergedRecord]:
-    """Those a reader would be shown, counted."""
+def _living(records: Iterator[MergedRecord], report: Report) -> Iterator[Living]:
+    """Those of which a reader would be shown anything; the others are counted."""
     from leafdb.backup.merging import living
 
     now_ms = time.time_ns() // 1_000_000
     for found in records:
         values = living(found.record, now_ms)
         if values:
-            report.take(found.record, values=values)
-            yield found
+            yield Living(found.key, found.record, values)
         else:
             report.dead += 1
 
@@ -131,10 +139,10 @@ class _Target:
         """The bucket to write to, made if it is not there. Quit for one that would be mixed with something else."""
         name = into or source.name
         there = _bucket(client, name)
+        fresh = there is None
         if there is None:
             args = {"properties": {**source.to_wire(), "name": name}}
-            made = client.admin("bucket.create", args, changes=True, timeout=TIMEOUT_S)
-            there = _properties(made)
+            there = _properties(client.admin("bucket.create", args, changes=True, timeout=TIMEOUT_S))
             session.note(f"made bucket {name}")
         if there.conflict is not source.conflict:
             want, has = source.conflict.name.lower(), there.conflict.name.lower()
@@ -143,7 +151,7 @@ class _Target:
         checkpoint = Checkpoint(default_path(path, f"restore-{name}"), job)
         if checkpoint.load():
             session.note(f"going on with {name} after {checkpoint.count} keys, as {checkpoint.path} says")
-        elif not into and _holds_keys(client, there):
+        elif not fresh and not into and _holds_keys(client, there):
             raise Quit(
                 exits.CONFLICT,
                 f"bucket {name} is there and holds keys: --bucket {source.name} --into another name, "
@@ -161,6 +169,7 @@ class _Restore:
         self._merger = merger
         self._target = target
         self._report = Report()
+        self._already = target.checkpoint.count
         self._saved_at = time.monotonic()
 
     def run(self) -> dict[str, Any]:
@@ -171,21 +180,23 @@ class _Restore:
         with bar(self._session.output, f"restore of {source.name}", 1.0) as progress:
             for batch in _batches(_living(self._merger.records(source, start), self._report)):
                 self._give(batch)
+                for found in batch:
+                    self._report.take(found)
                 key = batch[-1].key
                 self._save(key + b"\0")
                 share = int.from_bytes(key[:TOKEN_BYTES], "big") / (1 << 64)
-                progress.move(share, f"{self._report.restored} keys, {human_bytes(self._report.size)}")
-            progress.move(1.0, f"{self._report.restored} keys")
+                progress.move(share, f"{self._already + self._report.restored} keys")
+            progress.move(1.0, f"{self._already + self._report.restored} keys")
         checkpoint.remove()
         return _item(source.name, made.name, self._report, time.monotonic() - started)
 
     def _save(self, position: bytes) -> None:
         """Where to go on: everything before it is on the disks of all who hold it."""
         if time.monotonic() - self._saved_at >= SAVE_S or not self._target.checkpoint.position:
-            self._target.checkpoint.save(position.hex(), self._report.restored)
+            self._target.checkpoint.save(position.hex(), self._already + self._report.restored)
             self._saved_at = time.monotonic()
 
-    def _give(self, batch: list[MergedRecord]) -> None:
+    def _give(self, batch: list[Living]) -> None:
         """Return when all holders have these. Quit when they do not for longer than PATIENCE_S."""
         made = self._target.made
         args = {
@@ -211,9 +222,9 @@ class _Restore:
         return "; ".join(f"{name} has not taken the records: {why}" for name, why in errors.items())
 
 
-def _batches(records: Iterator[MergedRecord]) -> Iterator[list[MergedRecord]]:
+def _batches(records: Iterator[Living]) -> Iterator[list[Living]]:
     """As many as one request holds, one at least."""
-    batch: list[MergedRecord] = []
+    batch: list[Living] = []
     size = 0
     for found in records:
         weight = len(found.key) + len(found.record)
