@@ -192,6 +192,9 @@ def test_a_restore_is_read_as_it_was_written_and_by_no_other_name() -> None:
     made = Restore(256, 9, (encode_key("k"),), (record(b"v"),))
     assert decode_request(made.encode()) == made
     plain = cbor.loads(made.encode())
-    for change in ({"epoch": 0}, {"restored": []}, {"restored": [b""]}, {"keys": []}, {"restored": b"v"}):
+    changes: list[dict[str, Any]] = [
+        {"epoch": 0}, {"restored": []}, {"restored": [b""]}, {"keys": []}, {"restored": b"v"},
+    ]  # fmt: skip
+    for change in changes:
         with pytest.raises(ProtocolError):
             decode_request(cbor.dumps(plain | change))
