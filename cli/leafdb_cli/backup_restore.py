@@ -90,6 +90,7 @@ def restore_from(session: Session, path: Path, bucket: str, into: str) -> None:
         items = [_counted(merger, each, into or each.name) for each in wanted]
     else:
         with session.client(timeout_s=TIMEOUT_S) as client:
+            _refuse_number(client.admin("backup.state"), listing, merger)
             targets = [_Target.found(session, client, path, each, into) for each in wanted]
             items = [_Restore(session, client, merger, target).run() for target in targets]
     session.output.items("RestoreList", items, COLUMNS, empty="there is no bucket in it")
@@ -103,6 +104,13 @@ def _tell(session: Session, listing: Listing, merger: Merger) -> None:
             f"no store can vouch for what was deleted long ago in {len(merger.unsure)} of {listing.partitions} "
             "partitions: some of it may return"
         )
+
+
+def _refuse_number(state: Mapping[str, Any], listing: Listing, merger: Merger) -> None:
+    """Another cluster that has the number of this one by chance, one of 65,535: its dots could be taken for ours."""
+    if bytes(state["cluster_id"]).hex() != listing.cluster_id and state["cluster_number"] in merger.numbers:
+        what = "this cluster has by chance the number of the one in the backup, and would take its writes for its own"
+        raise Quit(exits.FAILED, f"{what}: found it anew with empty directories, and restore then")
 
 
 def _counted(merger: Merger, bucket: BucketProperties, into: str) -> dict[str, Any]:

@@ -62,6 +62,8 @@ class Merger:
         known = [found for store in stores if (found := store.metadata()) is not None]
         if any(metadata.partitions != partitions for metadata in known):
             raise CorruptionError("a store is of a ring with another number of partitions", path=LIST_PATH)
+        self.numbers = frozenset(metadata.cluster_number for metadata in known)
+        """Of the cluster, which stands in every dot it minted."""
         self._horizons = _newest_horizons(known, partitions)
         self.unsure = frozenset(
             partition

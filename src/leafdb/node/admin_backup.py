@@ -2,7 +2,8 @@
 between another's disk and the backup, and bulk never travels on the lanes of liveness.
 
 backup.state     {}                                   of the whole cluster
-                 -> {cluster, cluster_id, epoch, partitions, ring, buckets, members, changing, busy, errors}
+                 -> {cluster, cluster_id, cluster_number, epoch, partitions, ring, buckets, members, changing, busy,
+                    errors}
 backup.snapshot  {name, hints}                        of the node asked: all of it, or only what it keeps for others
                  -> {sequence}
 backup.files     {name, after}                        -> {files: [[path, size]], more}
@@ -59,6 +60,7 @@ async def state(node: Node, args: Args) -> Answer:
     return {
         "cluster": metadata.cluster_name,
         "cluster_id": metadata.cluster_id,
+        "cluster_number": metadata.cluster_number,
         "epoch": int(metadata.epoch),
         "partitions": metadata.partitions,
         "ring": max(map(int, metadata.range_epochs)),

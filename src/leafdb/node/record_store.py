@@ -13,8 +13,9 @@ from typing import Final
 
 import trio
 
-from leafdb.errors import StorageError
+from leafdb.errors import NotApplied, Reason, StorageError
 from leafdb.model.hlc import LeaseExhausted
+from leafdb.model.record import names_unleased
 from leafdb.node.accords import Accord
 from leafdb.node.exchanged import take
 from leafdb.node.key_queue import ReplicaOverloaded
@@ -89,7 +90,12 @@ class RecordStore:
         return await self._taken(items, merge)
 
     async def restore(self, bucket: BucketView, items: Sequence[Item]) -> list[Exception | None]:
-        """As `merge`, of records of a backup, synced: they are taken whole, whatever was forgotten since."""
+        """As `merge`, of records of a backup, synced: they are taken whole, whatever was forgotten since. Raises
+        NotApplied, with none taken, if one names writes of this node that it never made."""
+        identity, epochs = self._replica.minter
+        if any(names_unleased(record, identity, epochs) for _, record in items):
+            what = "names writes of this node that it never made: the backup is of a cluster with its number, or forged"
+            raise NotApplied(f"a record {what}", reason=Reason.BAD_REQUEST)
 
         def taken(key: bytes, record: bytes | None, done: Merged) -> None:
             assert record is not None, "a backup has records"

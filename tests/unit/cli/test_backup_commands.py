@@ -14,7 +14,7 @@ from leafdb.backup.listing import LIST_PATH
 from leafdb.errors import NotApplied, Reason
 from leafdb.limits import BACKUP_CHUNK_BYTES_MAX
 from leafdb_cli import backup_create, backup_restore, exits
-from support.backups import CARTS, CLUSTER_ID, NEWEST, PARTITIONS, NodeStore, record, write_backup
+from support.backups import CARTS, CLUSTER_ID, NEWEST, PARTITIONS, NodeStore, metadata, record, write_backup
 from support.stand_in import Run, StandIn
 
 KEYS = 2_500
@@ -93,7 +93,11 @@ class Cluster:
         self.records: dict[str, dict[bytes, bytes]] = {}
         self.fail_after = 1_000
         self.batches = 0
-        node.verbs |= {"bucket.get": self.get, "bucket.create": self.create, "backup.restore": self.restore}
+        self.state = {"cluster_id": b"another cluster.", "cluster_number": 9}
+        node.verbs |= {
+            "bucket.get": self.get, "bucket.create": self.create, "backup.restore": self.restore,
+            "backup.state": lambda _: self.state,
+        }  # fmt: skip
 
     def get(self, args: Mapping[str, Any]) -> Mapping[str, Any] | NotApplied:
         return self.buckets.get(args["name"], NotApplied("there is none", reason=Reason.NO_SUCH_BUCKET))
@@ -166,6 +170,15 @@ def test_what_does_not_fit_is_refused(run: Run, cluster: Cluster, backup: Path) 
     ended = run("backup", "restore", str(backup), "--bucket", "carts", "--into", "newest")
     assert (ended.code, "policy lww" in ended.err) == (exits.CONFLICT, True)
     assert cluster.records == {}
+
+
+def test_a_cluster_of_the_same_number_that_is_another_is_refused(run: Run, cluster: Cluster, backup: Path) -> None:
+    cluster.state["cluster_number"] = metadata().cluster_number
+    ended = run("backup", "restore", str(backup))
+    assert (ended.code, "by chance" in ended.err) == (exits.FAILED, True)
+    assert cluster.buckets == {}
+    cluster.state["cluster_id"] = CLUSTER_ID
+    assert run("backup", "restore", str(backup)).code == 0, "it may be the very one"
 
 
 class Nodes:

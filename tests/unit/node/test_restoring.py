@@ -12,7 +12,7 @@ import pytest
 from leafdb.codec import cbor
 from leafdb.errors import NotApplied, ProtocolError
 from leafdb.limits import BACKUP_CHUNK_BYTES_MAX, RESTORE_BYTES_MAX, RESTORE_KEYS_MAX
-from leafdb.model.actor import ActorIdentity
+from leafdb.model.actor import Actor, ActorIdentity
 from leafdb.model.bucket import BucketProperties
 from leafdb.model.clock import CausalClock
 from leafdb.model.key import encode_key
@@ -31,9 +31,9 @@ N1, N2, N3, N4 = map(NodeId, range(1, 5))
 NODES = (N1, N2, N3)
 
 
-def record(*values: bytes, cluster: int = 7, stamp: int = 1_000, counter: int = 1) -> bytes:
-    """Concurrent values of long ago, written elsewhere."""
-    dots = [(ActorIdentity(cluster, NodeId(at), 1).actor(1), counter) for at in range(1, len(values) + 1)]
+def record(*values: bytes, actor: Actor | None = None, stamp: int = 1_000, counter: int = 1) -> bytes:
+    """Concurrent values of long ago, written elsewhere, or one by that actor."""
+    dots = [(actor or ActorIdentity(7, NodeId(at), 1).actor(1), counter) for at in range(1, len(values) + 1)]
     siblings = {dot: Sibling(stamp + at, 0, bytes(16), values[at]) for at, dot in enumerate(dots)}
     return encode(Record(CausalClock(dict(dots), frozenset()), siblings))
 
@@ -102,16 +102,30 @@ async def test_a_holder_that_is_away_is_named_and_the_next_try_makes_it_whole() 
 async def test_a_store_that_meets_its_own_dots_does_not_go_on_from_them() -> None:
     async with memory_cluster(3) as cluster:
         bucket = await cluster.create_bucket()
-        own = cluster.nodes[N1].view.metadata
-        assert own is not None
-        await restore(cluster.nodes[N1], bucket, {"k": record(b"v", cluster=own.cluster_number, counter=5)})
         client = await cluster.client(N1)
+        for number in range(5):
+            await client.put(bucket, f"other{number}", b"takes an epoch", w=3)
+        actor = cluster.nodes[N1].replica.minter[0].actor(2)
+        await restore(cluster.nodes[N1], bucket, {"k": record(b"v", actor=actor, counter=5)})
         answer = await client.get(bucket, "k", r=3)
         await client.put(bucket, "k", b"new", context=answer.context, w=3)
-        later = record(b"of the original", cluster=own.cluster_number, counter=6, stamp=2_000)
+        later = record(b"of the original", actor=actor, counter=6, stamp=2_000)
         await restore(cluster.nodes[N2], bucket, {"k": later})
         await repaired(*cluster.nodes.values())
         assert sorted(await client.values(bucket, "k", r=3)) == [b"new", b"of the original"], "two writes, two dots"
+
+
+@virtual
+async def test_a_record_with_writes_of_a_node_that_it_never_made_is_refused_by_that_node() -> None:
+    async with memory_cluster(3) as cluster:
+        bucket = await cluster.create_bucket()
+        node = cluster.nodes[N1]
+        dot = (cluster.nodes[N2].replica.minter[0].actor(1 << 30), 1)
+        forged = encode(Record(CausalClock(dict((dot,)), frozenset()), {dot: Sibling(1, 0, bytes(16), b"forged")}))
+        answer = await restore(node, bucket, {"k": forged})
+        assert list(answer["errors"]) == [node.view.name_of(N2)]
+        assert "never made" in answer["errors"][node.view.name_of(N2)]
+        assert await cluster.record(N2, bucket, "k") is None
 
 
 @virtual
