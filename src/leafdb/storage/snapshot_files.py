@@ -109,9 +109,9 @@ def make_snapshot(fs: FileSystem, plan: SnapshotPlan) -> Snapshot:
     """
     name = plan.identity.snapshot
     path = snapshot_path(name)
-    if fs.exists(path):
-        raise SnapshotRefused(f"there is a snapshot {name} already", path=path)
     try:
+        if fs.exists(path):
+            raise SnapshotRefused(f"there is a snapshot {name} already", path=path)
         _clear(fs, path + PART)
         _fill(fs, plan, Below(fs, path + PART))
         fs.rename(path + PART, path)
