@@ -20,6 +20,7 @@ from leafdb.node import (
     admin_recovery,
     admin_repair,
     admin_ring,
+    admin_snapshots,
     admin_transfers,
 )
 from leafdb.node.admin import Verb
@@ -38,6 +39,7 @@ VERBS: Final[Mapping[str, Verb]] = {
     **admin_recovery.VERBS,
     **admin_repair.VERBS,
     **admin_ring.VERBS,
+    **admin_snapshots.VERBS,
     **admin_transfers.VERBS,
 }
 PEER_VERBS: Final[Mapping[str, Verb]] = {
@@ -54,5 +56,6 @@ PEER_VERBS: Final[Mapping[str, Verb]] = {
     **admin_recovery.PEER_VERBS,
     **admin_repair.PEER_VERBS,
     **admin_ring.PEER_VERBS,
+    **admin_snapshots.PEER_VERBS,
     **admin_transfers.PEER_VERBS,
 }

@@ -6,7 +6,8 @@ small files, and no data until the store has moved on and compactions would have
 The name comes last. Everything is made in `snapshots/NAME.part/`: links, their directories synced, the manifest that
 names them and CURRENT, the stamp; then the directory is renamed and the rename synced. Whatever has its final name is
 whole. Taking one away goes the other way: renamed back to `.part` first, so that a half of it is never taken for one.
-What lies under `.part` at an open is swept.
+What lies under `.part` at an open is swept. No file below it goes before that name is durable: else a power cut could
+bring the other name back, over what is left.
 
 Nothing here touches a file or a directory of the store itself: an error costs the snapshot and no more. The functions
 block; they run on the read executor (`snapshots`), and at open.
@@ -108,10 +109,10 @@ def make_snapshot(fs: FileSystem, plan: SnapshotPlan) -> Snapshot:
     """
     name = plan.identity.snapshot
     path = snapshot_path(name)
-    if fs.exists(path):
-        raise SnapshotRefused(f"there is a snapshot {name} already", path=path)
     try:
-        remove_tree(fs, path + PART)
+        if fs.exists(path):
+            raise SnapshotRefused(f"there is a snapshot {name} already", path=path)
+        _clear(fs, path + PART)
         _fill(fs, plan, Below(fs, path + PART))
         fs.rename(path + PART, path)
         try:
@@ -121,7 +122,7 @@ def make_snapshot(fs: FileSystem, plan: SnapshotPlan) -> Snapshot:
             raise
     except OSError as error:
         with suppress(OSError):  # the next open sweeps it
-            remove_tree(fs, path + PART)
+            _clear(fs, path + PART)
         raise _failed(name, error) from error
     return plan.snapshot()
 
@@ -145,6 +146,13 @@ def _fill(fs: FileSystem, plan: SnapshotPlan, inside: Below) -> None:
     write_identity(inside, plan.identity)
 
 
+def _clear(fs: FileSystem, part: str) -> None:
+    """Remove what lies under a `.part`, whichever name it had before."""
+    if fs.exists(part):
+        fs.sync_dir(SNAPSHOTS_DIRECTORY)
+        remove_tree(fs, part)
+
+
 def _failed(name: str, error: OSError) -> StorageError:
     what = f"snapshot {name} was not made: {error}"
     if error.errno in _NO_ROOM:
@@ -159,7 +167,7 @@ def drop_snapshot(fs: FileSystem, name: str) -> bool:
     the next open sweeps them. StorageError when it stays. One that is not there is no error."""
     path = snapshot_path(name)
     try:
-        remove_tree(fs, path + PART)
+        _clear(fs, path + PART)
         if fs.exists(path):
             fs.rename(path, path + PART)
         fs.sync_dir(SNAPSHOTS_DIRECTORY)
@@ -196,7 +204,7 @@ def find_snapshots(fs: FileSystem) -> list[Snapshot]:
         path = snapshot_path(entry)
         if entry.endswith(PART):
             with suppress(OSError):
-                remove_tree(fs, path)
+                _clear(fs, path)
         elif _NAME.fullmatch(entry) and fs.is_directory(path):
             found.append(_found(Below(fs, path), entry))
     return found

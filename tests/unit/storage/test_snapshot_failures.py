@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import errno
+from contextlib import suppress
+from random import Random
 
 import pytest
 
 from leafdb.errors import DiskFull, StorageError, StoreFailed
-from leafdb.storage.snapshot_files import Snapshot, SnapshotRefused, snapshot_path
+from leafdb.storage.snapshot_files import PART, Snapshot, SnapshotRefused, snapshot_path
 from leafdb.vfs.base import remove_tree
-from leafdb.vfs.memory import Fault
-from support.snapshots import OTHER, ask, drop, fill, filled, opened, take
+from leafdb.vfs.memory import Fault, MemoryFileSystem
+from support.snapshots import OF_SNAPSHOT, OTHER, ask, drop, fill, filled, opened, take
 from support.store import TREE, Store
 
 
@@ -120,3 +122,54 @@ def test_a_tree_that_is_dropped_meanwhile_is_not_in_it() -> None:
     assert isinstance(snapshot, Snapshot)
     assert snapshot.trees == (TREE,)
     assert opened(store, "s").engine.trees() == [TREE]
+
+
+@pytest.mark.parametrize("of_drop", [False, True])
+def test_a_rename_whose_sync_failed_is_never_followed_by_half_a_snapshot(*, of_drop: bool) -> None:
+    """Either name may be the durable one then: no file goes before it is known which."""
+    store = filled()
+    disks: list[MemoryFileSystem] = []
+
+    def cut(kind: str, path: str) -> None:
+        disks.extend(store.fs.power_cut(Random(f"{kind} {path} {seed}")) for seed in range(8))
+
+    syncs = 1  # the one behind the rename is the last of a making, and the first of a drop
+    if of_drop:
+        take(store, "s")
+    else:
+        calls: list[str] = []
+        trial = filled()
+        trial.fs.on_call = lambda kind, path: calls.append(f"{kind} {path}")
+        take(trial, "s")
+        syncs = len([call for call in calls if call.startswith("sync_dir snapshots")])
+    fault = Fault("sync_dir", at=syncs, path_prefix="snapshots")
+    store.fs.faults.append(fault)
+    store.fs.on_call = cut
+    for _ in range(2):  # the second finds what the first has left
+        with suppress(StorageError):
+            if of_drop:
+                drop(store, "s")
+            else:
+                take(store, "s")
+                break
+    store.fs.on_call = None
+    assert fault.seen >= fault.at
+    whole = [disk for disk in disks if disk.exists(snapshot_path("s"))]
+    assert 0 < len(whole) < len(disks)
+    for disk in whole:
+        assert len(Store(disk.copy_below(snapshot_path("s")), OF_SNAPSHOT).page().items) == 30
+
+
+def test_a_sweep_that_is_cut_off_leaves_no_half_under_the_name_before() -> None:
+    """A killed process renamed it, and nobody knows whether the disk has heard of that."""
+    store = filled()
+    take(store, "s")
+    store.fs.rename(snapshot_path("s"), snapshot_path("s") + PART)
+    store.fs.locks.clear()
+    disks: list[MemoryFileSystem] = []
+    store.fs.on_call = lambda kind, path: disks.extend(store.fs.power_cut(Random(seed)) for seed in range(8))
+    assert Store(store.fs).engine.snapshots() == ()
+    whole = [disk for disk in disks if disk.exists(snapshot_path("s"))]
+    assert whole
+    for disk in whole:
+        assert len(Store(disk.copy_below(snapshot_path("s")), OF_SNAPSHOT).page().items) == 30
