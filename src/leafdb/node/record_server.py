@@ -52,17 +52,19 @@ class RecordServer:
         *,
         view: ClusterView,
         store: RecordStore,
+        restores: RecordStore,
         metrics: Metrics,
         marked: Callable[[Mark], Awaitable[None]],
         pulled: Callable[[NodeId, Pull], Awaitable[Page]],
         looked: Callable[[Look], Awaitable[Outlines]],
         accord: Callable[[NodeId, int], Accord | None],
     ) -> None:
-        """`marked`: a debt that another node passes on to this one; `pulled` answers a node that pages through a
-        range, `looked` one that wants to know what records look like. `accord` is that of an exchange which a peer
-        began under a number."""
+        """`restores`: the same records, at the pace of a restore. `marked`: a debt that another node passes on to this one;
+        `pulled` answers a node that pages through a range, `looked` one that wants to know what records look like.
+        `accord` is that of an exchange which a peer began under a number."""
         self._view = view
         self._store = store
+        self._restores = restores
         self._metrics = metrics
         self._marked = marked
         self._pulled = pulled
@@ -154,7 +156,7 @@ class RecordServer:
     async def restore(self, request: Restore) -> tuple[int, ...]:
         """Take records of a backup here; a ReplicaStatus for each. Raises ExchangeFault, NotApplied, StorageError."""
         bucket = self._bucket(BucketId(request.bucket))
-        results = await self._held(bucket, request, partial(self._store.restore, bucket))
+        results = await self._held(bucket, request, partial(self._restores.restore, bucket))
         self._metrics.records_restored_total += results.count(ReplicaStatus.APPLIED)
         return results
 

@@ -9,13 +9,14 @@ no harm: giving the same records again changes nothing.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
 import trio
 
 from leafdb.errors import LeafdbError, NotApplied, Reason, StorageError
-from leafdb.limits import EXCHANGE_BYTES_MAX, EXCHANGE_KEYS_MAX
+from leafdb.limits import EXCHANGE_BYTES_MAX, EXCHANGE_KEYS_MAX, RESTORE_KEYS_MAX
 from leafdb.model.key import decode_key
 from leafdb.model.record import RecordError, header
 from leafdb.node.record_messages import Restore
@@ -26,8 +27,9 @@ from leafdb.quorum.messages import ReplicaStatus
 from leafdb.ring.token import split_storage_key, storage_key
 from leafdb.types import NodeId
 
-SENT_AT_ONCE_MAX: Final = 4
-"""Holders that are given records at a time, by one request."""
+PARTS_AT_ONCE_MAX: Final = 3
+"""Messages that a holder is given at a time, by one request: what they bring shares its syncs. It serves four."""
+PART_KEYS_MAX: Final = 256
 
 
 class Restored(NamedTuple):
@@ -49,10 +51,10 @@ class Restoring:
         """Give these to their holders; of each that has not taken all of them, why. Raises NotApplied for what is no
         record of a key: then nobody was given anything."""
         problems: dict[NodeId, str] = {}
-        places = trio.CapacityLimiter(SENT_AT_ONCE_MAX)
+        places = defaultdict[NodeId, trio.CapacityLimiter](lambda: trio.CapacityLimiter(PARTS_AT_ONCE_MAX))
 
         async def give(holder: NodeId, request: Restore) -> None:
-            async with places:
+            async with places[holder]:
                 if holder not in problems and (problem := await self._give(holder, request)):
                     problems[holder] = problem
 
@@ -112,10 +114,13 @@ def _parts(items: Sequence[Restored]) -> Iterator[list[Restored]]:
     size = 0
     for item in items:
         weight = len(item.key) + len(item.record)
-        if part and (len(part) == EXCHANGE_KEYS_MAX or size + weight > EXCHANGE_BYTES_MAX):
+        if part and (len(part) == PART_KEYS_MAX or size + weight > EXCHANGE_BYTES_MAX):
             yield part
             part, size = [], 0
         part.append(item)
         size += weight
     if part:
         yield part
+
+
+assert PART_KEYS_MAX <= EXCHANGE_KEYS_MAX <= RESTORE_KEYS_MAX
