@@ -59,8 +59,8 @@ class RecordServer:
         looked: Callable[[Look], Awaitable[Outlines]],
         accord: Callable[[NodeId, int], Accord | None],
     ) -> None:
-        """`restores`: the same records, at the pace of a restore. `marked`: a debt that another node passes on to this one;
-        `pulled` answers a node that pages through a range, `looked` one that wants to know what records look like.
+        """`restores`: the same records, at the pace of a restore. `marked`: a debt that another node passes on to this
+        one; `pulled` answers a node that pages through a range, `looked` one that wants to know what records look like.
         `accord` is that of an exchange which a peer began under a number."""
         self._view = view
         self._store = store
@@ -149,7 +149,7 @@ class RecordServer:
 
     async def _serve_offer(self, request: Offer) -> Results:
         bucket = self._bucket(BucketId(request.bucket))
-        results = await self._held(bucket, request, partial(self._store.merge, bucket, durability=Durability.ALWAYS))
+        results = await self._held(bucket, request, lambda items: self._store.merge(bucket, items, Durability.ALWAYS))
         self._metrics.exchange_keys_received_total += results.count(ReplicaStatus.APPLIED)
         return Results(results)
 
