@@ -68,14 +68,14 @@ class BackupJob:
         if self._final.exists():
             raise Quit(exits.FAILED, f"{self._final} is there already: take another --name")
         self._part.parent.mkdir(parents=True, exist_ok=True)
-        if self._checkpoint.load() and self._part.is_dir():
+        if self._checkpoint.load():
             taken = self._checkpoint.position
             self._session.note(f"going on with the snapshots that {self._checkpoint.path} names")
         else:
             shutil.rmtree(self._part, ignore_errors=True)
             taken = self._take()
-            self._part.mkdir()
             self._checkpoint.save(taken, 0)
+        self._part.mkdir(exist_ok=True)
         with ExitStack() as stack:
             clients = {member["id"]: self._connect(stack, member) for member in taken["members"]}
             files = self._fetch(clients, taken)

@@ -35,6 +35,7 @@ COMMANDS = {
     "node": {"list", "drain", "undrain", "safe-to-stop"},
     "transfer": {"list", "limit"},
     "hints": {"list", "pause", "resume", "purge"},
+    "backup": {"create", "list", "verify", "restore"},
     "repair": {"run", "status", "cancel", "purge", "schedule", "acknowledge"},
     "storage": {"snapshot"},
     "config": {"check"},
