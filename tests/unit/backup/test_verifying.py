@@ -4,6 +4,7 @@ lists do not make damaged tables sound; nothing but typed problems comes of any 
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -145,3 +146,13 @@ def test_whatever_the_bytes_are_only_typed_problems_come_of_them(tmp_path: Path,
                 list(opened_below(tmp_path, listing).records(bucket))
         for name, data in before.items():
             (tmp_path / name).write_bytes(data)
+
+
+def test_a_file_where_a_directory_was_is_named(tmp_path: Path, backup: Listing) -> None:
+    shutil.rmtree(tmp_path / "node-1" / "tables")
+    (tmp_path / "node-1" / "tables").write_bytes(b"no directory")
+    shutil.rmtree(tmp_path / "hints-2")
+    (tmp_path / "hints-2").write_bytes(b"no directory")
+    found = problems(tmp_path)
+    assert any(path.startswith("node-1/tables/") for path in found)
+    assert {"node-1", "hints-2", "hints-2/CURRENT"} <= set(found)
