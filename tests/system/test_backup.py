@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -17,7 +18,7 @@ import pytest
 from leafdb import BLIND, Answer, Conflict, Found, Missing
 from leafdb.client.sync_client import Client
 from leafdb.errors import LeafdbError
-from support.processes import WAIT_S, Cluster, clean_environment
+from support.processes import WAIT_S, Cluster, clean_environment, eventually
 
 pytestmark = pytest.mark.system
 
@@ -201,6 +202,27 @@ def test_it_comes_back_beside_the_original_in_the_same_cluster(source: Cluster, 
         copy = client.bucket("copy")
         for key, values in expected.items():
             assert values_of(copy.get(key, r="all")) == values, key
+
+
+def test_an_interrupted_backup_goes_on(source: Cluster, backup: tuple[Path, Values], tmp_path: Path) -> None:
+    arguments = ("backup", "create", str(tmp_path), "--name", "slow")
+    began = subprocess.Popen(
+        [sys.executable, "-m", "leafdb_cli.main", *arguments, "--rate", "8KiB"],
+        stderr=subprocess.PIPE, env={**clean_environment(), "LEAFDB_NODE": source.nodes[0].client},
+    )  # fmt: skip
+    try:
+        eventually("a file has come", lambda: list(tmp_path.glob("slow.part/node-1/CURRENT")))
+        began.send_signal(signal.SIGINT)
+        _, said = began.communicate(timeout=WAIT_S)
+    finally:
+        began.kill()
+        began.wait()
+    assert began.returncode == 130, said
+    assert not (tmp_path / "slow").exists()
+    ended = leafdb_cli(source, *arguments)
+    assert "going on with the snapshots" in ended.stderr
+    leafdb_cli(None, "backup", "verify", str(tmp_path / "slow"))
+    assert [path.name for path in tmp_path.iterdir()] == ["slow"]
 
 
 def test_a_member_that_is_down_is_gone_without_only_when_that_is_said(
