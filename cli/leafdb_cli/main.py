@@ -30,6 +30,8 @@ NOUNS: Final[Mapping[str, str]] = {
     "transfer": "Copies that a ring change makes.",
     "hints": "Writes kept for nodes that were away.",
     "repair": "Anti-entropy between replicas.",
+    "backup": "Backups of the whole cluster.",
+    "storage": "What nodes keep on disk: snapshots.",
     "config": "Configuration of nodes.",
     "bench": "The load generator.",
     "sim": "Simulations from one seed, and known bugs that they must find.",

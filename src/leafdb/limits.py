@@ -101,6 +101,8 @@ DISK_FREE_BYTES_LOW: Final = 64 * MIB
 DISK_FREE_BYTES_HIGH: Final = 128 * MIB
 MANIFEST_BYTES_MAX: Final = 1 * MIB
 FILE_NUMBER_LEASE: Final = 256
+SNAPSHOTS_MAX: Final = 16
+SNAPSHOT_NAME_BYTES_MAX: Final = 64
 BLOOM_BITS_PER_KEY: Final = 10
 BLOCK_PAYLOAD_BYTES_MAX: Final = 32 * MIB
 TABLE_APPEND_BYTES: Final = 256 * KIB
@@ -131,6 +133,14 @@ TREE_LEAVES: Final = 1_024
 TREES_KEPT_BYTES_MAX: Final = 64 * MIB
 EXCHANGE_KEYS_MAX: Final = 1_024
 EXCHANGE_BYTES_MAX: Final = 256 * KIB
+
+# -- backups: the list of one, what a node shows of a snapshot in one answer, and what it is given back at once
+BACKUP_FILES_MAX: Final = 200_000
+BACKUP_LIST_BYTES_MAX: Final = 64 * MIB
+BACKUP_CHUNK_BYTES_MAX: Final = 256 * KIB
+BACKUP_PAGE_FILES_MAX: Final = 4_096
+RESTORE_KEYS_MAX: Final = 1_024
+RESTORE_BYTES_MAX: Final = 512 * KIB
 
 # -- memory
 MEMORY_BYTES_MAX_DEFAULT: Final = 384 * MIB

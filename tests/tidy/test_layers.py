@@ -34,6 +34,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "vfs": (*ROW_0, "codec", "model"),
     "wire": (*ROW_0, "codec", "model", "*.messages"),
     "storage": (*ROW_0, "codec", "vfs"),
+    "backup": (*ROW_0, "codec", "model", "ring", "hints", "vfs", "storage"),
     "transport": (*ROW_0, "codec", "wire"),
     "node": (
         *ROW_0, "codec", "model", "ring", "membership", "quorum", "merkle", "hints", "consensus", "vfs", "wire",
@@ -46,7 +47,7 @@ BESIDE = {"sim": "testing"}  # the simulation runs testing's clusters (docs/deci
 FACE = "leafdb"  # leafdb/__init__.py re-exports the client and the embedded node
 
 CLI_ALLOWED = (*ROW_0, "client")
-CLI_LAZY = ("testing", "sim", "storage", "ring", "model", "vfs", "codec", "node.settings")
+CLI_LAZY = ("testing", "sim", "storage", "backup", "ring", "model", "vfs", "codec", "node.settings")
 
 PURE = ("codec", "model", "ring", "membership", "quorum", "merkle", "hints", "consensus", "wire", *ROW_0)
 PURE_MODULES = ("leafdb.client.routing", "leafdb.client.retry")

@@ -164,6 +164,13 @@ def readopt(merged: bytes, incoming: bytes, local: bytes | None, identity: Actor
     return encode(Record(clock, {dot: found.sibling(dot) for dot in found.heads}))
 
 
+def names_unleased(data: bytes, identity: ActorIdentity, epochs: EpochLease) -> bool:
+    """Whether a record names an epoch of ours that was never leased: it is of somebody who was given our identity, by
+    chance or on purpose, and must not be taken. Raises RecordError."""
+    newest = _newest_own(clock_of(data), identity)
+    return newest is not None and epoch_of(newest) >= epochs.next_epoch
+
+
 def _drop_twins(heads: dict[Dot, Head], siblings: dict[Dot, Sibling]) -> None:
     """Of a write that the context covers under one dot, drop the other dots too."""
     seen = {head.op_id for dot, head in heads.items() if dot not in siblings} - {NO_OPERATION}

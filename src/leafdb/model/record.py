@@ -25,7 +25,17 @@ from leafdb.model.clock import CausalClock, Dot
 from leafdb.model.epochs import EpochLease
 from leafdb.model.hlc import stamp_ms
 from leafdb.model.live import NO_OPERATION, live, winner
-from leafdb.model.put import ConflictLimit, Named, PutRefused, PutResult, RecordTooLarge, adopt, put, readopt
+from leafdb.model.put import (
+    ConflictLimit,
+    Named,
+    PutRefused,
+    PutResult,
+    RecordTooLarge,
+    adopt,
+    names_unleased,
+    put,
+    readopt,
+)
 from leafdb.model.record_format import (
     Head,
     Header,
@@ -245,6 +255,7 @@ __all__ = [
     "header",
     "live",
     "merge",
+    "names_unleased",
     "newest_stamp",
     "put",
     "restored",

@@ -109,10 +109,12 @@ class Admin:
             session.send(encode_frame(number, request_id, encode_map(reply)))
 
 
-async def ask_member(node: Node, member: NodeId, verb: str, args: Mapping[str, Any]) -> Mapping[str, Any]:
+async def ask_member(
+    node: Node, member: NodeId, verb: str, args: Mapping[str, Any], timeout_s: float = PEER_TIMEOUT_S
+) -> Mapping[str, Any]:
     """Run a peer verb on one other member. Raises LeafdbError."""
     body = AdminRequest(verb, args).encode()
-    frame = await node.peers.call(member, Lane.CONTROL, MessageType.PEER_ADMIN, body, PEER_TIMEOUT_S)
+    frame = await node.peers.call(member, Lane.CONTROL, MessageType.PEER_ADMIN, body, timeout_s)
     return decode_map(frame.body, f"the answer to {verb}")
 
 
@@ -128,7 +130,7 @@ async def ask_stranger(
 
 
 async def gather(
-    node: Node, verb: str, local: Verb, args: Mapping[str, Any]
+    node: Node, verb: str, local: Verb, args: Mapping[str, Any], timeout_s: float = PEER_TIMEOUT_S
 ) -> tuple[dict[str, Mapping[str, Any]], dict[str, str]]:
     """Run a peer verb on every member, this one included: answers and errors, by member name, in order of numbers."""
     metadata = node.view.metadata
@@ -142,7 +144,7 @@ async def gather(
             if member == node.view.self_id:
                 answers[member] = await local(node, args)
             else:
-                answers[member] = await ask_member(node, member, verb, args)
+                answers[member] = await ask_member(node, member, verb, args, timeout_s)
         except LeafdbError as error:
             errors[member] = node.belonging.why_absent(member) or str(error)
 

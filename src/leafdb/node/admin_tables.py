@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from leafdb.node import (
+    admin_backup,
     admin_cluster,
     admin_data,
     admin_drain,
@@ -19,11 +20,13 @@ from leafdb.node import (
     admin_recovery,
     admin_repair,
     admin_ring,
+    admin_snapshots,
     admin_transfers,
 )
 from leafdb.node.admin import Verb
 
 VERBS: Final[Mapping[str, Verb]] = {
+    **admin_backup.VERBS,
     **admin_cluster.VERBS,
     **admin_data.VERBS,
     **admin_drain.VERBS,
@@ -36,9 +39,11 @@ VERBS: Final[Mapping[str, Verb]] = {
     **admin_recovery.VERBS,
     **admin_repair.VERBS,
     **admin_ring.VERBS,
+    **admin_snapshots.VERBS,
     **admin_transfers.VERBS,
 }
 PEER_VERBS: Final[Mapping[str, Verb]] = {
+    **admin_backup.PEER_VERBS,
     **admin_cluster.PEER_VERBS,
     **admin_data.PEER_VERBS,
     **admin_drain.PEER_VERBS,
@@ -51,5 +56,6 @@ PEER_VERBS: Final[Mapping[str, Verb]] = {
     **admin_recovery.PEER_VERBS,
     **admin_repair.PEER_VERBS,
     **admin_ring.PEER_VERBS,
+    **admin_snapshots.PEER_VERBS,
     **admin_transfers.PEER_VERBS,
 }

@@ -47,7 +47,7 @@ from leafdb.node.record_looker import RecordLooker
 from leafdb.node.record_mover import Peer, PeerCalls, RecordMover
 from leafdb.node.record_server import RecordServer
 from leafdb.node.record_service import MarkTaker, RecordService
-from leafdb.node.record_store import RecordStore
+from leafdb.node.record_store import RecordStore, unpaced_store
 from leafdb.node.repair_ages import AGES, RepairAges
 from leafdb.node.repair_runs import RepairRuns
 from leafdb.node.repair_schedule import SCHEDULE, RepairSchedule
@@ -156,9 +156,9 @@ class AntiEntropy:
             behind=behind,
         )  # fmt: skip
         marks = MarkTaker(self._view, self._shared, owe=self._owe, safe=self._safe)
-        server = RecordServer(
+        server = self.record_server = RecordServer(
             view=self._view, store=self.store, metrics=self._metrics, marked=marks.take, pulled=source.page,
-            looked=looker.serve, accord=self.exchanges.accord,
+            looked=looker.serve, accord=self.exchanges.accord, restores=unpaced_store(self._replica),
         )  # fmt: skip
         return RecordService(server, lambda: self.exchanges.nursery)
 

@@ -70,6 +70,7 @@ COUNTERS: Final = (
     Counted("exchange_keys_differing_total", "leafdb_anti_entropy_keys_differing_total", "Keys found to differ."),
     Counted("exchange_keys_sent_total", "leafdb_anti_entropy_keys_total", SENT, (("direction", "sent"),)),
     Counted("exchange_keys_received_total", "leafdb_anti_entropy_keys_total", SENT, (("direction", "received"),)),
+    Counted("records_restored_total", "leafdb_records_restored_total", "Records of backups taken in."),
     Counted("purge_proofs_begun_total", "leafdb_purge_proofs_total", PROOFS, (("event", "begun"),)),
     Counted("purge_proofs_made_total", "leafdb_purge_proofs_total", PROOFS, (("event", "made"),)),
     Counted("purge_proofs_refused_total", "leafdb_purge_proofs_total", PROOFS, (("event", "refused"),)),
@@ -222,6 +223,7 @@ class Metrics:
         self.exchange_keys_differing_total = 0
         self.exchange_keys_sent_total = 0
         self.exchange_keys_received_total = 0
+        self.records_restored_total = 0
         self.purge_proofs_begun_total = 0
         self.purge_proofs_made_total = 0
         self.purge_proofs_refused_total = 0

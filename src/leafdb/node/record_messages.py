@@ -4,6 +4,7 @@ and pages of a range for a new owner of it. One map each (docs/formats/repair.md
     fetch   bucket, keys, exchange        -> records: one for each of the first keys, as many as fit; empty: none here
     offer   bucket, keys, records, exchange or epoch
                                           -> results: a ReplicaStatus for each
+    restore bucket, epoch, keys, restored -> results: a ReplicaStatus for each
     hold    bucket, epoch, keys, digests  -> results: for each APPLIED if exactly that record is here, else UNKNOWN
     mark    bucket, partition, target     -> results: one
     look    bucket, keys, look            -> outlines: version, size and hollow record of each of the first keys
@@ -12,6 +13,9 @@ and pages of a range for a new owner of it. One map each (docs/formats/repair.md
 
 A fetch, and an offer that names an `exchange`, belong to that exchange of the asking side, and its terms say how the
 records are taken; an empty one in such an offer says that there is none.
+
+A restore brings records of a backup: they are taken whole, also what lies below the horizon of here, of which they come
+from a time before. It has a field of its own, so that a build that would take it for a message refuses it.
 
 A hold, and an offer with an `epoch`, come from one who is about to drop its own copies: their keys are of one
 partition, and APPLIED says that the record is on the disk of a holder whose range epoch was still that one afterwards.
@@ -68,6 +72,20 @@ class Offer(NamedTuple):
         """The body."""
         fields = {"bucket": self.bucket, "keys": list(self.keys), "records": list(self.records)}
         return encode_map(fields | ({"epoch": self.epoch} if self.epoch else {"exchange": self.exchange}))
+
+
+class Restore(NamedTuple):
+    """Take these records of a backup, and sync them, by this epoch of their ranges."""
+
+    bucket: int
+    epoch: int
+    keys: tuple[bytes, ...]
+    records: tuple[bytes, ...]
+
+    def encode(self) -> bytes:
+        """The body."""
+        fields = {"bucket": self.bucket, "epoch": self.epoch, "keys": list(self.keys)}
+        return encode_map(fields | {"restored": list(self.records)})
 
 
 class Hold(NamedTuple):
@@ -139,7 +157,7 @@ class Page(NamedTuple):
         return encode_map(fields)
 
 
-RecordsRequest = Fetch | Offer | Hold | Look | Mark | Pull
+RecordsRequest = Fetch | Offer | Restore | Hold | Look | Mark | Pull
 
 
 class Records(NamedTuple):
@@ -197,6 +215,11 @@ def decode_request(body: bytes) -> RecordsRequest:
         if len(digests) != len(keys):
             raise ValueError(f"{len(keys)} keys with {len(digests)} digests")
         return Hold(bucket, int_field(fields, "epoch", low=1, high=EPOCH_MAX), keys, digests)
+    if "restored" in fields:
+        restored = _bytes_list(fields, "restored", low=1, high=FRAME_BYTES_MAX)
+        if len(restored) != len(keys):
+            raise ValueError(f"{len(keys)} keys with {len(restored)} records")
+        return Restore(bucket, int_field(fields, "epoch", low=1, high=EPOCH_MAX), keys, restored)
     if "look" in fields:
         return Look(bucket, keys)
     if "records" not in fields:

@@ -26,6 +26,7 @@ from leafdb.node.record_messages import (
     Offer,
     Page,
     Pull,
+    Restore,
     decode_page,
     decode_records,
     decode_results,
@@ -182,6 +183,10 @@ class RecordMover:
             size += weight
         if group:
             await self._entrust(peer, bucket, group, epoch)
+
+    async def restore(self, peer: NodeId, request: Restore) -> tuple[int, ...]:
+        """Give the peer records of a backup, as many as one message holds; a ReplicaStatus for each."""
+        return await self._results(peer, request.encode(), len(request.keys))
 
     async def _entrust(self, peer: NodeId, bucket: BucketId, items: list[Item], epoch: int) -> None:
         await self._offer(peer, Offer(bucket, *_told(items), epoch=epoch))

@@ -6,7 +6,8 @@ range: its terms are those of two known stores, and of no others.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from functools import partial
 from typing import assert_never
 
 from leafdb.errors import LeafdbError, NotApplied, Reason, StorageError
@@ -25,11 +26,12 @@ from leafdb.node.record_messages import (
     Pull,
     Records,
     RecordsRequest,
+    Restore,
     Results,
     digest_of,
 )
 from leafdb.node.record_mover import ExchangeFault, Peer, judge, page_of
-from leafdb.node.record_store import RecordStore
+from leafdb.node.record_store import Item, RecordStore
 from leafdb.node.view import BucketView, ClusterView
 from leafdb.quorum.messages import ReplicaStatus
 from leafdb.ring.token import split_storage_key, storage_key
@@ -37,6 +39,9 @@ from leafdb.types import BucketId, Durability, NodeId
 from leafdb.wire.errors import encode_error
 from leafdb.wire.frame import encode_frame
 from leafdb.wire.registry import MessageType
+
+Take = Callable[[Sequence[Item]], Awaitable[list[Exception | None]]]
+"""Merges records; the error of each that was not."""
 
 
 class RecordServer:
@@ -47,17 +52,19 @@ class RecordServer:
         *,
         view: ClusterView,
         store: RecordStore,
+        restores: RecordStore,
         metrics: Metrics,
         marked: Callable[[Mark], Awaitable[None]],
         pulled: Callable[[NodeId, Pull], Awaitable[Page]],
         looked: Callable[[Look], Awaitable[Outlines]],
         accord: Callable[[NodeId, int], Accord | None],
     ) -> None:
-        """`marked`: a debt that another node passes on to this one; `pulled` answers a node that pages through a
-        range, `looked` one that wants to know what records look like. `accord` is that of an exchange which a peer
-        began under a number."""
+        """`restores`: the same records, at the pace of a restore. `marked`: a debt that another node passes on to this
+        one; `pulled` answers a node that pages through a range, `looked` one that wants to know what records look like.
+        `accord` is that of an exchange which a peer began under a number."""
         self._view = view
         self._store = store
+        self._restores = restores
         self._metrics = metrics
         self._marked = marked
         self._pulled = pulled
@@ -80,6 +87,8 @@ class RecordServer:
                     body = (await self._serve_exchanged(node, request)).encode()
                 case Offer():
                     body = (await self._serve_offer(request)).encode()
+                case Restore():
+                    body = Results(await self.restore(request)).encode()
                 case Hold():
                     body = (await self._serve_hold(request)).encode()
                 case Look():
@@ -140,16 +149,27 @@ class RecordServer:
 
     async def _serve_offer(self, request: Offer) -> Results:
         bucket = self._bucket(BucketId(request.bucket))
+        results = await self._held(bucket, request, lambda items: self._store.merge(bucket, items, Durability.ALWAYS))
+        self._metrics.exchange_keys_received_total += results.count(ReplicaStatus.APPLIED)
+        return Results(results)
+
+    async def restore(self, request: Restore) -> tuple[int, ...]:
+        """Take records of a backup here; a ReplicaStatus for each. Raises ExchangeFault, NotApplied, StorageError."""
+        bucket = self._bucket(BucketId(request.bucket))
+        results = await self._held(bucket, request, partial(self._restores.restore, bucket))
+        self._metrics.records_restored_total += results.count(ReplicaStatus.APPLIED)
+        return results
+
+    async def _held(self, bucket: BucketView, request: Offer | Restore, take: Take) -> tuple[int, ...]:
+        """Take records as a holder of their ranges by the epoch of the request, which it must be afterwards too."""
         keys = _storage_keys(bucket, request.keys)
         results = self._refusals(bucket, keys, request.epoch)
         ours = [place for place, refusal in enumerate(results) if not refusal]
-        items = [(keys[place], request.records[place]) for place in ours]
-        errors = await self._store.merge(bucket, items, Durability.ALWAYS)
+        errors = await take([(keys[place], request.records[place]) for place in ours])
         after = self._refusals(bucket, keys, request.epoch)
         for place, error in zip(ours, errors, strict=True):
             results[place] = after[place] or int(ReplicaStatus.APPLIED if error is None else status_of(error))
-        self._metrics.exchange_keys_received_total += results.count(ReplicaStatus.APPLIED)
-        return Results(tuple(results))
+        return tuple(results)
 
     async def _serve_hold(self, request: Hold) -> Results:
         bucket = self._bucket(BucketId(request.bucket))

@@ -13,14 +13,16 @@ from typing import Final
 
 import trio
 
-from leafdb.errors import StorageError
+from leafdb.errors import NotApplied, Reason, StorageError
 from leafdb.model.hlc import LeaseExhausted
+from leafdb.model.record import names_unleased
 from leafdb.node.accords import Accord
 from leafdb.node.exchanged import take
 from leafdb.node.key_queue import ReplicaOverloaded
 from leafdb.node.left_out import LeftOut
 from leafdb.node.pace import Pace
 from leafdb.node.replica import Merged, Replica
+from leafdb.node.restored_record import RestoredRecord
 from leafdb.node.view import BucketView
 from leafdb.storage.reads import ReadsOverloaded
 from leafdb.types import Durability
@@ -87,6 +89,20 @@ class RecordStore:
 
         return await self._taken(items, merge)
 
+    async def restore(self, bucket: BucketView, items: Sequence[Item]) -> list[Exception | None]:
+        """As `merge`, of records of a backup, synced: they are taken whole, whatever was forgotten since. Raises
+        NotApplied, with none taken, if one names writes of this node that it never made."""
+        identity, epochs = self._replica.minter
+        if any(names_unleased(record, identity, epochs) for _, record in items):
+            what = "names writes of this node that it never made: the backup is of a cluster with its number, or forged"
+            raise NotApplied(f"a record {what}", reason=Reason.BAD_REQUEST)
+
+        def taken(key: bytes, record: bytes | None, done: Merged) -> None:
+            assert record is not None, "a backup has records"
+            self._replica.queue.do(bucket.tree, key, RestoredRecord(self._replica, bucket, key, record, done))
+
+        return await self._taken(items, taken)
+
     async def exchange(self, bucket: BucketView, items: Sequence[Told], accord: Accord) -> list[Exception | None]:
         """As `merge`, of records that belong to an exchange: by its terms, which also say what nothing means."""
 
@@ -149,6 +165,11 @@ class RecordStore:
         await self._pace.spent(began)
         await waiting.over.wait()
         return results
+
+
+def unpaced_store(replica: Replica) -> RecordStore:
+    """For restores: somebody waits for them, as for any write; each group's sync leaves the loop to others."""
+    return RecordStore(replica, Pace(lambda: 0.0, share=1.0))  # its clock stands: nothing is ever charged
 
 
 class _Waiting:

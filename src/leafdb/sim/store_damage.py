@@ -81,7 +81,7 @@ def _fixed(now_s: float) -> Callable[[], float]:
 
 def _damage(disk: MemoryFileSystem, rng: Random, written: int) -> Damage:
     """Do it to any file that has bytes."""
-    paths = [name for name in disk.list("") if "." not in name and name not in ("LOCK", "wal", "tables", "values")]
+    paths = [name for name in disk.list("") if "." not in name and name != "LOCK" and not disk.is_directory(name)]
     directories = ("wal", "tables", "tables", "values")
     paths += [f"{directory}/{name}" for directory in directories for name in disk.list(directory)]
     paths += [segment_path(number) for number in segment_numbers(disk)[-1:] for _ in range(3)]

@@ -125,6 +125,10 @@ class Hands:
         self.alive(path)
         return self.disk.exists(path)
 
+    def is_directory(self, path: str) -> bool:
+        self.alive(path)
+        return self.disk.is_directory(path)
+
     def list(self, directory: str) -> list[str]:
         self.alive(directory)
         return self.disk.list(directory)
@@ -133,6 +137,11 @@ class Hands:
         self.alive(directory)
         self._try(lambda: self.disk.mkdir(directory))
         self.done(b"mkdir", directory)
+
+    def rmdir(self, directory: str) -> None:
+        self.alive(directory)
+        self._try(lambda: self.disk.rmdir(directory))
+        self.done(b"rmdir", directory)
 
     def sync_dir(self, directory: str) -> None:
         self.alive(directory)

@@ -48,6 +48,8 @@ class StoreLife:
         self.rubbish = Rubbish()
         self.disk = MemoryFileSystem()
         self.now_s = 100.0
+        self.on_opened: Callable[[Machine], None] = lambda machine: None
+        """Told of each opening, before the model goes back to what was found."""
         self.birth = 0
         """Counts the processes: an answer to an earlier one means nothing."""
         self.machine: Machine
@@ -385,6 +387,7 @@ class StoreLife:
             word = "clean" if report.clean else "not clean"
             require(report.clean == self._clean, Invariant.PREFIX_DURABLE, f"{when}: the last end is called {word}")
         self._probe_opening(lsn)
+        self.on_opened(machine)
         self._clean = False
         self._grace = GRACE
         model.rewind(lsn)

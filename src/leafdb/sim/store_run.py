@@ -21,6 +21,7 @@ from leafdb.sim.store_damage import prove_detected
 from leafdb.sim.store_life import StoreLife
 from leafdb.sim.store_model import short
 from leafdb.sim.store_plan import StorePlan
+from leafdb.sim.store_snapshots import StoreSnapshots
 from leafdb.sim.trace import Trace
 from leafdb.storage.lsm_tree import Page
 from leafdb.testing.violation import Invariant, Violation, require
@@ -57,6 +58,9 @@ PROBES: Final = (
     "a value file gone",
     "stale blocks in the tail",
     "a disk failing in recovery",
+    "a snapshot",
+    "a snapshot dropped",
+    "a snapshot nobody was told of",
     "damage: refused",
     "damage: error",
     "damage: harmless",
@@ -108,6 +112,8 @@ class Program:
         self.trace = Trace(lambda: self.life.now_s, keep=keep)
         self.life = StoreLife(plan, Random(f"{seed}/world"), self.trace)
         self.model = self.life.model
+        self.snapshots = StoreSnapshots(self.life, Random(f"{seed}/snapshots"))
+        self.life.on_opened = self.snapshots.opened
         self.operations = 0
         self._values = 0
         self._trees = tuple(TreeId(FIRST_TREE + number) for number in range(plan.trees))
@@ -147,6 +153,7 @@ class Program:
             self.operations += 1
             (operation,) = self.rng.choices(self._menu, self._weights)
             operation()
+            self.snapshots.turn()
             life.work(self.rng)
             if life.over():
                 life.reopen()

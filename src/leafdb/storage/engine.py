@@ -8,13 +8,15 @@ The first I/O error on the log, the manifest or a flush is final (`on_failure`):
 StoreFailed and everyone who waited gets it. What is on disk then is for the next open to judge.
 
 The parts: `memtable` and `wal` hold a generation of writes, `committer` makes it durable, `maintenance` turns it into
-tables, `tables` publishes those, `lsm_tree` and `reads` read it all, `pressure` slows writers, `recovery` opens. How
-they are put together, driven and ended is in `engine_life`; here is what may be asked of them.
+tables, `tables` publishes those, `lsm_tree` and `reads` read it all, `pressure` slows writers, `snapshots` keeps
+moments of it, `recovery` opens. How they are put together, driven and ended is in `engine_life`; here is what may be
+asked of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from functools import partial
 
 from leafdb.errors import CorruptionError, StorageError
 from leafdb.storage.committer import Waiter
@@ -23,6 +25,8 @@ from leafdb.storage.executor import Callback
 from leafdb.storage.lsm_tree import Scan, find_frozen, find_now
 from leafdb.storage.memtable import ENTRY_OVERHEAD_BYTES, Memtable, Slot
 from leafdb.storage.reads import GetDone, ScanDone
+from leafdb.storage.snapshot_files import Snapshot
+from leafdb.storage.snapshots import DropDone, SnapshotDone
 from leafdb.storage.version import VersionEdit
 from leafdb.storage.wal_format import WalEntry
 from leafdb.types import Durability, TreeId
@@ -204,6 +208,32 @@ class Engine(EngineLife):
             self._maintenance.when_flushed(self._maintenance.frozen[0].last_lsn, done)
         else:
             self._later(done)
+
+    # -- snapshots
+
+    def snapshots(self) -> tuple[Snapshot, ...]:
+        """Those there are, by name, damaged ones too."""
+        return self._snapshots.all()
+
+    def snapshot_soon(
+        self, name: str, done: SnapshotDone, trees: Collection[TreeId] | None = None, *, taken_ms: int = 0
+    ) -> None:
+        """Make `snapshots/NAME`, with everything written so far to these trees (None: all); `done` when it is durable.
+
+        `taken_ms`: the wall clock, for people. Raises SnapshotRefused for a bad name, one that is taken, or one too
+        many. `done` gets DiskFull or another StorageError when it could not be made; the store goes on.
+        """
+        self._usable()
+        for tree_id in trees or ():
+            if tree_id not in self._trees:
+                raise no_such_tree(tree_id)
+        self._snapshots.begin(name, done)
+        self.flush_soon(partial(self._snapshots.take, name, self.identity, trees, taken_ms))
+
+    def drop_snapshot_soon(self, name: str, done: DropDone) -> None:
+        """Take a snapshot away, for good; `done(error | None)` later. Raises SnapshotRefused when there is none."""
+        self._usable()
+        self._snapshots.drop_soon(name, done)
 
     # -- inside
 

@@ -22,6 +22,7 @@ from leafdb.storage.pressure import Pressure
 from leafdb.storage.reads import Reads
 from leafdb.storage.recovery import Recovered, RecoveryReport, Replayed, leave_clean_mark, no_follower, recover
 from leafdb.storage.settings import EngineConfig
+from leafdb.storage.snapshots import Snapshots
 from leafdb.storage.stats import EngineStats, collect
 from leafdb.storage.tables import Tables
 from leafdb.storage.timing import Timing
@@ -101,6 +102,7 @@ class EngineLife:
             read_executor, self._tables, queued_max=config.reads_queued_max, jobs_max=config.reader_jobs_max,
             on_damage=self._damaged,
         )  # fmt: skip
+        self._snapshots = Snapshots(parts.fs, self._tables, read_executor, parts.snapshots)
         self._timing = Timing(parts.fs, config, self._committer, self._pressure, self._maintenance)
         self._memtable = Memtable(parts.version.trees, segments=[self._segment], first_lsn=parts.next_lsn)
         self._trees = self._memtable.trees
@@ -190,6 +192,7 @@ class EngineLife:
             self._log_executor.drain()
         self._reads.fail(self._failure)
         self._reads.drain()
+        self._snapshots.fail(self._failure)
         self._committer.fail(self._failure)
         if clean and not self._broken:
             try:
@@ -209,6 +212,7 @@ class EngineLife:
             self._tables,
             self._reads,
             self._pressure,
+            self._snapshots,
             block_cache_bytes=self._parts.cache.bytes_used,
         )
 
@@ -218,6 +222,7 @@ class EngineLife:
         self._tables.check()
         self._maintenance.check()
         self._memtable.check()
+        self._snapshots.check()
         assert set(self._trees) == set(self._tables.head.trees)
         lsn = self._tables.version.flushed_lsn
         for memtable in (*reversed(self._maintenance.frozen), self._memtable):
@@ -262,6 +267,7 @@ class EngineLife:
         self._failure = self._failure or failure
         self._maintenance.stop()
         self._reads.fail(failure)
+        self._snapshots.fail(failure)
         self._committer.fail(failure)
         self._on_failure(failure)
 

@@ -9,6 +9,9 @@ The mark says where the log ended when the store was closed. It is there only be
 write; a store that finds it has forgotten nothing.
 
 The third mark is there while `wipe` is under way.
+
+A snapshot has a stamp as well: its store's, with the snapshot's name. Format version 2 says so, which builds that know
+no snapshots refuse: a snapshot, or a copy of one, must never be taken for the store it was made of.
 """
 
 from __future__ import annotations
@@ -27,6 +30,8 @@ CLEAN_PATH: Final = "CLEAN"
 WIPE_PATH: Final = "WIPE"
 LOCK_PATH: Final = "LOCK"
 FORMAT_VERSION: Final = 1
+SNAPSHOT_VERSION: Final = 2
+"""Of a snapshot's IDENTITY; everything else is of the first version."""
 STORE_ID_BYTES: Final = 16
 
 _HEAD: Final = Struct(">8sHHI")
@@ -45,15 +50,22 @@ class Identity:
     cluster_id: bytes = b""
     node_id: int = 0
     incarnation: int = 0
+    snapshot: str = ""
+    """The name of the snapshot that lies here; empty: this is a store that may be lived in."""
+    taken_ms: int = 0
+    """When the snapshot was asked for, by its node's wall clock; 0: not known."""
 
     def to_plain(self) -> dict[str, Any]:
-        return {
+        plain: dict[str, Any] = {
             "store": self.store_id,
             "boot": self.boot,
             "cluster": self.cluster_id,
             "node": self.node_id,
             "incarnation": self.incarnation,
         }
+        if self.snapshot:
+            plain |= {"snapshot": self.snapshot, "taken_ms": self.taken_ms}
+        return plain
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,20 +82,24 @@ class CleanMark:
 
 
 def write_identity(fs: FileSystem, identity: Identity) -> None:
-    replace_file(fs, IDENTITY_PATH, _seal(_IDENTITY_MAGIC, identity.to_plain()))
+    version = SNAPSHOT_VERSION if identity.snapshot else FORMAT_VERSION
+    replace_file(fs, IDENTITY_PATH, _seal(_IDENTITY_MAGIC, identity.to_plain(), version))
 
 
 def read_identity(fs: FileSystem) -> Identity | None:
     """The stamp; None when the directory has none."""
     if not fs.exists(IDENTITY_PATH):
         return None
-    plain = _open(fs, IDENTITY_PATH, _IDENTITY_MAGIC)
+    plain = _open(fs, IDENTITY_PATH, _IDENTITY_MAGIC, SNAPSHOT_VERSION)
+    of_snapshot = "snapshot" in plain
     return Identity(
         store_id=_bytes(plain, "store", IDENTITY_PATH),
         boot=_number(plain, "boot", IDENTITY_PATH),
         cluster_id=_bytes(plain, "cluster", IDENTITY_PATH),
         node_id=_number(plain, "node", IDENTITY_PATH),
         incarnation=_number(plain, "incarnation", IDENTITY_PATH),
+        snapshot=_name(plain, "snapshot", IDENTITY_PATH) if of_snapshot else "",
+        taken_ms=_number(plain, "taken_ms", IDENTITY_PATH) if of_snapshot else 0,
     )
 
 
@@ -124,13 +140,13 @@ def remove_wipe_mark(fs: FileSystem) -> None:
     fs.sync_dir("")
 
 
-def _seal(magic: bytes, plain: dict[str, Any]) -> bytes:
+def _seal(magic: bytes, plain: dict[str, Any], version: int = FORMAT_VERSION) -> bytes:
     body = cbor.dumps(plain)
-    content = _HEAD.pack(magic, FORMAT_VERSION, 0, len(body)) + body
+    content = _HEAD.pack(magic, version, 0, len(body)) + body
     return content + crc32c(content).to_bytes(4, "big")
 
 
-def _open(fs: FileSystem, path: str, magic: bytes) -> dict[str, Any]:
+def _open(fs: FileSystem, path: str, magic: bytes, newest: int = FORMAT_VERSION) -> dict[str, Any]:
     data = read_file(fs, path)
     content, checksum = data[:-4], data[-4:]
     if len(content) < _HEAD.size or int.from_bytes(checksum, "big") != crc32c(content):
@@ -138,8 +154,8 @@ def _open(fs: FileSystem, path: str, magic: bytes) -> dict[str, Any]:
     found, version, _, length = _HEAD.unpack_from(content)
     if found != magic:
         raise CorruptionError(f"{path}: not a file of this kind", path=path, offset=0)
-    if version != FORMAT_VERSION:
-        raise UnknownFormat(f"{path}: format {version}, this build knows {FORMAT_VERSION}", path=path)
+    if not FORMAT_VERSION <= version <= newest:
+        raise UnknownFormat(f"{path}: format {version}, this build knows {newest}", path=path)
     try:
         plain = cbor.loads(content[_HEAD.size :])
     except ValueError as error:
@@ -152,6 +168,13 @@ def _open(fs: FileSystem, path: str, magic: bytes) -> dict[str, Any]:
 def _number(plain: dict[str, Any], name: str, path: str) -> int:
     value = plain.get(name)
     if type(value) is not int or value < 0:
+        raise CorruptionError(f"{path}: {name!r} is {value!r:.40}", path=path, offset=_HEAD.size)
+    return value
+
+
+def _name(plain: dict[str, Any], name: str, path: str) -> str:
+    value = plain.get(name)
+    if type(value) is not str or not value:
         raise CorruptionError(f"{path}: {name!r} is {value!r:.40}", path=path, offset=_HEAD.size)
     return value
 

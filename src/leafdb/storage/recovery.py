@@ -9,7 +9,7 @@ The order matters, because power may go at any point of it, again and again:
    place of the last segment, since what was only in the page cache must not be served as durable; remove the clean
    mark.
 5. A new segment, for writes to come: old segments are never appended to.
-6. Sweep orphans. Stamp the new boot number. Serve.
+6. Sweep orphans, and what is left of snapshots that were never finished. Stamp the new boot number. Serve.
 
 Replay fills memtables, one for a segment or for several small ones. Beyond what the running store would hold it brings
 the oldest into tables at once, on the spot. That the log may forget them is for the running store to say: whoever
@@ -32,6 +32,7 @@ from leafdb.storage.jobs import FlushJob
 from leafdb.storage.manifest import ManifestWriter, current_manifest, read_manifest
 from leafdb.storage.memtable import Memtable
 from leafdb.storage.settings import EngineConfig
+from leafdb.storage.snapshot_files import SNAPSHOTS_DIRECTORY, Snapshot, SnapshotRefused, find_snapshots
 from leafdb.storage.sstable_reader import TableReader
 from leafdb.storage.tables import open_readers
 from leafdb.storage.value_files import VALUES_DIRECTORY, ValueMeta, value_path
@@ -92,13 +93,15 @@ class Recovered:
     last_size: int = 0
     dropped: dict[TreeId, int] = field(default_factory=dict)
     """Trees that have records in the log and are no more, with their last lsn."""
+    snapshots: list[Snapshot] = field(default_factory=list)
     report: RecoveryReport | None = None
 
 
 def recover(fs: FileSystem, config: EngineConfig, replayed: Replayed = no_follower) -> Recovered:
     """Open the store in `fs`, telling `replayed` what the log brings back, in order.
 
-    Raises a StorageError and leaves the lock free when the store cannot be trusted."""
+    Raises a StorageError and leaves the lock free when the store cannot be trusted, SnapshotRefused when it is a
+    snapshot and none is meant, or none and one is."""
     with _world_errors("the store cannot be opened"):
         lock = fs.lock(LOCK_PATH)
     state: Recovered | None = None
@@ -124,10 +127,11 @@ def recover(fs: FileSystem, config: EngineConfig, replayed: Replayed = no_follow
             state.segment += 1
             state.writer.start_segment(state.segment, state.next_lsn)
             _sweep(state)
+            state.snapshots = find_snapshots(fs)
             state.identity = replace(identity, boot=identity.boot + 1)
             stamp.write_identity(fs, state.identity)
             state.report = RecoveryReport(
-                clean=mark is not None or created,
+                clean=mark is not None or identity.boot == 0,
                 torn_bytes=state.torn_bytes,
                 replayed_records=state.replayed_records,
                 boot=state.identity.boot,
@@ -159,18 +163,27 @@ def _world_errors(what: str) -> Iterator[None]:
 def _identity(fs: FileSystem, config: EngineConfig) -> tuple[Identity, bool]:
     """The stamp, made when the directory is empty; and whether the store has never been open before."""
     identity = stamp.read_identity(fs)
+    if config.snapshot != bool(identity and identity.snapshot):
+        found = "not a snapshot" if identity is None or not identity.snapshot else f"snapshot {identity.snapshot}"
+        what = "and none was meant: no node lives in one, restore from it" if not config.snapshot else "as was meant"
+        raise SnapshotRefused(f"this is {found}, {what}", path=stamp.IDENTITY_PATH)
     if identity is None:
         data = [name for name in fs.list("") if name == "CURRENT" or name.startswith("MANIFEST-")]
         if data or any(map(fs.list, (WAL_DIRECTORY, TABLES_DIRECTORY, VALUES_DIRECTORY))):
             raise CorruptionError("the directory holds data and no stamp", path=stamp.IDENTITY_PATH)
         fs.mkdir(WAL_DIRECTORY)
         fs.mkdir(TABLES_DIRECTORY)
+        fs.mkdir(SNAPSHOTS_DIRECTORY)
         fs.mkdir(VALUES_DIRECTORY)
         fs.sync_dir("")
         assert len(config.store_id) == STORE_ID_BYTES, "a store id has sixteen bytes"
         identity = Identity(store_id=config.store_id)
         stamp.write_identity(fs, identity)
-    return identity, identity.boot == 0
+    for directory in (WAL_DIRECTORY, TABLES_DIRECTORY, SNAPSHOTS_DIRECTORY):
+        fs.mkdir(
+            directory
+        )  # snapshots have no log, older stores no snapshots; the new manifest's name is synced with it
+    return identity, identity.boot == 0 and not identity.snapshot
 
 
 def _load_version(state: Recovered) -> None:
@@ -178,7 +191,7 @@ def _load_version(state: Recovered) -> None:
     number = current_manifest(state.fs)
     if number is not None:
         state.version = read_manifest(state.fs, number)
-    elif state.identity.boot > 0:
+    elif state.identity.boot > 0 or state.identity.snapshot:
         raise CorruptionError("CURRENT is missing", path="CURRENT")
     readers = open_readers(state.fs, list(state.version.tables.values()), state.cache)
     state.readers = {reader.meta.file_number: reader for reader in readers}

@@ -43,5 +43,7 @@ class EngineConfig:
     """A longer value is written to a value file, and the table holds its place."""
     compaction: PickerLimits = field(default_factory=PickerLimits)
     """The measures of the levels and of one compaction."""
+    snapshot: bool = False
+    """Open a snapshot, or a copy of one, to read it; what is opened otherwise must be none."""
     store_id: bytes = bytes(16)
     """Sixteen bytes to name the store by, drawn by the owner. Used only when the store is made."""

@@ -9,6 +9,7 @@ from leafdb.storage.maintenance import Maintenance
 from leafdb.storage.memtable import Memtable
 from leafdb.storage.pressure import Pressure
 from leafdb.storage.reads import Reads
+from leafdb.storage.snapshots import Snapshots
 from leafdb.storage.tables import Tables
 
 
@@ -46,6 +47,9 @@ class EngineStats:
     disk_full: bool
     disk_free_bytes: int
     unlinks_failed: int
+    snapshots: int
+    snapshot_bytes_held: int
+    """On disk for snapshots alone: the store has moved on from these files."""
 
 
 def collect(
@@ -55,6 +59,7 @@ def collect(
     tables: Tables,
     reads: Reads,
     pressure: Pressure,
+    snapshots: Snapshots,
     *,
     block_cache_bytes: int,
 ) -> EngineStats:
@@ -89,4 +94,6 @@ def collect(
         disk_full=pressure.disk_full,
         disk_free_bytes=pressure.free_bytes,
         unlinks_failed=tables.unlinks_failed,
+        snapshots=len(snapshots.all()),
+        snapshot_bytes_held=snapshots.bytes_held(),
     )

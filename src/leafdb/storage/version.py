@@ -331,6 +331,10 @@ class Version:
         """Whether a table or a value file of this version has that number."""
         return number in self.tables or number in self.values.metas
 
+    def files(self) -> dict[str, int]:
+        """Every file that makes up the version, by its path below the store's root, and its size in bytes."""
+        return {meta.path: meta.size for metas in (self.tables, self.values.metas) for meta in metas.values()}
+
     def tables_for(self, tree_id: TreeId, key: bytes) -> list[TableMeta]:
         """The tables that may hold `key`, those with newer data first; empty when there is no such tree."""
         tree = self.trees.get(tree_id)

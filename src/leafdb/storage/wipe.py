@@ -26,10 +26,11 @@ from leafdb.storage.identity import (
     write_wipe_mark,
 )
 from leafdb.storage.manifest import CURRENT_PATH, manifest_name, manifest_numbers
+from leafdb.storage.snapshot_files import SNAPSHOTS_DIRECTORY
 from leafdb.storage.value_files import VALUES_DIRECTORY
 from leafdb.storage.version import TABLES_DIRECTORY
 from leafdb.storage.wal import WAL_DIRECTORY
-from leafdb.vfs.base import FileSystem
+from leafdb.vfs.base import FileSystem, remove_tree
 
 _TABLE_NAMES: Final = (".sst", ".sst.tmp")
 _LOG_NAMES: Final = (".log", ".log.tmp")
@@ -67,6 +68,10 @@ def finish_wipe(fs: FileSystem) -> None:
                 fs.unlink(f"{directory}/{name}")
         if fs.exists(directory):
             fs.sync_dir(directory)
+    for name in fs.list(SNAPSHOTS_DIRECTORY):
+        remove_tree(fs, f"{SNAPSHOTS_DIRECTORY}/{name}")
+    if fs.exists(SNAPSHOTS_DIRECTORY):
+        fs.sync_dir(SNAPSHOTS_DIRECTORY)
     manifests = [manifest_name(number) for number in manifest_numbers(fs)]
     for name in (CURRENT_PATH, f"{CURRENT_PATH}.tmp", *manifests, CLEAN_PATH, f"{CLEAN_PATH}.tmp"):
         if fs.exists(name):

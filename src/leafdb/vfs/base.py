@@ -7,7 +7,8 @@ What is promised, and what is not (the rules every caller must live by):
 - `append` and `write_at` return when the kernel has the bytes: they survive the process, not the machine.
 - `File.sync` makes the file's bytes survive the machine, not its name: that takes `sync_dir` of its directory, as do
   `rename`, `link` and `unlink`. `mkdir` takes a `sync_dir` of the parent.
-- `rename` within a directory is atomic; nothing else is. Unsynced writes may survive in part and in any order.
+- `rename` within a directory, of a file or of a whole directory, is atomic; nothing else is. Unsynced writes may
+  survive in part and in any order.
 - A `sync` that failed has lost the data for good; syncing again proves nothing.
 
 World's faults come out as `OSError`, except a lock held by somebody else: `StoreLocked`.
@@ -65,20 +66,26 @@ class FileSystem(Protocol):
         """An existing file for appending, writing and reading."""
 
     def rename(self, source: str, target: str) -> None:
-        """Atomic; replaces `target`."""
+        """Atomic; replaces `target`. A directory takes its content along, and its `target` must not be there."""
 
     def link(self, source: str, target: str) -> None:
-        """A second name for the same file."""
+        """A second name for the same file; FileExistsError when it is taken, OSError where there is no such thing."""
 
     def unlink(self, path: str) -> None: ...
 
     def exists(self, path: str) -> bool: ...
+
+    def is_directory(self, path: str) -> bool:
+        """Whether `path` is a directory of this tree; a symbolic link is none."""
 
     def list(self, directory: str) -> list[str]:
         """Names in `directory` (`""` is the root), sorted; empty when there is no such directory."""
 
     def mkdir(self, directory: str) -> None:
         """Make the directory and its missing parents; no error when it is there."""
+
+    def rmdir(self, directory: str) -> None:
+        """Remove an empty directory."""
 
     def sync_dir(self, directory: str) -> None:
         """Make the names in `directory` durable (`""` is the root)."""
@@ -117,3 +124,15 @@ def replace_file(fs: FileSystem, path: str, content: bytes) -> None:
         file.close()
     fs.rename(temporary, path)
     fs.sync_dir(parent_of(path))
+
+
+def remove_tree(fs: FileSystem, directory: str) -> None:
+    """Unlink everything below `directory`, and it. Not atomic, not durable; no error when it is not there."""
+    for name in fs.list(directory):
+        path = f"{directory}/{name}"
+        if fs.is_directory(path):
+            remove_tree(fs, path)
+        else:
+            fs.unlink(path)
+    if fs.is_directory(directory):
+        fs.rmdir(directory)

@@ -134,6 +134,10 @@ class DiskFileSystem:
     def exists(self, path: str) -> bool:
         return os.path.exists(self._absolute(path))
 
+    def is_directory(self, path: str) -> bool:
+        absolute = self._absolute(path)
+        return os.path.isdir(absolute) and not os.path.islink(absolute)
+
     def list(self, directory: str) -> list[str]:
         try:
             return sorted(os.listdir(self._absolute(directory)))
@@ -142,6 +146,9 @@ class DiskFileSystem:
 
     def mkdir(self, directory: str) -> None:
         os.makedirs(self._absolute(directory), mode=0o700, exist_ok=True)
+
+    def rmdir(self, directory: str) -> None:
+        os.rmdir(self._absolute(directory))
 
     def sync_dir(self, directory: str) -> None:
         fd = os.open(self._absolute(directory), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -157,12 +157,29 @@ class MemoryFileSystem:
         clone.cold = self.cold
         with self.guard:
             nodes: dict[int, MemoryNode] = {}
-            clone._directories = {"": self._directories[""].after_cut(rng, chance, nodes)}
-            # a directory whose own name was lost takes its content with it
-            for path in sorted(self._directories):
-                if path and self._name_of(path) in clone._names_or_none(parent_of(path)):
-                    clone._directories[path] = self._directories[path].after_cut(rng, chance, nodes)
+            clone._directories.clear()
+            self._survive("", self._directories[""], clone, rng, chance, nodes)
         return clone
+
+    def _survive(
+        self,
+        path: str,
+        directory: Directory,
+        clone: MemoryFileSystem,
+        rng: Random,
+        chance: float,
+        nodes: dict[int, MemoryNode],
+    ) -> None:
+        """A directory and what is below it, under whichever names are left; one whose name is lost takes its content
+        with it."""
+        survivor, below = directory.after_cut(rng, chance, nodes)
+        clone._directories[path] = survivor
+        for name in sorted(below):
+            inside = f"{path}/{name}" if path else name
+            self._survive(inside, below[name], clone, rng, chance, nodes)
+            node, found = survivor.names[name], clone._directories[inside]
+            assert node.directory is None, f"a directory is {inside}, and something else as well"
+            node.directory, found.node = found, node
 
     def flip(self, path: str, offset: int, mask: int = 1) -> None:
         """Rot: change bits of a durable byte."""
@@ -188,6 +205,21 @@ class MemoryFileSystem:
     def copy(self) -> MemoryFileSystem:
         """Another disk with the same content, as this process sees it and as if all of it were synced."""
         return self.power_cut(Random(0), keep=1.0)
+
+    def copy_below(self, directory: str) -> MemoryFileSystem:
+        """Another disk that has in its root what is in `directory`, synced; empty directories are left out."""
+        copy = MemoryFileSystem()
+        for path in self.paths():
+            if path.startswith(f"{directory}/"):
+                target = path[len(directory) + 1 :]
+                copy.mkdir(parent_of(target))
+                file = copy.create(target)
+                file.append(bytes(self._node(path).content))
+                file.sync()
+                file.close()
+        for synced in copy._directories.values():
+            synced.sync()
+        return copy
 
     def paths(self) -> list[str]:
         """All files, sorted."""
@@ -227,8 +259,13 @@ class MemoryFileSystem:
         assert parent_of(source) == parent_of(target), "renames across directories are not atomic here"
         with self.guard:
             self.check_fault("rename", source)
-            node = self._node(source)
+            moved = self._directories.get(source)
+            node = self._node(source) if moved is None else moved.node
+            if self.exists(target) and (moved is not None or target in self._directories):
+                raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY), target)
             self._directory(parent_of(source), source).rename(self._name_of(source), self._name_of(target), node)
+            for path in [path for path in self._directories if path == source or path.startswith(f"{source}/")]:
+                self._directories[target + path[len(source) :]] = self._directories.pop(path)
         self.called("rename", target)
 
     def link(self, source: str, target: str) -> None:
@@ -250,6 +287,9 @@ class MemoryFileSystem:
     def exists(self, path: str) -> bool:
         return path in self._directories or self._name_of(path) in self._names_or_none(parent_of(path))
 
+    def is_directory(self, path: str) -> bool:
+        return path in self._directories
+
     def list(self, directory: str) -> list[str]:
         return sorted(self._names_or_none(directory))
 
@@ -264,6 +304,15 @@ class MemoryFileSystem:
             self._directories[parent].change(self._name_of(directory), node)
             self._directories[directory] = Directory(node)
         self.called("mkdir", directory)
+
+    def rmdir(self, directory: str) -> None:
+        with self.guard:
+            self.check_fault("rmdir", directory)
+            if self._directory(directory, directory).names:
+                raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY), directory)
+            self._directories[parent_of(directory)].change(self._name_of(directory), None)
+            del self._directories[directory]
+        self.called("rmdir", directory)
 
     def sync_dir(self, directory: str) -> None:
         with self.guard:

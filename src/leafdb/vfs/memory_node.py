@@ -19,9 +19,11 @@ _TRUNCATE = -1
 class MemoryNode:
     """The content of one file."""
 
-    __slots__ = ("_doomed", "_durable", "_pending", "content")
+    __slots__ = ("_doomed", "_durable", "_pending", "content", "directory")
 
     def __init__(self, durable: bytes = b"") -> None:
+        self.directory: Directory | None = None
+        """What this name stands for, if it is no file."""
         self.content = bytearray(durable)
         self._durable = bytearray(durable)
         self._pending: list[Write] = []
@@ -126,6 +128,7 @@ class Directory:
 
     def __init__(self, node: MemoryNode) -> None:
         self.node = node
+        node.directory = self
         self.names: dict[str, MemoryNode] = {}
         self._durable: dict[str, MemoryNode] = {}
         self._pending: list[tuple[str, str, MemoryNode | None]] = []
@@ -147,8 +150,13 @@ class Directory:
             _rename(self._durable, change)
         self._pending.clear()
 
-    def after_cut(self, rng: Random, chance: float, nodes: dict[int, MemoryNode]) -> Directory:
-        """What the platter holds; `nodes` keeps the fate of each file one, whichever of its names survive."""
+    def after_cut(
+        self, rng: Random, chance: float, nodes: dict[int, MemoryNode]
+    ) -> tuple[Directory, dict[str, Directory]]:
+        """What the platter holds, and the directories, as they are now, whose names in this one are left.
+
+        `nodes` keeps the fate of each file one, whichever of its names survive.
+        """
         names = dict(self._durable)
         for change in self._pending:
             if rng.random() < chance:
@@ -159,7 +167,7 @@ class Directory:
                 nodes[id(node)] = node.after_cut(rng, chance)
             clone.names[name] = nodes[id(node)]
         clone._durable = dict(clone.names)
-        return clone
+        return clone, {name: node.directory for name, node in names.items() if node.directory is not None}
 
 
 def _rename(names: dict[str, MemoryNode], change: tuple[str, str, MemoryNode | None]) -> None:

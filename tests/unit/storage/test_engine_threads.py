@@ -5,9 +5,11 @@ from __future__ import annotations
 import errno
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from random import Random
+from shutil import copytree
 
 import pytest
 
@@ -17,6 +19,7 @@ from leafdb.storage.executor import ThreadExecutor
 from leafdb.storage.job_runner import ProcessJobRunner
 from leafdb.storage.lsm_tree import Page
 from leafdb.storage.settings import EngineConfig
+from leafdb.storage.snapshot_files import Snapshot
 from leafdb.types import Durability, TreeId
 from leafdb.vfs.disk import DiskFileSystem
 
@@ -39,7 +42,7 @@ class Loop:
 
 
 class RealStore:
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, config: EngineConfig = CONFIG) -> None:
         self.loop = Loop()
         self.log = ThreadExecutor(1, self.loop.queue.put, name="log")
         self.readers = ThreadExecutor(2, self.loop.queue.put, name="read")
@@ -49,7 +52,7 @@ class RealStore:
         try:
             self.engine = Engine.open(
                 DiskFileSystem(root),
-                config=CONFIG,
+                config=config,
                 log_executor=self.log,
                 read_executor=self.readers,
                 jobs=self.jobs,
@@ -136,8 +139,8 @@ def test_a_store_on_disk_with_threads_and_a_worker(tmp_path: Path) -> None:
         slot = again.engine.get_now(TREE, key)
         assert slot is None or slot == (model[key], 0)
     again.close()
-    names = ["CLEAN", "CURRENT", "IDENTITY", "LOCK", "MANIFEST-0000000002", "tables", "values", "wal"]
-    assert sorted(path.name for path in root.iterdir()) == names
+    names = {"CLEAN", "CURRENT", "IDENTITY", "LOCK", "MANIFEST-0000000002", "snapshots", "tables", "values", "wal"}
+    assert {path.name for path in root.iterdir()} == names
 
 
 def test_a_directory_that_cannot_be_written_is_a_typed_error(tmp_path: Path) -> None:
@@ -146,3 +149,31 @@ def test_a_directory_that_cannot_be_written_is_a_typed_error(tmp_path: Path) -> 
     with pytest.raises(OSError) as caught:
         DiskFileSystem(blocked / "store")
     assert caught.value.errno == errno.ENOTDIR
+
+
+def test_a_snapshot_on_disk_links_what_the_store_has(tmp_path: Path) -> None:
+    store = RealStore(tmp_path / "store")
+    store.engine.create_tree(TREE)
+    for number in range(300):
+        store.engine.write([(TREE, b"%04d" % number, b"x" * 100)])
+    answers: list[Snapshot | StorageError] = []
+    store.engine.snapshot_soon("s", answers.append)
+    store.loop.run_until(lambda: bool(answers))
+    (snapshot,) = answers
+    assert isinstance(snapshot, Snapshot)
+    there = tmp_path / "store" / "snapshots" / "s"
+    for path, size in snapshot.files.items():
+        found = (there / path).stat()
+        assert (found.st_nlink, found.st_size) == (2, size)
+        assert found.st_ino == (tmp_path / "store" / path).stat().st_ino
+    copytree(there, tmp_path / "copy")
+    dropped: list[StorageError | None] = []
+    store.engine.drop_snapshot_soon("s", dropped.append)
+    store.loop.run_until(lambda: bool(dropped))
+    assert dropped == [None]
+    assert not there.exists()
+    store.close()
+    copy = RealStore(tmp_path / "copy", replace(CONFIG, snapshot=True))
+    assert copy.engine.get_now(TREE, b"0299") == (b"x" * 100, 0)
+    assert copy.engine.last_sequence == 300
+    copy.close()

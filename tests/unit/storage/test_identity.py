@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from random import Random
 
 import pytest
@@ -21,6 +22,14 @@ def test_a_stamp_comes_back() -> None:
     assert stamp.read_identity(fs) is None
     stamp.write_identity(fs, IDENTITY)
     assert stamp.read_identity(fs) == IDENTITY
+
+
+def test_the_stamp_of_a_snapshot_comes_back_under_a_version_of_its_own() -> None:
+    fs = MemoryFileSystem()
+    of_snapshot = replace(IDENTITY, snapshot="monday", taken_ms=5)
+    stamp.write_identity(fs, of_snapshot)
+    assert stamp.read_identity(fs) == of_snapshot
+    assert read_file(fs, stamp.IDENTITY_PATH)[8:10] == b"\0\2"
 
 
 def test_every_flipped_byte_is_noticed() -> None:
@@ -63,9 +72,9 @@ def test_newer_formats_and_other_files_are_refused() -> None:
     fs = MemoryFileSystem()
     stamp.write_identity(fs, IDENTITY)
     data = bytearray(read_file(fs, stamp.IDENTITY_PATH)[:-4])
-    data[9] = 2
+    data[9] = 3
     replace_file(fs, stamp.IDENTITY_PATH, bytes(data) + crc32c(bytes(data)).to_bytes(4, "big"))
-    with pytest.raises(UnknownFormat, match="format 2"):
+    with pytest.raises(UnknownFormat, match="format 3"):
         stamp.read_identity(fs)
     stamp.write_clean_mark(fs, CleanMark(1, 1, 1, 1))
     fs.rename(stamp.CLEAN_PATH, stamp.IDENTITY_PATH)

@@ -68,4 +68,6 @@ def test_the_stamp_and_the_mark() -> None:
     fs = MemoryFileSystem()
     stamp.write_identity(fs, Identity(bytes(range(16)), boot=2))
     stamp.write_clean_mark(fs, CleanMark(segment=3, size=117, last_lsn=42, boot=2))
-    assert examples("identity.md") == [read_file(fs, stamp.IDENTITY_PATH), read_file(fs, stamp.CLEAN_PATH)]
+    found = [read_file(fs, stamp.IDENTITY_PATH), read_file(fs, stamp.CLEAN_PATH)]
+    stamp.write_identity(fs, Identity(bytes(range(16)), snapshot="monday", taken_ms=1_000_000))
+    assert examples("identity.md") == [*found, read_file(fs, stamp.IDENTITY_PATH)]

@@ -48,10 +48,10 @@ def filled(*, tables: bool = True, clean: bool = True) -> tuple[MemoryFileSystem
         engine.write(((TREE, b"%d" % number, b"x" * 500),), Durability.ALWAYS, None)
         executor.run_pending()
     if tables:
-        engine.flush_soon(lambda: None)
-        executor.run_pending()
-        while jobs.step():
-            executor.run_pending()
+        engine.snapshot_soon("kept", lambda answer: None)
+        while jobs.step() or executor.run_pending():
+            pass
+        assert engine.snapshots()
     identity = engine.identity
     if clean:
         engine.close()

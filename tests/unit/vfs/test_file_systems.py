@@ -8,14 +8,21 @@ from pathlib import Path
 import pytest
 
 from leafdb.errors import StoreLocked
-from leafdb.vfs.base import FileSystem, read_file, replace_file
+from leafdb.vfs.base import FileSystem, read_file, remove_tree, replace_file
+from leafdb.vfs.below import Below
 from leafdb.vfs.disk import DiskFileSystem
 from leafdb.vfs.memory import Fault, MemoryFileSystem
 
 
-@pytest.fixture(params=["disk", "memory"])
+@pytest.fixture(params=["disk", "memory", "below"])
 def fs(request: pytest.FixtureRequest, tmp_path: Path) -> FileSystem:
-    return DiskFileSystem(tmp_path / "root") if request.param == "disk" else MemoryFileSystem()
+    if request.param == "disk":
+        return DiskFileSystem(tmp_path / "root")
+    memory = MemoryFileSystem()
+    if request.param == "memory":
+        return memory
+    memory.mkdir("in/side")
+    return Below(memory, "in/side")
 
 
 def test_what_is_written_is_read(fs: FileSystem) -> None:
@@ -80,6 +87,51 @@ def test_an_open_file_outlives_its_name(fs: FileSystem) -> None:
     file.close()
 
 
+def test_a_link_is_the_same_file_and_outlives_the_other_name(fs: FileSystem) -> None:
+    fs.mkdir("a")
+    fs.mkdir("b")
+    file = fs.create("a/one")
+    file.append(b"shared")
+    file.close()
+    fs.link("a/one", "b/two")
+    with pytest.raises(FileExistsError):
+        fs.link("a/one", "b/two")
+    with pytest.raises(FileNotFoundError):
+        fs.link("a/none", "b/three")
+    fs.unlink("a/one")
+    assert read_file(fs, "b/two") == b"shared"
+
+
+def test_a_renamed_directory_takes_its_content_along(fs: FileSystem) -> None:
+    fs.mkdir("d/old/deep")
+    file = fs.create("d/old/deep/f")
+    file.append(b"x")
+    fs.rename("d/old", "d/new")
+    file.append(b"y")
+    file.close()
+    assert fs.list("d") == ["new"]
+    assert not fs.exists("d/old/deep")
+    assert read_file(fs, "d/new/deep/f") == b"xy"
+    fs.mkdir("d/old/other")
+    with pytest.raises(OSError):
+        fs.rename("d/new", "d/old")
+    fs.sync_dir("d/new/deep")
+
+
+def test_a_tree_is_removed_and_a_directory_that_holds_something_is_not(fs: FileSystem) -> None:
+    fs.mkdir("d/deep")
+    fs.create("d/deep/f").close()
+    fs.create("d/g").close()
+    assert fs.is_directory("d/deep")
+    assert not fs.is_directory("d/g")
+    assert not fs.is_directory("nothing")
+    with pytest.raises(OSError):
+        fs.rmdir("d")
+    remove_tree(fs, "d")
+    remove_tree(fs, "d")
+    assert fs.list("") == []
+
+
 def test_replace_file_leaves_no_temporary(fs: FileSystem) -> None:
     replace_file(fs, "CURRENT", b"one")
     replace_file(fs, "CURRENT", b"two")
@@ -128,3 +180,15 @@ def test_a_fault_strikes_the_chosen_call() -> None:
     assert caught.value.errno == errno.EIO
     assert file.read_at(0, 10) == b"goodha"
     file.append(b"!")
+
+
+def test_a_tree_with_a_symbolic_link_is_removed_without_what_it_points_to(tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "precious").touch()
+    fs = DiskFileSystem(tmp_path / "root")
+    fs.mkdir("d")
+    (tmp_path / "root" / "d" / "link").symlink_to(outside)
+    remove_tree(fs, "d")
+    assert not fs.exists("d")
+    assert (outside / "precious").exists()

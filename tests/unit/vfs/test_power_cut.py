@@ -118,3 +118,55 @@ def test_every_change_is_observed_after_it_took_effect() -> None:
         ("unlink", "g"),
     ]
     assert [names for _, _, names in calls] == [["f"], ["f"], ["f"], ["g"], []]
+
+
+def test_a_link_is_durable_once_its_directory_is_synced_whatever_becomes_of_the_first_name() -> None:
+    fs = MemoryFileSystem()
+    fs.mkdir("a")
+    fs.mkdir("b")
+    fs.sync_dir("")
+    file = fs.create("a/f")
+    file.append(b"durable")
+    file.sync()
+    fs.sync_dir("a")
+    fs.link("a/f", "b/f")
+    assert {fs.power_cut(Random(seed)).exists("b/f") for seed in range(20)} == {True, False}
+    assert not fs.power_cut(Random(0), keep=0.0).exists("b/f")
+    fs.sync_dir("b")
+    fs.unlink("a/f")
+    fs.sync_dir("a")
+    for seed in range(20):
+        assert read_file(fs.power_cut(Random(seed)), "b/f") == b"durable"
+
+
+def test_a_renamed_directory_has_one_of_its_names_after_a_cut_and_all_that_was_synced() -> None:
+    fs = MemoryFileSystem()
+    fs.mkdir("d/old")
+    fs.sync_dir("")
+    fs.sync_dir("d")
+    replace_file(fs, "d/old/f", b"durable")
+    fs.rename("d/old", "d/new")
+    names = set()
+    for seed in range(20):
+        clone = fs.power_cut(Random(seed))
+        (name,) = clone.list("d")
+        names.add(name)
+        assert read_file(clone, f"d/{name}/f") == b"durable"
+        clone.sync_dir("d")
+        assert clone.power_cut(Random(0), keep=0.0).list("d") == [name]
+    assert names == {"old", "new"}
+    fs.sync_dir("d")
+    assert fs.power_cut(Random(0), keep=0.0).list("d") == ["new"]
+
+
+def test_a_removed_directory_may_come_back_with_what_it_held() -> None:
+    fs = MemoryFileSystem()
+    fs.mkdir("d")
+    fs.sync_dir("")
+    replace_file(fs, "d/f", b"x")
+    fs.unlink("d/f")
+    fs.rmdir("d")
+    clones = [fs.power_cut(Random(seed)) for seed in range(40)]
+    assert {tuple(clone.list("d")) if clone.exists("d") else None for clone in clones} == {None, (), ("f",)}
+    fs.sync_dir("")
+    assert not fs.power_cut(Random(0), keep=0.0).exists("d")
