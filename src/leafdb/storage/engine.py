@@ -20,9 +20,11 @@ from leafdb.errors import CorruptionError, StorageError
 from leafdb.storage.committer import Waiter
 from leafdb.storage.engine_life import EngineLife
 from leafdb.storage.executor import Callback
+from leafdb.storage.inspection import targets
 from leafdb.storage.lsm_tree import Scan, find_frozen, find_now
 from leafdb.storage.memtable import ENTRY_OVERHEAD_BYTES, Memtable, Slot
 from leafdb.storage.reads import GetDone, ScanDone
+from leafdb.storage.verification import VerifyDone
 from leafdb.storage.version import VersionEdit
 from leafdb.storage.wal_format import WalEntry
 from leafdb.types import Durability, TreeId
@@ -202,6 +204,16 @@ class Engine(EngineLife):
             self._maintenance.when_flushed(self._maintenance.frozen[0].last_lsn, done)
         else:
             self._later(done)
+
+    def verify_soon(self, *, bytes_per_s: int, done: VerifyDone) -> None:
+        """Read every file of the store again, beside the cache; 0 bytes a second: as fast as it goes.
+
+        `done` gets what was found; `verifier` knows how far it is and can end it. StorageError: one is under way.
+        """
+        self._usable()
+        parts = self._parts
+        files = targets(parts.fs, self._tables, self._maintenance, parts.manifest)
+        self.verifier.start(files, bytes_per_s=bytes_per_s, done=done)
 
     # -- inside
 

@@ -25,6 +25,7 @@ from leafdb.storage.settings import EngineConfig
 from leafdb.storage.stats import EngineStats, collect
 from leafdb.storage.tables import Tables
 from leafdb.storage.timing import Timing
+from leafdb.storage.verification import Verifier
 from leafdb.types import TreeId
 from leafdb.vfs.base import FileSystem
 
@@ -99,6 +100,8 @@ class EngineLife:
             read_executor, self._tables, queued_max=config.reads_queued_max, jobs_max=config.reader_jobs_max,
             on_damage=self._damaged,
         )  # fmt: skip
+        self.verifier = Verifier(read_executor, self._tables, now_s=now_s, on_damage=self._damaged)
+        """Reads files again; begun by `Engine.verify_soon`."""
         self._timing = Timing(parts.fs, config, self._committer, self._pressure, self._maintenance)
         self._memtable = Memtable(parts.version.trees, segments=[self._segment], first_lsn=parts.next_lsn)
         self._trees = self._memtable.trees
@@ -156,11 +159,13 @@ class EngineLife:
             except OSError as error:
                 self._part_failed(error, "the disk's room cannot be known")
                 return
+            self.verifier.on_time(now_s)
             self._changed()
 
     def deadline(self) -> float:
         """When `on_time` is wanted next; calling it earlier, or every few milliseconds, does no harm."""
-        return self._timing.deadline(self._now_s())
+        timing, verifying = self._timing.deadline(self._now_s()), self.verifier.deadline()
+        return timing if verifying is None else min(timing, verifying)
 
     # -- the end
 
@@ -187,6 +192,7 @@ class EngineLife:
         else:
             self._log_executor.drain()
         self._reads.fail(self._failure)
+        self.verifier.fail(self._failure)
         self._reads.drain()
         self._committer.fail(self._failure)
         if clean and not self._broken:
@@ -215,6 +221,7 @@ class EngineLife:
         self._committer.check()
         self._tables.check()
         self._maintenance.check()
+        self.verifier.check()
         self._memtable.check()
         assert set(self._trees) == set(self._tables.head.trees)
         lsn = self._tables.version.flushed_lsn
@@ -258,6 +265,7 @@ class EngineLife:
         self._failure = self._failure or failure
         self._maintenance.stop()
         self._reads.fail(failure)
+        self.verifier.fail(failure)
         self._committer.fail(failure)
         self._on_failure(failure)
 

@@ -95,6 +95,10 @@ class Maintenance:
         self._sealed_lsn = lsn
         self.pump()
 
+    def sealed_memtables(self) -> list[Memtable]:
+        """Those that wait for their flush while nothing is appended to their segments any more; oldest first."""
+        return [memtable for memtable in reversed(self.frozen) if memtable.last_lsn <= self._sealed_lsn]
+
     def when_flushed(self, lsn: int, done: Callback) -> None:
         """Call once every write up to `lsn` is in tables; never inside this call when it already is."""
         self._waiters.append((lsn, done))
