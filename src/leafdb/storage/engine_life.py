@@ -193,6 +193,7 @@ class EngineLife:
             self._log_executor.drain()
         self._reads.fail(self._failure)
         self.verifier.fail(self._failure)
+        self._maintenance.descents.fail(self._failure)
         self._reads.drain()
         self._committer.fail(self._failure)
         if clean and not self._broken:
@@ -266,6 +267,7 @@ class EngineLife:
         self._maintenance.stop()
         self._reads.fail(failure)
         self.verifier.fail(failure)
+        self._maintenance.descents.fail(failure)
         self._committer.fail(failure)
         self._on_failure(failure)
 
