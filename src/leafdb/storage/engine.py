@@ -224,7 +224,7 @@ class Engine(EngineLife):
                 self._later(partial(done, outcome))
 
         trees = sorted(self._trees) if tree_id is None else [tree_id]
-        self._maintenance.descents.start(trees, self._committer.next_lsn - 1, told)
+        self.descents.start(trees, self._committer.next_lsn - 1, told)
         self.flush_soon()
         self._maintenance.pump()
 

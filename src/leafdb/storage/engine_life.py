@@ -13,6 +13,7 @@ from typing import Self
 
 from leafdb.errors import CorruptionError, StorageError, StoreFailed
 from leafdb.storage.committer import Committer
+from leafdb.storage.descents import Descents
 from leafdb.storage.executor import Callback, Executor
 from leafdb.storage.identity import Identity, write_identity
 from leafdb.storage.job_runner import JobRunner
@@ -22,7 +23,8 @@ from leafdb.storage.pressure import Pressure
 from leafdb.storage.reads import Reads
 from leafdb.storage.recovery import Recovered, RecoveryReport, Replayed, leave_clean_mark, no_follower, recover
 from leafdb.storage.settings import EngineConfig
-from leafdb.storage.stats import EngineStats, collect
+from leafdb.storage.stats import EngineStats, Work, collect
+from leafdb.storage.survey import Survey, survey
 from leafdb.storage.tables import Tables
 from leafdb.storage.timing import Timing
 from leafdb.storage.verification import Verifier
@@ -193,7 +195,7 @@ class EngineLife:
             self._log_executor.drain()
         self._reads.fail(self._failure)
         self.verifier.fail(self._failure)
-        self._maintenance.descents.fail(self._failure)
+        self.descents.fail(self._failure)
         self._reads.drain()
         self._committer.fail(self._failure)
         if clean and not self._broken:
@@ -206,6 +208,16 @@ class EngineLife:
 
     # -- looking inside
 
+    @property
+    def descents(self) -> Descents:
+        """Compactions on demand; begun by `Engine.compact_soon`."""
+        return self._maintenance.descents
+
+    @property
+    def work(self) -> Work:
+        """What was flushed, compacted and read again since the start, for who counts."""
+        return Work(self._maintenance, self.verifier)
+
     def stats(self) -> EngineStats:
         return collect(
             self._committer,
@@ -216,6 +228,11 @@ class EngineLife:
             self._pressure,
             block_cache_bytes=self._parts.cache.bytes_used,
         )
+
+    def survey(self) -> Survey:
+        """Every tree by level, and what is being done; looks at every table there is."""
+        parts = self._parts
+        return survey(self._tables.version, self._committer, self._maintenance, parts.cache, self.config.compaction)
 
     def check(self) -> None:
         """Everything that must hold between and inside the parts; costly."""
@@ -267,7 +284,7 @@ class EngineLife:
         self._maintenance.stop()
         self._reads.fail(failure)
         self.verifier.fail(failure)
-        self._maintenance.descents.fail(failure)
+        self.descents.fail(failure)
         self._committer.fail(failure)
         self._on_failure(failure)
 

@@ -67,7 +67,7 @@ def test_everything_goes_to_the_last_level_and_nothing_is_lost() -> None:
         assert len(held) == 1
     assert levels(store)[deepest]
     assert store.items(limit=100) == sorted([*before, (b"newest", b"in memory")])
-    assert store.engine._maintenance.descents.progress() == outcome
+    assert store.engine.descents.progress() == outcome
     store.engine.check()
     again = compact(store)
     assert again.jobs == 0, "there is nothing left to do"
@@ -104,7 +104,7 @@ def test_one_at_a_time_and_progress_is_seen() -> None:
     while not told:
         store.executor.run_pending()
         store.jobs.step()
-        progress = store.engine._maintenance.descents.progress()
+        progress = store.engine.descents.progress()
         assert progress is not None
         seen.append((progress.trees, progress.level, progress.jobs))
         compacting = store.engine._maintenance.compacting
