@@ -63,6 +63,7 @@ def _show_stats(session: Session, reply: Mapping[str, Any]) -> None:
         errors=reply.get("errors") or {},
         pretty=lambda: rich_table(fitting(TREE_COLUMNS, rows, output.console(output.out).width), rows),
         plain=lambda: plain_table(TREE_COLUMNS, rows),
+        empty="no store could be asked",
     )
     if session.options.output == "table":
         for store in stores:
@@ -218,8 +219,8 @@ def _judge(found: Sequence[Task], errors: Mapping[str, str]) -> None:
     if damaged:
         raise Quit(
             exits.UNHEALTHY,
-            f"files of {', '.join(damaged)} are damaged. Nothing damaged is served; keep the other owners up. "
-            f"Next: leafdb repair run --only {damaged[0]} --wait, then look at that disk (docs/operations/storage.md)",
+            f"files of {', '.join(damaged)} are damaged. Nothing damaged is served: other replicas answer for it, so "
+            "keep them up, and look at that disk. What to do next: docs/operations/storage.md",
         )
     if errors or any(task["state"] != "done" for task in found):
         raise Quit(exits.FAILED, "not every store has done it")

@@ -174,8 +174,8 @@ def text_of(item: Mapping[str, Any]) -> str:
             return f"{item['offset']:>10}  end: {item['sound_bytes']} of {item['bytes']} bytes are sound, {counts}"
         case _:
             skipped = ("what", "offset", "smallest", "largest")
-            text = ", ".join(f"{name} {value}" for name, value in item.items() if name not in skipped)
-            return f"{text}{_range(item)}".replace("_", " ")
+            named = {name.replace("_", " "): value for name, value in item.items() if name not in skipped}
+            return ", ".join(f"{name} {value}" for name, value in named.items()) + _range(item)
 
 
 def _key(fields: Mapping[str, Any]) -> str:

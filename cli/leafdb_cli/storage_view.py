@@ -38,18 +38,19 @@ def store_items(nodes: Mapping[str, Line]) -> list[dict[str, Any]]:
 
 
 def tree_rows(stores: Iterable[Line]) -> list[dict[str, Any]]:
-    """A row of the table for each tree."""
+    """A row of the table for each tree that has tables."""
     return [
         {
             "node": store["node"],
             "tree": tree["tree"],
-            "levels": " ".join(f"L{level['level']}:{level['tables']}" for level in tree["levels"]) or "-",
+            "levels": " ".join(f"L{level['level']}:{level['tables']}" for level in tree["levels"]),
             "bytes": tree["bytes"],
             "entries": sum(level["entries"] for level in tree["levels"]),
             "tombstones": sum(level["tombstones"] for level in tree["levels"]),
         }
         for store in stores
         for tree in store["trees"]
+        if tree["levels"]
     ]
 
 
