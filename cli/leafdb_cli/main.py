@@ -31,7 +31,7 @@ NOUNS: Final[Mapping[str, str]] = {
     "hints": "Writes kept for nodes that were away.",
     "repair": "Anti-entropy between replicas.",
     "backup": "Backups of the whole cluster.",
-    "storage": "What nodes keep on disk: snapshots.",
+    "storage": "The stores of the nodes, and their files.",
     "config": "Configuration of nodes.",
     "bench": "The load generator.",
     "sim": "Simulations from one seed, and known bugs that they must find.",

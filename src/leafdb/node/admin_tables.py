@@ -21,6 +21,7 @@ from leafdb.node import (
     admin_repair,
     admin_ring,
     admin_snapshots,
+    admin_storage,
     admin_transfers,
 )
 from leafdb.node.admin import Verb
@@ -40,6 +41,7 @@ VERBS: Final[Mapping[str, Verb]] = {
     **admin_repair.VERBS,
     **admin_ring.VERBS,
     **admin_snapshots.VERBS,
+    **admin_storage.VERBS,
     **admin_transfers.VERBS,
 }
 PEER_VERBS: Final[Mapping[str, Verb]] = {
@@ -55,6 +57,7 @@ PEER_VERBS: Final[Mapping[str, Verb]] = {
     **admin_purge.PEER_VERBS,
     **admin_recovery.PEER_VERBS,
     **admin_repair.PEER_VERBS,
+    **admin_storage.PEER_VERBS,
     **admin_ring.PEER_VERBS,
     **admin_snapshots.PEER_VERBS,
     **admin_transfers.PEER_VERBS,

@@ -132,6 +132,7 @@ def watch(node: Node) -> None:
     metrics.watch("storage_bytes", lambda: {"tables": stats().table_bytes, "values": stats().value_bytes})
     metrics.watch("value_dead_bytes", lambda: stats().value_dead_bytes)
     metrics.watch("memtable_bytes", lambda: stats().memtable_bytes + stats().frozen_bytes)
+    metrics.watch("compaction_pending_bytes", lambda: node.engine.survey().debt_bytes)
     metrics.watch("tables", lambda: {"0": stats().level0_tables, "all": stats().tables})
     metrics.info("leafdb_build_info", version=node.version)
 

@@ -15,11 +15,13 @@ level 0 fills up until no write is taken.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
 from leafdb.errors import CorruptionError, StoreFailed
 from leafdb.storage.compaction_picker import pick
+from leafdb.storage.descents import Descents
 from leafdb.storage.executor import Callback
 from leafdb.storage.job_runner import JobRunner
 from leafdb.storage.jobs import CompactionJob, CompactionResult, FlushJob, FlushResult, JobResult
@@ -43,6 +45,16 @@ BeforeFlush = Callable[[int, Callback], None]
 def no_gate(lsn: int, go_on: Callback) -> None:
     """Nobody wants the log for longer than the tables do."""
     go_on()
+
+
+@dataclass(frozen=True, slots=True)
+class Compacting:
+    """A compaction under way."""
+
+    job: CompactionJob
+    asked: bool
+    """Somebody wants it; else it is due."""
+    since_s: float
 
 
 class Maintenance:
@@ -72,7 +84,7 @@ class Maintenance:
         self._on_change = on_change
         self._sealed_lsn = sealed_lsn
         self._flushing = False
-        self._compacting = False
+        self._asked_next = False
         self._damaged: set[int] = set()
         self._damaged_retry_s: float | None = None
         self._busy: set[int] = set()
@@ -82,8 +94,15 @@ class Maintenance:
         self._stopped = False
         self.frozen: tuple[Memtable, ...] = tuple(frozen)
         """Newest first."""
+        self.compacting: Compacting | None = None
+        """The compaction under way."""
+        self.descents = Descents()
+        """Compactions that somebody asks for: they take turns with those that are due."""
         self.flushes = 0
+        self.flushed_bytes = 0
         self.compactions = 0
+        self.compaction_bytes_read = 0
+        self.compaction_bytes_written = 0
         self.failed_jobs = 0
 
     # -- what the engine tells
@@ -96,6 +115,10 @@ class Maintenance:
         """The segments that hold everything up to `lsn` are sealed."""
         self._sealed_lsn = lsn
         self.pump()
+
+    def sealed_memtables(self) -> list[Memtable]:
+        """Those that wait for their flush while nothing is appended to their segments any more; oldest first."""
+        return [memtable for memtable in reversed(self.frozen) if memtable.last_lsn <= self._sealed_lsn]
 
     def when_flushed(self, lsn: int, done: Callback) -> None:
         """Call once every write up to `lsn` is in tables; never inside this call when it already is."""
@@ -124,7 +147,7 @@ class Maintenance:
             return
         if not self._flushing and self.frozen and self.frozen[-1].last_lsn <= self._sealed_lsn:
             self._start_flush(self.frozen[-1])
-        if not self._compacting:
+        if self.compacting is None:
             self._start_compaction()
 
     # -- flush
@@ -192,15 +215,17 @@ class Maintenance:
         if self._stopped:
             return
         edit = VersionEdit(added=tuple(metas), flushed_lsn=memtable.last_lsn, values=values)
-        self._tables.submit(edit, partial(self._flush_published, memtable))
+        size = sum(meta.size for metas in (metas, values) for meta in metas)
+        self._tables.submit(edit, partial(self._flush_published, memtable, size))
 
-    def _flush_published(self, memtable: Memtable) -> None:
+    def _flush_published(self, memtable: Memtable, size: int) -> None:
         if self._stopped:
             return
         assert self.frozen[-1] is memtable, "memtables are flushed oldest first"
         self.frozen = self.frozen[:-1]
         self._flushing = False
         self.flushes += 1
+        self.flushed_bytes += size
         self._tables.remove_soon([segment_path(number) for number in memtable.segments])
         self._on_change()
         self.pump()
@@ -212,15 +237,23 @@ class Maintenance:
     # -- compaction
 
     def _start_compaction(self) -> None:
-        job = pick(self._tables.head, self._damaged | self._busy, self._config.compaction)
+        busy = self._damaged | self._busy
+        job = pick(self._tables.head, busy, self._config.compaction)
+        asked = (
+            self.descents.pick(self._tables.head, busy, self._config.compaction)
+            if job is None or self._asked_next
+            else None
+        )
+        job = asked or job
         if job is None:
             return
         numbers = self._tables.allot(job.numbers_wanted, self.pump)
         if numbers is None:
             return
-        self._compacting = True
+        self._asked_next = asked is None
         self._busy.update(job.input_numbers)
         job = job.with_outputs(numbers)
+        self.compacting = Compacting(job, asked is not None, self._now_s())
         self._jobs.submit(job, partial(self._compacted, job, self._tables.pin()))
 
     def _compacted(self, job: CompactionJob, pin: Pin, result: JobResult | BaseException) -> None:
@@ -266,18 +299,22 @@ class Maintenance:
             self.pump()
             return
         edit = VersionEdit(added=tuple(keep), removed=compacted.removed, values=compacted.values)
-        self._tables.submit(edit, partial(self._compaction_published, job))
+        size = sum(meta.size for metas in (keep, compacted.values) for meta in metas)
+        self._tables.submit(edit, partial(self._compaction_published, job, size))
 
-    def _compaction_published(self, job: CompactionJob) -> None:
+    def _compaction_published(self, job: CompactionJob, size: int) -> None:
         if self._stopped:
             return
         self._end_compaction(job)
+        self.descents.published(job, size)
         self.compactions += 1
+        self.compaction_bytes_read += sum(meta.size for meta in job.inputs)
+        self.compaction_bytes_written += size
         self._on_change()
         self.pump()
 
     def _end_compaction(self, job: CompactionJob) -> None:
-        self._compacting = False
+        self.compacting = None
         self._busy.difference_update(job.input_numbers)
 
     # -- both
@@ -303,6 +340,7 @@ class Maintenance:
         self._retry_s = self._now_s() + wait_s
 
     def check(self) -> None:
+        self.descents.check()
         lsns = [memtable.last_lsn for memtable in self.frozen]
         assert lsns == sorted(lsns, reverse=True), "frozen memtables are not newest first"
         for memtable in self.frozen:

@@ -17,6 +17,7 @@ from typing import Final
 from leafdb.codec import cbor
 from leafdb.codec.checksum import crc32c
 from leafdb.errors import CorruptionError, UnknownFormat
+from leafdb.limits import MANIFEST_RECORD_BYTES_MAX
 from leafdb.storage.value_files import ValueMeta
 from leafdb.storage.version import TableMeta, Version, VersionEdit
 from leafdb.vfs.base import File, FileSystem, read_file, replace_file
@@ -86,6 +87,42 @@ def read_manifest(fs: FileSystem, number: int) -> Version:
     return version
 
 
+def open_manifest(file: File, path: str) -> tuple[int, int]:
+    """The number of a manifest, by its own word, and how many records the version at its start takes.
+
+    For a file of which nothing else is known. Raises CorruptionError and UnknownFormat."""
+    head = file.read_at(0, HEADER_BYTES)
+    number = HEADER.unpack_from(head)[3] if len(head) == HEADER_BYTES else 0
+    return number, _check_header(head, number, path)
+
+
+def record_at(file: File, offset: int, number: int, index: int) -> bytes | None:
+    """The payload of the record there; None when there is no sound one of that number and index."""
+    head = file.read_at(offset, RECORD_BYTES)
+    if len(head) < RECORD_BYTES:
+        return None
+    length = RECORD.unpack_from(head, 4)[0]
+    if length > min(MANIFEST_RECORD_BYTES_MAX, file.size() - offset - RECORD_BYTES):
+        return None
+    return _record(head + file.read_at(offset + RECORD_BYTES, length), 0, number, index)
+
+
+def check_manifest(fs: FileSystem, number: int, size: int) -> None:
+    """Read it again as far as it was synced, `size` bytes. CorruptionError when less of that is good."""
+    path = manifest_name(number)
+    file = fs.open_read(path)
+    try:
+        data = file.read_at(0, size)
+    finally:
+        file.close()
+    _check_header(data, number, path)
+    end = HEADER_BYTES
+    for offset, payload in _records(data, number, path):
+        end = offset + RECORD_BYTES + len(payload)
+    if end != size:
+        raise CorruptionError(f"{path}: damaged at offset {end}, where it had been synced", path=path, offset=end)
+
+
 def _check_header(data: bytes, number: int, path: str) -> int:
     """How many records the version at the start takes."""
     head = data[: HEADER.size]
@@ -148,8 +185,16 @@ class ManifestWriter:
         self._bytes_max = bytes_max
         self._index = 0
         self.lost: BaseException | None = None
-        self.number = 0
-        self.size = 0
+        self.place = (0, 0)
+        """Number of the manifest and its size, both of one moment: another thread may ask."""
+
+    @property
+    def number(self) -> int:
+        return self.place[0]
+
+    @property
+    def size(self) -> int:
+        return self.place[1]
 
     def start(self, version: Version) -> None:
         """Begin a new manifest with `version` and make it the one in use. The one before is removed."""
@@ -165,8 +210,8 @@ class ManifestWriter:
         replace_file(self._fs, CURRENT_PATH, f"{manifest_name(number)}\n".encode("ascii"))
         if self._file is not None:
             self._file.close()
-        self._file, self.number = file, number
-        self.size = sum(map(len, content))
+        self._file = file
+        self.place = (number, sum(map(len, content)))
         self._index = len(content) - 1
         for old in numbers:
             self._fs.unlink(manifest_name(old))
@@ -189,7 +234,7 @@ class ManifestWriter:
         record = self._encode(self.number, self._index, edit)
         self._file.append(record)
         self._file.sync()
-        self.size += len(record)
+        self.place = (self.number, self.size + len(record))
         self._index += 1
 
     def close(self) -> None:

@@ -171,19 +171,18 @@ def _identity(fs: FileSystem, config: EngineConfig) -> tuple[Identity, bool]:
         data = [name for name in fs.list("") if name == "CURRENT" or name.startswith("MANIFEST-")]
         if data or any(map(fs.list, (WAL_DIRECTORY, TABLES_DIRECTORY, VALUES_DIRECTORY))):
             raise CorruptionError("the directory holds data and no stamp", path=stamp.IDENTITY_PATH)
-        fs.mkdir(WAL_DIRECTORY)
-        fs.mkdir(TABLES_DIRECTORY)
-        fs.mkdir(SNAPSHOTS_DIRECTORY)
-        fs.mkdir(VALUES_DIRECTORY)
+        _make_directories(fs)
         fs.sync_dir("")
         assert len(config.store_id) == STORE_ID_BYTES, "a store id has sixteen bytes"
         identity = Identity(store_id=config.store_id)
         stamp.write_identity(fs, identity)
-    for directory in (WAL_DIRECTORY, TABLES_DIRECTORY, SNAPSHOTS_DIRECTORY):
-        fs.mkdir(
-            directory
-        )  # snapshots have no log, older stores no snapshots; the new manifest's name is synced with it
+    _make_directories(fs)  # a snapshot has no log, an older store no values; synced with the new manifest's name
     return identity, identity.boot == 0 and not identity.snapshot
+
+
+def _make_directories(fs: FileSystem) -> None:
+    for directory in (WAL_DIRECTORY, TABLES_DIRECTORY, VALUES_DIRECTORY, SNAPSHOTS_DIRECTORY):
+        fs.mkdir(directory)
 
 
 def _load_version(state: Recovered) -> None:
@@ -197,8 +196,6 @@ def _load_version(state: Recovered) -> None:
     state.readers = {reader.meta.file_number: reader for reader in readers}
     for meta in state.version.values.metas.values():
         _add_values(state, meta)
-    if not state.fs.exists(VALUES_DIRECTORY):  # a store of before there were value files
-        state.fs.mkdir(VALUES_DIRECTORY)  # its name is synced with that of the new manifest
     state.next_number = state.version.next_file_number
     lease = VersionEdit(next_file_number=state.next_number + state.config.file_number_lease)
     state.version = state.version.apply(lease)

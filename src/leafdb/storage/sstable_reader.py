@@ -12,13 +12,22 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from enum import Enum
-from typing import Final
+from typing import Final, NamedTuple
 
 from leafdb.codec.checksum import xxh3_64
+from leafdb.errors import CorruptionError, StorageError
 from leafdb.storage.block import Block, Columns, Entry, Stored, concatenate
 from leafdb.storage.block_cache import BlockCache
 from leafdb.storage.bloom import BloomFilter
-from leafdb.storage.sstable_format import INDEX_VALUE, BlockKind, Footer, check_properties, corruption, open_block
+from leafdb.storage.sstable_format import (
+    FOOTER_READ_BYTES,
+    INDEX_VALUE,
+    BlockKind,
+    Footer,
+    check_properties,
+    corruption,
+    open_block,
+)
 from leafdb.storage.value_files import Place
 from leafdb.storage.version import TableMeta
 from leafdb.vfs.base import File, FileSystem
@@ -37,8 +46,15 @@ Found = tuple[bool, Stored, int]
 
 MISSING: Final[Found] = (False, None, 0)
 
-_FOOTER_READ_BYTES: Final = 1024
-"""Footers of any version fit, so that an unknown one can be told from a damaged one."""
+
+class Part(NamedTuple):
+    """A part of a file that was read again: how many bytes, the closed range of keys it may hold, what is wrong."""
+
+    size: int
+    smallest: bytes = b""
+    largest: bytes = b""
+    problem: StorageError | None = None
+
 
 _BLOCKS_BITS: Final = 32
 """A block's number in the cache is the file's number and then the block's, in this many bits."""
@@ -55,7 +71,7 @@ class TableReader:
         self._file = file
         self._cache = cache
         self._first_number = meta.file_number << _BLOCKS_BITS
-        tail_at = max(0, meta.size - _FOOTER_READ_BYTES)
+        tail_at = max(0, meta.size - FOOTER_READ_BYTES)
         footer = Footer.decode(self._read(tail_at, meta.size - tail_at), meta)
         start = footer.filter[0]
         parts = self._read(start, footer.properties[0] + footer.properties[1] - start)
@@ -190,36 +206,72 @@ class TableReader:
             raise corruption(self.meta, offset, f"{len(data)} bytes where {size} were written")
         return data
 
-    def check(self) -> None:
-        """Everything a table promises, by reading all of it; CorruptionError where it does not hold."""
+    def blocks(self) -> Iterator[tuple[int, int, Columns | CorruptionError]]:
+        """Offset and size of each block, with its entries, or with what is wrong with it."""
+        for index, (offset, size) in enumerate(self._places):
+            try:
+                yield offset, size, self._load(index).columns()
+            except CorruptionError as error:
+                yield offset, size, error
+
+    def inspect(self) -> Iterator[Part]:
+        """Everything a table promises, by reading all of it: a part for each block, then one for the rest."""
         meta = self.meta
-        entries = tombstones = 0
+        entries = tombstones = data_bytes = 0
         references: dict[int, int] = {}
         previous: bytes | None = None
-        for index, (offset, _) in enumerate(self._places):
-            keys, sequences, values = self._load(index).columns()
-            bound = self._lower_bounds[index]
-            if (previous is not None and not previous < bound) or bound > keys[0]:
-                raise corruption(meta, offset, "the index does not separate this block from the one before it")
-            for key, sequence in zip(keys, sequences, strict=True):
-                if previous is not None and key <= previous:
-                    raise corruption(meta, offset, "keys do not ascend")
-                if not meta.sequence_min <= sequence <= meta.sequence_max:
-                    raise corruption(meta, offset, f"sequence {sequence} is outside of the table's range")
-                if not self.may_contain(key):
-                    raise corruption(meta, offset, "the filter denies a key that is here")
-                previous = key
-            if index == 0 and keys[0] != meta.smallest:
-                raise corruption(meta, offset, "the first key is not the table's smallest")
+        sound = True
+        for index, (offset, size) in enumerate(self._places):
+            data_bytes += size
+            try:
+                keys, _, values = self._inspected(index, offset, previous)
+            except CorruptionError as error:
+                sound, previous = False, None
+                yield Part(size, *self._range_of(index), error)
+                continue
+            previous = keys[-1]
             entries += len(keys)
             tombstones += values.count(None)
             for value in values:
                 if isinstance(value, Place):
                     references[value.file_number] = references.get(value.file_number, 0) + value.size
-        if previous != meta.largest or entries != meta.entries or tombstones != meta.tombstones:
-            raise corruption(meta, meta.size, "the entries are not those the properties count")
-        if references != dict(meta.references):
-            raise corruption(meta, meta.size, "the places are not in the value files the properties name")
+            yield Part(size, keys[0], previous)
+        problem = None
+        if sound and (previous != meta.largest or entries != meta.entries or tombstones != meta.tombstones):
+            problem = corruption(meta, meta.size, "the entries are not those the properties count")
+        elif sound and references != dict(meta.references):
+            problem = corruption(meta, meta.size, "the places are not in the value files the properties name")
+        yield Part(meta.size - data_bytes, meta.smallest, meta.largest, problem)
+
+    def _inspected(self, index: int, offset: int, previous: bytes | None) -> Columns:
+        """A block that holds what it must, after one that ends with `previous` (None: not known)."""
+        meta, bound = self.meta, self._lower_bounds[index]
+        columns = keys, sequences, _ = self._load(index).columns()
+        if (previous is not None and not previous < bound) or bound > keys[0]:
+            raise corruption(meta, offset, "the index does not separate this block from the one before it")
+        for key, sequence in zip(keys, sequences, strict=True):
+            if previous is not None and key <= previous:
+                raise corruption(meta, offset, "keys do not ascend")
+            if not meta.sequence_min <= sequence <= meta.sequence_max:
+                raise corruption(meta, offset, f"sequence {sequence} is outside of the table's range")
+            if not self.may_contain(key):
+                raise corruption(meta, offset, "the filter denies a key that is here")
+            previous = key
+        if index == 0 and keys[0] != meta.smallest:
+            raise corruption(meta, offset, "the first key is not the table's smallest")
+        return columns
+
+    def _range_of(self, index: int) -> tuple[bytes, bytes]:
+        """A closed range that holds every key of a block, told by the index alone."""
+        bounds = self._lower_bounds
+        smallest = max(bounds[index], self.meta.smallest)
+        return smallest, bounds[index + 1] if index + 1 < len(bounds) else self.meta.largest
+
+    def check(self) -> None:
+        """CorruptionError for the first part where the table does not hold what it promises."""
+        for part in self.inspect():
+            if part.problem is not None:
+                raise part.problem
 
 
 def verify(fs: FileSystem, meta: TableMeta) -> None:

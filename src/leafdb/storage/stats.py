@@ -11,6 +11,7 @@ from leafdb.storage.pressure import Pressure
 from leafdb.storage.reads import Reads
 from leafdb.storage.snapshots import Snapshots
 from leafdb.storage.tables import Tables
+from leafdb.storage.verification import Verifier
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,3 +98,45 @@ def collect(
         snapshots=len(snapshots.all()),
         snapshot_bytes_held=snapshots.bytes_held(),
     )
+
+
+class Work:
+    """Counters that only rise, read where they are kept."""
+
+    __slots__ = ("_maintenance", "_verifier")
+
+    def __init__(self, maintenance: Maintenance, verifier: Verifier) -> None:
+        self._maintenance = maintenance
+        self._verifier = verifier
+
+    @property
+    def flushes(self) -> int:
+        return self._maintenance.flushes
+
+    @property
+    def flushed_bytes(self) -> int:
+        return self._maintenance.flushed_bytes
+
+    @property
+    def compactions(self) -> int:
+        return self._maintenance.compactions
+
+    @property
+    def compaction_bytes_read(self) -> int:
+        return self._maintenance.compaction_bytes_read
+
+    @property
+    def compaction_bytes_written(self) -> int:
+        return self._maintenance.compaction_bytes_written
+
+    @property
+    def failed_jobs(self) -> int:
+        return self._maintenance.failed_jobs
+
+    @property
+    def verified_bytes(self) -> int:
+        return self._verifier.bytes_read
+
+    @property
+    def damages_found(self) -> int:
+        return self._verifier.damages_found

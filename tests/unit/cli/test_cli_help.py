@@ -37,7 +37,7 @@ COMMANDS = {
     "hints": {"list", "pause", "resume", "purge"},
     "backup": {"create", "list", "verify", "restore"},
     "repair": {"run", "status", "cancel", "purge", "schedule", "acknowledge"},
-    "storage": {"snapshot"},
+    "storage": {"stats", "flush", "compact", "verify", "tasks", "dump", "snapshot"},
     "config": {"check"},
     "bench": {"run"},
     "sim": {"run", "determinism", "museum", "detector"},

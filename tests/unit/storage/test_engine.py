@@ -375,7 +375,7 @@ def test_restarting_again_and_again_piles_nothing_up(store: Store) -> None:
     last = Store(fs)
     last.settle()
     assert len(fs.list("wal")) == 1
-    assert len(fs.list("")) == 7
+    assert len(fs.list("")) == 8
     assert read_file(fs, "CURRENT").startswith(b"MANIFEST-")
 
 

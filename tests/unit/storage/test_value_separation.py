@@ -180,7 +180,7 @@ def without_values(fs: MemoryFileSystem) -> MemoryFileSystem:
         copy.mkdir(directory)
         for name in fs.list(directory):
             path = f"{directory}/{name}".lstrip("/")
-            if path not in ("tables", "values", "wal", "LOCK"):
+            if path not in ("snapshots", "tables", "values", "wal", "LOCK"):
                 file = copy.create(path)
                 file.append(read_file(fs, path))
                 file.close()
