@@ -106,6 +106,12 @@ BLOCK_PAYLOAD_BYTES_MAX: Final = 32 * MIB
 TABLE_APPEND_BYTES: Final = 256 * KIB
 COMPACTION_BYTES_MAX: Final = 128 * MIB
 COMPACTION_CHUNK_BLOCKS: Final = 4
+LOST_RANGES_MAX: Final = 32
+"""Of one table that is salvaged; more are told as fewer, wider ones."""
+LOST_TABLES_MAX: Final = 64
+"""Of so many nobody may have noted yet what was lost: the next salvage waits."""
+QUARANTINE_BYTES_MAX: Final = 256 * MIB
+QUARANTINE_FILES_MAX: Final = 64
 WORKER_FRAME_BYTES_MAX: Final = 16 * MIB
 WORKER_NICE: Final = 10
 

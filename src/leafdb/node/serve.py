@@ -131,6 +131,8 @@ def watch(node: Node) -> None:
     metrics.watch("transfers_left", lambda: node.transfers.progress.copies.pending)
     metrics.watch("storage_bytes", lambda: {"tables": stats().table_bytes})
     metrics.watch("memtable_bytes", lambda: stats().memtable_bytes + stats().frozen_bytes)
+    metrics.watch("damaged_tables", lambda: stats().damaged_tables)
+    metrics.watch("quarantined_bytes", lambda: stats().quarantined_bytes)
     metrics.watch("tables", lambda: {"0": stats().level0_tables, "all": stats().tables})
     metrics.info("leafdb_build_info", version=node.version)
 

@@ -12,6 +12,10 @@ What the executor relies on:
   of the output level that touch the inputs' range are inputs. So whatever is older than the inputs, inside their range,
   lies below the output level, and `below` names all of it: this is what makes dropping a tombstone safe.
 
+A damaged table is nobody's input but that of its own salvage, which puts what can be read of it in its place, on its
+level, tombstones included: so no level moves past a hole, and what the hole had hidden is hidden by nothing else than
+the follower's doubt of the lost range (`lost_ranges`). A salvage goes before every compaction: level 0 waits for it.
+
 Left out: moving a table down without rewriting it (keys are hashes; levels always overlap), and rewarding tombstones.
 """
 
@@ -20,7 +24,15 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from leafdb.limits import COMPACTION_BYTES_MAX, LEVEL0_COMPACT_TABLES, LEVEL1_BYTES, LEVEL_FANOUT, LEVELS, TABLE_BYTES
+from leafdb.limits import (
+    COMPACTION_BYTES_MAX,
+    LEVEL0_COMPACT_TABLES,
+    LEVEL1_BYTES,
+    LEVEL_FANOUT,
+    LEVELS,
+    LOST_TABLES_MAX,
+    TABLE_BYTES,
+)
 from leafdb.storage.jobs import CompactionJob
 from leafdb.storage.version import TableMeta, TreeVersion, Version
 
@@ -51,6 +63,14 @@ def pick(version: Version, busy: Collection[int], limits: PickerLimits | None = 
         if job is not None:
             return job
     return None
+
+
+def pick_salvage(version: Version, damaged: Collection[int], busy: Collection[int]) -> TableMeta | None:
+    """The damaged table to be salvaged next: of those that still are, and that no job reads, the oldest. None, too,
+    while too many losses wait to be noted."""
+    waiting = sorted(number for number in damaged if number in version.tables and number not in busy)
+    unnoted = len({lost.file_number for lost in version.lost})
+    return version.tables[waiting[0]] if waiting and unnoted < LOST_TABLES_MAX else None
 
 
 def scores(tree: TreeVersion, limits: PickerLimits) -> list[float]:

@@ -7,7 +7,7 @@ everyone as well, and only then lets go of the lock.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Self
 
@@ -16,6 +16,7 @@ from leafdb.storage.committer import Committer
 from leafdb.storage.executor import Callback, Executor
 from leafdb.storage.identity import Identity, write_identity
 from leafdb.storage.job_runner import JobRunner
+from leafdb.storage.lost_ranges import LostRange
 from leafdb.storage.maintenance import BeforeFlush, Maintenance, no_gate
 from leafdb.storage.memtable import Memtable
 from leafdb.storage.pressure import Pressure
@@ -60,6 +61,9 @@ class EngineLife:
         self._pressure = Pressure(config)
         self.on_damage: Callable[[TreeId, bytes, bytes], None] = lambda tree, smallest, largest: None
         """Told each time that a table cannot be read, of its tree and of the range of its keys."""
+        self.on_lost: Callable[[tuple[LostRange, ...]], None] = lambda lost: None
+        """Told right before reads see that these ranges have lost something. They stand in `lost`, over restarts too,
+        until `lost_noted`."""
         self._committer = Committer(
             log_executor,
             parts.writer,
@@ -71,18 +75,11 @@ class EngineLife:
             on_failure=self._fail,
         )
         self._tables = Tables(
-            parts.fs,
-            parts.version,
-            parts.readers,
-            cache=parts.cache,
-            manifest=parts.manifest,
-            log_executor=log_executor,
-            read_executor=read_executor,
-            next_number=parts.next_number,
-            number_lease=config.file_number_lease,
-            on_failure=self._part_failed,
-            on_published=self._changed,
-        )
+            parts.fs, parts.version, parts.readers, cache=parts.cache, manifest=parts.manifest,
+            log_executor=log_executor, read_executor=read_executor, next_number=parts.next_number,
+            number_lease=config.file_number_lease, on_failure=self._part_failed, on_published=self._changed,
+            on_lost=self._tell_lost, quarantined=parts.quarantined,
+        )  # fmt: skip
         self._maintenance = Maintenance(
             self._tables,
             jobs,
@@ -94,6 +91,7 @@ class EngineLife:
             on_failure=self._part_failed,
             on_change=self._changed,
             on_damage=self._damaged,
+            damaged=[meta.file_number for meta in parts.damaged() if config.salvages(meta.tree_id)],
         )
         self._reads = Reads(
             read_executor, self._tables, queued_max=config.reads_queued_max, jobs_max=config.reader_jobs_max,
@@ -197,6 +195,22 @@ class EngineLife:
         self._tables.close()
         self._parts.lock.release()
 
+    # -- what was lost
+
+    @property
+    def lost(self) -> tuple[LostRange, ...]:
+        """What was left out of damaged tables and is not noted yet: older data may show there, or nothing."""
+        return self._tables.version.lost
+
+    def lost_noted(self, lost: Iterable[LostRange]) -> None:
+        """It stands on the disk, of the owner's making, that these ranges are not to be believed."""
+        if self._failure is None:
+            self._tables.lost_noted({each.file_number for each in lost}, self._maintenance.pump)
+
+    def _tell_lost(self, lost: tuple[LostRange, ...]) -> None:
+        if self._failure is None:
+            self.on_lost(lost)
+
     # -- looking inside
 
     def stats(self) -> EngineStats:
@@ -239,10 +253,12 @@ class EngineLife:
         )
 
     def _damaged(self, error: CorruptionError) -> None:
-        """Tell whose table it is; of one that is in no tree any more nobody has to hear."""
+        """Tell whose table it is, and have it salvaged; of one that is in no tree any more nobody has to hear."""
         for meta in self._tables.version.tables.values():
             if meta.path == error.path:
                 self.on_damage(meta.tree_id, meta.smallest, meta.largest)
+                if self.config.salvages(meta.tree_id):
+                    self._maintenance.found_damaged(meta.file_number)
 
     def _part_failed(self, error: BaseException, what: str) -> None:
         path = str(getattr(error, "filename", None) or getattr(error, "path", ""))

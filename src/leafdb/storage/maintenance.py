@@ -7,9 +7,13 @@ The order of publishing, each step only after the one before it:
 
 A failed job costs nothing but time: its files are discarded and it is given again, with new file numbers, after a wait
 that doubles. Two failures are final: the store's own (an I/O error) and a sealed segment found damaged, since what it
-holds is then only in memory. Damaged inputs of a compaction are left alone: reads of the damaged part say so, the rest
-is served. Now and then they are tried again, since what could not be read once may be readable later, and without them
-level 0 fills up until no write is taken.
+holds is then only in memory.
+
+A table that is found damaged, by a read, a compaction, the scrub or at the open, is salvaged before anything is
+compacted (`salvage`): its edit names the ranges that are lost, and the file goes to quarantine. Damage that nobody may
+salvage (`EngineConfig.salvages`), or that names no input, is left alone: reads of the damaged part say so, the rest is
+served. Now and then it is tried again, since what could not be read once may be readable later, and without it level 0
+fills up until no write is taken.
 """
 
 from __future__ import annotations
@@ -19,10 +23,10 @@ from functools import partial
 from typing import Final
 
 from leafdb.errors import CorruptionError, StoreFailed
-from leafdb.storage.compaction_picker import PickerLimits, pick
+from leafdb.storage.compaction_picker import PickerLimits, pick, pick_salvage
 from leafdb.storage.executor import Callback
 from leafdb.storage.job_runner import JobRunner
-from leafdb.storage.jobs import CompactionJob, CompactionResult, FlushJob, JobResult
+from leafdb.storage.jobs import CompactionJob, CompactionResult, FlushJob, JobResult, SalvageJob, SalvageResult
 from leafdb.storage.memtable import Memtable
 from leafdb.storage.sstable_reader import TableReader
 from leafdb.storage.tables import Pin, Tables
@@ -59,6 +63,7 @@ class Maintenance:
         on_failure: Callable[[BaseException, str], None],
         on_change: Callback,
         on_damage: Callable[[CorruptionError], None],
+        damaged: Iterable[int] = (),
     ) -> None:
         self._on_damage = on_damage
         self._before_flush = before_flush
@@ -71,8 +76,8 @@ class Maintenance:
         self._sealed_lsn = sealed_lsn
         self._flushing = False
         self._compacting = False
-        self._damaged: set[int] = set()
-        self._damaged_retry_s: float | None = None
+        self._avoided: set[int] = set()
+        self._avoided_retry_s: float | None = None
         self._busy: set[int] = set()
         self._waiters: list[tuple[int, Callback]] = []
         self._failures = 0
@@ -80,8 +85,11 @@ class Maintenance:
         self._stopped = False
         self.frozen: tuple[Memtable, ...] = tuple(frozen)
         """Newest first."""
+        self.damaged: set[int] = set(damaged)
+        """Tables that wait for their salvage, or that were replaced meanwhile."""
         self.flushes = 0
         self.compactions = 0
+        self.salvages = 0
         self.failed_jobs = 0
 
     # -- what the engine tells
@@ -95,6 +103,12 @@ class Maintenance:
         self._sealed_lsn = lsn
         self.pump()
 
+    def found_damaged(self, number: int) -> None:
+        """A table cannot be read somewhere: it is to be salvaged."""
+        if number not in self.damaged and number in self._tables.head.tables:
+            self.damaged.add(number)
+            self.pump()
+
     def when_flushed(self, lsn: int, done: Callback) -> None:
         """Call once every write up to `lsn` is in tables; never inside this call when it already is."""
         self._waiters.append((lsn, done))
@@ -105,16 +119,16 @@ class Maintenance:
         self._waiters.clear()
 
     def on_time(self, now_s: float) -> None:
-        if self._damaged_retry_s is not None and now_s >= self._damaged_retry_s:
-            self._damaged_retry_s = None
-            self._damaged.clear()
+        if self._avoided_retry_s is not None and now_s >= self._avoided_retry_s:
+            self._avoided_retry_s = None
+            self._avoided.clear()
             self.pump()
         if self._retry_s is not None and now_s >= self._retry_s:
             self._retry_s = None
             self.pump()
 
     def deadline(self) -> float | None:
-        return min((due for due in (self._retry_s, self._damaged_retry_s) if due is not None), default=None)
+        return min((due for due in (self._retry_s, self._avoided_retry_s) if due is not None), default=None)
 
     def pump(self) -> None:
         """Start what is due and not running."""
@@ -122,7 +136,7 @@ class Maintenance:
             return
         if not self._flushing and self.frozen and self.frozen[-1].last_lsn <= self._sealed_lsn:
             self._start_flush(self.frozen[-1])
-        if not self._compacting:
+        if not self._compacting and not self._start_salvage():
             self._start_compaction()
 
     # -- flush
@@ -206,7 +220,7 @@ class Maintenance:
     # -- compaction
 
     def _start_compaction(self) -> None:
-        job = pick(self._tables.head, self._damaged | self._busy, self._limits)
+        job = pick(self._tables.head, self.damaged | self._avoided | self._busy, self._limits)
         if job is None:
             return
         numbers = self._tables.allot(job.outputs_wanted, self.pump)
@@ -224,13 +238,14 @@ class Maintenance:
         if isinstance(result, BaseException):
             self._end_compaction(job)
             if isinstance(result, CorruptionError):
+                self.failed_jobs += 1
+                self._tables.discard(job.outputs)
+                self._on_damage(result)
                 # The error names the file where it can; without a name all inputs are suspect.
                 named = {meta.file_number for meta in job.inputs if meta.path == result.path}
-                self._damaged.update(named or job.input_numbers)
-                self._damaged_retry_s = self._now_s() + DAMAGED_RETRY_S
-                self.failed_jobs += 1
-                self._on_damage(result)
-                self._tables.discard(job.outputs)
+                if not named & self.damaged:
+                    self._avoided.update(named or job.input_numbers)
+                    self._avoided_retry_s = self._now_s() + DAMAGED_RETRY_S
                 self.pump()
             else:
                 self._job_failed(job.outputs, result)
@@ -270,6 +285,69 @@ class Maintenance:
     def _end_compaction(self, job: CompactionJob) -> None:
         self._compacting = False
         self._busy.difference_update(job.input_numbers)
+
+    # -- salvage
+
+    def _start_salvage(self) -> bool:
+        """Whether the one place for such jobs is taken now, or waits for a number for one."""
+        head = self._tables.head
+        self.damaged &= head.tables.keys()
+        table = pick_salvage(head, self.damaged, self._busy)
+        if table is None:
+            return False
+        numbers = self._tables.allot(1, self.pump)
+        if numbers is not None:
+            self._compacting = True
+            self._busy.add(table.file_number)
+            job = SalvageJob(table, numbers[0])
+            self._jobs.submit(job, partial(self._salvaged, job, self._tables.pin()))
+        return True
+
+    def _salvaged(self, job: SalvageJob, pin: Pin, result: JobResult | BaseException) -> None:
+        if self._stopped:
+            return
+        self._tables.release(pin)
+        if isinstance(result, BaseException):
+            self._end_salvage(job)
+            self._job_failed((job.output,), result)
+            return
+        assert isinstance(result, SalvageResult), "a salvage answers its result"
+        added = () if result.added is None else (result.added,)
+        self._tables.open_soon(added, partial(self._salvage_opened, job, result))
+
+    def _salvage_opened(
+        self, job: SalvageJob, salvaged: SalvageResult, result: list[TableReader] | BaseException
+    ) -> None:
+        if self._stopped:
+            return
+        if isinstance(result, BaseException):
+            self._end_salvage(job)
+            self._job_failed((job.output,), result)
+            return
+        self._failures = 0
+        stale = job.table.file_number not in self._tables.head.tables  # its tree was dropped
+        if salvaged.added is None:
+            self._tables.discard((job.output,))
+        else:
+            self._adopt([salvaged.added], result, () if stale else (job.table.tree_id,))
+        if stale:
+            self._end_salvage(job)
+            self.pump()
+            return
+        self._tables.quarantine(job.table.file_number)
+        self._tables.submit(salvaged.edit(job.table), partial(self._salvage_published, job))
+
+    def _salvage_published(self, job: SalvageJob) -> None:
+        if self._stopped:
+            return
+        self._end_salvage(job)
+        self.salvages += 1
+        self._on_change()
+        self.pump()
+
+    def _end_salvage(self, job: SalvageJob) -> None:
+        self._compacting = False
+        self._busy.discard(job.table.file_number)
 
     # -- both
 

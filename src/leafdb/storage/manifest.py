@@ -207,6 +207,7 @@ def _snapshot(version: Version) -> Iterator[VersionEdit]:
         flushed_lsn=whole.flushed_lsn,
         next_file_number=whole.next_file_number,
         boot=whole.boot,
+        lost=whole.lost,
     )
     yield first
     for start in range(0, len(whole.added), _TABLES_PER_RECORD):

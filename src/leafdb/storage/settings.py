@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from leafdb import limits
 from leafdb.storage.compaction_picker import PickerLimits
+from leafdb.types import TreeId
+
+
+def every_tree(tree_id: TreeId) -> bool:
+    """No tree is an exception."""
+    return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,5 +48,8 @@ class EngineConfig:
     """File numbers are made durable in blocks of so many before any of them is used."""
     compaction: PickerLimits = field(default_factory=PickerLimits)
     """The measures of the levels and of one compaction."""
+    salvages: Callable[[TreeId], bool] = every_tree
+    """Whether damaged tables of a tree are salvaged: what is lost of it can be had from elsewhere, or be done without.
+    Of others the damaged part stays where it is and is answered with CorruptionError."""
     store_id: bytes = bytes(16)
     """Sixteen bytes to name the store by, drawn by the owner. Used only when the store is made."""

@@ -12,12 +12,15 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from enum import Enum
+from operator import lt
 from typing import Final
 
 from leafdb.codec.checksum import xxh3_64
+from leafdb.errors import CorruptionError
 from leafdb.storage.block import Block, Columns, Entry, concatenate
 from leafdb.storage.block_cache import BlockCache
 from leafdb.storage.bloom import BloomFilter
+from leafdb.storage.lost_ranges import Range, is_damage
 from leafdb.storage.sstable_format import INDEX_VALUE, BlockKind, Footer, check_properties, corruption, open_block
 from leafdb.storage.version import TableMeta
 from leafdb.vfs.base import File, FileSystem
@@ -168,6 +171,26 @@ class TableReader:
                     for offset, size in places
                 ]
             )
+
+    def pieces(self) -> Iterator[Columns | Range]:
+        """Block by block what can be read, beside the cache; in the place of a block that cannot, where its keys lay:
+        from a bound that is not above its first one to a bound that is above its last. For salvage. CorruptionError
+        only where this process could not get at the bytes."""
+        meta, bounds = self.meta, [*self._lower_bounds, self.meta.largest]
+        for index in range(len(self._places)):
+            lost = bounds[index], bounds[index + 1]
+            try:
+                columns = self._load(index).columns()
+            except CorruptionError as error:
+                if not is_damage(error):
+                    raise
+                yield lost
+                continue
+            keys, sequences, _ = columns
+            ascending = all(map(lt, keys, keys[1:]))
+            fitting = lost[0] <= keys[0] and (keys[-1] < lost[1] or keys[-1] == meta.largest)
+            known = meta.sequence_min <= min(sequences) and max(sequences) <= meta.sequence_max
+            yield columns if ascending and fitting and known else lost
 
     def _load(self, index: int) -> Block:
         offset, size = self._places[index]

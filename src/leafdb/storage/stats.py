@@ -40,6 +40,13 @@ class EngineStats:
     disk_full: bool
     disk_free_bytes: int
     unlinks_failed: int
+    damaged_tables: int
+    """Known, and waiting for their salvage."""
+    salvages: int
+    lost_ranges: int
+    """Left out by salvages, and not noted yet."""
+    quarantined_files: int
+    quarantined_bytes: int
 
 
 def collect(
@@ -77,4 +84,9 @@ def collect(
         disk_full=pressure.disk_full,
         disk_free_bytes=pressure.free_bytes,
         unlinks_failed=tables.unlinks_failed,
+        damaged_tables=len(maintenance.damaged & tables.head.tables.keys()),
+        salvages=maintenance.salvages,
+        lost_ranges=len(tables.version.lost),
+        quarantined_files=len(tables.quarantined),
+        quarantined_bytes=sum(kept.size for kept in tables.quarantined),
     )

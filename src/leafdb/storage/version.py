@@ -18,10 +18,14 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from leafdb.limits import LEVELS
+from leafdb.storage.lost_ranges import LostRange
 from leafdb.types import TreeId
 
 TABLES_DIRECTORY: Final = "tables"
 _META_FIELDS: Final = 11
+_EDIT_PARTS: Final = frozenset(
+    ("added", "removed", "created", "dropped", "flushed", "next", "boot", "lost", "lost_noted")
+)
 
 
 def table_path(file_number: int) -> str:
@@ -119,6 +123,10 @@ class VersionEdit:
     next_file_number: int | None = None
     """No file with this number or a higher one has been used; durable before the number is."""
     boot: int | None = None
+    lost: tuple[LostRange, ...] = ()
+    """What tables that leave had, and no table has any more: they could not be read."""
+    lost_noted: tuple[int, ...] = ()
+    """Of these tables whoever follows the store has noted what was lost."""
 
     def to_plain(self) -> dict[str, Any]:
         """A map holding only what the edit says; the key names are persisted."""
@@ -131,6 +139,10 @@ class VersionEdit:
             plain["created"] = list(self.created_trees)
         if self.dropped_trees:
             plain["dropped"] = list(self.dropped_trees)
+        if self.lost:
+            plain["lost"] = [lost.to_plain() for lost in self.lost]
+        if self.lost_noted:
+            plain["lost_noted"] = list(self.lost_noted)
         for name, number in (("flushed", self.flushed_lsn), ("next", self.next_file_number), ("boot", self.boot)):
             if number is not None:
                 plain[name] = number
@@ -141,12 +153,12 @@ class VersionEdit:
         """The reverse of `to_plain`; ValueError when malformed or of a shape this build does not know."""
         if not isinstance(plain, dict):
             raise ValueError("a version edit is a map")
-        unknown = set(plain) - {"added", "removed", "created", "dropped", "flushed", "next", "boot"}
+        unknown = set(plain) - _EDIT_PARTS
         if unknown:
             raise ValueError(f"a version edit with unknown parts {sorted(map(str, unknown))}")
-        added = plain.get("added", [])
-        if not isinstance(added, list):
-            raise ValueError("the added tables of a version edit are not a list")
+        added, lost = plain.get("added", []), plain.get("lost", [])
+        if not isinstance(added, list) or not isinstance(lost, list):
+            raise ValueError("the added tables, or the lost ranges, of a version edit are not a list")
         return cls(
             added=tuple(TableMeta.from_plain(item) for item in added),
             removed=tuple(_numbers(plain, "removed")),
@@ -155,6 +167,8 @@ class VersionEdit:
             flushed_lsn=_number(plain, "flushed"),
             next_file_number=_number(plain, "next"),
             boot=_number(plain, "boot"),
+            lost=tuple(LostRange.from_plain(item) for item in lost),
+            lost_noted=tuple(_numbers(plain, "lost_noted")),
         )
 
 
@@ -233,7 +247,7 @@ class TreeVersion:
 class Version:
     """All trees at one moment, with the numbers that must survive a restart."""
 
-    __slots__ = ("boot", "flushed_lsn", "next_file_number", "tables", "trees")
+    __slots__ = ("boot", "flushed_lsn", "lost", "next_file_number", "tables", "trees")
 
     def __init__(
         self,
@@ -242,6 +256,7 @@ class Version:
         flushed_lsn: int = 0,
         next_file_number: int = 1,
         boot: int = 0,
+        lost: tuple[LostRange, ...] = (),
     ) -> None:
         self.trees: Mapping[TreeId, TreeVersion] = MappingProxyType(dict(trees or {}))
         self.tables: Mapping[int, TableMeta] = MappingProxyType(
@@ -250,6 +265,8 @@ class Version:
         self.flushed_lsn = flushed_lsn
         self.next_file_number = next_file_number
         self.boot = boot
+        self.lost = lost
+        """What nobody has noted yet; of trees that are there."""
 
     def apply(self, edit: VersionEdit) -> Version:
         """The version after `edit`; ValueError when the edit does not fit this version."""
@@ -282,7 +299,19 @@ class Version:
             flushed_lsn=max(self.flushed_lsn, edit.flushed_lsn or 0),
             next_file_number=max(self.next_file_number, edit.next_file_number or 0),
             boot=max(self.boot, edit.boot or 0),
+            lost=self._lost_after(edit, trees),
         )
+
+    def _lost_after(self, edit: VersionEdit, trees: Mapping[TreeId, TreeVersion]) -> tuple[LostRange, ...]:
+        """Of what was lost in a tree that is dropped nobody has to hear. ValueError when the edit does not fit."""
+        noted = set(edit.lost_noted)
+        if noted - {lost.file_number for lost in self.lost}:
+            raise ValueError(f"notes losses of which nothing is known: {edit.lost_noted}")
+        for lost in edit.lost:
+            if lost.tree_id not in trees or lost.file_number in self.tables.keys() - set(edit.removed):
+                raise ValueError(f"a lost range of table {lost.file_number}, which does not leave")
+        kept = (lost for lost in self.lost if lost.file_number not in noted and lost.tree_id in trees)
+        return (*kept, *edit.lost)
 
     def snapshot(self) -> VersionEdit:
         """The one edit that leads from the empty version to this one: the first record of a new manifest."""
@@ -292,6 +321,7 @@ class Version:
             flushed_lsn=self.flushed_lsn,
             next_file_number=self.next_file_number,
             boot=self.boot,
+            lost=self.lost,
         )
 
     def tables_for(self, tree_id: TreeId, key: bytes) -> list[TableMeta]:
@@ -303,6 +333,8 @@ class Version:
         numbers = [meta.file_number for tree in self.trees.values() for meta in tree]
         assert len(numbers) == len(set(numbers)) == len(self.tables), "a file number belongs to two tables"
         assert all(number < self.next_file_number for number in numbers), "a table beyond the next file number"
+        assert all(lost.tree_id in self.trees for lost in self.lost), "something is lost of a tree that is not there"
+        assert not {lost.file_number for lost in self.lost} & self.tables.keys(), "a table is lost and in use"
         for tree_id, tree in self.trees.items():
             assert tree.tree_id == tree_id
             tree.check()

@@ -26,6 +26,7 @@ from leafdb.storage.identity import (
     write_wipe_mark,
 )
 from leafdb.storage.manifest import CURRENT_PATH, manifest_name, manifest_numbers
+from leafdb.storage.quarantine import QUARANTINE_DIRECTORY
 from leafdb.storage.version import TABLES_DIRECTORY
 from leafdb.storage.wal import WAL_DIRECTORY
 from leafdb.vfs.base import FileSystem
@@ -58,7 +59,9 @@ def finish_wipe(fs: FileSystem) -> None:
     fresh_id = read_wipe_mark(fs)
     if fresh_id is None:
         return
-    for directory, endings in ((TABLES_DIRECTORY, _TABLE_NAMES), (WAL_DIRECTORY, _LOG_NAMES)):
+    for directory, endings in (
+        (TABLES_DIRECTORY, _TABLE_NAMES), (WAL_DIRECTORY, _LOG_NAMES), (QUARANTINE_DIRECTORY, _TABLE_NAMES),
+    ):  # fmt: skip
         for name in fs.list(directory):
             if name.endswith(endings):
                 fs.unlink(f"{directory}/{name}")

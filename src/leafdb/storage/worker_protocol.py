@@ -15,7 +15,7 @@ from typing import Any, Final
 from leafdb.codec import cbor
 from leafdb.errors import CorruptionError, DiskFull, StorageError, StoreFailed, UnknownFormat
 from leafdb.limits import WORKER_FRAME_BYTES_MAX
-from leafdb.storage.jobs import CompactionResult, Job, JobResult, job_from_plain
+from leafdb.storage.jobs import CompactionResult, Job, JobResult, SalvageResult, job_from_plain
 from leafdb.storage.version import TableMeta
 
 _LENGTH: Final = Struct("<I")
@@ -82,6 +82,8 @@ def encode_answer(number: int, result: JobResult | StorageError) -> bytes:
             return encode_frame({"id": number, "error": error})
         case CompactionResult():
             return encode_frame({"id": number, "compaction": result.to_plain()})
+        case SalvageResult():
+            return encode_frame({"id": number, "salvage": result.to_plain()})
         case _:
             return encode_frame({"id": number, "tables": [meta.to_plain() for meta in result]})
 
@@ -94,6 +96,8 @@ def decode_answer(message: Any) -> tuple[int, JobResult | StorageError]:
         return number, _decode_error(message["error"])
     if "compaction" in message:
         return number, CompactionResult.from_plain(message["compaction"])
+    if "salvage" in message:
+        return number, SalvageResult.from_plain(message["salvage"])
     tables = message.get("tables")
     if not isinstance(tables, list):
         raise ValueError("an answer without a result")
