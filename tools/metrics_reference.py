@@ -15,7 +15,7 @@ from itertools import groupby
 from pathlib import Path
 
 from leafdb.errors import Reason
-from leafdb.node.metrics import COUNTERS, GAUGES, TRANSPORT_COUNTERS, Metrics
+from leafdb.node.metrics import COUNTERS, GAUGES, STORAGE_COUNTERS, TRANSPORT_COUNTERS, Metrics
 
 SOURCE = Path(__file__).parents[1] / "src" / "leafdb"
 
@@ -96,7 +96,9 @@ def histograms(text: str) -> list[str]:
 
 
 def moves(text: str, attribute: str) -> bool:
-    """Whether some code counts it: on a Metrics, or in the transport, which counts for itself."""
+    """Whether some code counts it: on a Metrics, or in the transport or the engine, which count for themselves."""
+    if attribute in STORAGE_COUNTERS:
+        return f"def {STORAGE_COUNTERS[attribute]}(self) -> int:" in text
     if attribute in TRANSPORT_COUNTERS:
         return f"counters.{TRANSPORT_COUNTERS[attribute]} +=" in text
     return re.search(rf"(?:metrics|self)\.{attribute} (?:\+=|= (?!0\n))", text) is not None

@@ -19,6 +19,7 @@ from leafdb.node import (
     admin_recovery,
     admin_repair,
     admin_ring,
+    admin_storage,
     admin_transfers,
 )
 from leafdb.node.admin import Verb
@@ -36,6 +37,7 @@ VERBS: Final[Mapping[str, Verb]] = {
     **admin_recovery.VERBS,
     **admin_repair.VERBS,
     **admin_ring.VERBS,
+    **admin_storage.VERBS,
     **admin_transfers.VERBS,
 }
 PEER_VERBS: Final[Mapping[str, Verb]] = {
@@ -50,6 +52,7 @@ PEER_VERBS: Final[Mapping[str, Verb]] = {
     **admin_purge.PEER_VERBS,
     **admin_recovery.PEER_VERBS,
     **admin_repair.PEER_VERBS,
+    **admin_storage.PEER_VERBS,
     **admin_ring.PEER_VERBS,
     **admin_transfers.PEER_VERBS,
 }

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from leafdb.node.memory import MemoryLedger
+
 if TYPE_CHECKING:
     from leafdb.node.node import Node
     from leafdb.storage.engine import Engine
@@ -12,9 +14,10 @@ OPERATION_BYTES: Final = 2_048
 """What an operation under way holds, about: its objects, its frames in outboxes not counted."""
 
 
-def account(node: Node) -> None:
-    """Name every holder to the node's ledger. They are asked later, when all parts of the node are there."""
-    hold = node.memory.hold
+def account(node: Node) -> MemoryLedger:
+    """A node's ledger, with every holder named. They are asked later, when all parts of the node are there."""
+    ledger = MemoryLedger(node.config.limits.memory_bytes_max)
+    hold = ledger.hold
     hold("memtables", lambda: _memtable_bytes(node.engine))
     hold("block_cache", lambda: node.engine.stats().block_cache_bytes)
     hold("table_readers", lambda: node.engine.stats().reader_bytes)
@@ -22,6 +25,7 @@ def account(node: Node) -> None:
     hold("sessions", node.pump.memory_bytes)
     hold("replaced_operations", lambda: node.replica.operations.held_bytes)
     hold("operations", lambda: len(node.coordinator.operations) * OPERATION_BYTES)
+    return ledger
 
 
 def _memtable_bytes(engine: Engine) -> int:

@@ -33,6 +33,7 @@ HINTS: Final = "Hints, by what became of them."
 SENT: Final = "Records that anti-entropy gave to peers or took from them."
 PROOFS: Final = "Proofs that deleted data may be forgotten: begun here; made, of a partition at least; come to nothing."
 COPIED: Final = "Bytes of records copied for changes of the ring: taken by receivers, and shown to those who pull."
+COMPACTED: Final = "Bytes of tables that compactions took in, and that they made."
 
 COUNTERS: Final = (
     Counted("puts_total", "leafdb_requests_total", REQUESTS, (("op", "put"),)),
@@ -79,6 +80,20 @@ COUNTERS: Final = (
     Counted("lost_ranges_total", "leafdb_lost_ranges_total", "Ranges of keys that damaged tables left to repair."),
     Counted("transfer_bytes_received_total", "leafdb_transfer_bytes_total", COPIED, (("direction", "received"),)),
     Counted("transfer_bytes_sent_total", "leafdb_transfer_bytes_total", COPIED, (("direction", "sent"),)),
+    Counted("flushes_total", "leafdb_flushes_total", "Memtables brought into tables."),
+    Counted("flushed_bytes_total", "leafdb_flushed_bytes_total", "Bytes of tables that flushes wrote."),
+    Counted("compactions_total", "leafdb_compactions_total", "Compactions done."),
+    Counted("compaction_bytes_read_total", "leafdb_compaction_bytes_total", COMPACTED, (("direction", "read"),)),
+    Counted("compaction_bytes_written_total", "leafdb_compaction_bytes_total", COMPACTED, (("direction", "written"),)),
+    Counted("storage_jobs_failed_total", "leafdb_storage_jobs_failed_total", "Flushes and compactions that failed."),
+    Counted(
+        "verified_bytes_total",
+        "leafdb_verified_bytes_total",
+        "Bytes of the store read again to see that they are sound.",
+    ),
+    Counted(
+        "damages_found_total", "leafdb_storage_damages_found_total", "Damaged places that reading again has found."
+    ),
     Counted("sessions_opened_total", "leafdb_sessions_opened_total", "Sessions accepted or dialled."),
     Counted("sessions_refused_total", "leafdb_sessions_refused_total", "Connections refused for want of room."),
     Counted("handshakes_failed_total", "leafdb_handshakes_failed_total", "Sessions that ended before a welcome."),
@@ -149,6 +164,17 @@ TRANSPORT_COUNTERS: Final = {
     "sent_bytes_total": "sent_bytes_total",
 }
 """What transport counts for itself: see `Metrics.follow`."""
+STORAGE_COUNTERS: Final = {
+    "flushes_total": "flushes",
+    "flushed_bytes_total": "flushed_bytes",
+    "compactions_total": "compactions",
+    "compaction_bytes_read_total": "compaction_bytes_read",
+    "compaction_bytes_written_total": "compaction_bytes_written",
+    "storage_jobs_failed_total": "failed_jobs",
+    "verified_bytes_total": "verified_bytes",
+    "damages_found_total": "damages_found",
+}
+"""What the engine counts for itself, in its `work`."""
 
 SIBLING_BOUNDS: Final = (1.0, 2.0, 3.0, 5.0, 10.0, 20.0, 40.0, 64.0)
 
@@ -233,6 +259,14 @@ class Metrics:
         self.lost_ranges_total = 0
         self.transfer_bytes_received_total = 0
         self.transfer_bytes_sent_total = 0
+        self.flushes_total = 0
+        self.flushed_bytes_total = 0
+        self.compactions_total = 0
+        self.compaction_bytes_read_total = 0
+        self.compaction_bytes_written_total = 0
+        self.storage_jobs_failed_total = 0
+        self.verified_bytes_total = 0
+        self.damages_found_total = 0
         self.sessions_opened_total = 0
         self.sessions_refused_total = 0
         self.handshakes_failed_total = 0

@@ -58,7 +58,6 @@ from leafdb.node.horizons import Horizons
 from leafdb.node.leases import Leases
 from leafdb.node.logs import Log
 from leafdb.node.lost_tables import follow_losses
-from leafdb.node.memory import MemoryLedger
 from leafdb.node.metrics import TRANSPORT_COUNTERS, Metrics
 from leafdb.node.news import News
 from leafdb.node.parting import Parting
@@ -69,6 +68,7 @@ from leafdb.node.replica_service import ReplicaService
 from leafdb.node.ring_changes import open_ring_changes
 from leafdb.node.scan_driver import ScanDriver
 from leafdb.node.self_report import peer_facts, server_facts
+from leafdb.node.storage_tasks import StorageTasks
 from leafdb.node.tenure import Tenure
 from leafdb.node.timers import TimingWheel
 from leafdb.node.view import ClusterView
@@ -254,8 +254,8 @@ class Node:
 
     def _build_request_path(self) -> None:
         view = self.view
-        self.memory = MemoryLedger(self.config.limits.memory_bytes_max)
-        account(self)
+        self.memory = account(self)
+        self.storage_tasks = StorageTasks(self)
         sealer = ContextSealer(hashlib.blake2b(self._secret, digest_size=32, person=SEAL_PERSON[:16]).digest())
         self.coordinator = Coordinator(
             view=view, replica=self.replica, hints=self.hints, lanes=self.peers.lane(Lane.REQUESTS), sealer=sealer,

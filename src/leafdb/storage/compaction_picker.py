@@ -22,7 +22,7 @@ Left out: moving a table down without rewriting it (keys are hashes; levels alwa
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from leafdb.limits import (
     COMPACTION_BYTES_MAX,
@@ -35,6 +35,7 @@ from leafdb.limits import (
 )
 from leafdb.storage.jobs import CompactionJob
 from leafdb.storage.version import TableMeta, TreeVersion, Version
+from leafdb.types import TreeId
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +72,58 @@ def pick_salvage(version: Version, damaged: Collection[int], busy: Collection[in
     waiting = sorted(number for number in damaged if number in version.tables and number not in busy)
     unnoted = len({lost.file_number for lost in version.lost})
     return version.tables[waiting[0]] if waiting and unnoted < LOST_TABLES_MAX else None
+
+
+@dataclass(frozen=True, slots=True)
+class Descent:
+    """How far a tree is on its way down that somebody asked for: level after level into the next, to `last_level`.
+
+    Level 0 is done when it holds nothing from before `upto_lsn`; a deeper one when every key has had its turn, in their
+    order. So what is written meanwhile is not chased.
+    """
+
+    tree_id: TreeId
+    last_level: int
+    upto_lsn: int
+    level: int = 0
+    after: bytes = b""
+    """On `level`, tables that end at or below are done. No table ends with the empty key."""
+    skipped: int = 0
+    """Tables left where they are, since they, or what they would be merged with, are busy for long: damaged."""
+
+
+def descent(tree: TreeVersion, upto_lsn: int) -> Descent:
+    """The way down for a tree as it is: to the last level that holds data, and to level 1 at least."""
+    deepest = max((level for level, tables in enumerate(tree.levels) if tables), default=0)
+    return Descent(tree.tree_id, max(1, deepest), upto_lsn)
+
+
+def descend(
+    tree: TreeVersion, way: Descent, busy: Collection[int], limits: PickerLimits
+) -> tuple[CompactionJob | None, Descent]:
+    """The next job on the way down, and the way as it is once the job is done; no job: it has ended.
+
+    Each job is one table, or as much of level 0 as its bound allows, with what it touches: no more room is taken at a
+    time than an automatic one takes.
+    """
+    while way.level < way.last_level:
+        if way.level == 0:
+            old = [meta for meta in tree.levels[0] if meta.sequence_min <= way.upto_lsn]
+            job = _level0_job(tree, busy, limits) if old else None
+            if job is not None:
+                return job, way
+            way = replace(way, level=1, skipped=way.skipped + len(old))
+            continue
+        meta = next((meta for meta in tree.levels[way.level] if meta.largest > way.after), None)
+        if meta is None:
+            way = replace(way, level=way.level + 1, after=b"")
+            continue
+        way = replace(way, after=meta.largest)
+        job = _job(tree, [meta], way.level + 1, limits)
+        if not any(number in busy for number in job.input_numbers):
+            return job, way
+        way = replace(way, skipped=way.skipped + 1)
+    return None, way
 
 
 def scores(tree: TreeVersion, limits: PickerLimits) -> list[float]:

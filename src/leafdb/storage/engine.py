@@ -15,14 +15,18 @@ they are put together, driven and ended is in `engine_life`; here is what may be
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from leafdb.errors import CorruptionError, StorageError
 from leafdb.storage.committer import Waiter
+from leafdb.storage.descents import CompactDone, Compacted
 from leafdb.storage.engine_life import EngineLife
 from leafdb.storage.executor import Callback
+from leafdb.storage.inspection import targets
 from leafdb.storage.lsm_tree import Scan, find_frozen, find_now
 from leafdb.storage.memtable import ENTRY_OVERHEAD_BYTES, Memtable, Slot
 from leafdb.storage.reads import GetDone, ScanDone
+from leafdb.storage.verification import VerifyDone
 from leafdb.storage.version import VersionEdit
 from leafdb.storage.wal_format import WalEntry
 from leafdb.types import Durability, TreeId
@@ -202,6 +206,37 @@ class Engine(EngineLife):
             self._maintenance.when_flushed(self._maintenance.frozen[0].last_lsn, done)
         else:
             self._later(done)
+
+    def compact_soon(self, tree_id: TreeId | None, done: CompactDone) -> None:
+        """Flush what was written so far, and merge one tree, or all, down to the last level that holds data.
+
+        `done` gets what it took. It yields to what is due by itself, and takes no more room at a time than that.
+        StorageError: there is no such tree, or a compaction on demand is under way.
+        """
+        self._usable()
+        if tree_id is not None and tree_id not in self._trees:
+            raise no_such_tree(tree_id)
+
+        def told(outcome: Compacted | StorageError) -> None:
+            if isinstance(outcome, StorageError):
+                done(outcome)
+            else:
+                self._later(partial(done, outcome))
+
+        trees = sorted(self._trees) if tree_id is None else [tree_id]
+        self.descents.start(trees, self._committer.next_lsn - 1, told)
+        self.flush_soon()
+        self._maintenance.pump()
+
+    def verify_soon(self, *, bytes_per_s: int, done: VerifyDone) -> None:
+        """Read every file of the store again, beside the cache; 0 bytes a second: as fast as it goes.
+
+        `done` gets what was found; `verifier` knows how far it is and can end it. StorageError: one is under way.
+        """
+        self._usable()
+        parts = self._parts
+        files = targets(parts.fs, self._tables, self._maintenance, parts.manifest)
+        self.verifier.start(files, bytes_per_s=bytes_per_s, done=done)
 
     # -- inside
 

@@ -13,6 +13,7 @@ from typing import Self
 
 from leafdb.errors import CorruptionError, StorageError, StoreFailed
 from leafdb.storage.committer import Committer
+from leafdb.storage.descents import Descents
 from leafdb.storage.executor import Callback, Executor
 from leafdb.storage.identity import Identity, write_identity
 from leafdb.storage.job_runner import JobRunner
@@ -23,9 +24,11 @@ from leafdb.storage.pressure import Pressure
 from leafdb.storage.reads import Reads
 from leafdb.storage.recovery import Recovered, RecoveryReport, Replayed, leave_clean_mark, no_follower, recover
 from leafdb.storage.settings import EngineConfig
-from leafdb.storage.stats import EngineStats, collect
+from leafdb.storage.stats import EngineStats, Work, collect
+from leafdb.storage.survey import Survey, survey
 from leafdb.storage.tables import Tables
 from leafdb.storage.timing import Timing
+from leafdb.storage.verification import Verifier
 from leafdb.types import TreeId
 from leafdb.vfs.base import FileSystem
 
@@ -97,6 +100,8 @@ class EngineLife:
             read_executor, self._tables, queued_max=config.reads_queued_max, jobs_max=config.reader_jobs_max,
             on_damage=self._damaged,
         )  # fmt: skip
+        self.verifier = Verifier(read_executor, self._tables, now_s=now_s, on_damage=self._damaged)
+        """Reads files again; begun by `Engine.verify_soon`."""
         self._timing = Timing(parts.fs, config, self._committer, self._pressure, self._maintenance)
         self._memtable = Memtable(parts.version.trees, segments=[self._segment], first_lsn=parts.next_lsn)
         self._trees = self._memtable.trees
@@ -154,11 +159,13 @@ class EngineLife:
             except OSError as error:
                 self._part_failed(error, "the disk's room cannot be known")
                 return
+            self.verifier.on_time(now_s)
             self._changed()
 
     def deadline(self) -> float:
         """When `on_time` is wanted next; calling it earlier, or every few milliseconds, does no harm."""
-        return self._timing.deadline(self._now_s())
+        timing, verifying = self._timing.deadline(self._now_s()), self.verifier.deadline()
+        return timing if verifying is None else min(timing, verifying)
 
     # -- the end
 
@@ -185,6 +192,8 @@ class EngineLife:
         else:
             self._log_executor.drain()
         self._reads.fail(self._failure)
+        self.verifier.fail(self._failure)
+        self.descents.fail(self._failure)
         self._reads.drain()
         self._committer.fail(self._failure)
         if clean and not self._broken:
@@ -213,6 +222,16 @@ class EngineLife:
 
     # -- looking inside
 
+    @property
+    def descents(self) -> Descents:
+        """Compactions on demand; begun by `Engine.compact_soon`."""
+        return self._maintenance.descents
+
+    @property
+    def work(self) -> Work:
+        """What was flushed, compacted and read again since the start, for who counts."""
+        return Work(self._maintenance, self.verifier)
+
     def stats(self) -> EngineStats:
         return collect(
             self._committer,
@@ -224,11 +243,17 @@ class EngineLife:
             block_cache_bytes=self._parts.cache.bytes_used,
         )
 
+    def survey(self) -> Survey:
+        """Every tree by level, and what is being done; looks at every table there is."""
+        parts = self._parts
+        return survey(self._tables.version, self._committer, self._maintenance, parts.cache, self.config.compaction)
+
     def check(self) -> None:
         """Everything that must hold between and inside the parts; costly."""
         self._committer.check()
         self._tables.check()
         self._maintenance.check()
+        self.verifier.check()
         self._memtable.check()
         assert set(self._trees) == set(self._tables.head.trees)
         lsn = self._tables.version.flushed_lsn
@@ -274,6 +299,8 @@ class EngineLife:
         self._failure = self._failure or failure
         self._maintenance.stop()
         self._reads.fail(failure)
+        self.verifier.fail(failure)
+        self.descents.fail(failure)
         self._committer.fail(failure)
         self._on_failure(failure)
 

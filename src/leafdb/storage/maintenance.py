@@ -19,15 +19,18 @@ fills up until no write is taken.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
 from leafdb.errors import CorruptionError, StoreFailed
-from leafdb.storage.compaction_picker import PickerLimits, pick, pick_salvage
+from leafdb.storage.compaction_picker import PickerLimits, pick
+from leafdb.storage.descents import Descents
 from leafdb.storage.executor import Callback
 from leafdb.storage.job_runner import JobRunner
-from leafdb.storage.jobs import CompactionJob, CompactionResult, FlushJob, JobResult, SalvageJob, SalvageResult
+from leafdb.storage.jobs import CompactionJob, CompactionResult, FlushJob, JobResult
 from leafdb.storage.memtable import Memtable
+from leafdb.storage.salvages import Salvages
 from leafdb.storage.sstable_reader import TableReader
 from leafdb.storage.tables import Pin, Tables
 from leafdb.storage.version import TableMeta, VersionEdit
@@ -45,6 +48,16 @@ BeforeFlush = Callable[[int, Callback], None]
 def no_gate(lsn: int, go_on: Callback) -> None:
     """Nobody wants the log for longer than the tables do."""
     go_on()
+
+
+@dataclass(frozen=True, slots=True)
+class Compacting:
+    """A compaction under way."""
+
+    job: CompactionJob
+    asked: bool
+    """Somebody wants it; else it is due."""
+    since_s: float
 
 
 class Maintenance:
@@ -75,7 +88,7 @@ class Maintenance:
         self._on_change = on_change
         self._sealed_lsn = sealed_lsn
         self._flushing = False
-        self._compacting = False
+        self._asked_next = False
         self._avoided: set[int] = set()
         self._avoided_retry_s: float | None = None
         self._busy: set[int] = set()
@@ -85,11 +98,16 @@ class Maintenance:
         self._stopped = False
         self.frozen: tuple[Memtable, ...] = tuple(frozen)
         """Newest first."""
-        self.damaged: set[int] = set(damaged)
-        """Tables that wait for their salvage, or that were replaced meanwhile."""
+        self.salvages = Salvages(tables, jobs, damaged=damaged, failed=self._job_failed, over=self._salvaged)
+        self.compacting: Compacting | None = None
+        """The compaction under way."""
+        self.descents = Descents()
+        """Compactions that somebody asks for: they take turns with those that are due."""
         self.flushes = 0
+        self.flushed_bytes = 0
         self.compactions = 0
-        self.salvages = 0
+        self.compaction_bytes_read = 0
+        self.compaction_bytes_written = 0
         self.failed_jobs = 0
 
     # -- what the engine tells
@@ -105,9 +123,12 @@ class Maintenance:
 
     def found_damaged(self, number: int) -> None:
         """A table cannot be read somewhere: it is to be salvaged."""
-        if number not in self.damaged and number in self._tables.head.tables:
-            self.damaged.add(number)
+        if self.salvages.found(number):
             self.pump()
+
+    def sealed_memtables(self) -> list[Memtable]:
+        """Those that wait for their flush while nothing is appended to their segments any more; oldest first."""
+        return [memtable for memtable in reversed(self.frozen) if memtable.last_lsn <= self._sealed_lsn]
 
     def when_flushed(self, lsn: int, done: Callback) -> None:
         """Call once every write up to `lsn` is in tables; never inside this call when it already is."""
@@ -116,6 +137,7 @@ class Maintenance:
     def stop(self) -> None:
         """Start and publish nothing more."""
         self._stopped = True
+        self.salvages.stop()
         self._waiters.clear()
 
     def on_time(self, now_s: float) -> None:
@@ -136,7 +158,7 @@ class Maintenance:
             return
         if not self._flushing and self.frozen and self.frozen[-1].last_lsn <= self._sealed_lsn:
             self._start_flush(self.frozen[-1])
-        if not self._compacting and not self._start_salvage():
+        if self.compacting is None and not self.salvages.start(self._busy, self.pump):
             self._start_compaction()
 
     # -- flush
@@ -200,15 +222,16 @@ class Maintenance:
         if self._stopped:
             return
         edit = VersionEdit(added=tuple(metas), flushed_lsn=memtable.last_lsn)
-        self._tables.submit(edit, partial(self._flush_published, memtable))
+        self._tables.submit(edit, partial(self._flush_published, memtable, sum(meta.size for meta in metas)))
 
-    def _flush_published(self, memtable: Memtable) -> None:
+    def _flush_published(self, memtable: Memtable, size: int) -> None:
         if self._stopped:
             return
         assert self.frozen[-1] is memtable, "memtables are flushed oldest first"
         self.frozen = self.frozen[:-1]
         self._flushing = False
         self.flushes += 1
+        self.flushed_bytes += size
         self._tables.remove_soon([segment_path(number) for number in memtable.segments])
         self._on_change()
         self.pump()
@@ -220,15 +243,19 @@ class Maintenance:
     # -- compaction
 
     def _start_compaction(self) -> None:
-        job = pick(self._tables.head, self.damaged | self._avoided | self._busy, self._limits)
+        busy = self.salvages.damaged | self._avoided | self._busy
+        job = pick(self._tables.head, busy, self._limits)
+        asked = self.descents.pick(self._tables.head, busy, self._limits) if job is None or self._asked_next else None
+        job = asked or job
         if job is None:
             return
         numbers = self._tables.allot(job.outputs_wanted, self.pump)
         if numbers is None:
             return
-        self._compacting = True
+        self._asked_next = asked is None
         self._busy.update(job.input_numbers)
         job = job.with_outputs(numbers)
+        self.compacting = Compacting(job, asked is not None, self._now_s())
         self._jobs.submit(job, partial(self._compacted, job, self._tables.pin()))
 
     def _compacted(self, job: CompactionJob, pin: Pin, result: JobResult | BaseException) -> None:
@@ -243,7 +270,7 @@ class Maintenance:
                 self._on_damage(result)
                 # The error names the file where it can; without a name all inputs are suspect.
                 named = {meta.file_number for meta in job.inputs if meta.path == result.path}
-                if not named & self.damaged:
+                if not named & self.salvages.damaged:
                     self._avoided.update(named or job.input_numbers)
                     self._avoided_retry_s = self._now_s() + DAMAGED_RETRY_S
                 self.pump()
@@ -272,82 +299,27 @@ class Maintenance:
             self.pump()
             return
         edit = VersionEdit(added=tuple(keep), removed=compacted.removed)
-        self._tables.submit(edit, partial(self._compaction_published, job))
+        self._tables.submit(edit, partial(self._compaction_published, job, sum(meta.size for meta in keep)))
 
-    def _compaction_published(self, job: CompactionJob) -> None:
+    def _compaction_published(self, job: CompactionJob, size: int) -> None:
         if self._stopped:
             return
         self._end_compaction(job)
+        self.descents.published(job, size)
         self.compactions += 1
+        self.compaction_bytes_read += sum(meta.size for meta in job.inputs)
+        self.compaction_bytes_written += size
         self._on_change()
         self.pump()
 
     def _end_compaction(self, job: CompactionJob) -> None:
-        self._compacting = False
+        self.compacting = None
         self._busy.difference_update(job.input_numbers)
 
-    # -- salvage
-
-    def _start_salvage(self) -> bool:
-        """Whether the one place for such jobs is taken now, or waits for a number for one."""
-        head = self._tables.head
-        self.damaged &= head.tables.keys()
-        table = pick_salvage(head, self.damaged, self._busy)
-        if table is None:
-            return False
-        numbers = self._tables.allot(1, self.pump)
-        if numbers is not None:
-            self._compacting = True
-            self._busy.add(table.file_number)
-            job = SalvageJob(table, numbers[0])
-            self._jobs.submit(job, partial(self._salvaged, job, self._tables.pin()))
-        return True
-
-    def _salvaged(self, job: SalvageJob, pin: Pin, result: JobResult | BaseException) -> None:
-        if self._stopped:
-            return
-        self._tables.release(pin)
-        if isinstance(result, BaseException):
-            self._end_salvage(job)
-            self._job_failed((job.output,), result)
-            return
-        assert isinstance(result, SalvageResult), "a salvage answers its result"
-        added = () if result.added is None else (result.added,)
-        self._tables.open_soon(added, partial(self._salvage_opened, job, result))
-
-    def _salvage_opened(
-        self, job: SalvageJob, salvaged: SalvageResult, result: list[TableReader] | BaseException
-    ) -> None:
-        if self._stopped:
-            return
-        if isinstance(result, BaseException):
-            self._end_salvage(job)
-            self._job_failed((job.output,), result)
-            return
+    def _salvaged(self) -> None:
         self._failures = 0
-        stale = job.table.file_number not in self._tables.head.tables  # its tree was dropped
-        if salvaged.added is None:
-            self._tables.discard((job.output,))
-        else:
-            self._adopt([salvaged.added], result, () if stale else (job.table.tree_id,))
-        if stale:
-            self._end_salvage(job)
-            self.pump()
-            return
-        self._tables.quarantine(job.table.file_number)
-        self._tables.submit(salvaged.edit(job.table), partial(self._salvage_published, job))
-
-    def _salvage_published(self, job: SalvageJob) -> None:
-        if self._stopped:
-            return
-        self._end_salvage(job)
-        self.salvages += 1
         self._on_change()
         self.pump()
-
-    def _end_salvage(self, job: SalvageJob) -> None:
-        self._compacting = False
-        self._busy.discard(job.table.file_number)
 
     # -- both
 
@@ -370,6 +342,7 @@ class Maintenance:
         self._retry_s = self._now_s() + wait_s
 
     def check(self) -> None:
+        self.descents.check()
         lsns = [memtable.last_lsn for memtable in self.frozen]
         assert lsns == sorted(lsns, reverse=True), "frozen memtables are not newest first"
         for memtable in self.frozen:

@@ -81,6 +81,22 @@ def read_manifest(fs: FileSystem, number: int) -> Version:
     return version
 
 
+def check_manifest(fs: FileSystem, number: int, size: int) -> None:
+    """Read it again as far as it was synced, `size` bytes. CorruptionError when less of that is good."""
+    path = manifest_name(number)
+    file = fs.open_read(path)
+    try:
+        data = file.read_at(0, size)
+    finally:
+        file.close()
+    _check_header(data, number, path)
+    end = HEADER_BYTES
+    for offset, payload in _records(data, number, path):
+        end = offset + RECORD_BYTES + len(payload)
+    if end != size:
+        raise CorruptionError(f"{path}: damaged at offset {end}, where it had been synced", path=path, offset=end)
+
+
 def _check_header(data: bytes, number: int, path: str) -> int:
     """How many records the version at the start takes."""
     head = data[: HEADER.size]
@@ -143,8 +159,16 @@ class ManifestWriter:
         self._bytes_max = bytes_max
         self._index = 0
         self.lost: BaseException | None = None
-        self.number = 0
-        self.size = 0
+        self.place = (0, 0)
+        """Number of the manifest and its size, both of one moment: another thread may ask."""
+
+    @property
+    def number(self) -> int:
+        return self.place[0]
+
+    @property
+    def size(self) -> int:
+        return self.place[1]
 
     def start(self, version: Version) -> None:
         """Begin a new manifest with `version` and make it the one in use. The one before is removed."""
@@ -160,8 +184,8 @@ class ManifestWriter:
         replace_file(self._fs, CURRENT_PATH, f"{manifest_name(number)}\n".encode("ascii"))
         if self._file is not None:
             self._file.close()
-        self._file, self.number = file, number
-        self.size = sum(map(len, content))
+        self._file = file
+        self.place = (number, sum(map(len, content)))
         self._index = len(content) - 1
         for old in numbers:
             self._fs.unlink(manifest_name(old))
@@ -184,7 +208,7 @@ class ManifestWriter:
         record = self._encode(self.number, self._index, edit)
         self._file.append(record)
         self._file.sync()
-        self.size += len(record)
+        self.place = (self.number, self.size + len(record))
         self._index += 1
 
     def close(self) -> None:

@@ -13,10 +13,10 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from enum import Enum
 from operator import lt
-from typing import Final
+from typing import Final, NamedTuple
 
 from leafdb.codec.checksum import xxh3_64
-from leafdb.errors import CorruptionError
+from leafdb.errors import CorruptionError, StorageError
 from leafdb.storage.block import Block, Columns, Entry, concatenate
 from leafdb.storage.block_cache import BlockCache
 from leafdb.storage.bloom import BloomFilter
@@ -38,6 +38,16 @@ Found = tuple[bool, bytes | None, int]
 """Whether the key is here; its value, None for a tombstone; its sequence."""
 
 MISSING: Final[Found] = (False, None, 0)
+
+
+class Part(NamedTuple):
+    """A part of a file that was read again: how many bytes, the closed range of keys it may hold, what is wrong."""
+
+    size: int
+    smallest: bytes = b""
+    largest: bytes = b""
+    problem: StorageError | None = None
+
 
 _FOOTER_READ_BYTES: Final = 1024
 """Footers of any version fit, so that an unknown one can be told from a damaged one."""
@@ -176,9 +186,9 @@ class TableReader:
         """Block by block what can be read, beside the cache; in the place of a block that cannot, where its keys lay:
         from a bound that is not above its first one to a bound that is above its last. For salvage. CorruptionError
         only where this process could not get at the bytes."""
-        meta, bounds = self.meta, [*self._lower_bounds, self.meta.largest]
+        meta = self.meta
         for index in range(len(self._places)):
-            lost = bounds[index], bounds[index + 1]
+            lost = self._range_of(index)
             try:
                 columns = self._load(index).columns()
             except CorruptionError as error:
@@ -212,30 +222,57 @@ class TableReader:
             raise corruption(self.meta, offset, f"{len(data)} bytes where {size} were written")
         return data
 
-    def check(self) -> None:
-        """Everything a table promises, by reading all of it; CorruptionError where it does not hold."""
+    def inspect(self) -> Iterator[Part]:
+        """Everything a table promises, by reading all of it: a part for each block, then one for the rest."""
         meta = self.meta
-        entries = tombstones = 0
+        entries = tombstones = data_bytes = 0
         previous: bytes | None = None
-        for index, (offset, _) in enumerate(self._places):
-            keys, sequences, values = self._load(index).columns()
-            bound = self._lower_bounds[index]
-            if (previous is not None and not previous < bound) or bound > keys[0]:
-                raise corruption(meta, offset, "the index does not separate this block from the one before it")
-            for key, sequence in zip(keys, sequences, strict=True):
-                if previous is not None and key <= previous:
-                    raise corruption(meta, offset, "keys do not ascend")
-                if not meta.sequence_min <= sequence <= meta.sequence_max:
-                    raise corruption(meta, offset, f"sequence {sequence} is outside of the table's range")
-                if not self.may_contain(key):
-                    raise corruption(meta, offset, "the filter denies a key that is here")
-                previous = key
-            if index == 0 and keys[0] != meta.smallest:
-                raise corruption(meta, offset, "the first key is not the table's smallest")
+        sound = True
+        for index, (offset, size) in enumerate(self._places):
+            data_bytes += size
+            try:
+                keys, _, values = self._inspected(index, offset, previous)
+            except CorruptionError as error:
+                sound, previous = False, None
+                yield Part(size, *self._range_of(index), error)
+                continue
+            previous = keys[-1]
             entries += len(keys)
             tombstones += values.count(None)
-        if previous != meta.largest or entries != meta.entries or tombstones != meta.tombstones:
-            raise corruption(meta, meta.size, "the entries are not those the properties count")
+            yield Part(size, keys[0], previous)
+        wrong = sound and (previous != meta.largest or entries != meta.entries or tombstones != meta.tombstones)
+        problem = corruption(meta, meta.size, "the entries are not those the properties count") if wrong else None
+        yield Part(meta.size - data_bytes, meta.smallest, meta.largest, problem)
+
+    def _inspected(self, index: int, offset: int, previous: bytes | None) -> Columns:
+        """A block that holds what it must, after one that ends with `previous` (None: not known)."""
+        meta, bound = self.meta, self._lower_bounds[index]
+        columns = keys, sequences, _ = self._load(index).columns()
+        if (previous is not None and not previous < bound) or bound > keys[0]:
+            raise corruption(meta, offset, "the index does not separate this block from the one before it")
+        for key, sequence in zip(keys, sequences, strict=True):
+            if previous is not None and key <= previous:
+                raise corruption(meta, offset, "keys do not ascend")
+            if not meta.sequence_min <= sequence <= meta.sequence_max:
+                raise corruption(meta, offset, f"sequence {sequence} is outside of the table's range")
+            if not self.may_contain(key):
+                raise corruption(meta, offset, "the filter denies a key that is here")
+            previous = key
+        if index == 0 and keys[0] != meta.smallest:
+            raise corruption(meta, offset, "the first key is not the table's smallest")
+        return columns
+
+    def _range_of(self, index: int) -> tuple[bytes, bytes]:
+        """A closed range that holds every key of a block, told by the index alone."""
+        bounds = self._lower_bounds
+        smallest = max(bounds[index], self.meta.smallest)
+        return smallest, bounds[index + 1] if index + 1 < len(bounds) else self.meta.largest
+
+    def check(self) -> None:
+        """CorruptionError for the first part where the table does not hold what it promises."""
+        for part in self.inspect():
+            if part.problem is not None:
+                raise part.problem
 
 
 def verify(fs: FileSystem, meta: TableMeta) -> None:

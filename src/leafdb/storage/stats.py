@@ -10,6 +10,7 @@ from leafdb.storage.memtable import Memtable
 from leafdb.storage.pressure import Pressure
 from leafdb.storage.reads import Reads
 from leafdb.storage.tables import Tables
+from leafdb.storage.verification import Verifier
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +85,51 @@ def collect(
         disk_full=pressure.disk_full,
         disk_free_bytes=pressure.free_bytes,
         unlinks_failed=tables.unlinks_failed,
-        damaged_tables=len(maintenance.damaged & tables.head.tables.keys()),
-        salvages=maintenance.salvages,
+        damaged_tables=len(maintenance.salvages.damaged & tables.head.tables.keys()),
+        salvages=maintenance.salvages.done,
         lost_ranges=len(tables.version.lost),
         quarantined_files=len(tables.quarantined),
         quarantined_bytes=sum(kept.size for kept in tables.quarantined),
     )
+
+
+class Work:
+    """Counters that only rise, read where they are kept."""
+
+    __slots__ = ("_maintenance", "_verifier")
+
+    def __init__(self, maintenance: Maintenance, verifier: Verifier) -> None:
+        self._maintenance = maintenance
+        self._verifier = verifier
+
+    @property
+    def flushes(self) -> int:
+        return self._maintenance.flushes
+
+    @property
+    def flushed_bytes(self) -> int:
+        return self._maintenance.flushed_bytes
+
+    @property
+    def compactions(self) -> int:
+        return self._maintenance.compactions
+
+    @property
+    def compaction_bytes_read(self) -> int:
+        return self._maintenance.compaction_bytes_read
+
+    @property
+    def compaction_bytes_written(self) -> int:
+        return self._maintenance.compaction_bytes_written
+
+    @property
+    def failed_jobs(self) -> int:
+        return self._maintenance.failed_jobs
+
+    @property
+    def verified_bytes(self) -> int:
+        return self._verifier.bytes_read
+
+    @property
+    def damages_found(self) -> int:
+        return self._verifier.damages_found

@@ -87,14 +87,16 @@ def encode_frame(segment: int, first_lsn: int, count: int, synced_upto: int, pay
     return b"".join((_CRC.pack(crc32c(payload, crc32c(head))), head, payload))
 
 
-def decode_frame(data: bytes, offset: int, segment: int) -> Frame | None:
-    """The frame at `offset`, or None when there is no whole and undamaged frame of this segment."""
+def decode_frame(data: bytes, offset: int, segment: int, base: int = 0) -> Frame | None:
+    """The frame at `offset`, or None when there is no whole and undamaged frame of this segment.
+
+    `base` is where in the segment `data` begins."""
     start = offset + FRAME_BYTES
     if start > len(data):
         return None
     length, kind, number, first_lsn, count, synced_upto = FRAME.unpack_from(data, offset + 4)
     stop = start + length
-    if kind != FRAME_BATCH or number != segment or stop > len(data) or synced_upto > offset:
+    if kind != FRAME_BATCH or number != segment or stop > len(data) or synced_upto > base + offset:
         return None
     if _CRC.unpack_from(data, offset)[0] != crc32c(data[offset + 4 : stop]):
         return None
