@@ -8,6 +8,7 @@ import pytest
 import trio
 
 from leafdb.errors import CorruptionError, LeafdbError
+from leafdb.limits import SCRUB_INTERVAL_S_DEFAULT
 from leafdb.model.bucket import BucketProperties
 from leafdb.node.kept_trees import TREES_TREE
 from leafdb.node.node import Node
@@ -236,3 +237,37 @@ async def test_writes_and_salvages_side_by_side_lose_nothing() -> None:
         stores = [await contents(node, "b") for node in cluster.nodes.values()]
         assert all(store == stores[0] for store in stores)
         assert len(stores[0]) == KEYS + 100
+
+
+@virtual
+async def test_damage_that_nobody_meets_is_found_by_the_scrub_and_heals() -> None:
+    async with memory_cluster(3) as cluster:
+        tree = await filled(cluster)
+        node, disk = cluster.nodes[N2], cluster.disks[N2]
+        await cluster.pass_time(SCRUB_INTERVAL_S_DEFAULT)  # the pass that began with an empty store
+        meta = table_of(node, tree)
+        disk.flip(meta.path, 60)
+        disk.evict()
+        await cluster.pass_time(SCRUB_INTERVAL_S_DEFAULT)
+        assert node.scrubber.passes_total >= 1
+        assert node.engine.stats().salvages == 1
+        assert node.engine.scrubber.damages_found >= 1
+        await healed(cluster, node, tree)
+
+
+@virtual
+async def test_a_scrub_goes_on_after_a_restart_and_reads_no_table_twice() -> None:
+    async with memory_cluster(1) as cluster:
+        await filled(cluster, n=1)
+        await cluster.pass_time(SCRUB_INTERVAL_S_DEFAULT + 60)
+        node = cluster.nodes[N1]
+        sizes = {number: meta.size for number, meta in node.engine.tables().items()}
+        read = node.engine.scrubber.bytes_read
+        assert 0 < read < sum(sizes.values()), "evenly over the interval, not at its beginning"
+        for _ in range(8):
+            await cluster.stop(N1)
+            node = await cluster.start(N1)
+            await cluster.pass_time(SCRUB_INTERVAL_S_DEFAULT / 8)
+            read += node.engine.scrubber.bytes_read
+        old = sum(size for number, size in sizes.items() if number in node.engine.tables())
+        assert old <= read <= 1.5 * sum(sizes.values())

@@ -137,6 +137,9 @@ GAUGES: Final = {
     "possible_losses": Gauge(
         "leafdb_possible_loss_partitions", "Partitions where writes may be lost, until it is read."
     ),
+    "scrub_age": Gauge(
+        "leafdb_scrub_age_seconds", "Since when the scrub under way reads the tables of this node again."
+    ),
     "damaged_tables": Gauge("leafdb_damaged_tables", "Tables found damaged that wait for their salvage."),
     "quarantined_bytes": Gauge("leafdb_quarantined_bytes", "Bytes of damaged tables kept for people."),
     "hash_trees_unknown": Gauge("leafdb_hash_trees_unknown", "Partitions of a bucket whose hash tree is to be built."),

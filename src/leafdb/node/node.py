@@ -67,6 +67,7 @@ from leafdb.node.replica import Replica
 from leafdb.node.replica_service import ReplicaService
 from leafdb.node.ring_changes import open_ring_changes
 from leafdb.node.scan_driver import ScanDriver
+from leafdb.node.scrubber import Scrubber
 from leafdb.node.self_report import peer_facts, server_facts
 from leafdb.node.storage_tasks import StorageTasks
 from leafdb.node.tenure import Tenure
@@ -218,6 +219,8 @@ class Node:
         if remembered.invitation is not None:
             await admin_join.resume(self, remembered.invitation)
         follow_losses(self)
+        self.scrubber = Scrubber(engine, self.config.storage.scrub_interval_s, world.now_ms)
+        await self.scrubber.load()
 
     async def _build_repair(self, remembered: Remembered) -> None:
         world, view, engine = self.world, self.view, self.engine
@@ -306,6 +309,7 @@ class Node:
         nursery.start_soon(self.anti_entropy.run, name="anti-entropy")
         nursery.start_soon(self.estate.run, name="estate")
         nursery.start_soon(self.sweeper.run, name="sweeper")
+        nursery.start_soon(self.scrubber.run, name="scrub")
         nursery.start_soon(self.admin.run, name="admin verbs")
         nursery.start_soon(self.scans.run, name="scans")
         nursery.start_soon(self.ring_changes.run, name="ring changes")

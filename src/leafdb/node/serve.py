@@ -131,6 +131,7 @@ def watch(node: Node) -> None:
     metrics.watch("transfers_left", lambda: node.transfers.progress.copies.pending)
     metrics.watch("storage_bytes", lambda: {"tables": stats().table_bytes})
     metrics.watch("memtable_bytes", lambda: stats().memtable_bytes + stats().frozen_bytes)
+    metrics.watch("scrub_age", node.scrubber.age_s)
     metrics.watch("damaged_tables", lambda: stats().damaged_tables)
     metrics.watch("quarantined_bytes", lambda: stats().quarantined_bytes)
     metrics.watch("compaction_pending_bytes", lambda: node.engine.survey().debt_bytes)

@@ -102,6 +102,8 @@ class EngineLife:
         )  # fmt: skip
         self.verifier = Verifier(read_executor, self._tables, now_s=now_s, on_damage=self._damaged)
         """Reads files again; begun by `Engine.verify_soon`."""
+        self.scrubber = Verifier(read_executor, self._tables, now_s=now_s, on_damage=self._damaged)
+        """The same, for `Engine.scrub_soon`: neither keeps the other waiting."""
         self._timing = Timing(parts.fs, config, self._committer, self._pressure, self._maintenance)
         self._memtable = Memtable(parts.version.trees, segments=[self._segment], first_lsn=parts.next_lsn)
         self._trees = self._memtable.trees
@@ -160,12 +162,13 @@ class EngineLife:
                 self._part_failed(error, "the disk's room cannot be known")
                 return
             self.verifier.on_time(now_s)
+            self.scrubber.on_time(now_s)
             self._changed()
 
     def deadline(self) -> float:
         """When `on_time` is wanted next; calling it earlier, or every few milliseconds, does no harm."""
-        timing, verifying = self._timing.deadline(self._now_s()), self.verifier.deadline()
-        return timing if verifying is None else min(timing, verifying)
+        due = [self._timing.deadline(self._now_s()), self.verifier.deadline(), self.scrubber.deadline()]
+        return min(each for each in due if each is not None)
 
     # -- the end
 
@@ -193,6 +196,7 @@ class EngineLife:
             self._log_executor.drain()
         self._reads.fail(self._failure)
         self.verifier.fail(self._failure)
+        self.scrubber.fail(self._failure)
         self.descents.fail(self._failure)
         self._reads.drain()
         self._committer.fail(self._failure)
@@ -230,7 +234,7 @@ class EngineLife:
     @property
     def work(self) -> Work:
         """What was flushed, compacted and read again since the start, for who counts."""
-        return Work(self._maintenance, self.verifier)
+        return Work(self._maintenance, (self.verifier, self.scrubber))
 
     def stats(self) -> EngineStats:
         return collect(
@@ -254,6 +258,7 @@ class EngineLife:
         self._tables.check()
         self._maintenance.check()
         self.verifier.check()
+        self.scrubber.check()
         self._memtable.check()
         assert set(self._trees) == set(self._tables.head.trees)
         lsn = self._tables.version.flushed_lsn
@@ -300,6 +305,7 @@ class EngineLife:
         self._maintenance.stop()
         self._reads.fail(failure)
         self.verifier.fail(failure)
+        self.scrubber.fail(failure)
         self.descents.fail(failure)
         self._committer.fail(failure)
         self._on_failure(failure)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from leafdb.storage.committer import Committer
@@ -96,11 +97,11 @@ def collect(
 class Work:
     """Counters that only rise, read where they are kept."""
 
-    __slots__ = ("_maintenance", "_verifier")
+    __slots__ = ("_maintenance", "_verifiers")
 
-    def __init__(self, maintenance: Maintenance, verifier: Verifier) -> None:
+    def __init__(self, maintenance: Maintenance, verifiers: Sequence[Verifier]) -> None:
         self._maintenance = maintenance
-        self._verifier = verifier
+        self._verifiers = verifiers
 
     @property
     def flushes(self) -> int:
@@ -128,8 +129,8 @@ class Work:
 
     @property
     def verified_bytes(self) -> int:
-        return self._verifier.bytes_read
+        return sum(verifier.bytes_read for verifier in self._verifiers)
 
     @property
     def damages_found(self) -> int:
-        return self._verifier.damages_found
+        return sum(verifier.damages_found for verifier in self._verifiers)
