@@ -56,6 +56,7 @@ PROBES: Final = (
     "a disk failing in recovery",
     "damage: refused",
     "damage: error",
+    "damage: healed",
     "damage: harmless",
 )
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from leafdb.errors import CorruptionError
 from leafdb.storage.block import Columns, Entry
 from leafdb.storage.block_cache import BlockCache
-from leafdb.storage.lost_ranges import is_damage
+from leafdb.storage.lost_ranges import insistently, is_damage
 from leafdb.storage.sstable_reader import Found, TableReader, Wait
 from leafdb.storage.version import TableMeta
 from leafdb.vfs.base import FileSystem
@@ -59,7 +59,7 @@ def open_or_damaged(fs: FileSystem, meta: TableMeta, cache: BlockCache) -> Table
     """The reader of a table, or of a damaged one. Raises UnknownFormat; CorruptionError only where this process could
     not get at the bytes, which says nothing of them."""
     try:
-        return TableReader.open(fs, meta, cache)
+        return insistently(lambda: TableReader.open(fs, meta, cache))
     except CorruptionError as error:
         if not is_damage(error):
             raise

@@ -10,13 +10,18 @@ A range may say too much, never too little: bounds lie between keys, and many ra
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from leafdb.errors import CorruptionError
 from leafdb.limits import LOST_RANGES_MAX
 from leafdb.types import TreeId
+
+T = TypeVar("T")
+
+READ_TRIES: Final = 3
+"""Before something is taken for lost."""
 
 Range = tuple[bytes, bytes]
 """A closed range of keys: smallest, largest."""
@@ -61,6 +66,17 @@ def coarsened(ranges: Iterable[Range], count_max: int = LOST_RANGES_MAX) -> tupl
     while len(found) > count_max:
         found = [(pair[0][0], pair[-1][1]) for pair in (found[at : at + 2] for at in range(0, len(found), 2))]
     return tuple(found)
+
+
+def insistently(read: Callable[[], T]) -> T:
+    """What `read` gives, at one of several tries: what was unreadable once need not be. CorruptionError of the last."""
+    for _ in range(READ_TRIES - 1):
+        try:
+            return read()
+        except CorruptionError as error:
+            if not is_damage(error):
+                raise
+    return read()
 
 
 def is_damage(error: CorruptionError) -> bool:

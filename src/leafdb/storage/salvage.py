@@ -4,7 +4,7 @@ One table alone, on its own level: nothing else is touched, so nothing that is s
 stay where they are, since a table that hides what lies below it still has to. Ordinary compactions leave a damaged
 table alone until this is done.
 
-Every block is read anew, beside any cache. One that could not be read before may be sound now (a disk that did not
+Every block is read anew, several times if it must be, beside any cache. One that could not be read before may be sound now (a disk that did not
 answer, a bit that was wrong on the way), and is kept. A table that cannot be opened is lost whole: where its blocks
 begin only its index knows.
 """
@@ -18,7 +18,7 @@ from leafdb.errors import CorruptionError
 from leafdb.storage.block_cache import BlockCache
 from leafdb.storage.job_execution import TableOutputs, run_slices, table_outputs
 from leafdb.storage.jobs import SalvageJob, SalvageResult
-from leafdb.storage.lost_ranges import Range, coarsened, is_damage
+from leafdb.storage.lost_ranges import Range, coarsened, insistently, is_damage
 from leafdb.storage.sstable_reader import TableReader
 from leafdb.vfs.base import FileSystem
 
@@ -34,7 +34,7 @@ def salvage_slices(fs: FileSystem, job: SalvageJob) -> Generator[None, None, Sal
     meta = job.table
     whole = (meta.smallest, meta.largest)
     try:
-        reader = TableReader.open(fs, meta, BlockCache(0))
+        reader = insistently(lambda: TableReader.open(fs, meta, BlockCache(0)))
     except CorruptionError as error:
         if not is_damage(error):
             raise

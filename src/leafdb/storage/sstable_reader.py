@@ -12,6 +12,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from enum import Enum
+from functools import partial
 from operator import lt
 from typing import Final, NamedTuple
 
@@ -20,7 +21,7 @@ from leafdb.errors import CorruptionError, StorageError
 from leafdb.storage.block import Block, Columns, Entry, concatenate
 from leafdb.storage.block_cache import BlockCache
 from leafdb.storage.bloom import BloomFilter
-from leafdb.storage.lost_ranges import Range, is_damage
+from leafdb.storage.lost_ranges import Range, insistently, is_damage
 from leafdb.storage.sstable_format import INDEX_VALUE, BlockKind, Footer, check_properties, corruption, open_block
 from leafdb.storage.version import TableMeta
 from leafdb.vfs.base import File, FileSystem
@@ -182,6 +183,10 @@ class TableReader:
                 ]
             )
 
+    def blocks(self) -> tuple[list[tuple[int, int]], list[bytes]]:
+        """Offset and size of each block; and the bounds between which their keys lie, one more than blocks."""
+        return list(self._places), [*self._lower_bounds, self.meta.largest]
+
     def pieces(self) -> Iterator[Columns | Range]:
         """Block by block what can be read, beside the cache; in the place of a block that cannot, where its keys lay:
         from a bound that is not above its first one to a bound that is above its last. For salvage. CorruptionError
@@ -190,7 +195,7 @@ class TableReader:
         for index in range(len(self._places)):
             lost = self._range_of(index)
             try:
-                columns = self._load(index).columns()
+                columns = insistently(partial(self._load, index)).columns()
             except CorruptionError as error:
                 if not is_damage(error):
                     raise

@@ -11,7 +11,7 @@ import pytest
 from leafdb.errors import CorruptionError
 from leafdb.storage.block_cache import BlockCache
 from leafdb.storage.jobs import SalvageJob, SalvageResult
-from leafdb.storage.lost_ranges import Range, coarsened
+from leafdb.storage.lost_ranges import READ_TRIES, Range, coarsened
 from leafdb.storage.salvage import run_salvage
 from leafdb.storage.sstable_reader import TableReader, verify
 from leafdb.storage.version import TableMeta
@@ -118,9 +118,11 @@ def test_what_can_be_read_the_second_time_is_not_lost() -> None:
 def test_a_disk_that_does_not_answer_is_damage_and_a_process_without_files_is_not() -> None:
     fs, model = store(), many()
     meta = write_table(fs, model)
-    fs.faults.append(Fault("read_at", at=4, error=errno.EIO))
-    result = salvaged(fs, meta, model)
-    assert len(result.lost) == 1
+    for times, lost in ((READ_TRIES - 1, 0), (READ_TRIES, 1)):
+        fs = store()
+        meta = write_table(fs, model)
+        fs.faults.append(Fault("read_at", at=4, count=times, error=errno.EIO))
+        assert len(salvaged(fs, meta, model).lost) == lost
     for kind, at in (("open", 1), ("read_at", 4)):
         fs = store()
         meta = write_table(fs, model)
