@@ -4,9 +4,9 @@ One table alone, on its own level: nothing else is touched, so nothing that is s
 stay where they are, since a table that hides what lies below it still has to. Ordinary compactions leave a damaged
 table alone until this is done.
 
-Every block is read anew, several times if it must be, beside any cache. One that could not be read before may be sound now (a disk that did not
-answer, a bit that was wrong on the way), and is kept. A table that cannot be opened is lost whole: where its blocks
-begin only its index knows.
+Every block is read anew, beside any cache, and several times if it must be. One that could not be read before may be
+sound now (a disk that did not answer, a bit that was wrong on the way), and is kept. A table that cannot be opened is
+lost whole: where its blocks begin only its index knows.
 """
 
 from __future__ import annotations
