@@ -226,7 +226,7 @@ MUTATIONS: Final = (
             "        self._tables.remove_soon([job.table.path])\n",
         ),
         caught_by=(Invariant.CORRUPTION_DETECTED, Invariant.SELF_CHECK),
-        seeds_max=200,
+        seeds_max=100,
     ),
     _store(
         "damage-not-salvaged",
