@@ -2,7 +2,7 @@
 
     0 ok                                         5 unavailable: connect, replicas, overloaded, deadline
     1 failed, bad configuration too              6 unauthorized
-    2 usage                                      7 unhealthy (status --check)
+    2 usage                                      7 unhealthy (status --check, damaged files)
     3 no such bucket, key or node                8 plan is stale
     4 conflict, context mismatch                 9 outcome unknown
                                                130 interrupted

@@ -30,6 +30,7 @@ NOUNS: Final[Mapping[str, str]] = {
     "transfer": "Copies that a ring change makes.",
     "hints": "Writes kept for nodes that were away.",
     "repair": "Anti-entropy between replicas.",
+    "storage": "The stores of the nodes, and their files.",
     "config": "Configuration of nodes.",
     "bench": "The load generator.",
     "sim": "Simulations from one seed, and known bugs that they must find.",

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from random import Random
 from typing import Any
 
 import trio
 
+from leafdb.limits import STORAGE_DAMAGES_TOLD, STORAGE_TREES_TOLD
+from leafdb.node.storage_tasks import KEY_BYTES_TOLD
 from leafdb.testing.cluster import MemoryCluster, memory_cluster
 from leafdb.testing.virtual_time import virtual
 from leafdb.types import NodeId, TreeId
@@ -106,3 +109,36 @@ async def test_a_verification_is_stopped_a_second_is_refused_and_who_is_away_is_
         found = await ended(cluster, "verify")
         assert {task["state"] for task in found.values()} == {"cancelled"}
         assert (await admin(cluster, "storage.stop"))["nodes"] == []
+
+
+@virtual
+async def test_what_a_node_answers_is_bounded() -> None:
+    async with memory_cluster(1) as cluster:
+        engine = cluster.nodes[N1].engine
+        for number in range(STORAGE_TREES_TOLD + 10):
+            engine.create_tree(TreeId(1_000 + number))
+        await trio.sleep(1)
+        client = await cluster.client(N1)
+        store = dict(await client.admin("storage.stats"))["nodes"]["n1"]
+        assert len(store["trees"]) == STORAGE_TREES_TOLD
+        assert store["more_trees"] == len(engine.trees()) - STORAGE_TREES_TOLD
+        tree = TreeId(1_000)
+        for number in range(STORAGE_DAMAGES_TOLD + 5):
+            engine.write([(tree, bytes(100) + b"%05d" % number, random_bytes(40_000, seed=number))])
+        engine.write([(tree, b"z" * 300, b"v")])
+        await client.admin("storage.flush")
+        await trio.sleep(5)
+        (meta,) = engine._tables.version.trees[tree]
+        for offset, _ in engine._tables.readers[meta.file_number]._places:
+            cluster.nodes[N1].world.fs.flip(meta.path, offset + 5)  # type: ignore[attr-defined]
+        await client.admin("storage.verify", bytes_per_s=0)
+        await trio.sleep(5)
+        tasks = dict(await client.admin("storage.tasks"))["tasks"]
+        (found,) = [task for task in tasks if task["kind"] == "verify"]
+        assert found["damages_found"] > STORAGE_DAMAGES_TOLD == len(found["damages"])
+        assert all(len(damage["smallest"]) <= KEY_BYTES_TOLD for damage in found["damages"])
+
+
+def random_bytes(count: int, *, seed: int) -> bytes:
+    """Bytes that do not compress."""
+    return Random(seed).randbytes(count)

@@ -15,7 +15,8 @@ from support.source_tree import ROOT
 _BLOCK = re.compile(r"^( *)```(\w*)\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
 _HEADING = re.compile(r"^#+ (.*)$", re.MULTILINE)
 _INDENTED = re.compile(r"^ {4}(\S.*)$", re.MULTILINE)
-_PLACEHOLDER = re.compile(r"[A-Z.…\[<]")
+_PLACEHOLDER = re.compile(r"[A-Z.…\[<]|[a-z]+\|")  # a|b names several commands
+_DEEPER = (["cluster", "stage"], ["storage", "dump"])
 _SPAN = re.compile(r"`([^`\n]+)`")
 SHELL = ("sh", "shell", "bash", "console")
 
@@ -88,7 +89,7 @@ def split(words: tuple[str, ...]) -> tuple[list[str], list[str]]:
             skip = name in VALUED and "=" not in word
             if name not in (*VALUED, *FLAGS, "--help", "--"):
                 options.append(name)
-        elif len(path) < (3 if path == ["cluster", "stage"] else 2) and not options and not _PLACEHOLDER.match(word):
+        elif len(path) < (3 if path in _DEEPER else 2) and not options and not _PLACEHOLDER.match(word):
             path.append(word)
     return path, options
 

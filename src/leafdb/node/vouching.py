@@ -28,11 +28,12 @@ if TYPE_CHECKING:
 
 
 def touched(smallest: bytes, largest: bytes, partitions: int) -> range:
-    """The partitions that storage keys from `smallest` to `largest`, both in, may fall into."""
+    """The partitions that storage keys from `smallest` to `largest`, both in, may fall into. The bound of a block is
+    no whole key, and may be shorter than a token."""
     shift = 16 - partition_bits(partitions)
 
     def at(key: bytes) -> int:
-        return int.from_bytes(key[:2], "big") >> shift
+        return int.from_bytes(key[:2].ljust(2, b"\0"), "big") >> shift
 
     return range(at(smallest), at(largest) + 1)
 

@@ -198,7 +198,7 @@ def _damaged_blocks(disk: MemoryFileSystem, path: str, before: bytes) -> tuple[R
     pristine.create(path).append(before)
     reader = TableReader.open(pristine, metas[0], BlockCache(0))
     differs = [at for at, (old, new) in enumerate(zip(before, after, strict=True)) if old != new]
-    places, bounds = reader.blocks()
+    places, bounds = reader.places()
     if differs and differs[-1] >= sum(places[-1]):
         return None
     bad = [at for at, (offset, size) in enumerate(places) if any(offset <= each < offset + size for each in differs)]

@@ -17,6 +17,7 @@ from typing import Final
 from leafdb.codec import cbor
 from leafdb.codec.checksum import crc32c
 from leafdb.errors import CorruptionError, UnknownFormat
+from leafdb.limits import MANIFEST_RECORD_BYTES_MAX
 from leafdb.storage.version import Version, VersionEdit
 from leafdb.vfs.base import File, FileSystem, read_file, replace_file
 
@@ -79,6 +80,26 @@ def read_manifest(fs: FileSystem, number: int) -> Version:
     except AssertionError as error:
         raise CorruptionError(f"{path}: {error}", path=path, offset=len(data)) from error
     return version
+
+
+def open_manifest(file: File, path: str) -> tuple[int, int]:
+    """The number of a manifest, by its own word, and how many records the version at its start takes.
+
+    For a file of which nothing else is known. Raises CorruptionError and UnknownFormat."""
+    head = file.read_at(0, HEADER_BYTES)
+    number = HEADER.unpack_from(head)[3] if len(head) == HEADER_BYTES else 0
+    return number, _check_header(head, number, path)
+
+
+def record_at(file: File, offset: int, number: int, index: int) -> bytes | None:
+    """The payload of the record there; None when there is no sound one of that number and index."""
+    head = file.read_at(offset, RECORD_BYTES)
+    if len(head) < RECORD_BYTES:
+        return None
+    length = RECORD.unpack_from(head, 4)[0]
+    if length > min(MANIFEST_RECORD_BYTES_MAX, file.size() - offset - RECORD_BYTES):
+        return None
+    return _record(head + file.read_at(offset + RECORD_BYTES, length), 0, number, index)
 
 
 def check_manifest(fs: FileSystem, number: int, size: int) -> None:

@@ -20,6 +20,8 @@ from leafdb.codec.compression import compress, decompress
 from leafdb.errors import CorruptionError, UnknownFormat
 from leafdb.limits import BLOCK_PAYLOAD_BYTES_MAX
 from leafdb.storage.version import TableMeta
+from leafdb.types import TreeId
+from leafdb.vfs.base import File
 
 FORMAT_VERSION: Final = 1
 MAGIC: Final = b"LEAFSST\n"
@@ -34,6 +36,8 @@ _END: Final = Struct("<I8s")
 _TAIL_BYTES: Final = _VERSION.size + _END.size
 """The last bytes of a table, the same in every version: footer size, version, checksum of the footer, magic."""
 FOOTER_BYTES: Final = _FOOTER.size + _TAIL_BYTES
+FOOTER_READ_BYTES: Final = 1024
+"""Footers of any version fit, so that an unknown one can be told from a damaged one."""
 INDEX_VALUE: Final = Struct("<QI")
 """What the index holds of a data block: its offset, and its size with the seal."""
 
@@ -142,6 +146,28 @@ def encode_properties(meta: TableMeta) -> bytes:
             "newest_expiry_ms": meta.newest_expiry_ms,
         }
     )
+
+
+def meta_of_file(file: File, path: str) -> TableMeta:
+    """What a table says of itself, for a file of which nothing else is known. CorruptionError, UnknownFormat."""
+    size = file.size()
+    tail = file.read_at(max(0, size - FOOTER_READ_BYTES), FOOTER_READ_BYTES)
+    number = _SALT.unpack_from(tail, len(tail) - FOOTER_BYTES)[0] if len(tail) >= FOOTER_BYTES else 1
+    meta = TableMeta(number, TreeId(0), 0, size, 1, b"", b"", 0, 0)
+    try:
+        offset, length = Footer.decode(tail, meta).properties
+        payload = open_block(file.read_at(offset, length), BlockKind.PROPERTIES, meta, offset)
+    except (CorruptionError, UnknownFormat) as error:
+        error.path, error.message = path, error.message.replace(meta.path, path)
+        raise
+    try:
+        found: Any = cbor.loads(payload)
+        names = ("smallest", "largest", "sequence_min", "sequence_max", "tombstones", "newest_expiry_ms")
+        return TableMeta.from_plain(
+            [number, found["tree"], found["level"], size, found["entries"], *(found[name] for name in names)]
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise CorruptionError(f"{path} at {offset}: malformed properties: {error}", path=path, offset=offset) from error
 
 
 def check_properties(payload: bytes, meta: TableMeta, offset: int) -> None:

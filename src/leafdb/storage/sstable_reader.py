@@ -22,7 +22,15 @@ from leafdb.storage.block import Block, Columns, Entry, concatenate
 from leafdb.storage.block_cache import BlockCache
 from leafdb.storage.bloom import BloomFilter
 from leafdb.storage.lost_ranges import Range, insistently, is_damage
-from leafdb.storage.sstable_format import INDEX_VALUE, BlockKind, Footer, check_properties, corruption, open_block
+from leafdb.storage.sstable_format import (
+    FOOTER_READ_BYTES,
+    INDEX_VALUE,
+    BlockKind,
+    Footer,
+    check_properties,
+    corruption,
+    open_block,
+)
 from leafdb.storage.version import TableMeta
 from leafdb.vfs.base import File, FileSystem
 
@@ -50,9 +58,6 @@ class Part(NamedTuple):
     problem: StorageError | None = None
 
 
-_FOOTER_READ_BYTES: Final = 1024
-"""Footers of any version fit, so that an unknown one can be told from a damaged one."""
-
 _BLOCKS_BITS: Final = 32
 """A block's number in the cache is the file's number and then the block's, in this many bits."""
 
@@ -68,7 +73,7 @@ class TableReader:
         self._file = file
         self._cache = cache
         self._first_number = meta.file_number << _BLOCKS_BITS
-        tail_at = max(0, meta.size - _FOOTER_READ_BYTES)
+        tail_at = max(0, meta.size - FOOTER_READ_BYTES)
         footer = Footer.decode(self._read(tail_at, meta.size - tail_at), meta)
         start = footer.filter[0]
         parts = self._read(start, footer.properties[0] + footer.properties[1] - start)
@@ -183,7 +188,7 @@ class TableReader:
                 ]
             )
 
-    def blocks(self) -> tuple[list[tuple[int, int]], list[bytes]]:
+    def places(self) -> tuple[list[tuple[int, int]], list[bytes]]:
         """Offset and size of each block; and the bounds between which their keys lie, one more than blocks."""
         return list(self._places), [*self._lower_bounds, self.meta.largest]
 
@@ -226,6 +231,14 @@ class TableReader:
         if len(data) != size:
             raise corruption(self.meta, offset, f"{len(data)} bytes where {size} were written")
         return data
+
+    def blocks(self) -> Iterator[tuple[int, int, Columns | CorruptionError]]:
+        """Offset and size of each block, with its entries, or with what is wrong with it."""
+        for index, (offset, size) in enumerate(self._places):
+            try:
+                yield offset, size, self._load(index).columns()
+            except CorruptionError as error:
+                yield offset, size, error
 
     def inspect(self) -> Iterator[Part]:
         """Everything a table promises, by reading all of it: a part for each block, then one for the rest."""

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from leafdb_cli import node as node_commands
-from leafdb_cli import repair, session, transfer_progress
+from leafdb_cli import repair, session, storage, transfer_progress
 from support.stand_in import Ended, Run, StandIn, run_cli
 from unit.client.fake_node import FakeCluster
 
@@ -27,6 +27,7 @@ def run(node: StandIn, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
         (node_commands, "POLL_S"),
         (session, "WATCH_S"),
         (repair, "POLL_S"),
+        (storage, "POLL_S"),
     ):
         monkeypatch.setattr(module, name, 0.0)
     with FakeCluster() as cluster:

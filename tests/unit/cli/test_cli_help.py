@@ -36,6 +36,7 @@ COMMANDS = {
     "transfer": {"list", "limit"},
     "hints": {"list", "pause", "resume", "purge"},
     "repair": {"run", "status", "cancel", "purge", "schedule", "acknowledge"},
+    "storage": {"stats", "flush", "compact", "verify", "tasks", "dump"},
     "config": {"check"},
     "bench": {"run"},
     "sim": {"run", "determinism", "museum", "detector"},

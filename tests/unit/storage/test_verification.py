@@ -155,6 +155,26 @@ def test_a_segment_that_lost_its_end_at_the_edge_of_a_frame_is_damaged() -> None
     assert f"where {memtable.last_lsn} was written" in found.damages[0].what
 
 
+def test_what_a_restart_brought_back_is_sound_while_it_waits_for_its_flush() -> None:
+    store = filled(rounds=1)
+    for number in range(40):
+        store.put(b"late%d" % number, b"v" * 100)
+        store.commit()
+    again = store
+    for _ in range(3):  # starts that die before a job is done: a generation of several segments, one of them empty
+        again = Store(again.fs.power_cut(Random(1), keep=1.0))
+        again.commit()
+    (memtable,) = again.engine._maintenance.sealed_memtables()
+    assert len(memtable.segments) > 1
+    told: Told = []
+    again.engine.verify_soon(bytes_per_s=0, done=told.append)
+    again.commit()
+    (found,) = told
+    assert isinstance(found, Verified)
+    assert (found.damages, found.state) == ((), VerifyState.DONE)
+    assert found.files == again.engine.stats().tables + len(memtable.segments) + 1
+
+
 def test_a_damaged_manifest_is_found_even_in_its_last_record() -> None:
     store = filled(rounds=1)
     number, size = store.engine._parts.manifest.place
