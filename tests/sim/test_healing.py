@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 from random import Random
+from typing import Any
 
 import pytest
 import trio
 
 from leafdb.errors import CorruptionError, LeafdbError
 from leafdb.limits import SCRUB_INTERVAL_S_DEFAULT
+from leafdb.merkle.tree import Tree
 from leafdb.model.bucket import BucketProperties
 from leafdb.node.kept_trees import TREES_TREE
 from leafdb.node.node import Node
 from leafdb.node.register import META_TREE
+from leafdb.storage.lsm_tree import Page
 from leafdb.storage.sstable_reader import verify
 from leafdb.storage.version import TableMeta
 from leafdb.testing.cluster import MemoryCluster, memory_cluster
 from leafdb.testing.raw_client import RawClient
 from leafdb.testing.virtual_time import virtual
-from leafdb.types import NodeId, TreeId
-from support.repairs import contents, make_bucket, plant, record_of, repaired
+from leafdb.types import Durability, NodeId, PartitionId, TreeId
+from support.repairs import contents, make_bucket, partition_of, plant, record_of, repaired
 from support.transports import until
 
 N1, N2, N3 = NodeId(1), NodeId(2), NodeId(3)
@@ -271,3 +274,35 @@ async def test_a_scrub_goes_on_after_a_restart_and_reads_no_table_twice() -> Non
             read += node.engine.scrubber.bytes_read
         old = sum(size for number, size in sizes.items() if number in node.engine.tables())
         assert old <= read <= 1.5 * sum(sizes.values())
+
+
+@virtual
+async def test_a_hash_tree_that_is_being_built_does_not_keep_what_was_lost_meanwhile() -> None:
+    async with memory_cluster(1) as cluster:
+        tree = await filled(cluster, n=1)
+        node = cluster.nodes[N1]
+        kept, rebuild = node.trees.kept, node.trees.rebuild
+        victim = next(iter(await contents(node, "b")))
+        partition = PartitionId(partition_of(node, victim))
+        page, pages = rebuild._page, 0
+
+        async def losing(*args: Any) -> Page:
+            nonlocal pages
+            pages += 1
+            found = await page(*args)
+            if pages == 1:  # what was read is gone, and nobody wrote it
+                node.engine.write(((tree, victim, None),), Durability.ALWAYS, None)
+                kept.lose(tree, [partition])
+            return found
+
+        rebuild._page = losing  # type: ignore[method-assign]
+        kept.doubt(tree, partition, "the test says so")
+        await until(lambda: kept.of(tree, partition) is not None)
+        assert pages >= 2
+        truth = Tree()
+        for key, record in (await contents(node, "b")).items():
+            if partition_of(node, key) == partition:
+                truth.add(key, record)
+        built = kept.of(tree, partition)
+        assert built is not None
+        assert built.root() == truth.root()
