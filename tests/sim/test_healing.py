@@ -295,7 +295,7 @@ async def test_a_hash_tree_that_is_being_built_does_not_keep_what_was_lost_meanw
                 kept.lose(tree, [partition])
             return found
 
-        rebuild._page = losing  # type: ignore[method-assign]
+        rebuild._page = losing  # type: ignore[method-assign, assignment]
         kept.doubt(tree, partition, "the test says so")
         await until(lambda: kept.of(tree, partition) is not None)
         assert pages >= 2
