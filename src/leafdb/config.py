@@ -222,6 +222,13 @@ class StorageConfig:
         at_least=2 * MIB,
         at_most=64 * 1024 * MIB,
     )
+    scrub_interval_s: float = setting(
+        limits.SCRUB_INTERVAL_S_DEFAULT,
+        Kind.DURATION,
+        "How often every table is read again, evenly over that time, to find and heal damage that no request has met.",
+        at_least=60.0,
+        at_most=365 * 86_400.0,
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -116,11 +116,19 @@ VALUE_LIVE_SHARE_MIN: Final = 0.5
 VALUE_FILES_OPEN_MAX: Final = 1_024
 TABLE_VALUE_FILES_MAX: Final = 256
 """Value files a merge may leave its tables with; beyond it values are brought together in one."""
+LOST_RANGES_MAX: Final = 32
+"""Of one table that is salvaged; more are told as fewer, wider ones."""
+LOST_TABLES_MAX: Final = 64
+"""Of so many nobody may have noted yet what was lost: the next salvage waits."""
+QUARANTINE_BYTES_MAX: Final = 256 * MIB
+QUARANTINE_FILES_MAX: Final = 64
 WORKER_FRAME_BYTES_MAX: Final = 16 * MIB
 WAL_FRAME_BYTES_MAX: Final = 64 * MIB
 VERIFY_SLICE_BYTES: Final = 128 * KIB
 VERIFY_DAMAGES_MAX: Final = 100
 VERIFY_BYTES_PER_S: Final = 16 * MIB
+SCRUB_BYTES_PER_S: Final = 1 * MIB
+SCRUB_INTERVAL_S_DEFAULT: Final = 7 * 86_400.0
 VERIFY_BYTES_PER_S_MAX: Final = 1 << 40
 STORAGE_TREES_TOLD: Final = 64
 STORAGE_DAMAGES_TOLD: Final = 20

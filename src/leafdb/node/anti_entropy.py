@@ -18,7 +18,7 @@ What a change of the ring asks for, and when it is done, `transfers` knows.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import trio
@@ -244,6 +244,11 @@ class AntiEntropy:
     def distrust(self) -> None:
         """This store was not shut down cleanly: everything it shares with anybody is to be compared."""
         self._owe(self._shared.with_all(), "this node was not shut down cleanly")
+
+    def lost(self, partitions: Iterable[int]) -> None:
+        """The store has lost something of these, which are incomplete now. Before `run`, that begins with them."""
+        if self.exchanges.nursery is not None:
+            self.proofs.lost(partitions)
 
     def start_repair(self, bucket: BucketId | None) -> int:
         """Compare everything this node shares with others, or that in one bucket; answers the task's number."""

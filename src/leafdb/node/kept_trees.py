@@ -15,7 +15,7 @@ bucket. Beyond TREES_KEPT_BYTES_MAX a range that gets its first record here has 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from leafdb.codec.checksum import xxh3_64
@@ -58,6 +58,7 @@ class KeptRange:
         self.held_bytes = TREE_BASE_BYTES
         """Of memory, when it was last looked at."""
         self.building: Building | None = None
+        """Another one than before: what was read so far counts for nothing."""
         self.touched: set[int] | None = None
         """Leaves written to since somebody began to list some."""
 
@@ -236,6 +237,25 @@ class KeptTrees:
         self.keep(place, None)
         self.save([(place, kept)])
         self.on_doubt(partition)
+
+    def lose(self, tree: TreeId, partitions: Iterable[int]) -> None:
+        """The store may have lost records of these ranges: their trees, also those being built, say too much."""
+        places = [tree << _PLACE_BITS | partition for partition in partitions]
+        gone = [(place, self.ranges[place]) for place in places if place in self.ranges]
+        for place, kept in gone:
+            self.keep(place, None)
+            if kept.building is not None:
+                kept.building = Building()
+        if gone:
+            self.save(gone)
+
+    def lose_all(self) -> None:
+        """The store may have lost saved trees: what is not kept need not be empty, and what is may be old."""
+        for tree in sorted(self.buckets):
+            for partition in range(self.partitions):
+                if tree << _PLACE_BITS | partition not in self.ranges:
+                    self.keep(tree << _PLACE_BITS | partition, None)
+            self.lose(tree, range(self.partitions))
 
     # -- saving
 

@@ -78,6 +78,7 @@ COUNTERS: Final = (
     Counted("purge_horizons_raised_total", "leafdb_purge_horizons_raised_total", "Purge horizons this node raised."),
     Counted("hash_trees_rebuilt_total", "leafdb_hash_trees_rebuilt_total", "Hash trees built by a scan, and kept."),
     Counted("hash_trees_doubted_total", "leafdb_hash_trees_doubted_total", "Hash trees that disagreed with the store."),
+    Counted("lost_ranges_total", "leafdb_lost_ranges_total", "Ranges of keys that damaged tables left to repair."),
     Counted("transfer_bytes_received_total", "leafdb_transfer_bytes_total", COPIED, (("direction", "received"),)),
     Counted("transfer_bytes_sent_total", "leafdb_transfer_bytes_total", COPIED, (("direction", "sent"),)),
     Counted("flushes_total", "leafdb_flushes_total", "Memtables brought into tables."),
@@ -137,6 +138,11 @@ GAUGES: Final = {
     "possible_losses": Gauge(
         "leafdb_possible_loss_partitions", "Partitions where writes may be lost, until it is read."
     ),
+    "scrub_age": Gauge(
+        "leafdb_scrub_age_seconds", "Since when the scrub under way reads the tables of this node again."
+    ),
+    "damaged_tables": Gauge("leafdb_damaged_tables", "Tables found damaged that wait for their salvage."),
+    "quarantined_bytes": Gauge("leafdb_quarantined_bytes", "Bytes of damaged tables kept for people."),
     "hash_trees_unknown": Gauge("leafdb_hash_trees_unknown", "Partitions of a bucket whose hash tree is to be built."),
     "deaths_due": Gauge("leafdb_deaths_due_partitions", "Partitions in which something is dead and still stored."),
     "oldest_death": Gauge("leafdb_oldest_death_age_seconds", "Age of the oldest death of what is still stored."),
@@ -256,6 +262,7 @@ class Metrics:
         self.purge_horizons_raised_total = 0
         self.hash_trees_rebuilt_total = 0
         self.hash_trees_doubted_total = 0
+        self.lost_ranges_total = 0
         self.transfer_bytes_received_total = 0
         self.transfer_bytes_sent_total = 0
         self.flushes_total = 0

@@ -47,6 +47,7 @@ from leafdb.node.dispatch import ClientDispatch, PeerDispatch
 from leafdb.node.drain import Drain
 from leafdb.node.engine_clock import BatchEndExecutor, drive_engine
 from leafdb.node.engine_reads import read_value
+from leafdb.node.engine_settings import engine_config
 from leafdb.node.estate import Estate
 from leafdb.node.gossiper import Gossiper
 from leafdb.node.hash_trees import HashTrees
@@ -56,6 +57,7 @@ from leafdb.node.holdings import account
 from leafdb.node.horizons import Horizons
 from leafdb.node.leases import Leases
 from leafdb.node.logs import Log
+from leafdb.node.lost_tables import follow_losses
 from leafdb.node.metrics import TRANSPORT_COUNTERS, Metrics
 from leafdb.node.news import News
 from leafdb.node.parting import Parting
@@ -65,6 +67,7 @@ from leafdb.node.replica import Replica
 from leafdb.node.replica_service import ReplicaService
 from leafdb.node.ring_changes import open_ring_changes
 from leafdb.node.scan_driver import ScanDriver
+from leafdb.node.scrubber import Scrubber
 from leafdb.node.self_report import peer_facts, server_facts
 from leafdb.node.storage_tasks import StorageTasks
 from leafdb.node.tenure import Tenure
@@ -74,7 +77,6 @@ from leafdb.node.vouching import begins, open_sweeper
 from leafdb.node.world import World
 from leafdb.ring.metadata import ClusterMetadata
 from leafdb.storage.engine import Engine
-from leafdb.storage.settings import EngineConfig
 from leafdb.transport.listener import Acceptor, Places
 from leafdb.transport.peers import Peers
 from leafdb.transport.pump import Pump
@@ -148,16 +150,10 @@ class Node:
             raise self.tenure.failure
 
     def _open_engine(self) -> Engine:
-        config = self.config.storage
         self._batch_end = BatchEndExecutor(self.world.log_executor, self.pump)
         return Engine.open(
             self.world.fs,
-            config=EngineConfig(
-                memtable_bytes=config.memtable_bytes,
-                block_cache_bytes=config.block_cache_bytes,
-                wal_sync_interval_ms=max(1, int(config.wal_sync_interval_s * 1000)),
-                store_id=self.world.random_bytes(16),
-            ),
+            config=engine_config(self.config.storage, self.world.random_bytes(16)),
             log_executor=self._batch_end,
             read_executor=self.world.read_executor,
             jobs=self.world.jobs,
@@ -222,6 +218,9 @@ class Node:
         self._remember(remembered)
         if remembered.invitation is not None:
             await admin_join.resume(self, remembered.invitation)
+        follow_losses(self)
+        self.scrubber = Scrubber(engine, self.config.storage.scrub_interval_s, world.now_ms)
+        await self.scrubber.load()
 
     async def _build_repair(self, remembered: Remembered) -> None:
         world, view, engine = self.world, self.view, self.engine
@@ -310,6 +309,7 @@ class Node:
         nursery.start_soon(self.anti_entropy.run, name="anti-entropy")
         nursery.start_soon(self.estate.run, name="estate")
         nursery.start_soon(self.sweeper.run, name="sweeper")
+        nursery.start_soon(self.scrubber.run, name="scrub")
         nursery.start_soon(self.admin.run, name="admin verbs")
         nursery.start_soon(self.scans.run, name="scans")
         nursery.start_soon(self.ring_changes.run, name="ring changes")

@@ -67,6 +67,11 @@ class Proofs:
             if not held >> partition & 1:
                 self._completeness.proved(PartitionId(partition))
 
+    def lost(self, partitions: Iterable[int]) -> None:
+        """This store has forgotten something of these just now, whoever was exchanged with before."""
+        self._vouched.difference_update(partitions)
+        self.require()
+
     def vouched(self, partition: PartitionId) -> None:
         """A complete owner of the partition has been exchanged with."""
         self._vouched.add(partition)

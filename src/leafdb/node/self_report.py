@@ -20,11 +20,13 @@ def problems(node: Node) -> list[str]:
     stats = node.engine.stats()
     if stats.disk_full:
         found.append(f"its disk is full ({stats.disk_free_bytes} bytes free): it takes no writes")
+    if stats.damaged_tables:
+        found.append(f"{stats.damaged_tables} tables on its disk are damaged; what they lost is brought back by repair")
     if node.memory.full:
         found.append("it has as much in memory as it may hold")
     if node.anti_entropy.possible_losses:
         found.append(
-            f"writes may be lost in {node.anti_entropy.possible_losses} partitions: after a power cut no owner "
+            f"writes may be lost in {node.anti_entropy.possible_losses} partitions: no owner "
             "remembered everything; leafdb repair acknowledge, when that was read"
         )
     if node.anti_entropy.losses.returned:

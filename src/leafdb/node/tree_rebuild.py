@@ -101,6 +101,10 @@ class TreeRebuild:
             start, stop = span_of(self.trees, place)
             while True:
                 page = await self._page(building, TreeId(split(place)[0]), start, stop)
+                if kept.building is not building:  # the store has lost something of what was read
+                    building = kept.building
+                    start, _ = span_of(self.trees, place)
+                    continue
                 start = page.next_key
                 if start is None:
                     break

@@ -16,6 +16,7 @@ from leafdb.ring.plan import Phase
 from leafdb.ring.ring import Ring
 from leafdb.ring.token import split_storage_key
 from leafdb.sim.clients import DirectClient
+from leafdb.sim.disk_troubles import unsound
 from leafdb.sim.recorder import ReadHow
 from leafdb.sim.ring_rules import rest_problems
 from leafdb.sim.ring_watch import RingWatch
@@ -44,6 +45,9 @@ async def check_converged(setting: Setting, *, buried: bool = False) -> None:
         violated(Invariant.NO_PHANTOMS, "the stores hold a key that nobody wrote", key)
     await _check_hints_and_memory(setting)
     await _check_quiet(setting)
+    for number, node in sorted(setting.cluster.nodes.items()):
+        problem = unsound(node, setting.cluster.disks[number])
+        require(not problem, Invariant.CORRUPTION_DETECTED, f"n{number} is left with damage: {problem}")
     history.check_honest()
     session_guarantees.check(setting.sessions)
     _check_names(setting)

@@ -2,19 +2,26 @@
 
 What fails a node's writes ends the node, by its own decision; whoever looks after forsaken nodes (`nemesis`) mends the
 disk and starts it again. What damages bytes is followed, after a while, by the operator, who gives the node a new disk:
-until then the node must notice, and say so, whenever it meets the damage.
+until then the node must notice, and say so, whenever it meets the damage. Or nobody does anything, where tables of
+buckets rot: the store salvages them, repair brings back what they had lost, and in the end every table is sound.
 """
 
 from __future__ import annotations
 
+from contextlib import suppress
 from random import Random
 from typing import Final
 
 import trio
 
+from leafdb.errors import CorruptionError, StorageError
+from leafdb.node.engine_settings import salvages
+from leafdb.node.node import Node
 from leafdb.sim.stage import Stage
 from leafdb.storage.identity import IDENTITY_PATH
 from leafdb.storage.manifest import CURRENT_PATH
+from leafdb.storage.sstable_reader import verify
+from leafdb.testing.violation import Invariant, require
 from leafdb.types import NodeId
 from leafdb.vfs.memory import MemoryFileSystem
 from leafdb.vfs.memory_faults import LOSE, MISDIRECT, Fault
@@ -23,6 +30,8 @@ WRITING: Final = ("append", "create", "rename", "sync_dir", "unlink", "link")
 READING: Final = ("read_at", "open")
 TABLES: Final = "tables/"
 HARD_ROOM_BYTES: Final = 4_096
+HEALING_S: Final = 300.0
+"""Longer than any trouble of others that may keep a salvage waiting."""
 
 
 async def sync_error(stage: Stage, lasting_s: float) -> None:
@@ -91,9 +100,74 @@ async def rot(stage: Stage, lasting_s: float) -> None:
             return
         disk = stage.cluster.disks[victim]
         stage.damaged[victim] = None
+        if stage.rng.random() < 0.5:
+            await _heals(stage, victim, lasting_s)
+            return
         flipped = _rot(stage.rng, disk)
         stage.trace.fault("bit_rot", f"n{victim} {flipped} bits")
         await _damaged(stage, victim, lasting_s)
+
+
+async def _heals(stage: Stage, victim: NodeId, lasting_s: float) -> None:
+    """Tables of a store rot, and nobody replaces it."""
+    rng, disk = stage.rng, stage.cluster.disks[victim]
+    node = stage.cluster.nodes[victim]
+    paths = [meta.path for meta in node.engine.tables().values() if salvages(meta.tree_id)] if node.ready else []
+    for path in rng.sample(paths, min(len(paths), rng.randint(1, 3))):
+        size = disk.open_read(path).size()
+        choice = rng.random()
+        if choice < 0.15:
+            disk.unlink(path)
+        elif choice < 0.3:
+            disk.open_append(path).truncate(rng.randrange(size))
+        else:
+            disk.flip(path, rng.randrange(size), 1 << rng.randrange(8))
+        stage.trace.fault("table_rot", f"n{victim} {path}")
+    try:
+        await trio.sleep(rng.uniform(0, lasting_s))
+        disk.evict()
+        if rng.random() < 0.5:
+            await stage.kill(victim)
+            disk.evict()
+            await stage.start_all([victim])
+        await trio.sleep(rng.uniform(0, lasting_s))
+    finally:
+        with trio.CancelScope(shield=True):
+            stage.mend_disk(victim)
+            await _until_sound(stage, victim)
+            stage.damaged.pop(victim, None)
+            stage.trace.probe("healed_in_place", bool(paths))
+
+
+async def _until_sound(stage: Stage, victim: NodeId) -> None:
+    """Have the node look at its files, as the scrub does once a week; it must do the rest."""
+    until_s = trio.current_time() + HEALING_S
+    problem = "it does not run"
+    while trio.current_time() < until_s:
+        await stage.start_all([victim])
+        node = stage.cluster.nodes.get(victim)
+        if node is not None and node.ready:
+            problem = unsound(node, stage.cluster.disks[victim])
+            if not problem:
+                return
+            with suppress(StorageError):  # one is under way, or the node ends
+                node.engine.verify_soon(bytes_per_s=0, done=_nobody)
+        await trio.sleep(1.0)
+    require(False, Invariant.CORRUPTION_DETECTED, f"n{victim} has not healed: {problem}")
+
+
+def _nobody(verified: object) -> None:
+    """What a verification found is seen in what becomes of it."""
+
+
+def unsound(node: Node, disk: MemoryFileSystem) -> str:
+    """What is wrong with the tables of a store, or is not yet noted as lost; empty: nothing."""
+    for meta in node.engine.tables().values():
+        try:
+            verify(disk, meta)
+        except CorruptionError as error:
+            return str(error)
+    return f"it has not noted {node.engine.lost}" if node.engine.lost else ""
 
 
 def _rot(rng: Random, disk: MemoryFileSystem) -> int:

@@ -1,7 +1,9 @@
 """Damage to a copy of a store's disk: whatever is done to its bytes, the store gives what was written or an error.
 
 The copy is taken as a kill would leave it, one place of one file is damaged, before the store is opened or while it is
-open, and everything is read, then compacted and read again.
+open, and everything is read, then compacted and read again. What is damaged of a table is salvaged meanwhile: from then
+on every read is served, and is wrong, if at all, only where the store says that something was lost; and that is no more
+than the blocks that were damaged. The power goes at some moment of it, too: also then a hole is known, or not there.
 
 Two kinds of damage cannot be told from a torn write, by any store of this design: damage to the end of the log, behind
 what a later frame knows to have been synced, and damage to the last record of the manifest. The first makes the store
@@ -21,7 +23,11 @@ from leafdb.sim.store_disk import Hands, Rubbish
 from leafdb.sim.store_machine import Machine
 from leafdb.sim.store_model import Contents, StoreModel, short
 from leafdb.sim.trace import Trace
+from leafdb.storage.block_cache import BlockCache
+from leafdb.storage.lost_ranges import Range, coarsened
+from leafdb.storage.manifest import current_manifest, read_manifest
 from leafdb.storage.settings import EngineConfig
+from leafdb.storage.sstable_reader import TableReader
 from leafdb.storage.wal import segment_numbers, segment_path
 from leafdb.storage.wal_format import HEADER_BYTES, decode_frame
 from leafdb.testing.violation import Invariant, require
@@ -31,7 +37,7 @@ from leafdb.vfs.memory import MemoryFileSystem
 
 SECTOR_BYTES: Final = 512
 KINDS: Final = ("flip", "zeros", "misdirected", "cut", "swapped")
-OUTCOMES: Final = ("refused", "error", "harmless")
+OUTCOMES: Final = ("refused", "error", "healed", "harmless")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +49,8 @@ class Damage:
     offset: int
     proven: int
     """So many writes the store must come back with, or refuse."""
+    blocks: tuple[Range, ...] | None = None
+    """Of a table: where the keys of the damaged blocks lie; None: it cannot be opened."""
 
     def __str__(self) -> str:
         return f"{self.kind} in {self.path} at {self.offset}"
@@ -66,13 +74,74 @@ def prove_detected(
         try:
             machine = Machine(hands, config, clock)
         except StorageError:
+            require(not damage.path.startswith("tables/"), Invariant.CORRUPTION_DETECTED, f"{damage}: refused")
             return damage, "refused"
     outcome = _read_all(machine, model, damage)
     if not machine.failures:
-        machine.settle()
-        outcome = max(outcome, _read_all(machine, model, damage), key=("harmless", "error", "refused").index)
+        cut = _settle_and_cut(machine, copy, rng)
+        outcome = _healed(machine, model, damage, outcome)
+        if cut is not None:
+            _prove_known(cut, model, config, clock, damage)
     machine.engine.abandon()
     return damage, outcome
+
+
+def _settle_and_cut(machine: Machine, disk: MemoryFileSystem, rng: Random) -> MemoryFileSystem | None:
+    """Let the store come to rest; answers the disk as a power cut at some call in between leaves it."""
+    cuts: list[MemoryFileSystem] = []
+    left = rng.choice((1, 2, 3, 5, 8, 13, 21))
+
+    def called(kind: str, path: str) -> None:
+        nonlocal left
+        left -= 1
+        if not left:
+            cuts.append(disk.power_cut(rng))
+
+    disk.on_call = called
+    machine.settle()
+    disk.on_call = None
+    return cuts[0] if cuts else None
+
+
+def _healed(machine: Machine, model: StoreModel, damage: Damage, outcome: str) -> str:
+    """Everything is served again, and no more is given up than was damaged."""
+    again = _read_all(machine, model, damage)
+    machine.settle()  # that read may have been the first to meet it
+    if not machine.failures:
+        again = _read_all(machine, model, damage)
+    if not damage.path.startswith("tables/") or machine.failures:
+        return max(outcome, again, key=("harmless", "error").index)
+    require(again == "harmless", Invariant.CORRUPTION_DETECTED, f"{damage}: not served after the salvage")
+    machine.engine.check()
+    _prove_no_more(machine, damage)
+    return "healed" if machine.engine.stats().salvages else again
+
+
+def _prove_no_more(machine: Machine, damage: Damage) -> None:
+    """Nothing is given up that was not damaged."""
+    for lost in machine.engine.lost:
+        require(
+            damage.blocks is None or any(low <= lost.smallest <= lost.largest <= high for low, high in damage.blocks),
+            Invariant.CORRUPTION_DETECTED,
+            f"{damage}: {lost} is given up, where {damage.blocks} was damaged",
+        )
+
+
+def _prove_known(
+    disk: MemoryFileSystem, model: StoreModel, config: EngineConfig, clock: Callable[[], float], damage: Damage
+) -> None:
+    """A store that was cut off while it healed knows of every hole it has, at every start."""
+    if not damage.path.startswith("tables/"):
+        return
+    for _ in range(2):
+        machine = Machine(Hands(disk, Trace(clock), Rubbish()), config, clock)
+        _read_all(machine, model, damage)
+        if not machine.failures:
+            machine.settle()
+            _read_all(machine, model, damage)
+            _prove_no_more(machine, damage)
+        machine.engine.abandon()
+        disk.locks.clear()
 
 
 def _fixed(now_s: float) -> Callable[[], float]:
@@ -111,7 +180,29 @@ def _damage(disk: MemoryFileSystem, rng: Random, written: int) -> Damage:
     proven = written
     if path.startswith("wal/"):
         proven = min(written, _proven(disk, path, data))
-    return Damage(kind, path, at, proven)
+    return Damage(kind, path, at, proven, _damaged_blocks(disk, path, data))
+
+
+def _damaged_blocks(disk: MemoryFileSystem, path: str, before: bytes) -> tuple[Range, ...] | None:
+    """Where the keys lie of those blocks of a table that differ from `before`, those that touch as one."""
+    after = read_file(disk, path)
+    if not path.startswith("tables/") or len(after) != len(before):
+        return None
+    number = current_manifest(disk)
+    assert number is not None, "a store with tables and no manifest"
+    metas = [meta for meta in read_manifest(disk, number).tables.values() if meta.path == path]
+    if not metas:
+        return ()
+    pristine = MemoryFileSystem()
+    pristine.mkdir("tables")
+    pristine.create(path).append(before)
+    reader = TableReader.open(pristine, metas[0], BlockCache(0))
+    differs = [at for at, (old, new) in enumerate(zip(before, after, strict=True)) if old != new]
+    places, bounds = reader.places()
+    if differs and differs[-1] >= sum(places[-1]):
+        return None
+    bad = [at for at, (offset, size) in enumerate(places) if any(offset <= each < offset + size for each in differs)]
+    return coarsened((bounds[at], bounds[at + 1]) for at in bad)
 
 
 def _edge(data: bytes, number: int, at: int) -> int:
@@ -154,7 +245,8 @@ def _read_all(machine: Machine, model: StoreModel, damage: Damage) -> str:
         if lives is None:
             require(damage.path.startswith("MANIFEST"), Invariant.NO_PHANTOMS, f"{damage}: tree {tree_id} is back")
             continue
-        outcomes = [_read_tree(machine, tree_id, model.contents_at(lsn, life)) for life in lives]
+        lost = tuple((each.smallest, each.largest) for each in machine.engine.lost if each.tree_id == tree_id)
+        outcomes = [_read_tree(machine, tree_id, model.contents_at(lsn, life), lost) for life in lives]
         good = [found for found in outcomes if found[0] != "wrong"]
         if not good:
             outcomes[-1][1](damage)
@@ -164,9 +256,13 @@ def _read_all(machine: Machine, model: StoreModel, damage: Damage) -> str:
 
 
 def _read_tree(
-    machine: Machine, tree_id: TreeId, expected: Mapping[bytes, bytes]
+    machine: Machine, tree_id: TreeId, expected: Mapping[bytes, bytes], lost: tuple[Range, ...]
 ) -> tuple[str, Callable[[Damage], None]]:
-    """`harmless`, `error` or `wrong`; and who raises what was wrong."""
+    """`harmless`, `error` or `wrong`; and who raises what was wrong. Where something is lost nothing is."""
+
+    def sure(key: bytes) -> bool:
+        return not any(low <= key <= high for low, high in lost)
+
     found: Contents = {}
     outcome = "harmless"
     keys = sorted({b"", b"~", *expected})
@@ -176,14 +272,14 @@ def _read_tree(
         except StorageError:
             outcome = "error"
             continue
-        if value != expected.get(key):
+        if value != expected.get(key) and sure(key):
             return "wrong", _wrong(tree_id, key, value, expected.get(key))
     try:
         found = machine.contents(tree_id)
     except StorageError:
         return "error", _nothing
     for key in sorted(found.keys() | expected.keys()):
-        if found.get(key) != expected.get(key):
+        if found.get(key) != expected.get(key) and sure(key):
             return "wrong", _wrong(tree_id, key, found.get(key), expected.get(key))
     return outcome, _nothing
 

@@ -162,6 +162,7 @@ class StoreLife:
         if self.dead or machine.failures:
             return
         machine.engine.check()
+        self._check_nothing_lost()
         for tree_id, life in self.model.trees().items():
             try:
                 found = machine.contents(tree_id)
@@ -172,6 +173,11 @@ class StoreLife:
             require(not key, Invariant.PREFIX_DURABLE, f"tree {tree_id}, {message}", key)
         if not self.hands.world_errors:
             self._check_files(machine.engine.stats())
+
+    def _check_nothing_lost(self) -> None:
+        """Nothing was damaged here: a disk that did not answer once is no reason to give anything up."""
+        lost = self.machine.engine.lost
+        require(not lost, Invariant.PREFIX_DURABLE, f"given up as damaged, and it is not: {lost}")
 
     def _check_files(self, stats: EngineStats) -> None:
         """At rest the disk holds what the manifest names, the log from the first unflushed write on, and no more."""

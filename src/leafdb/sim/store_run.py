@@ -63,6 +63,7 @@ PROBES: Final = (
     "a snapshot nobody was told of",
     "damage: refused",
     "damage: error",
+    "damage: healed",
     "damage: harmless",
 )
 

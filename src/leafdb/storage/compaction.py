@@ -21,7 +21,8 @@ from leafdb.limits import COMPACTION_CHUNK_BLOCKS
 from leafdb.storage.block import Columns, Stored
 from leafdb.storage.block_cache import BlockCache
 from leafdb.storage.job_execution import TableOutputs, run_slices, table_outputs
-from leafdb.storage.jobs import CompactionJob, CompactionResult, Range
+from leafdb.storage.jobs import CompactionJob, CompactionResult
+from leafdb.storage.lost_ranges import Range
 from leafdb.storage.merge_iterator import merge_columns
 from leafdb.storage.sstable_format import corruption
 from leafdb.storage.sstable_reader import TableReader

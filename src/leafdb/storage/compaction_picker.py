@@ -15,6 +15,10 @@ What the executor relies on:
 Values in value files are carried along as places; which of them a job moves is decided in `value_picker`. When no level
 wants a merge, a table that holds mostly dead value files is merged with itself, on its level, to let them go.
 
+A damaged table is nobody's input but that of its own salvage, which puts what can be read of it in its place, on its
+level, tombstones included: so no level moves past a hole, and what the hole had hidden is hidden by nothing else than
+the follower's doubt of the lost range (`lost_ranges`). A salvage goes before every compaction: level 0 waits for it.
+
 Left out: moving a table down without rewriting it (keys are hashes; levels always overlap), and rewarding tombstones.
 """
 
@@ -29,6 +33,7 @@ from leafdb.limits import (
     LEVEL1_BYTES,
     LEVEL_FANOUT,
     LEVELS,
+    LOST_TABLES_MAX,
     TABLE_BYTES,
     TABLE_VALUE_FILES_MAX,
     VALUE_LIVE_SHARE_MIN,
@@ -84,6 +89,14 @@ def with_moves(job: CompactionJob, version: Version, busy: Collection[int], limi
         bytes_max=limits.job_bytes_max,
     )
     return replace(job, move_from=moves)
+
+
+def pick_salvage(version: Version, damaged: Collection[int], busy: Collection[int]) -> TableMeta | None:
+    """The damaged table to be salvaged next: of those that still are, and that no job reads, the oldest. None, too,
+    while too many losses wait to be noted."""
+    waiting = sorted(number for number in damaged if number in version.tables and number not in busy)
+    unnoted = len({lost.file_number for lost in version.lost})
+    return version.tables[waiting[0]] if waiting and unnoted < LOST_TABLES_MAX else None
 
 
 @dataclass(frozen=True, slots=True)

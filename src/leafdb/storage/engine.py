@@ -15,7 +15,7 @@ asked of them.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 
 from leafdb.errors import CorruptionError, StorageError
@@ -23,14 +23,14 @@ from leafdb.storage.committer import Waiter
 from leafdb.storage.descents import CompactDone, Compacted
 from leafdb.storage.engine_life import EngineLife
 from leafdb.storage.executor import Callback
-from leafdb.storage.inspection import targets
+from leafdb.storage.inspection import table_target, targets
 from leafdb.storage.lsm_tree import Scan, find_frozen, find_now
 from leafdb.storage.memtable import ENTRY_OVERHEAD_BYTES, Memtable, Slot
 from leafdb.storage.reads import GetDone, ScanDone
 from leafdb.storage.snapshot_files import Snapshot
 from leafdb.storage.snapshots import DropDone, SnapshotDone
 from leafdb.storage.verification import VerifyDone
-from leafdb.storage.version import VersionEdit
+from leafdb.storage.version import TableMeta, VersionEdit
 from leafdb.storage.wal_format import WalEntry
 from leafdb.types import Durability, TreeId
 
@@ -268,6 +268,17 @@ class Engine(EngineLife):
         parts = self._parts
         files = targets(parts.fs, self._tables, self._maintenance, parts.manifest)
         self.verifier.start(files, bytes_per_s=bytes_per_s, done=done)
+
+    def tables(self) -> Mapping[int, TableMeta]:
+        """The tables of the store, by number."""
+        return self._tables.version.tables
+
+    def scrub_soon(self, number: int, *, bytes_per_s: int, done: VerifyDone) -> None:
+        """Read one table again, beside `verify_soon`; `done` gets what was found: nothing, if the table has left."""
+        self._usable()
+        meta = self._tables.version.tables.get(number)
+        files = [] if meta is None else [table_target(self._parts.fs, self._tables, meta)]
+        self.scrubber.start(files, bytes_per_s=bytes_per_s, done=done)
 
     # -- inside
 

@@ -7,7 +7,7 @@ everyone as well, and only then lets go of the lock.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Self
 
@@ -17,6 +17,7 @@ from leafdb.storage.descents import Descents
 from leafdb.storage.executor import Callback, Executor
 from leafdb.storage.identity import Identity, write_identity
 from leafdb.storage.job_runner import JobRunner
+from leafdb.storage.lost_ranges import LostRange
 from leafdb.storage.maintenance import BeforeFlush, Maintenance, no_gate
 from leafdb.storage.memtable import Memtable
 from leafdb.storage.pressure import Pressure
@@ -64,6 +65,9 @@ class EngineLife:
         self._pressure = Pressure(config)
         self.on_damage: Callable[[TreeId, bytes, bytes], None] = lambda tree, smallest, largest: None
         """Told each time that a table cannot be read, of its tree and of the range of its keys."""
+        self.on_lost: Callable[[tuple[LostRange, ...]], None] = lambda lost: None
+        """Told right before reads see that these ranges have lost something. They stand in `lost`, over restarts too,
+        until `lost_noted`."""
         self._committer = Committer(
             log_executor,
             parts.writer,
@@ -78,7 +82,8 @@ class EngineLife:
             parts.fs, parts.version, parts.readers, parts.values, parts.open_files,
             cache=parts.cache, manifest=parts.manifest, log_executor=log_executor, read_executor=read_executor,
             next_number=parts.next_number, number_lease=config.file_number_lease,
-            on_failure=self._part_failed, on_published=self._changed,
+            on_failure=self._part_failed, on_published=self._changed, on_lost=self._tell_lost,
+            quarantined=parts.quarantined,
         )  # fmt: skip
         self._maintenance = Maintenance(
             self._tables,
@@ -91,6 +96,7 @@ class EngineLife:
             on_failure=self._part_failed,
             on_change=self._changed,
             on_damage=self._damaged,
+            damaged=[meta.file_number for meta in parts.damaged() if config.salvages(meta.tree_id)],
         )
         self._reads = Reads(
             read_executor, self._tables, queued_max=config.reads_queued_max, jobs_max=config.reader_jobs_max,
@@ -99,6 +105,8 @@ class EngineLife:
         self._snapshots = Snapshots(parts.fs, self._tables, read_executor, parts.snapshots)
         self.verifier = Verifier(read_executor, self._tables, now_s=now_s, on_damage=self._damaged)
         """Reads files again; begun by `Engine.verify_soon`."""
+        self.scrubber = Verifier(read_executor, self._tables, now_s=now_s, on_damage=self._damaged)
+        """The same, for `Engine.scrub_soon`: neither keeps the other waiting."""
         self._timing = Timing(parts.fs, config, self._committer, self._pressure, self._maintenance)
         self._memtable = Memtable(parts.version.trees, segments=[self._segment], first_lsn=parts.next_lsn)
         self._trees = self._memtable.trees
@@ -157,12 +165,13 @@ class EngineLife:
                 self._part_failed(error, "the disk's room cannot be known")
                 return
             self.verifier.on_time(now_s)
+            self.scrubber.on_time(now_s)
             self._changed()
 
     def deadline(self) -> float:
         """When `on_time` is wanted next; calling it earlier, or every few milliseconds, does no harm."""
-        timing, verifying = self._timing.deadline(self._now_s()), self.verifier.deadline()
-        return timing if verifying is None else min(timing, verifying)
+        due = [self._timing.deadline(self._now_s()), self.verifier.deadline(), self.scrubber.deadline()]
+        return min(each for each in due if each is not None)
 
     # -- the end
 
@@ -190,6 +199,7 @@ class EngineLife:
             self._log_executor.drain()
         self._reads.fail(self._failure)
         self.verifier.fail(self._failure)
+        self.scrubber.fail(self._failure)
         self.descents.fail(self._failure)
         self._reads.drain()
         self._snapshots.fail(self._failure)
@@ -202,6 +212,22 @@ class EngineLife:
         self._tables.close()
         self._parts.lock.release()
 
+    # -- what was lost
+
+    @property
+    def lost(self) -> tuple[LostRange, ...]:
+        """What was left out of damaged tables and is not noted yet: older data may show there, or nothing."""
+        return self._tables.version.lost
+
+    def lost_noted(self, lost: Iterable[LostRange]) -> None:
+        """It stands on the disk, of the owner's making, that these ranges are not to be believed."""
+        if self._failure is None:
+            self._tables.lost_noted({each.file_number for each in lost}, self._maintenance.pump)
+
+    def _tell_lost(self, lost: tuple[LostRange, ...]) -> None:
+        if self._failure is None:
+            self.on_lost(lost)
+
     # -- looking inside
 
     @property
@@ -212,7 +238,7 @@ class EngineLife:
     @property
     def work(self) -> Work:
         """What was flushed, compacted and read again since the start, for who counts."""
-        return Work(self._maintenance, self.verifier)
+        return Work(self._maintenance, (self.verifier, self.scrubber))
 
     def stats(self) -> EngineStats:
         return collect(
@@ -237,6 +263,7 @@ class EngineLife:
         self._tables.check()
         self._maintenance.check()
         self.verifier.check()
+        self.scrubber.check()
         self._memtable.check()
         self._snapshots.check()
         assert set(self._trees) == set(self._tables.head.trees)
@@ -262,12 +289,16 @@ class EngineLife:
         )
 
     def _damaged(self, error: CorruptionError) -> None:
-        """Tell whose table it is, or which tables have values there; of one in no tree any more nobody has to hear."""
+        """Tell whose table it is, or which tables have values there, and have them salvaged; of what is in no tree any
+        more nobody has to hear."""
         version = self._tables.version
         damaged = {meta.file_number for meta in version.values.metas.values() if meta.path == error.path}
+        self._maintenance.salvages.doubted_values |= damaged
         for meta in version.tables.values():
             if meta.path == error.path or any(number in damaged for number, _ in meta.references):
                 self.on_damage(meta.tree_id, meta.smallest, meta.largest)
+                if self.config.salvages(meta.tree_id):
+                    self._maintenance.found_damaged(meta.file_number)
 
     def _part_failed(self, error: BaseException, what: str) -> None:
         path = str(getattr(error, "filename", None) or getattr(error, "path", ""))
@@ -285,6 +316,7 @@ class EngineLife:
         self._reads.fail(failure)
         self._snapshots.fail(failure)
         self.verifier.fail(failure)
+        self.scrubber.fail(failure)
         self.descents.fail(failure)
         self._committer.fail(failure)
         self._on_failure(failure)

@@ -12,7 +12,7 @@ from functools import partial
 
 from leafdb.errors import CorruptionError, StorageError
 from leafdb.storage.block_cache import BlockCache
-from leafdb.storage.jobs import Range
+from leafdb.storage.lost_ranges import Range
 from leafdb.storage.maintenance import Maintenance
 from leafdb.storage.manifest import ManifestWriter, check_manifest, manifest_name
 from leafdb.storage.memtable import Memtable

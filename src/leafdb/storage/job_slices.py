@@ -8,16 +8,21 @@ from collections.abc import Generator
 from leafdb.errors import DiskFull, StorageError, StoreFailed
 from leafdb.storage.compaction import compaction_slices
 from leafdb.storage.flush import flush_slices
-from leafdb.storage.jobs import FlushJob, Job, JobResult
+from leafdb.storage.jobs import CompactionJob, FlushJob, Job, JobResult, SalvageJob
+from leafdb.storage.salvage import salvage_slices
 from leafdb.vfs.base import FileSystem
 
 
 def job_slices(fs: FileSystem, job: Job) -> Generator[None, None, JobResult]:
     """Run `job` in steps of a few milliseconds."""
     try:
-        if isinstance(job, FlushJob):
-            return (yield from flush_slices(fs, job))
-        return (yield from compaction_slices(fs, job))
+        match job:
+            case FlushJob():
+                return (yield from flush_slices(fs, job))
+            case CompactionJob():
+                return (yield from compaction_slices(fs, job))
+            case SalvageJob():
+                return (yield from salvage_slices(fs, job))
     except OSError as error:
         raise world_error(error) from error
 

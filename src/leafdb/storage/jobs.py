@@ -14,12 +14,10 @@ from typing import Any
 
 from leafdb.errors import StorageError
 from leafdb.limits import TABLE_BYTES, VALUE_INLINE_BYTES_MAX
+from leafdb.storage.lost_ranges import LostRange, Range
 from leafdb.storage.value_files import ValueMeta
 from leafdb.storage.version import TableMeta, VersionEdit
 from leafdb.types import TreeId
-
-Range = tuple[bytes, bytes]
-"""A closed range of keys: smallest, largest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,8 +198,73 @@ class CompactionResult:
             raise ValueError(f"malformed compaction result: {error}") from error
 
 
-Job = FlushJob | CompactionJob
-JobResult = FlushResult | CompactionResult
+@dataclass(frozen=True, slots=True)
+class SalvageJob:
+    """Write what can be read of one damaged table as another in its place, on its level."""
+
+    table: TableMeta
+    output: int
+    """The file number allotted."""
+    doubted: tuple[ValueMeta, ...] = ()
+    """Value files of the table in which something could not be read: an entry stays only if its value there can."""
+
+    def to_plain(self) -> dict[str, Any]:
+        return {
+            "kind": "salvage",
+            "table": self.table.to_plain(),
+            "output": self.output,
+            "doubted": [meta.to_plain() for meta in self.doubted],
+        }
+
+    @classmethod
+    def from_plain(cls, plain: dict[str, Any]) -> SalvageJob:
+        try:
+            return cls(
+                table=TableMeta.from_plain(plain["table"]),
+                output=_number(plain["output"]),
+                doubted=tuple(ValueMeta.from_plain(meta) for meta in plain["doubted"]),
+            )
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"malformed salvage job: {error}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class SalvageResult:
+    """What is left of a damaged table, and what is not."""
+
+    added: TableMeta | None
+    """None: nothing could be read."""
+    lost: tuple[Range, ...]
+    """Where keys may have been that are not in `added`; none when all could be read this time."""
+
+    def edit(self, table: TableMeta) -> VersionEdit:
+        """What the engine writes to the manifest to put the result in the place of `table`: with the holes in it."""
+        return VersionEdit(
+            added=() if self.added is None else (self.added,),
+            removed=(table.file_number,),
+            lost=tuple(LostRange(table.file_number, table.tree_id, *lost) for lost in self.lost),
+        )
+
+    def to_plain(self) -> dict[str, Any]:
+        return {
+            "added": None if self.added is None else self.added.to_plain(),
+            "lost": [list(pair) for pair in self.lost],
+        }
+
+    @classmethod
+    def from_plain(cls, plain: dict[str, Any]) -> SalvageResult:
+        try:
+            added = plain["added"]
+            return cls(
+                added=None if added is None else TableMeta.from_plain(added),
+                lost=tuple((_bytes(low), _bytes(high)) for low, high in plain["lost"]),
+            )
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"malformed salvage result: {error}") from error
+
+
+Job = FlushJob | CompactionJob | SalvageJob
+JobResult = FlushResult | CompactionResult | SalvageResult
 
 Outcome = JobResult | StorageError
 Done = Callable[[Outcome], None]
@@ -220,6 +283,8 @@ def job_from_plain(plain: Any) -> Job:
             return FlushJob.from_plain(plain)
         case "compaction":
             return CompactionJob.from_plain(plain)
+        case "salvage":
+            return SalvageJob.from_plain(plain)
         case kind:
             raise ValueError(f"unknown kind of job {kind!r:.40}")
 

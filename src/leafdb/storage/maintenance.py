@@ -7,9 +7,13 @@ The order of publishing, each step only after the one before it:
 
 A failed job costs nothing but time: its files are discarded and it is given again, with new file numbers, after a wait
 that doubles. Two failures are final: the store's own (an I/O error) and a sealed segment found damaged, since what it
-holds is then only in memory. Damaged inputs of a compaction are left alone: reads of the damaged part say so, the rest
-is served. Now and then they are tried again, since what could not be read once may be readable later, and without them
-level 0 fills up until no write is taken.
+holds is then only in memory.
+
+A table that is found damaged, by a read, a compaction, the scrub or at the open, is salvaged before anything is
+compacted (`salvage`): its edit names the ranges that are lost, and the file goes to quarantine. Damage that nobody may
+salvage (`EngineConfig.salvages`), or that names no input, is left alone: reads of the damaged part say so, the rest is
+served. Now and then it is tried again, since what could not be read once may be readable later, and without it level 0
+fills up until no write is taken.
 """
 
 from __future__ import annotations
@@ -26,6 +30,7 @@ from leafdb.storage.executor import Callback
 from leafdb.storage.job_runner import JobRunner
 from leafdb.storage.jobs import CompactionJob, CompactionResult, FlushJob, FlushResult, JobResult
 from leafdb.storage.memtable import Memtable
+from leafdb.storage.salvages import Salvages
 from leafdb.storage.settings import EngineConfig
 from leafdb.storage.sstable_reader import TableReader
 from leafdb.storage.tables import Pin, Tables
@@ -73,6 +78,7 @@ class Maintenance:
         on_failure: Callable[[BaseException, str], None],
         on_change: Callback,
         on_damage: Callable[[CorruptionError], None],
+        damaged: Iterable[int] = (),
     ) -> None:
         self._on_damage = on_damage
         self._before_flush = before_flush
@@ -85,8 +91,8 @@ class Maintenance:
         self._sealed_lsn = sealed_lsn
         self._flushing = False
         self._asked_next = False
-        self._damaged: set[int] = set()
-        self._damaged_retry_s: float | None = None
+        self._avoided: set[int] = set()
+        self._avoided_retry_s: float | None = None
         self._busy: set[int] = set()
         self._waiters: list[tuple[int, Callback]] = []
         self._failures = 0
@@ -94,6 +100,7 @@ class Maintenance:
         self._stopped = False
         self.frozen: tuple[Memtable, ...] = tuple(frozen)
         """Newest first."""
+        self.salvages = Salvages(tables, jobs, damaged=damaged, failed=self._job_failed, over=self._salvaged)
         self.compacting: Compacting | None = None
         """The compaction under way."""
         self.descents = Descents()
@@ -116,6 +123,11 @@ class Maintenance:
         self._sealed_lsn = lsn
         self.pump()
 
+    def found_damaged(self, number: int) -> None:
+        """A table cannot be read somewhere: it is to be salvaged."""
+        if self.salvages.found(number):
+            self.pump()
+
     def sealed_memtables(self) -> list[Memtable]:
         """Those that wait for their flush while nothing is appended to their segments any more; oldest first."""
         return [memtable for memtable in reversed(self.frozen) if memtable.last_lsn <= self._sealed_lsn]
@@ -127,19 +139,20 @@ class Maintenance:
     def stop(self) -> None:
         """Start and publish nothing more."""
         self._stopped = True
+        self.salvages.stop()
         self._waiters.clear()
 
     def on_time(self, now_s: float) -> None:
-        if self._damaged_retry_s is not None and now_s >= self._damaged_retry_s:
-            self._damaged_retry_s = None
-            self._damaged.clear()
+        if self._avoided_retry_s is not None and now_s >= self._avoided_retry_s:
+            self._avoided_retry_s = None
+            self._avoided.clear()
             self.pump()
         if self._retry_s is not None and now_s >= self._retry_s:
             self._retry_s = None
             self.pump()
 
     def deadline(self) -> float | None:
-        return min((due for due in (self._retry_s, self._damaged_retry_s) if due is not None), default=None)
+        return min((due for due in (self._retry_s, self._avoided_retry_s) if due is not None), default=None)
 
     def pump(self) -> None:
         """Start what is due and not running."""
@@ -147,7 +160,7 @@ class Maintenance:
             return
         if not self._flushing and self.frozen and self.frozen[-1].last_lsn <= self._sealed_lsn:
             self._start_flush(self.frozen[-1])
-        if self.compacting is None:
+        if self.compacting is None and not self.salvages.start(self._busy, self.pump):
             self._start_compaction()
 
     # -- flush
@@ -237,7 +250,7 @@ class Maintenance:
     # -- compaction
 
     def _start_compaction(self) -> None:
-        busy = self._damaged | self._busy
+        busy = self.salvages.damaged | self._avoided | self._busy
         job = pick(self._tables.head, busy, self._config.compaction)
         asked = (
             self.descents.pick(self._tables.head, busy, self._config.compaction)
@@ -263,15 +276,16 @@ class Maintenance:
         if isinstance(result, BaseException):
             self._end_compaction(job)
             if isinstance(result, CorruptionError):
+                self.failed_jobs += 1
+                self._tables.discard(job.outputs)
+                self._on_damage(result)
                 # The error names the file where it can; without a name all inputs are suspect.
                 # A value file that is named is not moved out of any more; its places are carried as they are.
                 named = {meta.file_number for meta in job.inputs if meta.path == result.path}
                 named |= {meta.file_number for meta in job.move_from if meta.path == result.path}
-                self._damaged.update(named or job.input_numbers)
-                self._damaged_retry_s = self._now_s() + DAMAGED_RETRY_S
-                self.failed_jobs += 1
-                self._on_damage(result)
-                self._tables.discard(job.numbers)
+                if not named & self.salvages.damaged:
+                    self._avoided.update(named or job.input_numbers)
+                    self._avoided_retry_s = self._now_s() + DAMAGED_RETRY_S
                 self.pump()
             else:
                 self._job_failed(job.numbers, result)
@@ -316,6 +330,11 @@ class Maintenance:
     def _end_compaction(self, job: CompactionJob) -> None:
         self.compacting = None
         self._busy.difference_update(job.input_numbers)
+
+    def _salvaged(self) -> None:
+        self._failures = 0
+        self._on_change()
+        self.pump()
 
     # -- both
 

@@ -257,6 +257,7 @@ def _snapshot(version: Version) -> Iterator[VersionEdit]:
         flushed_lsn=whole.flushed_lsn,
         next_file_number=whole.next_file_number,
         boot=whole.boot,
+        lost=whole.lost,
     )
     yield first
     values = {meta.file_number: meta for meta in whole.values}

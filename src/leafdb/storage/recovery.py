@@ -3,7 +3,8 @@
 The order matters, because power may go at any point of it, again and again:
 
 1. Lock. Finish a wipe that was cut off. Read the stamp; a directory without one must be empty.
-2. Manifest, whole; open every table it names. Write a new manifest that leases file numbers.
+2. Manifest, whole; open every table it names, damaged ones so that reads of them say so (`damaged_table`). Write a new
+   manifest that leases file numbers.
 3. Replay the segments that are not flushed, strictly contiguous. The clean mark, if there is one, must fit the end.
 4. Only now, with all of it believed, change anything a second try would miss: put a copy without the torn tail in the
    place of the last segment, since what was only in the page cache must not be served as durable; remove the clean
@@ -26,18 +27,20 @@ from dataclasses import dataclass, field, replace
 from leafdb.errors import CorruptionError, DiskFull, StoreFailed
 from leafdb.storage import identity as stamp
 from leafdb.storage.block_cache import BlockCache
+from leafdb.storage.damaged_table import DamagedTable, open_or_damaged
 from leafdb.storage.flush import run_flush
 from leafdb.storage.identity import LOCK_PATH, STORE_ID_BYTES, CleanMark, Identity, write_clean_mark
 from leafdb.storage.jobs import FlushJob
 from leafdb.storage.manifest import ManifestWriter, current_manifest, read_manifest
 from leafdb.storage.memtable import Memtable
+from leafdb.storage.quarantine import Kept, listing, put_away
 from leafdb.storage.settings import EngineConfig
 from leafdb.storage.snapshot_files import SNAPSHOTS_DIRECTORY, Snapshot, SnapshotRefused, find_snapshots
 from leafdb.storage.sstable_reader import TableReader
 from leafdb.storage.tables import open_readers
 from leafdb.storage.value_files import VALUES_DIRECTORY, ValueMeta, value_path
 from leafdb.storage.value_reader import OpenFiles, ValueReader
-from leafdb.storage.version import TABLES_DIRECTORY, Version, VersionEdit, table_path
+from leafdb.storage.version import TABLES_DIRECTORY, TableMeta, Version, VersionEdit, table_path
 from leafdb.storage.wal import WAL_DIRECTORY, SegmentScan, WalWriter, segment_numbers, segment_path
 from leafdb.storage.wal_format import HEADER_BYTES, SegmentHeader, decode_header
 from leafdb.storage.wipe import finish_wipe
@@ -91,10 +94,15 @@ class Recovered:
     replayed_records: int = 0
     torn_bytes: int = 0
     last_size: int = 0
+    quarantined: tuple[Kept, ...] = ()
     dropped: dict[TreeId, int] = field(default_factory=dict)
     """Trees that have records in the log and are no more, with their last lsn."""
     snapshots: list[Snapshot] = field(default_factory=list)
     report: RecoveryReport | None = None
+
+    def damaged(self) -> list[TableMeta]:
+        """The tables that could not be opened."""
+        return [reader.meta for reader in self.readers.values() if isinstance(reader, DamagedTable)]
 
 
 def recover(fs: FileSystem, config: EngineConfig, replayed: Replayed = no_follower) -> Recovered:
@@ -192,10 +200,10 @@ def _load_version(state: Recovered) -> None:
         state.version = read_manifest(state.fs, number)
     elif state.identity.boot > 0 or state.identity.snapshot:
         raise CorruptionError("CURRENT is missing", path="CURRENT")
-    readers = open_readers(state.fs, list(state.version.tables.values()), state.cache)
-    state.readers = {reader.meta.file_number: reader for reader in readers}
-    for meta in state.version.values.metas.values():
-        _add_values(state, meta)
+    for meta in state.version.tables.values():
+        state.readers[meta.file_number] = open_or_damaged(state.fs, meta, state.cache)
+    for values in state.version.values.metas.values():
+        _add_values(state, values)
     state.next_number = state.version.next_file_number
     lease = VersionEdit(next_file_number=state.next_number + state.config.file_number_lease)
     state.version = state.version.apply(lease)
@@ -374,11 +382,15 @@ def _sweep(state: Recovered) -> None:
     fs = state.fs
     named = {table_path(number) for number in state.version.tables}
     named |= {value_path(number) for number in state.version.values.metas}
+    salvaged = {table_path(lost.file_number) for lost in state.version.lost}
     for directory, ending in ((TABLES_DIRECTORY, ".sst"), (VALUES_DIRECTORY, ".val")):
         for name in fs.list(directory):
             path = f"{directory}/{name}"
-            if name.endswith(ending) and path not in named:
+            if path in salvaged:
+                put_away(fs, path)
+            elif name.endswith(ending) and path not in named:
                 fs.unlink(path)
+    state.quarantined = listing(fs)
     segments = {number for memtable in state.frozen for number in memtable.segments} | {state.segment}
     for number in segment_numbers(fs):
         if number not in segments:

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from leafdb import limits
 from leafdb.storage.compaction_picker import PickerLimits
+from leafdb.types import TreeId
+
+
+def every_tree(tree_id: TreeId) -> bool:
+    """No tree is an exception."""
+    return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,5 +52,8 @@ class EngineConfig:
     """The measures of the levels and of one compaction."""
     snapshot: bool = False
     """Open a snapshot, or a copy of one, to read it; what is opened otherwise must be none."""
+    salvages: Callable[[TreeId], bool] = every_tree
+    """Whether damaged tables of a tree are salvaged: what is lost of it can be had from elsewhere, or be done without.
+    Of others the damaged part stays where it is and is answered with CorruptionError."""
     store_id: bytes = bytes(16)
     """Sixteen bytes to name the store by, drawn by the owner. Used only when the store is made."""

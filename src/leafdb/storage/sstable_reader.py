@@ -12,6 +12,8 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from enum import Enum
+from functools import partial
+from operator import lt
 from typing import Final, NamedTuple
 
 from leafdb.codec.checksum import xxh3_64
@@ -19,6 +21,7 @@ from leafdb.errors import CorruptionError, StorageError
 from leafdb.storage.block import Block, Columns, Entry, Stored, concatenate
 from leafdb.storage.block_cache import BlockCache
 from leafdb.storage.bloom import BloomFilter
+from leafdb.storage.lost_ranges import Range, insistently, is_damage
 from leafdb.storage.sstable_format import (
     FOOTER_READ_BYTES,
     INDEX_VALUE,
@@ -185,6 +188,30 @@ class TableReader:
                     for offset, size in places
                 ]
             )
+
+    def places(self) -> tuple[list[tuple[int, int]], list[bytes]]:
+        """Offset and size of each block; and the bounds between which their keys lie, one more than blocks."""
+        return list(self._places), [*self._lower_bounds, self.meta.largest]
+
+    def pieces(self) -> Iterator[Columns | Range]:
+        """Block by block what can be read, beside the cache; in the place of a block that cannot, where its keys lay:
+        from a bound that is not above its first one to a bound that is above its last. For salvage. CorruptionError
+        only where this process could not get at the bytes."""
+        meta = self.meta
+        for index in range(len(self._places)):
+            lost = self._range_of(index)
+            try:
+                columns = insistently(partial(self._load, index)).columns()
+            except CorruptionError as error:
+                if not is_damage(error):
+                    raise
+                yield lost
+                continue
+            keys, sequences, _ = columns
+            ascending = all(map(lt, keys, keys[1:]))
+            fitting = lost[0] <= keys[0] and (keys[-1] < lost[1] or keys[-1] == meta.largest)
+            known = meta.sequence_min <= min(sequences) and max(sequences) <= meta.sequence_max
+            yield columns if ascending and fitting and known else lost
 
     def _load(self, index: int) -> Block:
         offset, size = self._places[index]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from leafdb.storage.committer import Committer
@@ -51,6 +52,13 @@ class EngineStats:
     snapshots: int
     snapshot_bytes_held: int
     """On disk for snapshots alone: the store has moved on from these files."""
+    damaged_tables: int
+    """Known, and waiting for their salvage."""
+    salvages: int
+    lost_ranges: int
+    """Left out by salvages, and not noted yet."""
+    quarantined_files: int
+    quarantined_bytes: int
 
 
 def collect(
@@ -97,17 +105,22 @@ def collect(
         unlinks_failed=tables.unlinks_failed,
         snapshots=len(snapshots.all()),
         snapshot_bytes_held=snapshots.bytes_held(),
+        damaged_tables=len(maintenance.salvages.damaged & tables.head.tables.keys()),
+        salvages=maintenance.salvages.done,
+        lost_ranges=len(tables.version.lost),
+        quarantined_files=len(tables.quarantined),
+        quarantined_bytes=sum(kept.size for kept in tables.quarantined),
     )
 
 
 class Work:
     """Counters that only rise, read where they are kept."""
 
-    __slots__ = ("_maintenance", "_verifier")
+    __slots__ = ("_maintenance", "_verifiers")
 
-    def __init__(self, maintenance: Maintenance, verifier: Verifier) -> None:
+    def __init__(self, maintenance: Maintenance, verifiers: Sequence[Verifier]) -> None:
         self._maintenance = maintenance
-        self._verifier = verifier
+        self._verifiers = verifiers
 
     @property
     def flushes(self) -> int:
@@ -135,8 +148,8 @@ class Work:
 
     @property
     def verified_bytes(self) -> int:
-        return self._verifier.bytes_read
+        return sum(verifier.bytes_read for verifier in self._verifiers)
 
     @property
     def damages_found(self) -> int:
-        return self._verifier.damages_found
+        return sum(verifier.damages_found for verifier in self._verifiers)

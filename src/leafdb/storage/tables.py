@@ -5,8 +5,10 @@ edits) works, so that edits fit each other in the order in which the manifest ge
 Published: `version`, which reads use, has it. Edits become durable and published in the order of submission.
 
 A file is unlinked when a published version no longer names it and nobody holds a pin on an older version that does.
-Readers are opened before the edit that names them is submitted, so a published table can always be read. Readers of
-value files open themselves; they come and go with the version.
+Readers are opened before the edit that names them is submitted, so a published table can always be read. One that was
+salvaged goes to quarantine instead. Of what was lost with it `on_lost` is told right before reads see the version that
+has the hole, and the version keeps it until `lost_noted`. Readers of value files open themselves; they come and go with
+the version.
 
 Everything here runs on the loop; files are opened, closed and unlinked on the read executor, the manifest is written on
 the log executor.
@@ -19,7 +21,9 @@ from functools import partial
 
 from leafdb.storage.block_cache import BlockCache
 from leafdb.storage.executor import Executor
+from leafdb.storage.lost_ranges import LostRange
 from leafdb.storage.manifest import ManifestWriter
+from leafdb.storage.quarantine import Kept, put_away
 from leafdb.storage.sstable_reader import TableReader
 from leafdb.storage.value_files import ValueMeta, value_path
 from leafdb.storage.value_reader import OpenFiles, ValueReader
@@ -55,7 +59,13 @@ class Tables:
         number_lease: int,
         on_failure: Callable[[BaseException, str], None],
         on_published: Callable[[], None],
+        on_lost: Callable[[tuple[LostRange, ...]], None],
+        quarantined: tuple[Kept, ...] = (),
     ) -> None:
+        self._on_lost = on_lost
+        self._damaged: set[int] = set()
+        """Tables that are to be put away when they leave."""
+        self.quarantined = quarantined
         self._fs = fs
         self._cache = cache
         self._manifest = manifest
@@ -93,6 +103,8 @@ class Tables:
         if result is not None:
             self._on_failure(result, "the manifest cannot be written")
             return
+        if edit.lost:
+            self._on_lost(edit.lost)
         before, self.version = self.version, self.version.apply(edit)
         self.level0_most = _level0_most(self.version)
         for number, meta in self.version.values.metas.items():
@@ -104,6 +116,16 @@ class Tables:
         if published is not None:
             published()
         self._sweep()
+
+    def lost_noted(self, numbers: Iterable[int], published: Callable[[], None]) -> None:
+        """Whoever follows the store has noted what was lost of these tables: the manifest need not name it any more."""
+        noted = sorted({lost.file_number for lost in self.head.lost}.intersection(numbers))
+        if noted and not self._closed:
+            self.submit(VersionEdit(lost_noted=tuple(noted)), published)
+
+    def quarantine(self, number: int) -> None:
+        """This table, which is about to leave the version, is to be kept for people."""
+        self._damaged.add(number)
 
     # -- file numbers
 
@@ -155,7 +177,18 @@ class Tables:
         free = sorted(self._leaving.keys() - held)
         tables = [self.readers.pop(number) for number in free if number in self.readers]
         values = [self.values.pop(number) for number in free if number in self.values]
-        self._remove_soon([self._leaving.pop(number) for number in free], [*tables, *values])
+        paths = {number: self._leaving.pop(number) for number in free}
+        kept = [paths.pop(number) for number in free if number in self._damaged]
+        self._damaged.difference_update(free)
+        self._remove_soon(list(paths.values()), [*tables, *values])
+        for path in kept:
+            self._read_executor.submit(partial(put_away, self._fs, path), self._put_away)
+
+    def _put_away(self, result: tuple[Kept, ...] | BaseException) -> None:
+        if isinstance(result, BaseException):
+            self._removed(result)  # it is missing; or it stays, and the next open tries again or sweeps it
+        else:
+            self.quarantined = result
 
     def remove_soon(self, paths: list[str]) -> None:
         self._remove_soon(paths, [])

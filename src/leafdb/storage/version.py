@@ -18,6 +18,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from leafdb.limits import LEVELS
+from leafdb.storage.lost_ranges import LostRange
 from leafdb.storage.value_files import (
     References,
     ValueFiles,
@@ -29,6 +30,9 @@ from leafdb.types import TreeId
 
 TABLES_DIRECTORY: Final = "tables"
 _META_FIELDS: Final = 11
+_EDIT_PARTS: Final = frozenset(
+    ("added", "removed", "created", "dropped", "flushed", "next", "boot", "values", "lost", "lost_noted")
+)
 
 
 def table_path(file_number: int) -> str:
@@ -138,6 +142,10 @@ class VersionEdit:
     boot: int | None = None
     values: tuple[ValueMeta, ...] = ()
     """Value files that came. One leaves with the last table that refers to it, without being named."""
+    lost: tuple[LostRange, ...] = ()
+    """What tables that leave had, and no table has any more: they could not be read."""
+    lost_noted: tuple[int, ...] = ()
+    """Of these tables whoever follows the store has noted what was lost."""
 
     def to_plain(self) -> dict[str, Any]:
         """A map holding only what the edit says; the key names are persisted."""
@@ -152,6 +160,10 @@ class VersionEdit:
             plain["created"] = list(self.created_trees)
         if self.dropped_trees:
             plain["dropped"] = list(self.dropped_trees)
+        if self.lost:
+            plain["lost"] = [lost.to_plain() for lost in self.lost]
+        if self.lost_noted:
+            plain["lost_noted"] = list(self.lost_noted)
         for name, number in (("flushed", self.flushed_lsn), ("next", self.next_file_number), ("boot", self.boot)):
             if number is not None:
                 plain[name] = number
@@ -162,12 +174,12 @@ class VersionEdit:
         """The reverse of `to_plain`; ValueError when malformed or of a shape this build does not know."""
         if not isinstance(plain, dict):
             raise ValueError("a version edit is a map")
-        unknown = set(plain) - {"added", "removed", "created", "dropped", "flushed", "next", "boot", "values"}
+        unknown = set(plain) - _EDIT_PARTS
         if unknown:
             raise ValueError(f"a version edit with unknown parts {sorted(map(str, unknown))}")
-        added, values = plain.get("added", []), plain.get("values", [])
-        if not isinstance(added, list) or not isinstance(values, list):
-            raise ValueError("the added tables or value files of a version edit are not a list")
+        added, values, lost = (plain.get(name, []) for name in ("added", "values", "lost"))
+        if not all(isinstance(part, list) for part in (added, values, lost)):
+            raise ValueError("the added tables, the value files or the lost ranges of a version edit are not a list")
         return cls(
             added=tuple(TableMeta.from_plain(item) for item in added),
             removed=tuple(_numbers(plain, "removed")),
@@ -177,6 +189,8 @@ class VersionEdit:
             next_file_number=_number(plain, "next"),
             boot=_number(plain, "boot"),
             values=tuple(ValueMeta.from_plain(item) for item in values),
+            lost=tuple(LostRange.from_plain(item) for item in lost),
+            lost_noted=tuple(_numbers(plain, "lost_noted")),
         )
 
 
@@ -255,7 +269,7 @@ class TreeVersion:
 class Version:
     """All trees at one moment, with the numbers that must survive a restart."""
 
-    __slots__ = ("boot", "flushed_lsn", "next_file_number", "tables", "trees", "values")
+    __slots__ = ("boot", "flushed_lsn", "lost", "next_file_number", "tables", "trees", "values")
 
     def __init__(
         self,
@@ -265,6 +279,7 @@ class Version:
         next_file_number: int = 1,
         boot: int = 0,
         values: ValueFiles | None = None,
+        lost: tuple[LostRange, ...] = (),
     ) -> None:
         self.trees: Mapping[TreeId, TreeVersion] = MappingProxyType(dict(trees or {}))
         self.tables: Mapping[int, TableMeta] = MappingProxyType(
@@ -274,6 +289,8 @@ class Version:
         self.next_file_number = next_file_number
         self.boot = boot
         self.values = values or ValueFiles()
+        self.lost = lost
+        """What nobody has noted yet; of trees that are there."""
 
     def apply(self, edit: VersionEdit) -> Version:
         """The version after `edit`; ValueError when the edit does not fit this version."""
@@ -314,7 +331,19 @@ class Version:
             next_file_number=max(self.next_file_number, edit.next_file_number or 0),
             boot=max(self.boot, edit.boot or 0),
             values=values,
+            lost=self._lost_after(edit, trees),
         )
+
+    def _lost_after(self, edit: VersionEdit, trees: Mapping[TreeId, TreeVersion]) -> tuple[LostRange, ...]:
+        """Of what was lost in a tree that is dropped nobody has to hear. ValueError when the edit does not fit."""
+        noted = set(edit.lost_noted)
+        if noted - {lost.file_number for lost in self.lost}:
+            raise ValueError(f"notes losses of which nothing is known: {edit.lost_noted}")
+        for lost in edit.lost:
+            if lost.tree_id not in trees or lost.file_number in self.tables.keys() - set(edit.removed):
+                raise ValueError(f"a lost range of table {lost.file_number}, which does not leave")
+        kept = (lost for lost in self.lost if lost.file_number not in noted and lost.tree_id in trees)
+        return (*kept, *edit.lost)
 
     def snapshot(self) -> VersionEdit:
         """The one edit that leads from the empty version to this one: the first record of a new manifest."""
@@ -325,6 +354,7 @@ class Version:
             next_file_number=self.next_file_number,
             boot=self.boot,
             values=tuple(meta for _, meta in sorted(self.values.metas.items())),
+            lost=self.lost,
         )
 
     def has_file(self, number: int) -> bool:
@@ -349,6 +379,8 @@ class Version:
             "a value file beyond the next number"
         )
         self.values.check((meta.tree_id, meta.references) for meta in self.tables.values())
+        assert all(lost.tree_id in self.trees for lost in self.lost), "something is lost of a tree that is not there"
+        assert not {lost.file_number for lost in self.lost} & self.tables.keys(), "a table is lost and in use"
         for tree_id, tree in self.trees.items():
             assert tree.tree_id == tree_id
             tree.check()

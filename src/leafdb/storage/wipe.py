@@ -26,6 +26,7 @@ from leafdb.storage.identity import (
     write_wipe_mark,
 )
 from leafdb.storage.manifest import CURRENT_PATH, manifest_name, manifest_numbers
+from leafdb.storage.quarantine import QUARANTINE_DIRECTORY
 from leafdb.storage.snapshot_files import SNAPSHOTS_DIRECTORY
 from leafdb.storage.value_files import VALUES_DIRECTORY
 from leafdb.storage.version import TABLES_DIRECTORY
@@ -61,7 +62,10 @@ def finish_wipe(fs: FileSystem) -> None:
     fresh_id = read_wipe_mark(fs)
     if fresh_id is None:
         return
-    directories = ((TABLES_DIRECTORY, _TABLE_NAMES), (VALUES_DIRECTORY, _VALUE_NAMES), (WAL_DIRECTORY, _LOG_NAMES))
+    directories = (
+        (TABLES_DIRECTORY, _TABLE_NAMES), (VALUES_DIRECTORY, _VALUE_NAMES), (WAL_DIRECTORY, _LOG_NAMES),
+        (QUARANTINE_DIRECTORY, _TABLE_NAMES),
+    )  # fmt: skip
     for directory, endings in directories:
         for name in fs.list(directory):
             if name.endswith(endings):

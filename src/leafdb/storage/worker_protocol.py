@@ -15,7 +15,7 @@ from typing import Any, Final
 from leafdb.codec import cbor
 from leafdb.errors import CorruptionError, DiskFull, StorageError, StoreFailed, UnknownFormat
 from leafdb.limits import WORKER_FRAME_BYTES_MAX
-from leafdb.storage.jobs import CompactionResult, FlushResult, Job, JobResult, job_from_plain
+from leafdb.storage.jobs import CompactionResult, FlushResult, Job, JobResult, SalvageResult, job_from_plain
 
 _LENGTH: Final = Struct("<I")
 
@@ -83,6 +83,8 @@ def encode_answer(number: int, result: JobResult | StorageError) -> bytes:
             return encode_frame({"id": number, "compaction": result.to_plain()})
         case FlushResult():
             return encode_frame({"id": number, "flush": result.to_plain()})
+        case SalvageResult():
+            return encode_frame({"id": number, "salvage": result.to_plain()})
 
 
 def decode_answer(message: Any) -> tuple[int, JobResult | StorageError]:
@@ -93,6 +95,8 @@ def decode_answer(message: Any) -> tuple[int, JobResult | StorageError]:
         return number, _decode_error(message["error"])
     if "compaction" in message:
         return number, CompactionResult.from_plain(message["compaction"])
+    if "salvage" in message:
+        return number, SalvageResult.from_plain(message["salvage"])
     if "flush" not in message:
         raise ValueError("an answer without a result")
     return number, FlushResult.from_plain(message["flush"])

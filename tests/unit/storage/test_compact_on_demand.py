@@ -10,6 +10,7 @@ import pytest
 from leafdb.errors import StorageError, StoreFailed
 from leafdb.storage.compaction_picker import Descent, PickerLimits, descend, descent
 from leafdb.storage.descents import Compacted
+from leafdb.storage.settings import EngineConfig
 from leafdb.storage.version import TreeVersion
 from leafdb.types import TreeId
 from support.store import SMALL, TREE, Store
@@ -22,8 +23,8 @@ OTHER = TreeId(301)
 Told = list[Compacted | StorageError]
 
 
-def filled(rounds: int = 14) -> Store:
-    store = Store(config=CONFIG)
+def filled(rounds: int = 14, config: EngineConfig = CONFIG) -> Store:
+    store = Store(config=config)
     store.engine.create_tree(TREE)
     store.engine.create_tree(OTHER)
     store.settle()
@@ -142,8 +143,18 @@ def test_it_takes_turns_with_what_is_due_by_itself() -> None:
     store.engine.check()
 
 
-def test_a_damaged_table_stays_and_the_rest_goes_down() -> None:
+def test_a_damaged_table_is_salvaged_on_the_way_down() -> None:
     store = filled()
+    damaged = store.engine._tables.version.trees[TREE].levels[1][0]
+    store.fs.flip(damaged.path, 20)
+    assert compact(store).skipped == 0
+    assert damaged.file_number not in store.engine._tables.version.tables
+    assert store.engine.lost
+    store.engine.check()
+
+
+def test_a_damaged_table_that_may_not_be_salvaged_stays_and_the_rest_goes_down() -> None:
+    store = filled(config=replace(CONFIG, salvages=lambda tree: False))
     damaged = store.engine._tables.version.trees[TREE].levels[1][0]
     store.fs.flip(damaged.path, 20)
     outcome = compact(store)

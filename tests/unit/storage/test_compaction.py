@@ -10,7 +10,8 @@ import pytest
 from leafdb.errors import CorruptionError
 from leafdb.storage.block import Stored
 from leafdb.storage.compaction import compaction_slices, run_compaction
-from leafdb.storage.jobs import CompactionJob, Range
+from leafdb.storage.jobs import CompactionJob
+from leafdb.storage.lost_ranges import Range
 from leafdb.storage.sstable_reader import verify
 from leafdb.storage.version import TableMeta
 from leafdb.vfs.memory import MemoryFileSystem

@@ -218,7 +218,7 @@ def test_a_damaged_block_is_reported_by_the_reads_that_need_it_and_by_no_other(s
     assert not store.failures
 
 
-def test_a_compaction_that_meets_damage_gives_up_on_it_and_the_store_goes_on(store: Store) -> None:
+def test_a_compaction_that_meets_damage_has_it_salvaged_and_the_store_goes_on(store: Store) -> None:
     for round_number in range(3):
         for number in range(40):
             store.put(b"%d" % number, b"%d" % round_number * 30)
@@ -234,14 +234,32 @@ def test_a_compaction_that_meets_damage_gives_up_on_it_and_the_store_goes_on(sto
         store.engine.flush_soon()
         store.settle()
     stats = store.engine.stats()
-    assert stats.failed_jobs == 1
+    assert (stats.failed_jobs, stats.salvages) == (1, 1)
     assert told == [TREE]
     assert not store.failures
     assert store.get(b"1") == b"new" * 30
     assert len(store.fs.list("tables")) == stats.tables
 
 
-def test_a_table_that_could_not_be_read_once_is_compacted_later(store: Store) -> None:
+def test_a_table_that_could_not_be_read_once_loses_nothing(store: Store) -> None:
+    for round_number in range(8):
+        for number in range(40):
+            store.put(b"%d" % number, b"%d" % round_number * 30)
+        if round_number == 3:
+            first = table_path(min(store.engine._tables.version.tables))
+            store.fs.faults.append(Fault("open", path_prefix=first))
+        store.engine.flush_soon()
+        store.settle()
+    stats = store.engine.stats()
+    assert (stats.failed_jobs, stats.salvages, stats.lost_ranges) == (1, 1, 0)
+    assert not store.fs.exists(first)
+    assert not store.failures
+
+
+def test_damage_of_a_tree_that_nobody_may_salvage_stays_and_is_tried_again_by_compactions() -> None:
+    store = Store(config=replace(SMALL, salvages=lambda tree: tree != TREE))
+    store.engine.create_tree(TREE)
+    store.settle()
     for round_number in range(8):
         for number in range(40):
             store.put(b"%d" % number, b"%d" % round_number * 30)
@@ -255,7 +273,8 @@ def test_a_table_that_could_not_be_read_once_is_compacted_later(store: Store) ->
     store.elapse(61)
     store.settle()
     assert not store.fs.exists(first)
-    assert store.engine.stats().failed_jobs == 1
+    stats = store.engine.stats()
+    assert (stats.failed_jobs, stats.salvages) == (1, 0)
     assert not store.failures
 
 

@@ -174,9 +174,9 @@ def test_a_snapshot_on_disk_links_what_the_store_has(tmp_path: Path) -> None:
     assert not there.exists()
     store.close()
     copy = RealStore(tmp_path / "copy", replace(CONFIG, snapshot=True))
-    found: list[object] = []
-    copy.engine.get_soon(TREE, b"0299", found.append)
-    copy.loop.run_until(lambda: bool(found))
-    assert found == [(b"x" * 100, 0)]
+    read: list[object] = []
+    copy.engine.get_soon(TREE, b"0299", read.append)
+    copy.loop.run_until(lambda: bool(read))
+    assert read == [(b"x" * 100, 0)]
     assert copy.engine.last_sequence == 300
     copy.close()

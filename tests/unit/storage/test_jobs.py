@@ -7,11 +7,22 @@ from typing import Any
 import pytest
 
 from leafdb.codec import cbor
-from leafdb.storage.jobs import CompactionJob, CompactionResult, FlushJob, Job, job_from_plain
-from leafdb.storage.version import VersionEdit
+from leafdb.storage.jobs import (
+    CompactionJob,
+    CompactionResult,
+    FlushJob,
+    Job,
+    SalvageJob,
+    SalvageResult,
+    job_from_plain,
+)
+from leafdb.storage.lost_ranges import LostRange
+from leafdb.storage.version import TableMeta, VersionEdit
+from leafdb.storage.worker_protocol import FrameBuffer, decode_answer, encode_answer
 from support.tables import TREE, meta_of
 
 FLUSH = FlushJob(segments=("wal/0000000001.log",), outputs=((TREE, 4),), upto_lsn=9, after_lsn=3)
+SALVAGE = SalvageJob(meta_of(3, b"a", b"c"), 7)
 COMPACTION = CompactionJob(
     tree_id=TREE,
     inputs=(meta_of(1, b"a", b"c"),),
@@ -22,7 +33,7 @@ COMPACTION = CompactionJob(
 )
 
 
-@pytest.mark.parametrize("job", [FLUSH, COMPACTION])
+@pytest.mark.parametrize("job", [FLUSH, COMPACTION, SALVAGE])
 def test_jobs_survive_the_trip(job: Job) -> None:
     assert job_from_plain(cbor.loads(cbor.dumps(job.to_plain()))) == job
 
@@ -33,6 +44,19 @@ def test_results_survive_the_trip_and_say_their_edit() -> None:
     )
     assert CompactionResult.from_plain(cbor.loads(cbor.dumps(result.to_plain()))) == result
     assert result.edit() == VersionEdit(added=result.added, removed=(1,))
+
+
+@pytest.mark.parametrize("added", [None, meta_of(7, b"a", b"b")])
+def test_a_salvage_survives_the_pipe_and_its_edit_names_the_holes(added: TableMeta | None) -> None:
+    result = SalvageResult(added=added, lost=((b"b", b"c"),))
+    (answer,) = FrameBuffer().feed(encode_answer(5, result))
+    assert decode_answer(answer) == (5, result)
+    edit = result.edit(SALVAGE.table)
+    assert edit.lost == (LostRange(3, TREE, b"b", b"c"),)
+    assert (edit.removed, edit.added) == ((3,), () if added is None else (added,))
+    for plain in ({}, {"added": None}, {"added": 1, "lost": []}, {"added": None, "lost": [["b", "c"]]}):
+        with pytest.raises(ValueError):
+            SalvageResult.from_plain(plain)
 
 
 @pytest.mark.parametrize(
@@ -48,6 +72,8 @@ def test_results_survive_the_trip_and_say_their_edit() -> None:
         {**COMPACTION.to_plain(), "inputs": [[]]},
         {**COMPACTION.to_plain(), "below": [["a", "b"]]},
         {**COMPACTION.to_plain(), "outputs": None},
+        {**SALVAGE.to_plain(), "output": -1},
+        {**SALVAGE.to_plain(), "table": None},
     ],
 )
 def test_what_is_no_job_is_refused(plain: Any) -> None:

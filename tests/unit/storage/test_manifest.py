@@ -7,8 +7,10 @@ from random import Random
 
 import pytest
 
+from leafdb.codec import cbor
 from leafdb.errors import CorruptionError
 from leafdb.storage import manifest
+from leafdb.storage.lost_ranges import LostRange
 from leafdb.storage.manifest import ManifestWriter, current_manifest, manifest_name, read_manifest
 from leafdb.storage.value_files import ValueMeta
 from leafdb.storage.version import TableMeta, Version, VersionEdit
@@ -17,6 +19,8 @@ from leafdb.vfs.base import read_file, replace_file
 from leafdb.vfs.memory import MemoryFileSystem
 
 TREE = TreeId(9)
+LOSS = "a3646c6f737481840719012c41614163656164646564818b0919012c0018640a4163417a010a00006772656d6f7665648107"
+NOTED = "a16a6c6f73745f6e6f7465648107"
 
 
 def table(number: int) -> TableMeta:
@@ -171,3 +175,11 @@ def test_damaged_headers_missing_files_and_bad_edits_are_named() -> None:
     replace_file(fs, "CURRENT", b"MANIFEST-1\n")
     with pytest.raises(CorruptionError, match="CURRENT names"):
         current(fs)
+
+
+def test_the_edits_of_a_loss_are_the_bytes_of_the_page() -> None:
+    table = TableMeta(9, TreeId(300), 0, 100, 10, b"c", b"z", 1, 10)
+    edit = VersionEdit(added=(table,), removed=(7,), lost=(LostRange(7, TreeId(300), b"a", b"c"),))
+    assert cbor.dumps(edit.to_plain()).hex() == LOSS
+    assert cbor.dumps(VersionEdit(lost_noted=(7,)).to_plain()).hex() == NOTED
+    assert VersionEdit.from_plain(cbor.loads(bytes.fromhex(LOSS))) == edit

@@ -176,16 +176,41 @@ def test_after_a_clean_shutdown_any_flipped_byte_of_the_log_is_refused() -> None
     assert Store(killed(store)).engine.recovery.clean
 
 
-def test_missing_and_damaged_tables_are_refused() -> None:
+def test_a_store_opens_with_missing_and_damaged_tables_and_answers_nothing_for_them() -> None:
     store = filled()
     store.settle()
     name = store.fs.list("tables")[0]
+    for gone in (True, False):
+        fs = killed(store)
+        if gone:
+            fs.unlink(f"tables/{name}")
+        else:
+            fs.flip(f"tables/{name}", fs.open_read(f"tables/{name}").size() - 3)
+        again = Store(fs)
+        meta = again.engine._tables.version.tables[int(name[:10])]
+        for key, value in expected():
+            if meta.smallest <= key <= meta.largest:
+                with pytest.raises(CorruptionError, match=name):
+                    again.get(key)
+            else:
+                assert again.get(key) == value
+        with pytest.raises(CorruptionError, match=name):
+            again.items()
+        again.settle()
+        assert [(lost.smallest, lost.largest) for lost in again.engine.lost] == [(meta.smallest, meta.largest)]
+        assert again.items() == [item for item in expected() if not meta.smallest <= item[0] <= meta.largest]
+        assert fs.list("quarantine") == ([] if gone else [name])
+        again.engine.check()
+
+
+def test_a_process_that_cannot_get_at_a_table_does_not_call_it_lost() -> None:
+    store = filled()
+    store.settle()
     fs = killed(store)
-    fs.unlink(f"tables/{name}")
-    refuses(fs, name)
-    fs = killed(store)
-    fs.flip(f"tables/{name}", fs.open_read(f"tables/{name}").size() - 3)
-    refuses(fs, name)
+    fs.faults.append(Fault("open", error=errno.EMFILE, path_prefix="tables/"))
+    with pytest.raises(CorruptionError, match="cannot be opened"):
+        Store(fs)
+    assert Store(fs).items() == expected()
 
 
 def test_orphans_are_swept_and_strangers_left_alone() -> None:

@@ -156,6 +156,8 @@ def test_a_store_that_is_open_is_not_emptied() -> None:
 
 def test_files_that_are_not_the_stores_stay() -> None:
     fs, identity = filled()
+    fs.mkdir("quarantine")
+    fs.create("quarantine/0000000007.sst").close()
     for path in ("SECRET", "tables/notes.txt", "wal/README"):
         fs.create(path).close()
     wipe(fs, identity, FRESH)

@@ -1,0 +1,24 @@
+"""What a node's configuration, and what a node is, mean for its storage engine."""
+
+from __future__ import annotations
+
+from leafdb.config import StorageConfig
+from leafdb.node.kept_trees import TREES_TREE
+from leafdb.storage.settings import EngineConfig
+from leafdb.types import FIRST_BUCKET_ID, TreeId
+
+
+def salvages(tree: TreeId) -> bool:
+    """Whether what a damaged table of this tree loses is brought back, or can be made anew (`lost_tables`)."""
+    return tree >= FIRST_BUCKET_ID or tree == TREES_TREE
+
+
+def engine_config(config: StorageConfig, store_id: bytes) -> EngineConfig:
+    """For a store that will be called `store_id` if there is none yet."""
+    return EngineConfig(
+        memtable_bytes=config.memtable_bytes,
+        block_cache_bytes=config.block_cache_bytes,
+        wal_sync_interval_ms=max(1, int(config.wal_sync_interval_s * 1000)),
+        salvages=salvages,
+        store_id=store_id,
+    )
