@@ -81,9 +81,8 @@ class EngineLife:
         self._tables = Tables(
             parts.fs, parts.version, parts.readers, parts.values, parts.open_files,
             cache=parts.cache, manifest=parts.manifest, log_executor=log_executor, read_executor=read_executor,
-            next_number=parts.next_number, number_lease=config.file_number_lease,
-            on_failure=self._part_failed, on_published=self._changed, on_lost=self._tell_lost,
-            quarantined=parts.quarantined,
+            next_number=parts.next_number, number_lease=config.file_number_lease, on_failure=self._part_failed,
+            on_published=self._changed, on_lost=self._tell_lost, quarantined=parts.quarantined,
         )  # fmt: skip
         self._maintenance = Maintenance(
             self._tables,
