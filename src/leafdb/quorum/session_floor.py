@@ -29,6 +29,10 @@ own write: the second is to be covered by a clock, the first can be covered by n
 stamp is one for all its writes, so it is forgettable as a whole or not at all. That is enough: it was taken from a
 record with something in it that is not below the horizon, and such a record is kept as a whole, clock and all.
 
+The second step holds for what no store has taken along. A write whose every copy was destroyed (w=1, and the one store
+that had acknowledged it) is waited for while it lies above the horizon, and then no more: no owner that is left can
+tell it from what was forgotten by right, and the session would wait for ever. w promises no more than that.
+
 What is *not* enough: that a context lies below the horizon and somebody has nothing. A stand-in never had it. An owner
 that is incomplete, or cannot vouch (an old disk, a table that cannot be read), may have lost the very writes. One that
 vouches for an older horizon may have missed what lies between the two: so it is asked about the one that is meant, the

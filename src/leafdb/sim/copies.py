@@ -16,7 +16,7 @@ node cannot vouch for what is that old, and others do not know it. And nobody ha
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from leafdb.hints.hint import HintKey, Kind
 from leafdb.hints.hint import decode as decode_hint
@@ -93,6 +93,15 @@ class Copies:
         return {
             node: {node, *stands.get(node, ())} for node, has in known.items() if self._has(storage_key, has, clock)
         }
+
+    def held_by(self, member: NodeId) -> Iterator[tuple[bytes, CausalClock, CausalClock]]:
+        """Of each key that a member was given: its storage key, what the member has, and what all others have."""
+        for storage_key, known in self._known.items():
+            if member in known:
+                others = EMPTY
+                for other, clock in known.items():
+                    others = others if other == member else others.merge(clock)
+                yield storage_key, known[member], others
 
     def check_hints(self) -> None:
         """No hint has been removed before its time, or refused without a debt, and nobody keeps more than it may.

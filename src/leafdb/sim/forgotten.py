@@ -4,6 +4,9 @@ Every write of every store passes by here, and so does all metadata that anybody
 two follows what is gone by right (`testing/forgetting.py`). What is rare, and says that a run has met the dangerous
 orders at all, is counted: records that were forgotten, keys that were written again after that, and what came late to
 either: a write that a store leaves out, and that is gone by right, would have come back had it been taken.
+
+They are told as well what a store takes along when it is replaced, or salvages a table: what nobody else had been
+given.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ from leafdb.ring.token import split_storage_key
 from leafdb.sim.ring_watch import RingWatch
 from leafdb.sim.setting import Setting, name_of
 from leafdb.sim.stage import Stage
+from leafdb.storage.lost_ranges import LostRange
 from leafdb.types import NodeId, TreeId
 
 FORGOTTEN = "a record that was forgotten"
@@ -53,6 +57,7 @@ class Forgotten:
     def follow(self, stage: Stage) -> None:
         """From now on what stores leave out is counted."""
         stage.on_start = self._watch
+        stage.on_replace = lambda machine: self._destroyed(self._copies.member_on(machine))
         for node in stage.cluster.nodes.values():
             self._watch(node)
 
@@ -66,6 +71,24 @@ class Forgotten:
             return out
 
         replica.leaves_out = watched  # type: ignore[method-assign]
+        self._watch_losses(node)
+
+    def _watch_losses(self, node: Node) -> None:
+        engine, on_lost = node.engine, node.engine.on_lost
+
+        def lost(ranges: tuple[LostRange, ...]) -> None:
+            self._destroyed(node.view.self_id)
+            on_lost(ranges)
+
+        engine.on_lost = lost
+        if node.metrics.lost_ranges_total:  # while it was starting
+            self._destroyed(node.view.self_id)
+
+    def _destroyed(self, member: NodeId | None) -> None:
+        """Its store has lost something, of which we do not ask what: anything that nobody else has may be gone."""
+        if member is not None:
+            for storage_key, had, left in self._copies.held_by(member):
+                self._forgetting.destroyed(self._name(storage_key), had, left)
 
     def _left_out(self, local: bytes | None, incoming: bytes, storage_key: bytes) -> None:
         gone = self._forgetting.gone(self._name(storage_key))

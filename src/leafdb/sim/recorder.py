@@ -235,7 +235,7 @@ class Recorder:
                 clock,
                 reads.began,
                 setting.tick(),
-                gone=forgetting.excused(key, clock),
+                gone=forgetting.excused(key, clock).merge(forgetting.lost(key)),
                 beaten=forgetting.beaten(key, dots),
             )
             setting.sessions.append(event)

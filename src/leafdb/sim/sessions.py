@@ -7,7 +7,8 @@ promised, at r=1 and w=1, whatever breaks. Its keys are written by sessions alon
 read another has written; readers of everybody scan them.
 
 A store that is destroyed may take along the only copy of what a session has seen. Then it is right that it reads
-nothing any more: one that fails a few times in a row begins anew, as another, that has seen nothing.
+nothing any more: one that fails a few times in a row begins anew, as another, that has seen nothing. Or that it reads
+what is left, once a horizon has passed what is lost (testing/forgetting.py).
 """
 
 from __future__ import annotations

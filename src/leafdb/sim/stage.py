@@ -71,6 +71,8 @@ class Stage:
         """Numbers of members that have ended with the word that they are none any more."""
         self.on_kill: Callable[[Sequence[NodeId]], None] = lambda victims: None
         """Is told who is about to be killed."""
+        self.on_replace: Callable[[NodeId], None] = lambda victim: None
+        """Is told whose store is gone for good."""
         self.on_start: Callable[[Node], None] = lambda node: None
         """Is told of each node that has been started."""
         self.alone = False
@@ -168,6 +170,7 @@ class Stage:
         self.destroyed(node)
         self.lost[node] = None
         await self.kill(node)
+        self.on_replace(node)
 
     def expelled(self, node: NodeId, error: Expelled) -> None:
         """A node has ended since the cluster does not have it any more, it says. Raises Violation when it does."""
@@ -294,6 +297,7 @@ class Stage:
             require(not late, Invariant.LIVENESS, f"nobody has known the cluster's metadata for {KNOWN_S} s")
         self.damaged.pop(node, None)
         self.trace.fault("store_replaced", f"n{node}")
+        self.on_replace(node)
         replace_store(self.cluster, node, self.identities[node], metadata, self.rng)
 
     def _known_metadata(self) -> ClusterMetadata | None:

@@ -6,7 +6,10 @@ and what each write had seen. From that follow the two things a judge has to kno
 
 - **Gone by right** is a dot whose death lies below a horizon that somebody believed in for its partition; and whatever
   was covered by a write that is itself gone so. (Records go whole, and a record knows what its siblings covered.) In an
-  `lww` bucket everything goes with the greatest that died. Whoever lacks such a dot is right; no other excuse is known.
+  `lww` bucket everything goes with the greatest that died. Whoever lacks such a dot is right.
+- **Lost** is a dot that one store alone had when that store was destroyed. No promise of w holds it any more, and no
+  owner can tell it from what was forgotten. Once a horizon has passed it, owners vouch again and a session is shown
+  what is left (quorum/session_floor.py); before that it waits, and being shown less is wrong.
 - **Beaten** is a shown dot by each write that had seen it (in an `lww` bucket, by each of a greater stamp). Who must
   know one that beats it must not show it: also where that one, and all that knew of it, was forgotten since.
 
@@ -43,6 +46,8 @@ class KeyFates:
     asked: tuple[int, int, int] = (0, 0, 0)
     """How many dots, dead ones and writes there were when `gone` was found."""
     gone: CausalClock = EMPTY
+    lost: set[Dot] = field(default_factory=set)
+    """Destroyed with the only store that had them."""
     beaters: dict[Dot, tuple[int, list[Write]]] = field(default_factory=dict)
     """For each dot that was asked about: how many writes have been looked at, and those that had seen it."""
 
@@ -67,6 +72,12 @@ class Forgetting:
         if dot not in fates.dots:
             fates.dots[dot] = Fate(stamp, death, op_id)
             fates.by_operation.setdefault(op_id, []).append(dot)
+
+    def destroyed(self, key: str, had: CausalClock, left: CausalClock) -> None:
+        """A store that `had` all this of a key is gone, or a part of it; all others have what is `left`."""
+        fates = self._keys.get(key)
+        if fates is not None:
+            fates.lost.update(dot for dot in fates.dots if had.covers(dot) and not left.covers(dot))
 
     def dots_of(self, key: str, write: Write) -> Iterable[Dot]:
         """Every dot that a write is known to have."""
@@ -97,6 +108,13 @@ class Forgetting:
                 if write.context and any(clock.covers(dot) for dot in self.dots_of(key, write)):
                     whole = whole.merge(write.context)
         return whole
+
+    def lost(self, key: str) -> CausalClock:
+        """What was lost with a store, and that a session need not be shown any more."""
+        horizon, fates = self.horizon(key), self._keys.get(key)
+        if fates is None:
+            return EMPTY
+        return CausalClock.from_dots(dot for dot in sorted(fates.lost) if fates.dots[dot].stamp < horizon)
 
     def missing(self, key: str, wanted: CausalClock, clock: CausalClock) -> list[Dot]:
         """Of `wanted` what neither is in `clock` nor gone by right."""
@@ -157,8 +175,10 @@ class Forgetting:
                 yield each, origin
 
     def beaten(self, key: str, shown: Iterable[Dot]) -> CausalClock:
-        """The dots that beat any of these."""
-        return CausalClock.from_dots(other for dot in shown for other, _ in self.beaters(key, dot))
+        """The dots that beat any of these, and are not lost."""
+        lost = self.lost(key)
+        beaters = (other for dot in shown for other, _ in self.beaters(key, dot))
+        return CausalClock.from_dots(other for other in beaters if not lost.covers(other))
 
     def stamp_of(self, key: str, dot: Dot) -> int | None:
         """The stamp of a dot; None: no store was given it."""

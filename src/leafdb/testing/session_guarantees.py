@@ -9,8 +9,9 @@ For one key, of a session whose reads and writes all overlap, or that is kept by
 
 The last two bind the reads of all sessions, as far as these are promised anything and began after what they must cover
 had ended. Covering is the order of clocks, as far as they name writes (an entry at 0 names none), so the check needs
-nothing but what clients were told; where records may be forgotten, also what was gone by right by then (forgetting.py).
-Absence excuses nothing else: a session that has known a write is never shown what that had replaced.
+nothing but what clients were told; where records may be forgotten, also what was gone by right by then, or lost with
+the only store that had it and below a horizon (forgetting.py). Absence excuses nothing else: a session that has known
+a write is never shown what that had replaced.
 
 A session may have operations under way side by side: only what had ended before another began comes before it.
 """
@@ -50,7 +51,7 @@ class Event:
     """The write's own."""
     promised: bool = True
     gone: CausalClock = EMPTY
-    """Of a read: what was gone by right when it ended, and need not be covered."""
+    """Of a read: what was gone by right or lost when it ended, and need not be covered."""
     beaten: CausalClock = EMPTY
     """Of a read: the writes that beat what it shows. Who has known one of them must not be shown it."""
 

@@ -11,6 +11,7 @@ from leafdb.hints.hint import Hint, Kind, encode, encode_key
 from leafdb.model.actor import Actor
 from leafdb.model.clock import CausalClock
 from leafdb.model.key import encode_key as encode_user_key
+from leafdb.model.record import clock_of
 from leafdb.node.boot import CHECKPOINTS_TREE
 from leafdb.node.debts import owed_key
 from leafdb.node.hint_keeper import HINTS_TREE
@@ -120,6 +121,21 @@ def test_a_debt_makes_good_a_note_and_no_copy_that_counted(
             copies.check_hints()
     else:
         copies.check_hints()
+
+
+def test_of_each_key_is_told_what_a_member_has_and_what_all_others_have() -> None:
+    alone, other, bucket = NodeId(1), NodeId(2), BucketId(256)
+    ring = Ring(cluster(4))
+    processes = {node: process(node, ring) for node in ring.metadata.members}
+    watchers: list[Any] = []
+    copies = Copies(cast(Any, SimpleNamespace(processes=processes, observe_writes=watchers.append)), bucket, 3, 64)
+    stored = storage_key(bucket, encode_user_key("key"))
+    first, second = record_of(1), record_of(2)
+    watchers[0](alone, TreeId(bucket), stored, first)
+    watchers[0](other, TreeId(bucket), stored, first)
+    watchers[0](alone, TreeId(bucket), stored, second)
+    assert list(copies.held_by(alone)) == [(stored, clock_of(second).merge(clock_of(first)), clock_of(first))]
+    assert list(copies.held_by(NodeId(3))) == []
 
 
 @pytest.mark.parametrize("size", [100, 101])

@@ -7,11 +7,13 @@ from random import Random
 
 import pytest
 
-from leafdb.errors import CorruptionError
+from leafdb.errors import CorruptionError, StorageError
 from leafdb.storage.compaction_picker import PickerLimits
+from leafdb.storage.lost_ranges import LostRange
 from leafdb.storage.manifest import current_manifest, read_manifest
 from leafdb.storage.sstable_reader import verify
 from leafdb.storage.value_reader import verify_values
+from leafdb.storage.verification import Verified
 from leafdb.storage.version import Version
 from leafdb.types import TreeId
 from leafdb.vfs.base import read_file
@@ -266,3 +268,41 @@ def test_a_failed_flush_leaves_no_value_file() -> None:
     store.settle()
     assert len(on_disk(store).values.metas) == 1
     assert store.get(b"k001") == large(1)[b"k001"]
+
+
+def test_one_value_that_cannot_be_read_is_lost_alone_and_verification_names_its_file() -> None:
+    store = opened()
+    flush(store, large(1))
+    (meta,) = store.engine._tables.version.values.metas.values()
+    store.fs.flip(meta.path, meta.size // 2)
+    lost: list[LostRange] = []
+    store.engine.on_lost = lost.extend
+    told: list[Verified | StorageError] = []
+    store.engine.verify_soon(bytes_per_s=0, done=told.append)
+    store.settle()
+    (verified,) = told
+    assert isinstance(verified, Verified)
+    assert [damage.path for damage in verified.damages] == [meta.path]
+    (gone,) = lost
+    assert gone.smallest == gone.largest
+    assert gone.smallest in large(1)
+    left = {key: value for key, value in large(1).items() if key != gone.smallest}
+    assert dict(store.items()) == left
+    assert sum(size for _, size in next(iter(store.engine._tables.version.tables.values())).references) < meta.size
+    store.engine.check()
+
+
+def test_a_value_file_that_is_gone_takes_its_values_and_no_others() -> None:
+    store = opened()
+    flush(store, {**large(1), b"small": b"1"})
+    (meta,) = store.engine._tables.version.values.metas.values()
+    store.fs.unlink(meta.path)
+    lost: list[LostRange] = []
+    store.engine.on_lost = lost.extend
+    with pytest.raises(CorruptionError):
+        store.get(b"k000")
+    store.settle()
+    assert all(any(each.smallest <= key <= each.largest for each in lost) for key in large(1))
+    assert dict(store.items()) == {b"small": b"1"}
+    assert store.engine._tables.version.values.metas == {}
+    store.engine.check()

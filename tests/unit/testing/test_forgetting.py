@@ -243,8 +243,35 @@ def test_in_an_lww_bucket_what_won_over_the_dead_must_be_there() -> None:
 
 def event(story: Story, at: int, known: CausalClock, *shown: Dot) -> Event:
     forgetting = story.history.forgetting
-    gone, beaten = forgetting.excused(KEY, known), forgetting.beaten(KEY, shown)
+    gone, beaten = forgetting.excused(KEY, known).merge(forgetting.lost(KEY)), forgetting.beaten(KEY, shown)
     return Event("s", Kind.READ, KEY, known, 10 * at, 10 * at + 5, gone=gone, beaten=beaten)
+
+
+def test_a_session_may_miss_what_was_destroyed_with_the_only_store_that_had_it_below_the_horizon() -> None:
+    """Tier cluster, seed 236: one store acknowledged two writes of w=1 and was replaced; a horizon rose, owners vouched
+    for it, and the floor was waived."""
+    story = Story()
+    story.put(A1)
+    story.put(A2, A1)
+    met = event(story, 1, clock(A2))
+    story.history.forgetting.destroyed(KEY, clock(A2), clock(A1))
+    story.horizon = 20
+    with broken(Invariant.SESSIONS):
+        check_sessions([met, event(story, 2, clock(A1), A1)])
+    story.horizon = 21
+    check_sessions([met, event(story, 2, clock(A1), A1)])
+    with broken(Invariant.SESSIONS):  # others have had the first
+        check_sessions([met, event(story, 2, EMPTY)])
+
+
+def test_below_the_horizon_a_session_may_not_miss_what_another_store_has() -> None:
+    story = Story()
+    story.put(A1)
+    met = event(story, 1, clock(A1))
+    story.history.forgetting.destroyed(KEY, clock(A1), clock(A1))
+    story.horizon = 1_000
+    with broken(Invariant.SESSIONS):
+        check_sessions([met, event(story, 2, EMPTY)])
 
 
 def test_a_session_may_lose_what_was_forgotten_and_is_not_shown_what_that_had_replaced() -> None:
