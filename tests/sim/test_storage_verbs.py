@@ -7,7 +7,7 @@ from typing import Any
 
 import trio
 
-from leafdb.limits import STORAGE_DAMAGES_TOLD, STORAGE_TREES_TOLD
+from leafdb.limits import STORAGE_DAMAGES_TOLD, STORAGE_TREES_TOLD, VALUE_INLINE_BYTES_MAX
 from leafdb.node.storage_tasks import KEY_BYTES_TOLD
 from leafdb.testing.cluster import MemoryCluster, memory_cluster
 from leafdb.testing.virtual_time import virtual
@@ -123,8 +123,8 @@ async def test_what_a_node_answers_is_bounded() -> None:
         assert len(store["trees"]) == STORAGE_TREES_TOLD
         assert store["more_trees"] == len(engine.trees()) - STORAGE_TREES_TOLD
         tree = TreeId(1_000)
-        for number in range(STORAGE_DAMAGES_TOLD + 5):
-            engine.write([(tree, bytes(100) + b"%05d" % number, random_bytes(40_000, seed=number))])
+        for number in range(9 * (STORAGE_DAMAGES_TOLD + 5)):  # some eight fill a block; longer ones lie in a value file
+            engine.write([(tree, bytes(100) + b"%05d" % number, random_bytes(VALUE_INLINE_BYTES_MAX, seed=number))])
         engine.write([(tree, b"z" * 300, b"v")])
         await client.admin("storage.flush")
         await trio.sleep(5)
