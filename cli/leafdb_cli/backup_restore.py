@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from leafdb.codec.batches import batches
 from leafdb.errors import ConnectFailed, DeadlineExceeded, NotApplied
 from leafdb.limits import RESTORE_BYTES_MAX, RESTORE_KEYS_MAX
 from leafdb_cli import exits
@@ -68,6 +69,9 @@ class Living(NamedTuple):
     record: bytes
     values: int
     """How many."""
+
+    def size(self) -> int:
+        return len(self.key) + len(self.record)
 
 
 def restore_from(session: Session, path: Path, bucket: str, into: str) -> None:
@@ -186,7 +190,8 @@ class _Restore:
         started = time.monotonic()
         start = bytes.fromhex(checkpoint.position) if checkpoint.position else b""
         with bar(self._session.output, f"restore of {source.name}", 1.0) as progress:
-            for batch in _batches(_living(self._merger.records(source, start), self._report)):
+            living = _living(self._merger.records(source, start), self._report)
+            for batch in batches(living, Living.size, count_max=RESTORE_KEYS_MAX, bytes_max=RESTORE_BYTES_MAX):
                 self._give(batch)
                 for found in batch:
                     self._report.take(found)
@@ -228,21 +233,6 @@ class _Restore:
                 raise
             return exits.explanation(error)
         return "; ".join(f"{name} has not taken the records: {why}" for name, why in errors.items())
-
-
-def _batches(records: Iterator[Living]) -> Iterator[list[Living]]:
-    """As many as one request holds, one at least."""
-    batch: list[Living] = []
-    size = 0
-    for found in records:
-        weight = len(found.key) + len(found.record)
-        if batch and (len(batch) == RESTORE_KEYS_MAX or size + weight > RESTORE_BYTES_MAX):
-            yield batch
-            batch, size = [], 0
-        batch.append(found)
-        size += weight
-    if batch:
-        yield batch
 
 
 def _item(bucket: str, into: str, report: Report, seconds: float) -> dict[str, Any]:

@@ -132,7 +132,13 @@ class StoreCopy:
             raise CorruptionError(f"what the store knows of its cluster: {error}", path=self.directory) from None
 
     def marks(self) -> dict[int, int]:
-        """Of each partition the stamp below which this store has had everything (docs/formats/purge.md)."""
+        """Of each partition the stamp below which this store has had everything (docs/formats/purge.md).
+
+        None of a store that had lost something with a damaged table: the snapshot may be of the moment between that and
+        the marks' going (decision 0009, section 4).
+        """
+        if self.version.lost:
+            return {}
         marks: dict[int, int] = {}
         for key, value in self.entries(PURGE_TREE, bytes((MARK,)), bytes((MARK + 1,))):
             try:

@@ -17,9 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
-
-import trio
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from leafdb.codec.fields import as_bool, as_bytes, as_int, as_list
 from leafdb.errors import NotApplied, Reason, StorageError
@@ -33,6 +31,7 @@ from leafdb.limits import (
 from leafdb.node.admin import Verb, gather
 from leafdb.node.admin_cluster import metadata_of
 from leafdb.node.admin_data import bucket_view, text
+from leafdb.node.engine_reads import Awaited
 from leafdb.node.hint_keeper import HINTS_TREE
 from leafdb.node.restoring import Restored, Restoring
 from leafdb.storage.identity import IDENTITY_PATH
@@ -89,7 +88,7 @@ async def snapshot(node: Node, args: Args) -> Answer:
     """Make a snapshot of this node's store; answers when it is durable."""
     metadata_of(node)
     name, hints = text(args, "name"), as_bool(args["hints"], "hints")
-    waiting: _Waiting[Snapshot | StorageError] = _Waiting()
+    waiting: Awaited[Snapshot | StorageError] = Awaited()
     trees = (HINTS_TREE,) if hints else None
     try:
         node.engine.snapshot_soon(name, waiting.done, trees, taken_ms=node.world.now_ms())
@@ -105,7 +104,7 @@ async def drop(node: Node, args: Args) -> Answer:
     """Drop it; no error when it is not there."""
     name = text(args, "name")
     if any(each.name == name for each in node.engine.snapshots()):
-        waiting: _Waiting[StorageError | None] = _Waiting()
+        waiting: Awaited[StorageError | None] = Awaited()
         try:
             node.engine.drop_snapshot_soon(name, waiting.done)
         except StorageError as error:
@@ -191,30 +190,12 @@ def _piece(fs: FileSystem, path: str, offset: int, size: int) -> bytes:
 
 async def _read(node: Node, work: Callable[[], T]) -> T:
     """Do what waits for the disk beside the loop. Raises NotApplied."""
-    waiting: _Waiting[T | BaseException] = _Waiting()
+    waiting: Awaited[T | BaseException] = Awaited()
     node.world.read_executor.submit(work, waiting.done)
     found = await waiting.result()
     if isinstance(found, BaseException):
         raise _refusal(found)
     return found
-
-
-class _Waiting(Generic[T]):
-    """For what a callback is told."""
-
-    def __init__(self) -> None:
-        self._ready = trio.Event()
-        self._found: list[T] = []
-
-    def done(self, result: T) -> None:
-        """To be called once."""
-        self._found.append(result)
-        self._ready.set()
-
-    async def result(self) -> T:
-        """What `done` was called with."""
-        await self._ready.wait()
-        return self._found[0]
 
 
 def _refusal(error: BaseException) -> BaseException:

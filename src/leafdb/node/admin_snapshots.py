@@ -21,6 +21,7 @@ from leafdb.node.admin import Verb, gather
 from leafdb.node.admin_cluster import metadata_of
 from leafdb.node.admin_data import bucket_view, text
 from leafdb.node.admin_repair import asked_number, is_meant, only_of
+from leafdb.node.engine_reads import Awaited
 from leafdb.node.logs import Log
 from leafdb.storage.snapshot_files import Snapshot, SnapshotRefused
 from leafdb.storage.snapshots import DropDone, SnapshotDone
@@ -123,22 +124,17 @@ async def remove(node: Node, args: Args) -> Answer:
 
 async def _outcome(what: str, ask: Callable[[Callable[[T | StorageError], None]], None]) -> T:
     """What the engine calls back with. Raises NotApplied, DiskFull, or DeadlineExceeded: then it still goes on."""
-    ready = trio.Event()
-    found: list[T | StorageError] = []
-
-    def done(result: T | StorageError) -> None:
-        found.append(result)
-        ready.set()
-
+    told: Awaited[T | StorageError] = Awaited()
     try:
-        ask(done)
+        ask(told.done)
     except SnapshotRefused as error:
         raise NotApplied(error.message, reason=Reason.BAD_REQUEST) from error
-    with trio.move_on_after(MADE_TIMEOUT_S):
-        await ready.wait()
-    if not found:
-        raise DeadlineExceeded(f"{what} takes longer than {MADE_TIMEOUT_S:.0f} s: it goes on", stage="snapshot")
-    result = found[0]
+    try:
+        with trio.fail_after(MADE_TIMEOUT_S):
+            result = await told.result()
+    except trio.TooSlowError:
+        late = f"{what} takes longer than {MADE_TIMEOUT_S:.0f} s: it goes on"
+        raise DeadlineExceeded(late, stage="snapshot") from None
     if not isinstance(result, StorageError):
         return result
     if isinstance(result, DiskFull):

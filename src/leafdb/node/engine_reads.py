@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Generic, TypeVar
+
 import trio
 
 from leafdb.errors import StorageError
@@ -11,19 +13,32 @@ from leafdb.storage.lsm_tree import Page
 from leafdb.storage.memtable import Slot
 from leafdb.types import Durability, TreeId
 
+T = TypeVar("T")
+
+
+class Awaited(Generic[T]):
+    """What a callback will be told once, for a task that waits for it."""
+
+    def __init__(self) -> None:
+        self._ready = trio.Event()
+        self._told: list[T] = []
+
+    def done(self, told: T) -> None:
+        """The callback."""
+        self._told.append(told)
+        self._ready.set()
+
+    async def result(self) -> T:
+        """What it was told."""
+        await self._ready.wait()
+        return self._told[0]
+
 
 async def read_value(engine: Engine, tree: TreeId, key: bytes) -> bytes | None:
     """One value, waiting for the disk. Raises StorageError."""
-    ready = trio.Event()
-    found: list[Slot | StorageError] = []
-
-    def done(result: Slot | StorageError) -> None:
-        found.append(result)
-        ready.set()
-
-    engine.get_soon(tree, key, done)
-    await ready.wait()
-    result = found[0]
+    found: Awaited[Slot | StorageError] = Awaited()
+    engine.get_soon(tree, key, found.done)
+    result = await found.result()
     if isinstance(result, StorageError):
         raise result
     return result[0]

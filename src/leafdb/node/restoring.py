@@ -10,11 +10,12 @@ no harm: giving the same records again changes nothing.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
 import trio
 
+from leafdb.codec.batches import batches
 from leafdb.errors import LeafdbError, NotApplied, Reason, StorageError
 from leafdb.limits import EXCHANGE_BYTES_MAX, EXCHANGE_KEYS_MAX, RESTORE_KEYS_MAX
 from leafdb.model.key import decode_key
@@ -37,6 +38,9 @@ class Restored(NamedTuple):
 
     key: bytes
     record: bytes
+
+    def size(self) -> int:
+        return len(self.key) + len(self.record)
 
 
 class Restoring:
@@ -61,7 +65,7 @@ class Restoring:
         groups = self._groups(bucket, items)
         async with trio.open_nursery() as nursery:
             for (holder, epoch), group in groups.items():
-                for part in _parts(group):
+                for part in batches(group, Restored.size, count_max=PART_KEYS_MAX, bytes_max=EXCHANGE_BYTES_MAX):
                     keys, records = tuple(item.key for item in part), tuple(item.record for item in part)
                     nursery.start_soon(give, holder, Restore(int(bucket.id), epoch, keys, records))
         return problems
@@ -106,21 +110,6 @@ WORDS: Final[Mapping[int, str]] = {
     ReplicaStatus.REFUSED_OVERLOADED: "it has too much to do",
     ReplicaStatus.REFUSED_DISK_FULL: "its disk is full",
 }
-
-
-def _parts(items: Sequence[Restored]) -> Iterator[list[Restored]]:
-    """As much as one message holds, one record at least."""
-    part: list[Restored] = []
-    size = 0
-    for item in items:
-        weight = len(item.key) + len(item.record)
-        if part and (len(part) == PART_KEYS_MAX or size + weight > EXCHANGE_BYTES_MAX):
-            yield part
-            part, size = [], 0
-        part.append(item)
-        size += weight
-    if part:
-        yield part
 
 
 assert PART_KEYS_MAX <= EXCHANGE_KEYS_MAX <= RESTORE_KEYS_MAX

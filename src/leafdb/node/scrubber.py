@@ -14,7 +14,7 @@ from typing import Final
 import trio
 
 from leafdb.errors import StorageError
-from leafdb.node.engine_reads import read_value
+from leafdb.node.engine_reads import Awaited, read_value
 from leafdb.node.logs import Log
 from leafdb.node.register import META_TREE
 from leafdb.storage import scrub
@@ -86,19 +86,13 @@ class Scrubber:
             self._keep(scrub.had_its_turn(self._pass, turn.table))
 
     async def _read(self, number: int) -> Verified:
-        over = trio.Event()
-        found: list[Verified | StorageError] = []
-
-        def done(result: Verified | StorageError) -> None:
-            found.append(result)
-            over.set()
-
+        told: Awaited[Verified | StorageError] = Awaited()
         pace = scrub.bytes_per_s(self._engine.tables().values(), self._interval_ms)
-        self._engine.scrub_soon(number, bytes_per_s=pace, done=done)
-        await over.wait()
-        if isinstance(found[0], StorageError):
-            raise found[0]
-        return found[0]
+        self._engine.scrub_soon(number, bytes_per_s=pace, done=told.done)
+        found = await told.result()
+        if isinstance(found, StorageError):
+            raise found
+        return found
 
     def _keep(self, state: ScrubPass) -> None:
         self._pass = state

@@ -15,7 +15,7 @@ its entry is lost like an entry of a damaged block. The file stays for as long a
 from __future__ import annotations
 
 from collections.abc import Generator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from itertools import compress
 
 from leafdb.errors import CorruptionError
@@ -63,18 +63,20 @@ def _copy(
     """Write what is sound; answers where the rest lay."""
     meta = job.table
     lost: list[Range] = []
-    doubted = {meta.file_number: ValueReader(fs, meta, OpenFiles(1)) for meta in job.doubted}
-    for piece in reader.pieces():
-        if len(piece) == 2:
-            lost.append(piece)
-        elif columns := _with_sound_values(piece, doubted, lost):
-            writer = outputs.writer
-            if writer is None:
-                writer = outputs.start(file_number=job.output, tree_id=meta.tree_id, level=meta.level)
-            writer.append_run(*columns)
-        yield
-    for values in doubted.values():
-        values.close()
+    open_files = OpenFiles(len(job.doubted))
+    doubted = {values.file_number: ValueReader(fs, values, open_files) for values in job.doubted}
+    with ExitStack() as closed:
+        for values in doubted.values():
+            closed.callback(values.close)
+        for piece in reader.pieces():
+            if len(piece) == 2:
+                lost.append(piece)
+            elif columns := _with_sound_values(piece, doubted, lost):
+                writer = outputs.writer
+                if writer is None:
+                    writer = outputs.start(file_number=job.output, tree_id=meta.tree_id, level=meta.level)
+                writer.append_run(*columns)
+            yield
     return lost
 
 

@@ -15,9 +15,10 @@ from dataclasses import replace
 from itertools import accumulate
 
 from leafdb.codec.checksum import xxh3_64
-from leafdb.limits import BLOCK_BYTES, BLOOM_BITS_PER_KEY, TABLE_APPEND_BYTES
+from leafdb.limits import BLOCK_BYTES, BLOOM_BITS_PER_KEY
 from leafdb.storage.block import ENTRY_OVERHEAD_BYTES, PLACE, Stored, encode_block, shared_bytes
 from leafdb.storage.bloom import build_filter
+from leafdb.storage.file_appender import FileAppender
 from leafdb.storage.sstable_format import (
     FORMAT_VERSION,
     FORMAT_WITH_PLACES,
@@ -38,8 +39,6 @@ class TableWriter:
 
     __slots__ = (
         "_block_largest",
-        "_buffer",
-        "_buffer_bytes",
         "_entries",
         "_file",
         "_file_number",
@@ -49,7 +48,6 @@ class TableWriter:
         "_keys",
         "_largest",
         "_level",
-        "_offset",
         "_references",
         "_sequence_max",
         "_sequence_min",
@@ -62,13 +60,10 @@ class TableWriter:
     )
 
     def __init__(self, fs: FileSystem, *, file_number: int, tree_id: TreeId, level: int) -> None:
-        self._file = fs.create(table_path(file_number))
+        self._file = FileAppender(fs.create(table_path(file_number)))
         self._file_number = file_number
         self._tree_id = tree_id
         self._level = level
-        self._buffer: list[bytes] = []
-        self._buffer_bytes = 0
-        self._offset = 0
         # The entries of the block being gathered, and what each will cost in it.
         self._keys: list[bytes] = []
         self._sequences: list[int] = []
@@ -89,7 +84,7 @@ class TableWriter:
     @property
     def size(self) -> int:
         """Bytes written so far: all full blocks, not the one being gathered."""
-        return self._offset
+        return self._file.offset
 
     def append_run(self, keys: Sequence[bytes], sequences: Sequence[int], values: Sequence[Stored]) -> None:
         """Add entries, which ascend strictly and lie above all before them."""
@@ -155,22 +150,10 @@ class TableWriter:
 
     def _write(self, payload: bytes, kind: BlockKind) -> tuple[int, int]:
         """Seal and append a block; its place."""
-        sealed = seal_block(payload, kind, self._file_number, self._offset)
-        place = self._offset, len(sealed)
-        self._append(sealed)
+        sealed = seal_block(payload, kind, self._file_number, self._file.offset)
+        place = self._file.offset, len(sealed)
+        self._file.append(sealed)
         return place
-
-    def _append(self, data: bytes) -> None:
-        self._buffer.append(data)
-        self._offset += len(data)
-        self._buffer_bytes += len(data)
-        if self._buffer_bytes >= TABLE_APPEND_BYTES:
-            self._flush()
-
-    def _flush(self) -> None:
-        self._file.append(b"".join(self._buffer))
-        self._buffer.clear()
-        self._buffer_bytes = 0
 
     def finish(self) -> TableMeta:
         """Write the rest, sync and close the file; what the manifest is to know of it."""
@@ -199,12 +182,9 @@ class TableWriter:
             properties=self._write(encode_properties(meta), BlockKind.PROPERTIES),
             version=FORMAT_WITH_PLACES if meta.references else FORMAT_VERSION,
         )
-        self._append(footer.encode())
-        self._flush()
-        self._file.sync()
-        self._file.close()
-        return replace(meta, size=self._offset)
+        self._file.append(footer.encode())
+        return replace(meta, size=self._file.finish())
 
     def abandon(self) -> None:
         """Give up: the file is closed and stays as it is, for its owner to remove."""
-        self._file.close()
+        self._file.abandon()

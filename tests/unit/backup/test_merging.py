@@ -14,6 +14,8 @@ from leafdb.backup.verifying import open_stores
 from leafdb.errors import CorruptionError
 from leafdb.model.record import decode
 from leafdb.node import hint_keeper, horizons, register
+from leafdb.storage.lost_ranges import LostRange
+from leafdb.storage.version import Version
 from leafdb.types import TreeId
 from leafdb.vfs.disk import DiskFileSystem
 from support.backups import (
@@ -123,6 +125,22 @@ def test_what_one_that_vouches_has_is_believed_though_the_others_have_lost_it(tm
     one = NodeStore(1, metadata(horizon=100), mark=100).has("k", record((1, 1, 5, b"only here")))
     two = NodeStore(2, metadata(horizon=100), mark=100)
     assert merged(tmp_path, [one, two]) == {place("k"): [b"only here"]}
+
+
+def test_who_has_lost_something_with_a_damaged_table_vouches_for_nothing(tmp_path: Path) -> None:
+    one = NodeStore(1, metadata(), mark=0).has("k", record((1, 1, 5, b"v")))
+    two = NodeStore(2, metadata(horizon=100), mark=100)
+    listing = write_backup(tmp_path, {node.node: node.at_rest() for node in (one, two)}, [CARTS, NEWEST])
+    stores = open_stores(DiskFileSystem(tmp_path), listing)
+    assert list(Merger(stores.whole, stores.hints, PARTITIONS).records(CARTS)) == [], "forgotten, says who vouches"
+    (lossy,) = (store for store in stores.whole if store.marks())
+    before = lossy.version
+    hole = LostRange(before.next_file_number, TreeId(CARTS.id), b"a", b"z")
+    lossy.version = Version(
+        before.trees, next_file_number=before.next_file_number + 1, values=before.values, lost=(hole,)
+    )
+    merger = Merger(stores.whole, stores.hints, PARTITIONS)
+    assert [key for key, _ in merger.records(CARTS)] == [place("k")]
 
 
 def test_where_nobody_vouches_everything_is_taken_and_said(tmp_path: Path) -> None:

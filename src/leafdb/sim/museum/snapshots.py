@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Final
 
-from leafdb.sim.mutation import Edit, Mutation
-from leafdb.sim.outcome import Tier
+from leafdb.sim.museum.storage import store_mutation
 from leafdb.testing.violation import Invariant
 
 FILES: Final = "leafdb.storage.snapshot_files"
@@ -13,19 +13,7 @@ DRIVER: Final = "leafdb.storage.snapshots"
 LOST: Final = (Invariant.PREFIX_DURABLE, Invariant.NO_PHANTOMS)
 
 
-def _snapshot(
-    name: str, title: str, *edits: tuple[str, str, str], caught_by: tuple[Invariant, ...] = LOST, seeds_max: int = 60
-) -> Mutation:
-    return Mutation(
-        name=name,
-        title=title,
-        edits=tuple(Edit(*edit) for edit in edits),
-        tier=Tier.STORE,
-        caught_by=caught_by,
-        seeds_max=seeds_max,
-        nodes=1,
-        operations=1_000,
-    )
+_snapshot: Final = partial(store_mutation, caught_by=LOST, seeds_max=60)
 
 
 MUTATIONS: Final = (

@@ -26,7 +26,7 @@ LOST: Final = (
 """A store that does not open is called the same: what it holds is as lost. The last: a damaged copy read wrongly."""
 
 
-def _store(
+def store_mutation(
     name: str, title: str, *edits: tuple[str, str, str], caught_by: tuple[Invariant, ...] = LOST, seeds_max: int = 20
 ) -> Mutation:
     return Mutation(
@@ -42,7 +42,7 @@ def _store(
 
 
 MUTATIONS: Final = (
-    _store(
+    store_mutation(
         "missing-directory-sync",
         "A log segment's name is not synced: after a power cut the file is nowhere (ALICE: LevelDB and ten others).",
         (
@@ -51,7 +51,7 @@ MUTATIONS: Final = (
             "        file.sync()\n",
         ),
     ),
-    _store(
+    store_mutation(
         "table-names-not-synced",
         "The manifest names tables whose directory entries are not durable (ALICE: rename and create before data).",
         (
@@ -60,17 +60,17 @@ MUTATIONS: Final = (
             "            assert directory\n",
         ),
     ),
-    _store(
+    store_mutation(
         "current-before-manifest-sync",
         "CURRENT is switched to a manifest that is not synced (LevelDB before 1.15).",
         (MANIFEST, '        file.sync()\n        self._fs.sync_dir("")\n', '        self._fs.sync_dir("")\n'),
     ),
-    _store(
+    store_mutation(
         "acknowledged-before-sync",
         "A commit is acknowledged as durable after write(), without its sync.",
         (COMMITTER, "            if batch.sync:\n                writer.sync()\n", ""),
     ),
-    _store(
+    store_mutation(
         "wal-hole-at-rotation",
         "The old log is not synced when the next begins: a newer write survives, an older is lost (LevelDB issue 187).",
         (COMMITTER, "        batch.seal_as = number\n        batch.sync = True\n", "        batch.seal_as = number\n"),
@@ -80,7 +80,7 @@ MUTATIONS: Final = (
             "        file, self._file = self._file, None\n",
         ),
     ),
-    _store(
+    store_mutation(
         "fsync-retried",
         "A failed fsync is tried again, and its success believed (PostgreSQL, 2018; the pages are clean and lost).",
         (
@@ -90,7 +90,7 @@ MUTATIONS: Final = (
             "                self._file.sync()\n            self.synced_upto = self.size\n",
         ),
     ),
-    _store(
+    store_mutation(
         "page-cache-believed-at-recovery",
         "After a failed fsync and a restart the log is read from the page cache and synced, which writes nothing. "
         "Ours, found by this simulation.",
@@ -102,7 +102,7 @@ MUTATIONS: Final = (
         ),
         seeds_max=60,
     ),
-    _store(
+    store_mutation(
         "replayed-tail-not-synced",
         "What a recovery replayed from the page cache is served as durable, and is not.",
         (
@@ -111,7 +111,7 @@ MUTATIONS: Final = (
             "        file = state.fs.open_append(path)\n        file.truncate(state.last_size)\n        file.close()\n",
         ),
     ),
-    _store(
+    store_mutation(
         "short-write-ignored",
         "A write that wrote less than it was given is taken for whole.",
         (
@@ -121,14 +121,14 @@ MUTATIONS: Final = (
         ),
         seeds_max=40,
     ),
-    _store(
+    store_mutation(
         "manifest-used-after-error",
         "An edit queued behind one that failed is written after its torn record: the store never opens again. Ours: "
         "found by this simulation.",
         (MANIFEST, "            self.lost = error\n            raise\n", "            raise\n"),
         seeds_max=40,
     ),
-    _store(
+    store_mutation(
         "close-before-edits",
         "A close commits the last writes while the tree they are for is still queued for the manifest. Ours: found by "
         "this simulation.",
@@ -140,18 +140,18 @@ MUTATIONS: Final = (
         ),
         seeds_max=60,
     ),
-    _store(
+    store_mutation(
         "torn-tail-not-cut",
         "A torn tail is left in the segment; when later segments exist it is damage in the middle.",
         (RECOVERY, "read_file(state.fs, path)[: state.last_size]", "read_file(state.fs, path)"),
     ),
-    _store(
+    store_mutation(
         "recycled-log-ghost",
         "A frame that an earlier segment left in the same blocks is taken for ours (RocksDB, recycled logs).",
         (FORMAT, "kind != FRAME_BATCH or number != segment or stop", "kind != FRAME_BATCH or stop"),
         seeds_max=60,
     ),
-    _store(
+    store_mutation(
         "log-checksum-not-checked",
         "A frame is believed for its length alone.",
         (
@@ -161,7 +161,7 @@ MUTATIONS: Final = (
         ),
         caught_by=(*LOST, Invariant.SELF_CHECK),
     ),
-    _store(
+    store_mutation(
         "mid-log-damage-skipped",
         "Damage in the middle of the log is taken for a torn tail (RocksDB's tolerant recovery modes).",
         (
@@ -172,7 +172,7 @@ MUTATIONS: Final = (
         caught_by=(Invariant.CORRUPTION_DETECTED,),
         seeds_max=60,
     ),
-    _store(
+    store_mutation(
         "block-checksum-not-checked",
         "A table's block is served without looking at its checksum.",
         (
@@ -182,7 +182,7 @@ MUTATIONS: Final = (
         ),
         caught_by=(Invariant.CORRUPTION_DETECTED, Invariant.SELF_CHECK),
     ),
-    _store(
+    store_mutation(
         "hole-without-its-name",
         "The edit that publishes a salvage does not say what was lost: a hole looks whole.",
         (
@@ -193,21 +193,25 @@ MUTATIONS: Final = (
         caught_by=(Invariant.CORRUPTION_DETECTED,),
         seeds_max=60,
     ),
-    _store(
+    store_mutation(
         "hole-forgotten-at-a-start",
         "A new manifest does not take over what was lost and nobody has noted yet.",
         (MANIFEST, "        lost=whole.lost,\n", ""),
         caught_by=(Invariant.CORRUPTION_DETECTED,),
         seeds_max=60,
     ),
-    _store(
+    store_mutation(
         "salvage-drops-its-neighbours",
         "A salvage ends at the first block that it cannot read, and says that this block is lost.",
-        (SALVAGE, "            lost.append(piece)\n", "            lost.append(piece)\n            break\n"),
+        (
+            SALVAGE,
+            "                lost.append(piece)\n",
+            "                lost.append(piece)\n                break\n",
+        ),
         caught_by=(Invariant.CORRUPTION_DETECTED,),
         seeds_max=100,
     ),
-    _store(
+    store_mutation(
         "salvage-gives-all-up",
         "A table with one bad block is given up whole, sound neighbours and all.",
         (
@@ -218,7 +222,7 @@ MUTATIONS: Final = (
         caught_by=(Invariant.CORRUPTION_DETECTED,),
         seeds_max=100,
     ),
-    _store(
+    store_mutation(
         "damaged-file-gone-early",
         "A damaged table is put away before the edit that replaces it: after a cut what could be read of it is gone.",
         (
@@ -229,7 +233,7 @@ MUTATIONS: Final = (
         caught_by=(Invariant.CORRUPTION_DETECTED, Invariant.SELF_CHECK),
         seeds_max=100,
     ),
-    _store(
+    store_mutation(
         "damage-not-salvaged",
         "A damaged table stays where it is: reads of it fail for ever.",
         (
@@ -240,7 +244,7 @@ MUTATIONS: Final = (
         caught_by=(Invariant.CORRUPTION_DETECTED,),
         seeds_max=60,
     ),
-    _store(
+    store_mutation(
         "segment-unlinked-early",
         "The log is removed before the manifest knows the tables that replace it (LevelDB: unlink before the edit).",
         (
@@ -250,12 +254,12 @@ MUTATIONS: Final = (
             "        self._tables.remove_soon([segment_path(number) for number in memtable.segments])\n",
         ),
     ),
-    _store(
+    store_mutation(
         "clean-mark-not-removed",
         "The mark of a clean shutdown outlives the next start: after a crash the store claims to have lost nothing.",
         (RECOVERY, "            stamp.remove_clean_mark(fs)\n", ""),
     ),
-    _store(
+    store_mutation(
         "dropped-number-taken-again",
         "A tree's number is used again while records of the dropped one are in the log: they come back.",
         (
@@ -266,7 +270,7 @@ MUTATIONS: Final = (
         caught_by=(*LOST, Invariant.SELF_CHECK),
         seeds_max=60,
     ),
-    _store(
+    store_mutation(
         "flush-keeps-older",
         "A flush keeps the first write of a key instead of the last.",
         (
@@ -275,19 +279,19 @@ MUTATIONS: Final = (
             "                    newest.setdefault(key, (lsn, value))\n",
         ),
     ),
-    _store(
+    store_mutation(
         "flush-believes-the-log",
         "A flush takes the end of a segment for the end of what was written: a tail that is gone is dropped unnoticed.",
         ("leafdb.storage.flush", "    if last != job.upto_lsn:\n", "    if last < 0:\n"),
         ("leafdb.storage.flush", "            if lsn != last + 1:\n", "            if lsn < 0:\n"),
         seeds_max=100,
     ),
-    _store(
+    store_mutation(
         "merge-keeps-older",
         "A compaction keeps the older of two entries of a key.",
         ("leafdb.storage.merge_iterator", "held[0] <= sequence", "held[0] >= sequence"),
     ),
-    _store(
+    store_mutation(
         "tombstone-dropped-early",
         "A compaction drops a tombstone over data that lies deeper: the deleted key is back.",
         (
@@ -297,19 +301,19 @@ MUTATIONS: Final = (
         ),
         seeds_max=60,
     ),
-    _store(
+    store_mutation(
         "tombstones-never-dropped",
         "Compaction never drops a tombstone: every answer is right and the disk fills (TigerBeetle, one character).",
         (COMPACTION, "if any(meta.tombstones for meta in job.inputs) else None", "if not job.inputs else None"),
         caught_by=(Invariant.SPACE_RECLAIMED,),
     ),
-    _store(
+    store_mutation(
         "bloom-false-negative",
         "The filter's writer and reader disagree on a bit: keys that are there are denied.",
         ("leafdb.storage.bloom", "| patterns[digest >> 12 & 4095]", "| patterns[digest >> 13 & 4095]"),
         caught_by=(*LOST, Invariant.SELF_CHECK),
     ),
-    _store(
+    store_mutation(
         "scan-skips-at-page-end",
         "The item that did not fit a page is not on the next one either.",
         (
@@ -318,7 +322,7 @@ MUTATIONS: Final = (
             "                return Page(items, self._after(key), self.sequence)\n",
         ),
     ),
-    _store(
+    store_mutation(
         "scan-beyond-its-memory",
         "A page goes on with tables' entries beyond the part of the memtable it took: newer writes are passed over.",
         (
@@ -327,7 +331,7 @@ MUTATIONS: Final = (
             "            beyond = False\n",
         ),
     ),
-    _store(
+    store_mutation(
         "value-file-unlinked-early",
         "The file of a flush's large values is taken for a number that was not used, and unlinked under its table.",
         (
@@ -337,7 +341,7 @@ MUTATIONS: Final = (
         ),
         caught_by=(*LOST, Invariant.SELF_CHECK),
     ),
-    _store(
+    store_mutation(
         "value-move-forgets",
         "A compaction moves a value out of a dying file and forgets to say where it is now.",
         (
@@ -347,7 +351,7 @@ MUTATIONS: Final = (
         ),
         caught_by=(*LOST, Invariant.SELF_CHECK),
     ),
-    _store(
+    store_mutation(
         "value-of-another-key",
         "Two entries have each other's place, and a value is not asked whose it is.",
         (
@@ -364,23 +368,24 @@ MUTATIONS: Final = (
             "    return stored\n",
         ),
     ),
-    _store(
+    store_mutation(
         "value-bytes-miscounted",
         "Of the tables that refer to a value file the last one is counted alone: the file goes while others need it.",
         (VALUE_FILES, "                live[number] += size\n", "                live[number] = size\n"),
         caught_by=(*LOST, Invariant.SELF_CHECK),
     ),
-    _store(
+    store_mutation(
         "value-file-not-synced",
         "The manifest names a value file whose bytes are in the page cache.",
         (
             "leafdb.storage.value_writer",
-            "        self._file.sync()\n        self._file.close()\n",
-            "        self._file.close()\n",
+            "        return ValueMeta(self._file_number, self._tree_id, self._file.finish(), self._count)\n",
+            "        self._file._flush()\n        self._file.abandon()\n"
+            "        return ValueMeta(self._file_number, self._tree_id, self._file.offset, self._count)\n",
         ),
         caught_by=(*LOST, Invariant.SELF_CHECK),
     ),
-    _store(
+    store_mutation(
         "value-names-not-synced",
         "The manifest names a value file whose directory entry is not durable.",
         (
@@ -390,7 +395,7 @@ MUTATIONS: Final = (
         ),
         caught_by=(*LOST, Invariant.SELF_CHECK),
     ),
-    _store(
+    store_mutation(
         "dead-values-kept",
         "Nothing looks for files that are mostly dead: a tree that is only overwritten keeps what it ever held.",
         (
