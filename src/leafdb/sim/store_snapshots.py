@@ -9,6 +9,7 @@ It draws from a generator of its own: the other draws of a seed are the same as 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from random import Random
@@ -18,7 +19,7 @@ from leafdb.errors import StorageError
 from leafdb.sim.store_disk import Hands, Rubbish
 from leafdb.sim.store_life import StoreLife
 from leafdb.sim.store_machine import Machine
-from leafdb.sim.store_model import Contents, difference
+from leafdb.sim.store_model import Contents, Life, difference
 from leafdb.sim.trace import Trace
 from leafdb.storage.snapshot_files import PART, SNAPSHOTS_DIRECTORY, Snapshot, SnapshotRefused, snapshot_path
 from leafdb.testing.violation import Invariant, require, violated
@@ -38,7 +39,8 @@ class Asked:
     """What a snapshot that may be there must hold."""
 
     sequence: int
-    trees: frozenset[TreeId]
+    trees: Mapping[TreeId, Life]
+    """Those that were there; one dropped since, or made again, may be missing."""
 
 
 class StoreSnapshots:
@@ -77,7 +79,7 @@ class StoreSnapshots:
     def _take(self, name: str) -> None:
         life = self._life
         model = life.model
-        trees = frozenset(tree_id for tree_id, tree in model.trees().items() if tree.created)
+        trees = {tree_id: tree for tree_id, tree in model.trees().items() if tree.created}
         asked = Asked(model.last_lsn, trees)
         life.trace.tell("program", f"snapshot {name} of {asked.sequence} writes")
         try:
@@ -88,7 +90,8 @@ class StoreSnapshots:
             life.expect_failed(error)
             return
         before = self._asked.get(name, asked)
-        self._asked[name] = Asked(min(before.sequence, asked.sequence), before.trees & asked.trees)
+        both = {tree_id: life for tree_id, life in asked.trees.items() if before.trees.get(tree_id) is life}
+        self._asked[name] = Asked(min(before.sequence, asked.sequence), both)
 
     def _taken(self, birth: int, name: str, asked: Asked, answer: Snapshot | StorageError) -> None:
         life = self._life
@@ -154,8 +157,10 @@ class StoreSnapshots:
         text = f"snapshot {name} holds {sequence} writes; {low} were written when it was asked for"
         require(low <= sequence, Invariant.PREFIX_DURABLE, text)
         require(sequence <= high, Invariant.NO_PHANTOMS, f"snapshot {name} holds {sequence} writes of {high}")
-        alive = {tree_id for tree_id, tree in model.trees().items() if tree.created}
-        missing = sorted((asked.trees & alive) - state.keys())
+        alive = model.trees()
+        missing = sorted(
+            tree_id for tree_id, life in asked.trees.items() if alive.get(tree_id) is life and tree_id not in state
+        )
         require(not missing, Invariant.PREFIX_DURABLE, f"snapshot {name} lacks trees {missing}")
         for tree_id, contents in state.items():
             lives = model.lives.get(tree_id, [])

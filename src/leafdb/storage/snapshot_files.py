@@ -197,8 +197,10 @@ def read_snapshot(fs: FileSystem) -> tuple[Identity, Version]:
 def find_snapshots(fs: FileSystem) -> list[Snapshot]:
     """The snapshots of the store in `fs`, by name; what is left of others is swept as far as the disk lets it.
 
-    One that cannot be read says why: it costs the store nothing but the room it takes.
+    One that cannot be read says why: it costs the store nothing but the room it takes. Raises OSError when the disk
+    does not sync.
     """
+    fs.sync_dir(SNAPSHOTS_DIRECTORY)  # a process may have died between a rename and its sync: what is told of stays
     found = []
     for entry in fs.list(SNAPSHOTS_DIRECTORY):
         path = snapshot_path(entry)

@@ -173,3 +173,17 @@ def test_a_sweep_that_is_cut_off_leaves_no_half_under_the_name_before() -> None:
     assert whole
     for disk in whole:
         assert len(Store(disk.copy_below(snapshot_path("s")), OF_SNAPSHOT).page().items) == 30
+
+
+def test_one_that_an_open_tells_of_is_there_for_good() -> None:
+    """Nobody knows whether the disk has heard of its name; the next process lists it, and the power goes then."""
+    store = filled()
+    store.fs.mkdir("snapshots/s.part")
+    store.fs.sync_dir("snapshots")
+    store.fs.rename("snapshots/s.part", "snapshots/s")
+    store.close()
+    told = [snapshot.name for snapshot in Store(store.fs).engine.snapshots()]
+    assert told == ["s"]
+    for seed in range(8):
+        after = Store(store.fs.power_cut(Random(seed), keep=0.0))
+        assert [snapshot.name for snapshot in after.engine.snapshots()] == told
