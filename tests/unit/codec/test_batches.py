@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,5 +17,5 @@ def test_groups_are_bounded_and_as_large_as_they_may_be(items: list[bytes], coun
     for batch in found:
         assert 1 <= len(batch) <= count_max
         assert len(batch) == 1 or sum(map(len, batch)) <= bytes_max
-    for batch, after in zip(found, found[1:], strict=False):
+    for batch, after in itertools.pairwise(found):
         assert len(batch) == count_max or sum(map(len, batch)) + len(after[0]) > bytes_max
