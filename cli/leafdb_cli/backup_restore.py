@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from leafdb.codec.batches import batches
 from leafdb.errors import ConnectFailed, DeadlineExceeded, NotApplied
 from leafdb.limits import RESTORE_BYTES_MAX, RESTORE_KEYS_MAX
 from leafdb_cli import exits
@@ -186,6 +185,8 @@ class _Restore:
 
     def run(self) -> dict[str, Any]:
         """To the end of the bucket; its item."""
+        from leafdb.codec.batches import batches
+
         source, made, checkpoint = self._target.source, self._target.made, self._target.checkpoint
         started = time.monotonic()
         start = bytes.fromhex(checkpoint.position) if checkpoint.position else b""
