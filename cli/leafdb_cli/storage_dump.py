@@ -60,6 +60,17 @@ def sstable(ctx: typer.Context, file: FILE, values: VALUES = False, limit: LIMIT
 
 
 @app.command()
+def values(ctx: typer.Context, file: FILE, values: VALUES = False, limit: LIMIT = 0) -> None:
+    """Print a value file: the key of every large value that is sound, dead ones too.
+
+    Example: leafdb storage dump values /var/lib/leafdb/values/0000000008.val --limit 20
+    """
+    from leafdb.storage.dump import dump_values
+
+    _dump(ctx, "ValueDump", file, dump_values, values=values, limit=limit)
+
+
+@app.command()
 def manifest(ctx: typer.Context, file: FILE, limit: LIMIT = 0) -> None:
     """Print a manifest: every edit, with the tables it adds and removes.
 
@@ -164,7 +175,8 @@ def text_of(item: Mapping[str, Any]) -> str:
             value = item.get("value", item.get("value_base64"))
             shown = "" if value is None else "  " + repr(value)[: VALUE_CHARS + 2]
             return (
-                f"{item['offset']:>10}  {item['sequence']:>10}  tree {item['tree']}  {_key(item)}  {size}{mark}{shown}"
+                f"{item['offset']:>10}  {item.get('sequence', ''):>10}  tree {item['tree']}  {_key(item)}  "
+                f"{size}{mark}{shown}"
             )
         case "edit":
             return "\n".join([f"{item['offset']:>10}  edit {item['edit']}: {_edit(item)}", *_added(item)])

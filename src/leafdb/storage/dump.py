@@ -1,8 +1,9 @@
 """Files of a store as lines that a person or a program can read: one file, no store, no lock, nothing written.
 
-Each reader is a generator of `Dumped` and holds one frame, block or record at a time. It gives what is sound and says
-where it is not; a block of a table that is damaged is passed over, a log and a manifest end at the first damage, for
-nothing after it can be trusted to be the next. UnknownFormat is raised: another build can read that file. OSError is.
+Each reader is a generator of `Dumped` and holds one frame, block, value or record at a time. It gives what is sound and
+says where it is not. A damaged block of a table and a damaged value are passed over; a log and a manifest end at the
+first damage, for nothing after it can be trusted to be the next. UnknownFormat is raised: another build can read that
+file. OSError is.
 """
 
 from __future__ import annotations
@@ -19,6 +20,14 @@ from leafdb.storage.manifest import HEADER_BYTES, RECORD_BYTES, open_manifest, r
 from leafdb.storage.sstable_format import meta_of_file
 from leafdb.storage.sstable_reader import TableReader
 from leafdb.storage.value_files import Place
+from leafdb.storage.value_format import (
+    FOOTER_BYTES,
+    VALUE_HEAD,
+    VALUE_OVERHEAD_BYTES,
+    meta_of_value_file,
+    open_value,
+)
+from leafdb.storage.value_format import HEADER_BYTES as HEADER_BYTES_OF_VALUES
 from leafdb.storage.version import TableMeta, VersionEdit
 from leafdb.storage.wal_stream import SegmentStream
 from leafdb.types import TreeId
@@ -97,6 +106,40 @@ def dump_sstable(file: File, path: str) -> Iterator[Dumped]:
             if isinstance(value, Place):
                 fields |= {"value_file": value.file_number, "value_offset": value.offset, "stored_bytes": value.size}
             yield Dumped(What.ENTRY, offset, fields, meta.tree_id, key, value)
+    yield _end(meta.size - lost_bytes, meta.size, entries=entries)
+
+
+def dump_values(file: File, path: str) -> Iterator[Dumped]:
+    """A value file: what it says of itself, then every sound value, those included that no table refers to any more.
+
+    A damaged value is passed over by its length; where that cannot be right, what follows cannot be found.
+    """
+    try:
+        meta = meta_of_value_file(file, path)
+    except CorruptionError as error:
+        yield _damage(error)
+        yield _end(0, file.size(), entries=0)
+        return
+    header = {"value_file": meta.file_number, "tree": int(meta.tree_id), "bytes": meta.size, "entries": meta.count}
+    yield Dumped(What.HEADER, 0, header)
+    offset, end = HEADER_BYTES_OF_VALUES, meta.size - FOOTER_BYTES
+    entries = lost_bytes = 0
+    while offset < end:
+        lengths = VALUE_HEAD.unpack(file.read_at(offset, VALUE_HEAD.size))
+        size = VALUE_OVERHEAD_BYTES + sum(lengths)
+        if offset + size > end:
+            yield _damage(CorruptionError(f"{path} at {offset}: a value beyond the end", path=path, offset=offset))
+            lost_bytes += end - offset
+            break
+        try:
+            key, value = open_value(file.read_at(offset, size), None, meta, offset)
+        except CorruptionError as error:
+            lost_bytes += size
+            yield _damage(error)
+        else:
+            entries += 1
+            yield Dumped(What.ENTRY, offset, {"stored_bytes": size}, meta.tree_id, key, value)
+        offset += size
     yield _end(meta.size - lost_bytes, meta.size, entries=entries)
 
 

@@ -17,6 +17,8 @@ from leafdb.codec.compression import compress, decompress
 from leafdb.errors import CorruptionError, UnknownFormat
 from leafdb.limits import BLOCK_PAYLOAD_BYTES_MAX
 from leafdb.storage.value_files import FILE_OVERHEAD_BYTES, ValueMeta
+from leafdb.types import TreeId
+from leafdb.vfs.base import File
 
 FORMAT_VERSION: Final = 1
 MAGIC: Final = b"LEAFVAL\n"
@@ -67,6 +69,24 @@ def check_footer(tail: bytes, meta: ValueMeta) -> None:
     """CorruptionError unless `tail` ends this file as the manifest describes it."""
     if tail != encode_footer(meta.count, meta.size - FOOTER_BYTES):
         raise corruption(meta, meta.size - FOOTER_BYTES, "not the footer of this file")
+
+
+def meta_of_value_file(file: File, path: str) -> ValueMeta:
+    """What a value file says of itself, for one of which nothing else is known. CorruptionError, UnknownFormat."""
+    size = file.size()
+    head = file.read_at(0, HEADER_BYTES)
+    tail = file.read_at(max(0, size - FOOTER_BYTES), FOOTER_BYTES)
+    if len(head) < HEADER_BYTES or size < HEADER_BYTES + FOOTER_BYTES:
+        raise CorruptionError(f"{path} at 0: too short for a value file", path=path, offset=0)
+    *_, number, tree_id = _HEADER.unpack_from(head)
+    meta = ValueMeta(number, TreeId(tree_id), size, _FOOTER.unpack_from(tail)[0])
+    try:
+        check_header(head, meta)
+        check_footer(tail, meta)
+    except (CorruptionError, UnknownFormat) as error:
+        error.path, error.message = path, error.message.replace(meta.path, path)
+        raise
+    return meta
 
 
 def seal_value(key: bytes, value: bytes, file_number: int, offset: int) -> bytes:

@@ -55,6 +55,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 executor.run_pending()  # a frame of the log
         engine.write([(INTERNAL, b"plain", b"value")], Durability.ALWAYS, mark=b"12345678")
         if part == 0:
+            large = [(INTERNAL, b"large%d" % number, Random(number).randbytes(5_000)) for number in range(6)]
+            engine.write(large, Durability.ALWAYS)
             engine.flush_soon()
         while executor.run_pending() or jobs.step():
             pass
@@ -138,6 +140,27 @@ def test_a_table_is_printed_but_for_its_damaged_blocks(dump: Dump, data: Path, t
     assert lines(found)[-1]["sound_bytes"] < path.stat().st_size
 
 
+def test_a_value_file_is_printed_but_for_its_damaged_values(dump: Dump, data: Path, tmp_path: Path) -> None:
+    path = newest(data, "values/*.val")
+    header, *entries, end = lines(dump("values", path, "-o", "jsonl"))
+    assert (header["value_file"], header["tree"], header["entries"]) == (int(path.stem), 1, 6)
+    assert [entry["stored_key"] for entry in entries] == [(b"large%d" % number).hex() for number in range(6)]
+    assert (end["entries"], end["sound_bytes"]) == (6, path.stat().st_size)
+    assert [entry["value_bytes"] for entry in entries] == [5_000] * 6
+    (line,) = dump("values", path, "--limit", "1", "--values").out.splitlines()[1:]
+    assert "4.9 KiB" in line
+    second = entries[1]["offset"]
+    found = dump("values", copied(path, tmp_path / "moved.val", flip(second + 100)), "-o", "jsonl")
+    assert found.code == 7
+    assert [line["offset"] for line in lines(found) if line["what"] == "damage"] == [second]
+    assert [line for line in lines(found) if line["what"] == "entry"] == [entries[0], *entries[2:]]
+    found = dump("values", copied(path, tmp_path / "length.val", flip(second + 3)), "-o", "jsonl")
+    *sound, damage, end = lines(found)
+    assert sound == [header, entries[0]]
+    assert damage["problem"].endswith("a value beyond the end")
+    assert end["sound_bytes"] < path.stat().st_size
+
+
 def test_a_manifest_is_printed_edit_by_edit(dump: Dump, data: Path, tmp_path: Path) -> None:
     path = newest(data, "MANIFEST-*")
     header, *edits, end = lines(dump("manifest", path, "-o", "jsonl"))
@@ -154,7 +177,10 @@ def test_a_manifest_is_printed_edit_by_edit(dump: Dump, data: Path, tmp_path: Pa
 
 @pytest.mark.parametrize(
     ("kind", "pattern", "offset"),
-    [("wal", "wal/*.log", 8), ("manifest", "MANIFEST-*", 8), ("sstable", "tables/*.sst", -14)],
+    [
+        ("wal", "wal/*.log", 8), ("manifest", "MANIFEST-*", 8), ("sstable", "tables/*.sst", -14),
+        ("values", "values/*.val", 8),
+    ],
 )  # fmt: skip
 def test_a_format_of_the_future_is_refused_in_words(
     dump: Dump, data: Path, tmp_path: Path, kind: str, pattern: str, offset: int
@@ -162,14 +188,18 @@ def test_a_format_of_the_future_is_refused_in_words(
     from leafdb.codec.checksum import crc32c
     from leafdb.storage.manifest import HEADER as MANIFEST_HEADER
     from leafdb.storage.sstable_format import FOOTER_BYTES
+    from leafdb.storage.value_format import HEADER_BYTES as VALUES_HEADER_BYTES
     from leafdb.storage.wal_format import HEADER as WAL_HEADER
 
     def age(content: bytearray) -> None:
-        little = kind == "sstable"
+        little = kind in ("sstable", "values")
         content[offset : offset + 2 or None] = (99).to_bytes(2, "little" if little else "big")
         if kind == "sstable":
             body = bytes(content[-FOOTER_BYTES:-12])
             content[-12:-8] = crc32c(body).to_bytes(4, "little")
+        elif kind == "values":
+            end = VALUES_HEADER_BYTES - 4
+            content[end : end + 4] = crc32c(bytes(content[:end])).to_bytes(4, "little")
         else:
             size = WAL_HEADER.size if kind == "wal" else MANIFEST_HEADER.size
             content[size : size + 4] = crc32c(bytes(content[:size])).to_bytes(4, "big")
@@ -180,7 +210,7 @@ def test_a_format_of_the_future_is_refused_in_words(
     assert found.out == ""
 
 
-@pytest.mark.parametrize("kind", ["wal", "sstable", "manifest"])
+@pytest.mark.parametrize("kind", ["wal", "sstable", "values", "manifest"])
 def test_what_is_no_file_of_a_store_is_told_so(dump: Dump, tmp_path: Path, kind: str) -> None:
     assert "No such file" in dump(kind, tmp_path / "none" / "x").err
     assert not (tmp_path / "none").exists()
@@ -192,7 +222,8 @@ def test_what_is_no_file_of_a_store_is_told_so(dump: Dump, tmp_path: Path, kind:
 
 
 @pytest.mark.parametrize(
-    ("kind", "pattern"), [("wal", "wal/*.log"), ("sstable", "tables/*.sst"), ("manifest", "MANIFEST-*")]
+    ("kind", "pattern"),
+    [("wal", "wal/*.log"), ("sstable", "tables/*.sst"), ("values", "values/*.val"), ("manifest", "MANIFEST-*")],
 )
 def test_garbage_and_ruins_are_never_met_with_a_traceback(
     dump: Dump, data: Path, tmp_path: Path, kind: str, pattern: str
