@@ -150,8 +150,9 @@ class ExplainedCalls:
         self._holds(len({each.node for each in told.replicas}) == len(told.replicas), told, key, "each replica once")
 
     def _given(self, told: Explanation, having: Iterable[Replica], clock: CausalClock, key: str) -> None:
-        """Who is said to have what was read has been given it. Of a ring that changes, copies may be gone by now."""
-        if self._setting.ring is not None:
+        """Who is said to have what was read has been given it. Where the ring has changed, copies may be gone by now."""
+        watch = self._setting.ring
+        if watch is not None and watch.steps:
             return
         members = self._members()
         holders = self._setting.copies.holders(storage_key(self._setting.bucket.id, encoded(key)), clock)
