@@ -20,6 +20,7 @@ from typing import Final
 
 from leafdb.errors import StorageError
 from leafdb.sim.store_disk import Hands, Rubbish
+from leafdb.sim.store_log import Place, frame_edge, middle, proven_writes, unflushed
 from leafdb.sim.store_machine import Machine
 from leafdb.sim.store_model import Contents, StoreModel, short
 from leafdb.sim.trace import Trace
@@ -29,7 +30,6 @@ from leafdb.storage.manifest import current_manifest, read_manifest
 from leafdb.storage.settings import EngineConfig
 from leafdb.storage.sstable_reader import TableReader
 from leafdb.storage.wal import segment_numbers, segment_path
-from leafdb.storage.wal_format import HEADER_BYTES, decode_frame
 from leafdb.testing.violation import Invariant, require
 from leafdb.types import TreeId
 from leafdb.vfs.base import read_file
@@ -38,6 +38,23 @@ from leafdb.vfs.memory import MemoryFileSystem
 SECTOR_BYTES: Final = 512
 KINDS: Final = ("flip", "zeros", "misdirected", "cut", "swapped")
 OUTCOMES: Final = ("refused", "error", "healed", "harmless")
+
+
+@dataclass(frozen=True, slots=True)
+class Aim:
+    """Damage that chance seldom does, and that some bug needs."""
+
+    place: Callable[[MemoryFileSystem, Random], Place | None]
+    """Looks for one when the store is open, if it is to be."""
+    kinds: tuple[str, ...]
+    alive: bool
+    """Done to an open store."""
+
+
+AIMS: Final = (
+    Aim(middle, ("flip", "zeros", "misdirected", "swapped"), alive=False),
+    Aim(unflushed, ("cut",), alive=True),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,19 +74,28 @@ class Damage:
 
 
 def prove_detected(
-    disk: MemoryFileSystem, model: StoreModel, config: EngineConfig, rng: Random, now_s: float
-) -> tuple[Damage, str]:
-    """Damage a copy and read it all. Answers what was done and one of OUTCOMES; Violation for a wrong answer."""
+    disk: MemoryFileSystem,
+    model: StoreModel,
+    config: EngineConfig,
+    rng: Random,
+    now_s: float,
+    aim: Aim | None = None,
+) -> tuple[Damage, str] | None:
+    """Damage a copy, somewhere or as `aim` says, and read it all. Answers what was done and one of OUTCOMES; None where
+    there is nothing to aim at; Violation for a wrong answer."""
     copy = disk.power_cut(rng, keep=1.0)
     copy.quota_bytes = None
     copy.cold = rng.random() < 0.5
-    alive = rng.random() < 0.4
+    alive = rng.random() < 0.4 if aim is None else aim.alive
     clock = _fixed(now_s)
     machine: Machine | None = None
     hands = Hands(copy, Trace(clock), Rubbish())
     if alive:
         machine = Machine(hands, config, clock)
-    damage = _damage(copy, rng, model.written)
+    place = _anywhere(copy, rng) if aim is None else aim.place(copy, rng)
+    if place is None:
+        return None
+    damage = _damage(copy, rng, model.written, *place, kind=rng.choice(KINDS if aim is None else aim.kinds))
     if machine is None:
         try:
             machine = Machine(hands, config, clock)
@@ -148,16 +174,24 @@ def _fixed(now_s: float) -> Callable[[], float]:
     return lambda: now_s
 
 
-def _damage(disk: MemoryFileSystem, rng: Random, written: int) -> Damage:
-    """Do it to any file that has bytes."""
+def _anywhere(disk: MemoryFileSystem, rng: Random) -> Place:
+    """Any file that has bytes, whole."""
+    path = rng.choice([path for path in _paths(disk) if read_file(disk, path)])
+    return path, range(len(read_file(disk, path)))
+
+
+def _paths(disk: MemoryFileSystem) -> list[str]:
+    """The files of a store, each as often as it is worth being damaged."""
     paths = [name for name in disk.list("") if "." not in name and name != "LOCK" and not disk.is_directory(name)]
     directories = ("wal", "tables", "tables", "values")
     paths += [f"{directory}/{name}" for directory in directories for name in disk.list(directory)]
-    paths += [segment_path(number) for number in segment_numbers(disk)[-1:] for _ in range(3)]
-    path = rng.choice([path for path in paths if read_file(disk, path)])
-    kind = rng.choice(KINDS)
+    return paths + [segment_path(number) for number in segment_numbers(disk)[-1:] for _ in range(3)]
+
+
+def _damage(disk: MemoryFileSystem, rng: Random, written: int, path: str, within: range, *, kind: str) -> Damage:
+    """Do it to one of these bytes of a file."""
     data = read_file(disk, path)
-    at = rng.randrange(len(data))
+    at = rng.choice(within)
     sector = at // SECTOR_BYTES * SECTOR_BYTES
     file = disk.open_append(path)
     if kind == "flip":
@@ -165,7 +199,7 @@ def _damage(disk: MemoryFileSystem, rng: Random, written: int) -> Damage:
     elif kind == "zeros":
         file.write_at(sector, bytes(len(data[sector : sector + SECTOR_BYTES])))
     elif kind == "misdirected":
-        other = read_file(disk, rng.choice(paths))
+        other = read_file(disk, rng.choice(_paths(disk)))
         file.write_at(sector, other[sector : sector + SECTOR_BYTES][: len(data) - sector])
     elif kind == "swapped":
         second = rng.randrange(len(data)) // SECTOR_BYTES * SECTOR_BYTES
@@ -174,12 +208,12 @@ def _damage(disk: MemoryFileSystem, rng: Random, written: int) -> Damage:
         file.write_at(second, data[sector : sector + size])
     else:
         if path.startswith("wal/") and rng.random() < 0.5:
-            at = _edge(data, int(path[-14:-4]), at)
+            at = frame_edge(data, int(path[-14:-4]), at)
         file.truncate(at)
     file.close()
     proven = written
     if path.startswith("wal/"):
-        proven = min(written, _proven(disk, path, data))
+        proven = min(written, proven_writes(disk, path, data))
     return Damage(kind, path, at, proven, _damaged_blocks(disk, path, data))
 
 
@@ -203,30 +237,6 @@ def _damaged_blocks(disk: MemoryFileSystem, path: str, before: bytes) -> tuple[R
         return None
     bad = [at for at, (offset, size) in enumerate(places) if any(offset <= each < offset + size for each in differs)]
     return coarsened((bounds[at], bounds[at + 1]) for at in bad)
-
-
-def _edge(data: bytes, number: int, at: int) -> int:
-    """The end of the last frame that ends by `at`: segment `number` looks whole when it is cut there."""
-    offset = min(at, HEADER_BYTES)
-    while (frame := decode_frame(data, offset, number)) is not None and frame.stop <= at:
-        offset = frame.stop
-    return offset
-
-
-def _proven(disk: MemoryFileSystem, path: str, before: bytes) -> int:
-    """How many writes the frames that are left prove to have been synced, given the segment before its damage."""
-    number = segment_numbers(disk)[-1]
-    if path != segment_path(number):
-        return 1 << 63  # a segment is synced before the next one is made
-    after = read_file(disk, path)
-    frames = []
-    offset, synced_upto = HEADER_BYTES, 0
-    while (frame := decode_frame(before, offset, number)) is not None:
-        frames.append(frame)
-        if after[offset : frame.stop] == before[offset : frame.stop]:
-            synced_upto = max(synced_upto, frame.synced_upto)
-        offset = frame.stop
-    return max((frame.first_lsn + frame.writes - 1 for frame in frames if frame.stop <= synced_upto), default=0)
 
 
 def _read_all(machine: Machine, model: StoreModel, damage: Damage) -> str:

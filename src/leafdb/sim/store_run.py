@@ -17,7 +17,8 @@ from typing import Final
 
 from leafdb.errors import DiskFull, StorageError
 from leafdb.sim.outcome import NODES, OPERATIONS, Broken, Outcome, Tier
-from leafdb.sim.store_damage import prove_detected
+from leafdb.sim.store_bursts import StoreBursts
+from leafdb.sim.store_damage import AIMS, Aim, prove_detected
 from leafdb.sim.store_life import StoreLife
 from leafdb.sim.store_model import short
 from leafdb.sim.store_plan import StorePlan
@@ -110,11 +111,13 @@ class Program:
     def __init__(self, seed: int, *, keep: bool) -> None:
         self.plan = plan = StorePlan.draw(Random(f"{seed}/plan"))
         self.rng = Random(f"{seed}/program")
+        self._aims_rng = Random(f"{seed}/aimed damage")
         self.trace = Trace(lambda: self.life.now_s, keep=keep)
         self.life = StoreLife(plan, Random(f"{seed}/world"), self.trace)
         self.model = self.life.model
         self.snapshots = StoreSnapshots(self.life, Random(f"{seed}/snapshots"))
         self.life.on_opened = self.snapshots.opened
+        self.bursts = StoreBursts(self.life, Random(f"{seed}/bursts"), self._create_tree, self._drop_tree)
         self.operations = 0
         self._values = 0
         self._trees = tuple(TreeId(FIRST_TREE + number) for number in range(plan.trees))
@@ -155,6 +158,7 @@ class Program:
             (operation,) = self.rng.choices(self._menu, self._weights)
             operation()
             self.snapshots.turn()
+            self.bursts.turn()
             life.work(self.rng)
             if life.over():
                 life.reopen()
@@ -353,9 +357,13 @@ class Program:
             self.trace.probe("a tree made again")
 
     def _drop(self) -> None:
-        tree_id, life = self._tree(), self.life
-        if not tree_id:
-            return
+        tree_id = self._tree()
+        if tree_id and self._drop_tree(tree_id):
+            self._close_perhaps()
+
+    def _drop_tree(self, tree_id: TreeId) -> bool:
+        """False: the store refuses."""
+        life = self.life
         self.trace.tell("program", f"drop tree {tree_id}")
         tree = self.model.drop(tree_id)
         try:
@@ -364,9 +372,9 @@ class Program:
             if not life.dead:
                 tree.dropped = False
                 life.expect_failed(error)
-            return
+            return False
         self.trace.probe("a tree dropped")
-        self._close_perhaps()
+        return True
 
     def _close_perhaps(self) -> None:
         """Close right behind a change of the trees, while it is on its way to the manifest."""
@@ -407,6 +415,14 @@ class Program:
     def _damage(self) -> None:
         if self.life.dead or self.life.machine.failures or self.life.disk.faults:
             return
-        damage, outcome = prove_detected(self.life.disk, self.model, self.plan.config, self.rng, self.life.now_s)
-        self.trace.fault("damage on a copy", f"{damage}: {outcome}")
-        self.trace.probe(f"damage: {outcome}")
+        self._prove_detected(self.rng)
+        for aim in AIMS:
+            self._prove_detected(self._aims_rng, aim)
+
+    def _prove_detected(self, rng: Random, aim: Aim | None = None) -> None:
+        life = self.life
+        found = prove_detected(life.disk, self.model, self.plan.config, rng, life.now_s, aim)
+        if found is not None:
+            damage, outcome = found
+            self.trace.fault("damage on a copy", f"{damage}: {outcome}")
+            self.trace.probe(f"damage: {outcome}")
