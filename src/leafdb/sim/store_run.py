@@ -115,7 +115,7 @@ class Program:
         self.trace = Trace(lambda: self.life.now_s, keep=keep)
         self.life = StoreLife(plan, Random(f"{seed}/world"), self.trace)
         self.model = self.life.model
-        self.snapshots = StoreSnapshots(self.life, Random(f"{seed}/snapshots"))
+        self.snapshots = StoreSnapshots(self.life, Random(f"{seed}/snapshots"), Random(f"{seed}/snapshot cuts"))
         self.life.on_opened = self.snapshots.opened
         self.bursts = StoreBursts(self.life, Random(f"{seed}/bursts"), self._create_tree, self._drop_tree)
         self.operations = 0
