@@ -4,12 +4,11 @@ Operations are drawn one by one from the seed: writes, reads, scans, trees made 
 between them the world's: kills and power cuts at the n-th call from now, faults of the disk, a disk that fills. A model
 beside it (`store_model`) knows what each answer must be. After a crash the store is opened again, perhaps dying in
 that as well, and what it then holds must be a prefix of the writes with all that was acknowledged (I29), the same
-prefix whoever recovers it (I30), and nothing else (I31). Damage is tried on copies (`store_damage`, I32).
+prefix whoever recovers it (I30), and nothing else (I31). Damage is tried on copies (`store_healing`, I32).
 """
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Callable
 from functools import partial
 from random import Random
@@ -18,16 +17,16 @@ from typing import Final
 from leafdb.errors import DiskFull, StorageError
 from leafdb.sim.outcome import NODES, OPERATIONS, Broken, Outcome, Tier
 from leafdb.sim.store_bursts import StoreBursts
-from leafdb.sim.store_damage import AIMS, Aim, prove_detected
 from leafdb.sim.store_life import StoreLife
 from leafdb.sim.store_model import short
 from leafdb.sim.store_plan import StorePlan
+from leafdb.sim.store_rot import StoreRot
 from leafdb.sim.store_snapshots import StoreSnapshots
+from leafdb.sim.store_world import StoreWorld
 from leafdb.sim.trace import Trace
 from leafdb.storage.lsm_tree import Page
 from leafdb.testing.violation import Invariant, Violation, require
 from leafdb.types import Durability, TreeId
-from leafdb.vfs.memory import Fault
 
 FIRST_TREE: Final = 300
 PROBES: Final = (
@@ -66,6 +65,8 @@ PROBES: Final = (
     "damage: error",
     "damage: healed",
     "damage: harmless",
+    "rot that the scrub has found",
+    "rot of what nobody needs",
 )
 
 
@@ -111,13 +112,14 @@ class Program:
     def __init__(self, seed: int, *, keep: bool) -> None:
         self.plan = plan = StorePlan.draw(Random(f"{seed}/plan"))
         self.rng = Random(f"{seed}/program")
-        self._aims_rng = Random(f"{seed}/aimed damage")
         self.trace = Trace(lambda: self.life.now_s, keep=keep)
         self.life = StoreLife(plan, Random(f"{seed}/world"), self.trace)
         self.model = self.life.model
         self.snapshots = StoreSnapshots(self.life, Random(f"{seed}/snapshots"), Random(f"{seed}/snapshot cuts"))
         self.life.on_opened = self.snapshots.opened
         self.bursts = StoreBursts(self.life, Random(f"{seed}/bursts"), self._create_tree, self._drop_tree)
+        self.rot = StoreRot(Random(f"{seed}/rot"), self.trace)
+        world = StoreWorld(self.life, self.rng, Random(f"{seed}/aimed damage"))
         self.operations = 0
         self._values = 0
         self._trees = tuple(TreeId(FIRST_TREE + number) for number in range(plan.trees))
@@ -136,11 +138,11 @@ class Program:
         ]
         for name, weight, operation in (
             ("clean close", 0.5, self._close),
-            ("sync fails", 0.4, partial(self._fault, "sync")),
-            ("write fails", 0.4, partial(self._fault, "append")),
-            ("read fails", 0.4, partial(self._fault, "read_at")),
-            ("disk full", 0.4, self._fill),
-            ("damage", 1.0, self._damage),
+            ("sync fails", 0.4, partial(world.fault, "sync")),
+            ("write fails", 0.4, partial(world.fault, "append")),
+            ("read fails", 0.4, partial(world.fault, "read_at")),
+            ("disk full", 0.4, world.fill),
+            ("damage", 1.0, world.damage),
         ):
             if name in plan.faults:
                 menu.append((weight, operation))
@@ -159,6 +161,7 @@ class Program:
             operation()
             self.snapshots.turn()
             self.bursts.turn()
+            self.rot.turn()
             life.work(self.rng)
             if life.over():
                 life.reopen()
@@ -391,38 +394,3 @@ class Program:
 
     def _close(self) -> None:
         self.life.close()
-
-    def _fault(self, kind: str) -> None:
-        rng = self.rng
-        short_write = kind == "append" and rng.random() < 0.6
-        error = errno.ENOSPC if kind == "append" and rng.random() < 0.4 else errno.EIO
-        prefix = rng.choice(("", "wal", "tables", "values", "MANIFEST"))
-        fault = Fault(kind, at=rng.choice((1, 2, 5)), error=error, path_prefix=prefix, short=short_write)
-        self.trace.fault(
-            f"{kind} fails", f"{errno.errorcode[error]} in {prefix or 'any file'}, call {fault.at} from now"
-        )
-        self.life.disk.faults.append(fault)
-
-    def _fill(self) -> None:
-        disk = self.life.disk
-        if disk.quota_bytes is None:
-            disk.quota_bytes = disk.used_bytes() + self.rng.choice((500, 5_000, 20_000))
-            self.trace.fault("disk full", f"{disk.free_bytes()} bytes are left")
-        else:
-            disk.quota_bytes = None
-            self.trace.tell("nemesis", "the disk has room again")
-
-    def _damage(self) -> None:
-        if self.life.dead or self.life.machine.failures or self.life.disk.faults:
-            return
-        self._prove_detected(self.rng)
-        for aim in AIMS:
-            self._prove_detected(self._aims_rng, aim)
-
-    def _prove_detected(self, rng: Random, aim: Aim | None = None) -> None:
-        life = self.life
-        found = prove_detected(life.disk, self.model, self.plan.config, rng, life.now_s, aim)
-        if found is not None:
-            damage, outcome = found
-            self.trace.fault("damage on a copy", f"{damage}: {outcome}")
-            self.trace.probe(f"damage: {outcome}")
