@@ -225,7 +225,7 @@ class StorageConfig:
     scrub_interval_s: float = setting(
         limits.SCRUB_INTERVAL_S_DEFAULT,
         Kind.DURATION,
-        "How often every table is read again, evenly over that time, to find and heal damage that no request has met.",
+        "How often every table and value file is read again, evenly over that time, to heal damage no request has met.",
         at_least=60.0,
         at_most=365 * 86_400.0,
     )

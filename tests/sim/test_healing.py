@@ -17,6 +17,7 @@ from leafdb.node.node import Node
 from leafdb.node.register import META_TREE
 from leafdb.storage.lsm_tree import Page
 from leafdb.storage.sstable_reader import verify
+from leafdb.storage.value_files import ValueMeta
 from leafdb.storage.version import TableMeta
 from leafdb.testing.cluster import MemoryCluster, memory_cluster
 from leafdb.testing.raw_client import RawClient
@@ -255,6 +256,27 @@ async def test_damage_that_nobody_meets_is_found_by_the_scrub_and_heals() -> Non
         assert node.scrubber.passes_total >= 1
         assert node.engine.stats().salvages == 1
         assert node.engine.scrubber.damages_found >= 1
+        await healed(cluster, node, tree)
+
+
+@virtual
+async def test_a_large_value_that_rots_unread_is_found_by_the_scrub_and_comes_back_alone() -> None:
+    async with memory_cluster(3) as cluster:
+        tree = await filled(cluster)
+        node, disk = cluster.nodes[N2], cluster.disks[N2]
+        for each in cluster.nodes.values():
+            for number in range(20):
+                await plant(each, "b", f"k{number}", record_of(KEYS + number, 5_000))
+            await flushed(each)
+        await repaired(*cluster.nodes.values())
+        await cluster.pass_time(SCRUB_INTERVAL_S_DEFAULT)  # the pass that began with an empty store
+        (meta,) = (meta for meta in node.engine.files().values() if isinstance(meta, ValueMeta))
+        disk.flip(meta.path, meta.size // 2)
+        disk.evict()
+        await cluster.pass_time(2 * SCRUB_INTERVAL_S_DEFAULT)
+        assert node.metrics.lost_ranges_total == 1, "of this pass, and not of the next one again"
+        assert node.scrubber.passes_total >= 2
+        assert meta.file_number in node.engine.files(), "the other values lie where they lay"
         await healed(cluster, node, tree)
 
 

@@ -1,9 +1,11 @@
-"""Reads every table of this node's store again, once in `storage.scrub_interval`, to find damage that no read has met.
+"""Reads every table and value file of this node's store again, once in `storage.scrub_interval`, to find damage that no
+read has met.
 
-One table after the other, each at its time (`storage/scrub`) and at a slow pace, whether or not anybody asks for what
-is in it. What is found goes the way of damage that a read meets: the table is salvaged, and repair brings back what it
-lost (`lost_tables`). How far a pass is stands in the META tree, so a restart goes on from there, not from the start; a
-damaged table keeps its turn until it was replaced.
+One file after the other, each at its time (`storage/scrub`) and at a slow pace, whether or not anybody asks for what is
+in it. What is found goes the way of damage that a read meets: the table is salvaged, or those that refer to the damaged
+value are, and repair brings back what they lost (`lost_tables`). How far a pass is stands in the META tree, so a
+restart goes on from there, not from the start. A damaged file keeps its turn until it was replaced, or until nothing
+that is damaged in it is referred to any more.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from leafdb.types import Durability
 
 KEY: Final = b"scrub"
 AGAIN_S: Final = 60.0
-"""Until a damaged table that is still there is looked at again."""
+"""Until a damaged file that is still there is looked at again."""
 
 log = Log("storage")
 
@@ -63,31 +65,31 @@ class Scrubber:
             log.debug("the scrub ends with the store", reason=str(error))
 
     async def _step(self) -> None:
-        """Wait for the next turn, and read its table; or for the next pass, and begin it. Raises StorageError."""
-        tables = self._engine.tables()
+        """Wait for the next turn, and read its file; or for the next pass, and begin it. Raises StorageError."""
+        files = self._engine.files()
         now_ms = self._now_ms()
         if self._pass is None or self._pass.begun_ms > now_ms:  # the clock was set back
-            self._keep(scrub.begin(tables, now_ms))
+            self._keep(scrub.begin(files, now_ms))
             return
-        turn = scrub.next_turn(self._pass, tables, self._interval_ms)
+        turn = scrub.next_turn(self._pass, files, self._interval_ms)
         due_ms = scrub.over_ms(self._pass, self._interval_ms) if turn is None else turn.due_ms
         if due_ms > now_ms:
-            await trio.sleep((due_ms - now_ms) / 1_000)  # and look anew: the table may have left
+            await trio.sleep((due_ms - now_ms) / 1_000)  # and look anew: the file may have left
         elif turn is None:
             self.passes_total += 1
-            self._keep(scrub.begin(tables, now_ms))
+            self._keep(scrub.begin(files, now_ms))
         else:
-            verified = await self._read(turn.table.file_number)
-            if verified.damages_found and turn.table.file_number in self._engine.tables():
-                log.error("the scrub has found a damaged table", path=turn.table.path, damages=verified.damages_found)
-                if self._engine.config.salvages(turn.table.tree_id):
+            verified = await self._read(turn.file.file_number)
+            if verified.damages_found and turn.file.file_number in self._engine.files():
+                log.error("the scrub has found a damaged file", path=turn.file.path, damages=verified.damages_found)
+                if self._engine.config.salvages(turn.file.tree_id):
                     await trio.sleep(AGAIN_S)
                     return
-            self._keep(scrub.had_its_turn(self._pass, turn.table))
+            self._keep(scrub.had_its_turn(self._pass, turn.file))
 
     async def _read(self, number: int) -> Verified:
         told: Awaited[Verified | StorageError] = Awaited()
-        pace = scrub.bytes_per_s(self._engine.tables().values(), self._interval_ms)
+        pace = scrub.bytes_per_s(self._engine.files().values(), self._interval_ms)
         self._engine.scrub_soon(number, bytes_per_s=pace, done=told.done)
         found = await told.result()
         if isinstance(found, StorageError):

@@ -1,43 +1,25 @@
-"""Damage to a copy of a store's disk: whatever is done to its bytes, the store gives what was written or an error.
-
-The copy is taken as a kill would leave it, one place of one file is damaged, before the store is opened or while it is
-open, and everything is read, then compacted and read again. What is damaged of a table is salvaged meanwhile: from then
-on every read is served, and is wrong, if at all, only where the store says that something was lost; and that is no more
-than the blocks that were damaged. The power goes at some moment of it, too: also then a hole is known, or not there.
-
-Two kinds of damage cannot be told from a torn write, by any store of this design: damage to the end of the log, behind
-what a later frame knows to have been synced, and damage to the last record of the manifest. The first makes the store
-come back to an earlier prefix, which is allowed here down to what is proven; the second to an earlier set of tables,
-which is allowed as far as trees that were made or dropped last are concerned.
-"""
+"""What is done to the bytes of a store's files: one place of one file, and which keys may have lain there."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from random import Random
 from typing import Final
 
-from leafdb.errors import StorageError
-from leafdb.sim.store_disk import Hands, Rubbish
-from leafdb.sim.store_machine import Machine
-from leafdb.sim.store_model import Contents, StoreModel, short
-from leafdb.sim.trace import Trace
+from leafdb.sim.store_log import Place, frame_edge, proven_writes
 from leafdb.storage.block_cache import BlockCache
 from leafdb.storage.lost_ranges import Range, coarsened
 from leafdb.storage.manifest import current_manifest, read_manifest
-from leafdb.storage.settings import EngineConfig
 from leafdb.storage.sstable_reader import TableReader
+from leafdb.storage.value_files import ValueMeta
+from leafdb.storage.value_reader import OpenFiles, ValueReader
+from leafdb.storage.version import TableMeta, Version
 from leafdb.storage.wal import segment_numbers, segment_path
-from leafdb.storage.wal_format import HEADER_BYTES, decode_frame
-from leafdb.testing.violation import Invariant, require
-from leafdb.types import TreeId
-from leafdb.vfs.base import read_file
+from leafdb.vfs.base import parent_of, read_file
 from leafdb.vfs.memory import MemoryFileSystem
 
 SECTOR_BYTES: Final = 512
 KINDS: Final = ("flip", "zeros", "misdirected", "cut", "swapped")
-OUTCOMES: Final = ("refused", "error", "healed", "harmless")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,115 +31,36 @@ class Damage:
     offset: int
     proven: int
     """So many writes the store must come back with, or refuse."""
-    blocks: tuple[Range, ...] | None = None
-    """Of a table: where the keys of the damaged blocks lie; None: it cannot be opened."""
+    ranges: tuple[Range, ...] | None = None
+    """Of a table or value file: where the keys of what was damaged lie; None: it cannot be opened."""
+
+    @property
+    def heals(self) -> bool:
+        """Whether the store mends it by itself, but for what is lost."""
+        return self.path.startswith(("tables/", "values/"))
 
     def __str__(self) -> str:
         return f"{self.kind} in {self.path} at {self.offset}"
 
 
-def prove_detected(
-    disk: MemoryFileSystem, model: StoreModel, config: EngineConfig, rng: Random, now_s: float
-) -> tuple[Damage, str]:
-    """Damage a copy and read it all. Answers what was done and one of OUTCOMES; Violation for a wrong answer."""
-    copy = disk.power_cut(rng, keep=1.0)
-    copy.quota_bytes = None
-    copy.cold = rng.random() < 0.5
-    alive = rng.random() < 0.4
-    clock = _fixed(now_s)
-    machine: Machine | None = None
-    hands = Hands(copy, Trace(clock), Rubbish())
-    if alive:
-        machine = Machine(hands, config, clock)
-    damage = _damage(copy, rng, model.written)
-    if machine is None:
-        try:
-            machine = Machine(hands, config, clock)
-        except StorageError:
-            require(not damage.path.startswith("tables/"), Invariant.CORRUPTION_DETECTED, f"{damage}: refused")
-            return damage, "refused"
-    outcome = _read_all(machine, model, damage)
-    if not machine.failures:
-        cut = _settle_and_cut(machine, copy, rng)
-        outcome = _healed(machine, model, damage, outcome)
-        if cut is not None:
-            _prove_known(cut, model, config, clock, damage)
-    machine.engine.abandon()
-    return damage, outcome
+def anywhere(disk: MemoryFileSystem, rng: Random) -> Place:
+    """Any file that has bytes, whole."""
+    path = rng.choice([path for path in _paths(disk) if read_file(disk, path)])
+    return path, range(len(read_file(disk, path)))
 
 
-def _settle_and_cut(machine: Machine, disk: MemoryFileSystem, rng: Random) -> MemoryFileSystem | None:
-    """Let the store come to rest; answers the disk as a power cut at some call in between leaves it."""
-    cuts: list[MemoryFileSystem] = []
-    left = rng.choice((1, 2, 3, 5, 8, 13, 21))
-
-    def called(kind: str, path: str) -> None:
-        nonlocal left
-        left -= 1
-        if not left:
-            cuts.append(disk.power_cut(rng))
-
-    disk.on_call = called
-    machine.settle()
-    disk.on_call = None
-    return cuts[0] if cuts else None
-
-
-def _healed(machine: Machine, model: StoreModel, damage: Damage, outcome: str) -> str:
-    """Everything is served again, and no more is given up than was damaged."""
-    again = _read_all(machine, model, damage)
-    machine.settle()  # that read may have been the first to meet it
-    if not machine.failures:
-        again = _read_all(machine, model, damage)
-    if not damage.path.startswith("tables/") or machine.failures:
-        return max(outcome, again, key=("harmless", "error").index)
-    require(again == "harmless", Invariant.CORRUPTION_DETECTED, f"{damage}: not served after the salvage")
-    machine.engine.check()
-    _prove_no_more(machine, damage)
-    return "healed" if machine.engine.stats().salvages else again
-
-
-def _prove_no_more(machine: Machine, damage: Damage) -> None:
-    """Nothing is given up that was not damaged."""
-    for lost in machine.engine.lost:
-        require(
-            damage.blocks is None or any(low <= lost.smallest <= lost.largest <= high for low, high in damage.blocks),
-            Invariant.CORRUPTION_DETECTED,
-            f"{damage}: {lost} is given up, where {damage.blocks} was damaged",
-        )
-
-
-def _prove_known(
-    disk: MemoryFileSystem, model: StoreModel, config: EngineConfig, clock: Callable[[], float], damage: Damage
-) -> None:
-    """A store that was cut off while it healed knows of every hole it has, at every start."""
-    if not damage.path.startswith("tables/"):
-        return
-    for _ in range(2):
-        machine = Machine(Hands(disk, Trace(clock), Rubbish()), config, clock)
-        _read_all(machine, model, damage)
-        if not machine.failures:
-            machine.settle()
-            _read_all(machine, model, damage)
-            _prove_no_more(machine, damage)
-        machine.engine.abandon()
-        disk.locks.clear()
-
-
-def _fixed(now_s: float) -> Callable[[], float]:
-    return lambda: now_s
-
-
-def _damage(disk: MemoryFileSystem, rng: Random, written: int) -> Damage:
-    """Do it to any file that has bytes."""
+def _paths(disk: MemoryFileSystem) -> list[str]:
+    """The files of a store, each as often as it is worth being damaged."""
     paths = [name for name in disk.list("") if "." not in name and name != "LOCK" and not disk.is_directory(name)]
     directories = ("wal", "tables", "tables", "values")
     paths += [f"{directory}/{name}" for directory in directories for name in disk.list(directory)]
-    paths += [segment_path(number) for number in segment_numbers(disk)[-1:] for _ in range(3)]
-    path = rng.choice([path for path in paths if read_file(disk, path)])
-    kind = rng.choice(KINDS)
+    return paths + [segment_path(number) for number in segment_numbers(disk)[-1:] for _ in range(3)]
+
+
+def damage(disk: MemoryFileSystem, rng: Random, written: int, path: str, within: range, *, kind: str) -> Damage:
+    """Do it to one of these bytes of a file."""
     data = read_file(disk, path)
-    at = rng.randrange(len(data))
+    at = rng.choice(within)
     sector = at // SECTOR_BYTES * SECTOR_BYTES
     file = disk.open_append(path)
     if kind == "flip":
@@ -165,7 +68,7 @@ def _damage(disk: MemoryFileSystem, rng: Random, written: int) -> Damage:
     elif kind == "zeros":
         file.write_at(sector, bytes(len(data[sector : sector + SECTOR_BYTES])))
     elif kind == "misdirected":
-        other = read_file(disk, rng.choice(paths))
+        other = read_file(disk, rng.choice(_paths(disk)))
         file.write_at(sector, other[sector : sector + SECTOR_BYTES][: len(data) - sector])
     elif kind == "swapped":
         second = rng.randrange(len(data)) // SECTOR_BYTES * SECTOR_BYTES
@@ -174,125 +77,48 @@ def _damage(disk: MemoryFileSystem, rng: Random, written: int) -> Damage:
         file.write_at(second, data[sector : sector + size])
     else:
         if path.startswith("wal/") and rng.random() < 0.5:
-            at = _edge(data, int(path[-14:-4]), at)
+            at = frame_edge(data, int(path[-14:-4]), at)
         file.truncate(at)
     file.close()
     proven = written
     if path.startswith("wal/"):
-        proven = min(written, _proven(disk, path, data))
-    return Damage(kind, path, at, proven, _damaged_blocks(disk, path, data))
+        proven = min(written, proven_writes(disk, path, data))
+    return Damage(kind, path, at, proven, _damaged_ranges(disk, path, data))
 
 
-def _damaged_blocks(disk: MemoryFileSystem, path: str, before: bytes) -> tuple[Range, ...] | None:
-    """Where the keys lie of those blocks of a table that differ from `before`, those that touch as one."""
-    after = read_file(disk, path)
-    if not path.startswith("tables/") or len(after) != len(before):
-        return None
+def version_on(disk: MemoryFileSystem) -> Version:
+    """What the manifest in use says."""
     number = current_manifest(disk)
     assert number is not None, "a store with tables and no manifest"
-    metas = [meta for meta in read_manifest(disk, number).tables.values() if meta.path == path]
+    return read_manifest(disk, number)
+
+
+def _damaged_ranges(disk: MemoryFileSystem, path: str, before: bytes) -> tuple[Range, ...] | None:
+    """Where the keys lie of those parts of a table or value file that differ from `before`, those that touch as one."""
+    if not path.startswith(("tables/", "values/")):
+        return None
+    after = read_file(disk, path) if disk.exists(path) else b""
+    version = version_on(disk)
+    files: list[TableMeta | ValueMeta] = [*version.tables.values(), *version.values.metas.values()]
+    metas = [meta for meta in files if meta.path == path]
     if not metas:
         return ()
-    pristine = MemoryFileSystem()
-    pristine.mkdir("tables")
-    pristine.create(path).append(before)
-    reader = TableReader.open(pristine, metas[0], BlockCache(0))
-    differs = [at for at, (old, new) in enumerate(zip(before, after, strict=True)) if old != new]
-    places, bounds = reader.places()
-    if differs and differs[-1] >= sum(places[-1]):
+    if len(after) != len(before):
         return None
-    bad = [at for at, (offset, size) in enumerate(places) if any(offset <= each < offset + size for each in differs)]
-    return coarsened((bounds[at], bounds[at + 1]) for at in bad)
+    differs = [at for at, (old, new) in enumerate(zip(before, after, strict=True)) if old != new]
+    parts = parts_of(metas[0], before)
+    if differs and (differs[0] < parts[0][0] or differs[-1] >= sum(parts[-1][:2])):
+        return None
+    return coarsened(keys for start, size, keys in parts if any(start <= at < start + size for at in differs))
 
 
-def _edge(data: bytes, number: int, at: int) -> int:
-    """The end of the last frame that ends by `at`: segment `number` looks whole when it is cut there."""
-    offset = min(at, HEADER_BYTES)
-    while (frame := decode_frame(data, offset, number)) is not None and frame.stop <= at:
-        offset = frame.stop
-    return offset
-
-
-def _proven(disk: MemoryFileSystem, path: str, before: bytes) -> int:
-    """How many writes the frames that are left prove to have been synced, given the segment before its damage."""
-    number = segment_numbers(disk)[-1]
-    if path != segment_path(number):
-        return 1 << 63  # a segment is synced before the next one is made
-    after = read_file(disk, path)
-    frames = []
-    offset, synced_upto = HEADER_BYTES, 0
-    while (frame := decode_frame(before, offset, number)) is not None:
-        frames.append(frame)
-        if after[offset : frame.stop] == before[offset : frame.stop]:
-            synced_upto = max(synced_upto, frame.synced_upto)
-        offset = frame.stop
-    return max((frame.first_lsn + frame.writes - 1 for frame in frames if frame.stop <= synced_upto), default=0)
-
-
-def _read_all(machine: Machine, model: StoreModel, damage: Damage) -> str:
-    """Read everything by key and in order."""
-    lsn = machine.engine.stats().last_sequence
-    if not damage.path.startswith("MANIFEST"):
-        require(
-            damage.proven <= lsn,
-            Invariant.CORRUPTION_DETECTED,
-            f"{damage}: the store opens with {lsn} writes of {damage.proven} and says nothing",
-        )
-    require(lsn <= model.last_lsn, Invariant.NO_PHANTOMS, f"{damage}: {lsn} writes of {model.last_lsn}")
-    outcome = "harmless"
-    for tree_id in machine.engine.trees():
-        lives = model.lives.get(tree_id)
-        if lives is None:
-            require(damage.path.startswith("MANIFEST"), Invariant.NO_PHANTOMS, f"{damage}: tree {tree_id} is back")
-            continue
-        lost = tuple((each.smallest, each.largest) for each in machine.engine.lost if each.tree_id == tree_id)
-        outcomes = [_read_tree(machine, tree_id, model.contents_at(lsn, life), lost) for life in lives]
-        good = [found for found in outcomes if found[0] != "wrong"]
-        if not good:
-            outcomes[-1][1](damage)
-        if any(found[0] == "error" for found in good):
-            outcome = "error"
-    return outcome
-
-
-def _read_tree(
-    machine: Machine, tree_id: TreeId, expected: Mapping[bytes, bytes], lost: tuple[Range, ...]
-) -> tuple[str, Callable[[Damage], None]]:
-    """`harmless`, `error` or `wrong`; and who raises what was wrong. Where something is lost nothing is."""
-
-    def sure(key: bytes) -> bool:
-        return not any(low <= key <= high for low, high in lost)
-
-    found: Contents = {}
-    outcome = "harmless"
-    keys = sorted({b"", b"~", *expected})
-    for key in keys:
-        try:
-            value = machine.get(tree_id, key)
-        except StorageError:
-            outcome = "error"
-            continue
-        if value != expected.get(key) and sure(key):
-            return "wrong", _wrong(tree_id, key, value, expected.get(key))
-    try:
-        found = machine.contents(tree_id)
-    except StorageError:
-        return "error", _nothing
-    for key in sorted(found.keys() | expected.keys()):
-        if found.get(key) != expected.get(key) and sure(key):
-            return "wrong", _wrong(tree_id, key, found.get(key), expected.get(key))
-    return outcome, _nothing
-
-
-def _nothing(damage: Damage) -> None:
-    """Nothing was wrong."""
-
-
-def _wrong(tree_id: TreeId, key: bytes, found: bytes | None, expected: bytes | None) -> Callable[[Damage], None]:
-    name = key.decode("ascii", "replace")
-
-    def report(damage: Damage) -> None:
-        message = f"{damage}: {name} of tree {tree_id} reads {short(found)} where {short(expected)} was written"
-        require(False, Invariant.CORRUPTION_DETECTED, message, name)
-
-    return report
+def parts_of(meta: TableMeta | ValueMeta, content: bytes) -> list[tuple[int, int, Range]]:
+    """Offset, size and range of keys of each block of a table, or of each value of a value file, given its bytes."""
+    disk = MemoryFileSystem()
+    disk.mkdir(parent_of(meta.path))
+    disk.create(meta.path).append(content)
+    if isinstance(meta, ValueMeta):
+        frames = ValueReader(disk, meta, OpenFiles(0)).frames()
+        return [(place.offset, place.size, (key, key)) for key, place, _ in frames]
+    places, bounds = TableReader.open(disk, meta, BlockCache(0)).places()
+    return [(*place, (bounds[at], bounds[at + 1])) for at, place in enumerate(places)]

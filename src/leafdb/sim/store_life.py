@@ -223,10 +223,10 @@ class StoreLife:
 
     # -- ends
 
-    def plan_death(self, calls: int) -> None:
-        """The process dies at a call to come."""
+    def plan_death(self, calls: int, death: str = "") -> None:
+        """The process dies at a call to come, of any cause if none is named."""
         if self.hands.strike_at is None and not self.dead:
-            self._death = self.rng.choice(sorted(self.plan.faults & {"kill", "power cut"}))
+            self._death = death or self.rng.choice(sorted(self.plan.faults & {"kill", "power cut"}))
             self.hands.strike_at = self.hands.calls + calls
 
     def close(self) -> None:

@@ -4,12 +4,11 @@ Operations are drawn one by one from the seed: writes, reads, scans, trees made 
 between them the world's: kills and power cuts at the n-th call from now, faults of the disk, a disk that fills. A model
 beside it (`store_model`) knows what each answer must be. After a crash the store is opened again, perhaps dying in
 that as well, and what it then holds must be a prefix of the writes with all that was acknowledged (I29), the same
-prefix whoever recovers it (I30), and nothing else (I31). Damage is tried on copies (`store_damage`, I32).
+prefix whoever recovers it (I30), and nothing else (I31). Damage is tried on copies (`store_healing`, I32).
 """
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Callable
 from functools import partial
 from random import Random
@@ -17,16 +16,17 @@ from typing import Final
 
 from leafdb.errors import DiskFull, StorageError
 from leafdb.sim.outcome import NODES, OPERATIONS, Broken, Outcome, Tier
-from leafdb.sim.store_damage import prove_detected
+from leafdb.sim.store_bursts import StoreBursts
 from leafdb.sim.store_life import StoreLife
 from leafdb.sim.store_model import short
 from leafdb.sim.store_plan import StorePlan
+from leafdb.sim.store_rot import StoreRot
 from leafdb.sim.store_snapshots import StoreSnapshots
+from leafdb.sim.store_world import StoreWorld
 from leafdb.sim.trace import Trace
 from leafdb.storage.lsm_tree import Page
 from leafdb.testing.violation import Invariant, Violation, require
 from leafdb.types import Durability, TreeId
-from leafdb.vfs.memory import Fault
 
 FIRST_TREE: Final = 300
 PROBES: Final = (
@@ -65,6 +65,8 @@ PROBES: Final = (
     "damage: error",
     "damage: healed",
     "damage: harmless",
+    "rot that the scrub has found",
+    "rot of what nobody needs",
 )
 
 
@@ -113,8 +115,11 @@ class Program:
         self.trace = Trace(lambda: self.life.now_s, keep=keep)
         self.life = StoreLife(plan, Random(f"{seed}/world"), self.trace)
         self.model = self.life.model
-        self.snapshots = StoreSnapshots(self.life, Random(f"{seed}/snapshots"))
+        self.snapshots = StoreSnapshots(self.life, Random(f"{seed}/snapshots"), Random(f"{seed}/snapshot cuts"))
         self.life.on_opened = self.snapshots.opened
+        self.bursts = StoreBursts(self.life, Random(f"{seed}/bursts"), self._create_tree, self._drop_tree)
+        self.rot = StoreRot(Random(f"{seed}/rot"), self.trace)
+        world = StoreWorld(self.life, self.rng, Random(f"{seed}/aimed damage"))
         self.operations = 0
         self._values = 0
         self._trees = tuple(TreeId(FIRST_TREE + number) for number in range(plan.trees))
@@ -133,11 +138,11 @@ class Program:
         ]
         for name, weight, operation in (
             ("clean close", 0.5, self._close),
-            ("sync fails", 0.4, partial(self._fault, "sync")),
-            ("write fails", 0.4, partial(self._fault, "append")),
-            ("read fails", 0.4, partial(self._fault, "read_at")),
-            ("disk full", 0.4, self._fill),
-            ("damage", 1.0, self._damage),
+            ("sync fails", 0.4, partial(world.fault, "sync")),
+            ("write fails", 0.4, partial(world.fault, "append")),
+            ("read fails", 0.4, partial(world.fault, "read_at")),
+            ("disk full", 0.4, world.fill),
+            ("damage", 1.0, world.damage),
         ):
             if name in plan.faults:
                 menu.append((weight, operation))
@@ -155,6 +160,8 @@ class Program:
             (operation,) = self.rng.choices(self._menu, self._weights)
             operation()
             self.snapshots.turn()
+            self.bursts.turn()
+            self.rot.turn()
             life.work(self.rng)
             if life.over():
                 life.reopen()
@@ -353,9 +360,13 @@ class Program:
             self.trace.probe("a tree made again")
 
     def _drop(self) -> None:
-        tree_id, life = self._tree(), self.life
-        if not tree_id:
-            return
+        tree_id = self._tree()
+        if tree_id and self._drop_tree(tree_id):
+            self._close_perhaps()
+
+    def _drop_tree(self, tree_id: TreeId) -> bool:
+        """False: the store refuses."""
+        life = self.life
         self.trace.tell("program", f"drop tree {tree_id}")
         tree = self.model.drop(tree_id)
         try:
@@ -364,9 +375,9 @@ class Program:
             if not life.dead:
                 tree.dropped = False
                 life.expect_failed(error)
-            return
+            return False
         self.trace.probe("a tree dropped")
-        self._close_perhaps()
+        return True
 
     def _close_perhaps(self) -> None:
         """Close right behind a change of the trees, while it is on its way to the manifest."""
@@ -383,30 +394,3 @@ class Program:
 
     def _close(self) -> None:
         self.life.close()
-
-    def _fault(self, kind: str) -> None:
-        rng = self.rng
-        short_write = kind == "append" and rng.random() < 0.6
-        error = errno.ENOSPC if kind == "append" and rng.random() < 0.4 else errno.EIO
-        prefix = rng.choice(("", "wal", "tables", "values", "MANIFEST"))
-        fault = Fault(kind, at=rng.choice((1, 2, 5)), error=error, path_prefix=prefix, short=short_write)
-        self.trace.fault(
-            f"{kind} fails", f"{errno.errorcode[error]} in {prefix or 'any file'}, call {fault.at} from now"
-        )
-        self.life.disk.faults.append(fault)
-
-    def _fill(self) -> None:
-        disk = self.life.disk
-        if disk.quota_bytes is None:
-            disk.quota_bytes = disk.used_bytes() + self.rng.choice((500, 5_000, 20_000))
-            self.trace.fault("disk full", f"{disk.free_bytes()} bytes are left")
-        else:
-            disk.quota_bytes = None
-            self.trace.tell("nemesis", "the disk has room again")
-
-    def _damage(self) -> None:
-        if self.life.dead or self.life.machine.failures or self.life.disk.faults:
-            return
-        damage, outcome = prove_detected(self.life.disk, self.model, self.plan.config, self.rng, self.life.now_s)
-        self.trace.fault("damage on a copy", f"{damage}: {outcome}")
-        self.trace.probe(f"damage: {outcome}")

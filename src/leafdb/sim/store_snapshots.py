@@ -29,6 +29,8 @@ from leafdb.vfs.memory import Fault, MemoryFileSystem
 NAMES: Final = ("first", "second")
 CHANCE: Final = 0.05
 """Of an operation to be followed by one with a snapshot."""
+SHARE: Final = 0.4
+"""Of the seeds that have what it takes: snapshots are dropped in vain, and once more."""
 FAULTS: Final = ("sync", "sync_dir", "link", "create", "rename", "append", "unlink")
 
 State = dict[TreeId, Contents]
@@ -46,7 +48,7 @@ class Asked:
 class StoreSnapshots:
     """Beside the program; `opened` is called at each opening, before the model goes back to what was found."""
 
-    def __init__(self, life: StoreLife, rng: Random) -> None:
+    def __init__(self, life: StoreLife, rng: Random, cuts: Random) -> None:
         self._life = life
         self._rng = rng
         self._asked: dict[str, Asked] = {}
@@ -55,10 +57,14 @@ class StoreSnapshots:
         """There for good, with what they hold."""
         self._going: set[str] = set()
         """Of the kept ones: asked to go, perhaps gone."""
+        self._cuts = cuts
+        self._twice = cuts.random() < SHARE and {"sync fails", "power cut"} <= life.plan.faults
 
     def turn(self) -> None:
         """After an operation: now and then take or drop one, with trouble waiting for it perhaps."""
         rng, life = self._rng, self._life
+        if self._twice and self._kept and self._cuts.random() < 2 * CHANCE:
+            self._drop_twice(self._cuts.choice(sorted(self._kept)))
         if rng.random() >= CHANCE:
             return
         name, trouble, calls = rng.choice(NAMES), rng.random(), rng.randrange(1, 40)
@@ -116,6 +122,19 @@ class StoreSnapshots:
             life.expect_failed(error)
             return
         self._going.add(name)
+
+    def _drop_twice(self, name: str) -> None:
+        """The new name of what goes is not synced; it is tried again, and the power goes at one of the next calls."""
+        life, machine = self._life, self._life.machine
+        if life.over() or machine.failures:
+            return
+        life.disk.faults.append(Fault("sync_dir", path_prefix=SNAPSHOTS_DIRECTORY))
+        self._drop(name)
+        machine.read_executor.run_pending()
+        life.plan_death(self._cuts.randrange(1, 12), "power cut")
+        if name in self._kept and not life.dead:
+            self._drop(name)
+            machine.read_executor.run_pending()
 
     def _dropped(self, birth: int, name: str, error: StorageError | None) -> None:
         life = self._life

@@ -23,12 +23,13 @@ from leafdb.storage.committer import Waiter
 from leafdb.storage.descents import CompactDone, Compacted
 from leafdb.storage.engine_life import EngineLife
 from leafdb.storage.executor import Callback
-from leafdb.storage.inspection import table_target, targets
+from leafdb.storage.inspection import file_target, targets
 from leafdb.storage.lsm_tree import Scan, find_frozen, find_now
 from leafdb.storage.memtable import ENTRY_OVERHEAD_BYTES, Memtable, Slot
 from leafdb.storage.reads import GetDone, ScanDone
 from leafdb.storage.snapshot_files import Snapshot
 from leafdb.storage.snapshots import DropDone, SnapshotDone
+from leafdb.storage.value_files import ValueMeta
 from leafdb.storage.verification import VerifyDone
 from leafdb.storage.version import TableMeta, VersionEdit
 from leafdb.storage.wal_format import WalEntry
@@ -273,11 +274,17 @@ class Engine(EngineLife):
         """The tables of the store, by number."""
         return self._tables.version.tables
 
+    def files(self) -> dict[int, TableMeta | ValueMeta]:
+        """The tables and value files of the store, by number."""
+        version = self._tables.version
+        return {**version.tables, **version.values.metas}
+
     def scrub_soon(self, number: int, *, bytes_per_s: int, done: VerifyDone) -> None:
-        """Read one table again, beside `verify_soon`; `done` gets what was found: nothing, if the table has left."""
+        """Read one table or value file again, beside `verify_soon`; `done` gets what was found: nothing, if it has
+        left."""
         self._usable()
-        meta = self._tables.version.tables.get(number)
-        files = [] if meta is None else [table_target(self._parts.fs, self._tables, meta)]
+        meta = self.files().get(number)
+        files = [] if meta is None else [file_target(self._parts.fs, self._tables, meta)]
         self.scrubber.start(files, bytes_per_s=bytes_per_s, done=done)
 
     # -- inside

@@ -6,19 +6,20 @@ world's: what is wrong, and what cannot be read, comes as the `problem` of a par
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 
 from leafdb.errors import CorruptionError, StorageError
 from leafdb.storage.block_cache import BlockCache
-from leafdb.storage.lost_ranges import Range
+from leafdb.storage.lost_ranges import insistently
 from leafdb.storage.maintenance import Maintenance
 from leafdb.storage.manifest import ManifestWriter, check_manifest, manifest_name
 from leafdb.storage.memtable import Memtable
 from leafdb.storage.sstable_reader import Part, TableReader
 from leafdb.storage.tables import Tables
-from leafdb.storage.value_files import ValueMeta
+from leafdb.storage.value_files import Place, ValueMeta
 from leafdb.storage.value_reader import OpenFiles, ValueReader
 from leafdb.storage.version import TableMeta, Version
 from leafdb.storage.wal import segment_path
@@ -35,7 +36,7 @@ class Target:
     size: int
     """Of a log segment about."""
     parts: Callable[[], Generator[Part, None, None]]
-    """Reads it; every step may wait for the disk."""
+    """Reads it, as the store is when this is called, on the loop; every step may wait for the disk."""
     in_use: Callable[[], bool]
     """Whether the store still stands on it; asked on the loop. What it left needs no reading, and no judging."""
     tree_id: TreeId | None = None
@@ -45,9 +46,8 @@ def targets(fs: FileSystem, tables: Tables, maintenance: Maintenance, manifest: 
     """Every file the store stands on now: tables and value files by number, sealed segments that wait for their flush,
     the manifest."""
     version = tables.version
-    found = [table_target(fs, tables, version.tables[number]) for number in sorted(version.tables)]
-    held = _ranges_of_values(version)
-    found += [_value_target(fs, tables, meta, held[number]) for number, meta in sorted(version.values.metas.items())]
+    files: tuple[Mapping[int, TableMeta | ValueMeta], ...] = version.tables, version.values.metas
+    found = [file_target(fs, tables, metas[number]) for metas in files for number in sorted(metas)]
     for memtable in maintenance.sealed_memtables():
         found += _segment_targets(fs, maintenance, memtable)
     number, size = manifest.place
@@ -62,34 +62,17 @@ def targets(fs: FileSystem, tables: Tables, maintenance: Maintenance, manifest: 
     return found
 
 
-def table_target(fs: FileSystem, tables: Tables, meta: TableMeta) -> Target:
-    """One table of the store."""
+def file_target(fs: FileSystem, tables: Tables, meta: TableMeta | ValueMeta) -> Target:
+    """One table or value file of the store. Which tables refer to the latter is asked when it has its turn."""
+
+    def parts() -> Generator[Part, None, None]:
+        return value_parts(fs, meta, tables.version) if isinstance(meta, ValueMeta) else table_parts(fs, meta)
+
     return Target(
         path=meta.path,
         size=meta.size,
-        parts=partial(table_parts, fs, meta),
-        in_use=lambda: meta.file_number in tables.version.tables,
-        tree_id=meta.tree_id,
-    )
-
-
-def _ranges_of_values(version: Version) -> dict[int, Range]:
-    """Of each value file the keys that may have values there: those of the tables that refer to it."""
-    found: dict[int, Range] = {}
-    for meta in version.tables.values():
-        for number, _ in meta.references:
-            smallest, largest = found.get(number, (meta.smallest, meta.largest))
-            found[number] = min(smallest, meta.smallest), max(largest, meta.largest)
-    return found
-
-
-def _value_target(fs: FileSystem, tables: Tables, meta: ValueMeta, held: Range) -> Target:
-    """One value file of the store."""
-    return Target(
-        path=meta.path,
-        size=meta.size,
-        parts=partial(value_parts, fs, meta, held),
-        in_use=lambda: meta.file_number in tables.version.values.metas,
+        parts=parts,
+        in_use=lambda: tables.version.has_file(meta.file_number),
         tree_id=meta.tree_id,
     )
 
@@ -119,20 +102,56 @@ def table_parts(fs: FileSystem, meta: TableMeta) -> Generator[Part, None, None]:
         reader.close()
 
 
-def value_parts(fs: FileSystem, meta: ValueMeta, held: Range) -> Generator[Part, None, None]:
-    """A value file, value by value, up to where it is damaged: what lies behind is not known to begin anywhere.
-
-    `held` is the range of keys that may have values there.
-    """
+def value_parts(fs: FileSystem, meta: ValueMeta, version: Version) -> Generator[Part, None, None]:
+    """A value file, value by value. Where something of it cannot be read, what the tables of the version refer to there
+    is read instead: it is known where that begins, also behind the damage, and nobody is the poorer for the rest."""
     rest = meta.size
     try:
-        for key, place, _ in ValueReader(fs, meta, OpenFiles(0)).frames():
-            yield Part(place.size, key, key)
+        for _, place, _ in ValueReader(fs, meta, OpenFiles(0)).frames():
+            yield Part(place.size)
             rest -= place.size
-    except StorageError as error:
-        yield Part(rest, *held, error)
+    except StorageError:
+        yield Part(rest)
     else:
         yield Part(rest)
+        return
+    holders = [
+        table for table in version.trees[meta.tree_id] if any(to == meta.file_number for to, _ in table.references)
+    ]
+    values = ValueReader(fs, meta, OpenFiles(1))
+    try:
+        insistently(values.check_file)
+    except StorageError as error:
+        yield Part(0, min(table.smallest for table in holders), max(table.largest for table in holders), error)
+        return
+    with closing(values):
+        for table in holders:
+            yield from _referred_parts(fs, table, values)
+
+
+def _referred_parts(fs: FileSystem, table: TableMeta, values: ValueReader) -> Generator[Part, None, None]:
+    """The values that a table has in this file, as far as it can be read itself: that is for its own turn to say."""
+    try:
+        reader = TableReader.open(fs, table, BlockCache(0))
+    except StorageError:
+        return
+    with closing(reader):
+        for _, size, columns in reader.blocks():
+            yield Part(size)
+            if isinstance(columns, CorruptionError):
+                continue
+            keys, _, stored = columns
+            for key, place in zip(keys, stored, strict=True):
+                if isinstance(place, Place) and place.file_number == values.meta.file_number:
+                    yield _value_part(values, place, key)
+
+
+def _value_part(values: ValueReader, place: Place, key: bytes) -> Part:
+    try:
+        insistently(lambda: values.get(place, key))
+    except StorageError as error:
+        return Part(place.size, key, key, error)
+    return Part(place.size, key, key)
 
 
 def segment_parts(fs: FileSystem, number: int, last_lsn: int | None) -> Generator[Part, None, None]:

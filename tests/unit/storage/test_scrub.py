@@ -1,4 +1,4 @@
-"""A pass reads every table once in the interval, evenly by bytes, and goes on where it was."""
+"""A pass reads every table and value file once in the interval, evenly by bytes, and goes on where it was."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ import pytest
 
 from leafdb.limits import SCRUB_BYTES_PER_S
 from leafdb.storage import scrub
-from leafdb.storage.scrub import ScrubPass
+from leafdb.storage.scrub import Scrubbed, ScrubPass
+from leafdb.storage.value_files import ValueMeta
 from leafdb.storage.version import TableMeta
-from support.store import Store
+from support.store import TREE, Store
 from support.tables import meta_of
 
 INTERVAL_MS = 1_000_000
@@ -25,10 +26,25 @@ def test_every_table_is_due_once_and_evenly_by_its_bytes() -> None:
     now = scrub.begin(tables, 5_000)
     due = []
     while (turn := scrub.next_turn(now, tables, INTERVAL_MS)) is not None:
-        due.append((turn.table.file_number, turn.due_ms - 5_000))
-        now = scrub.had_its_turn(now, turn.table)
+        due.append((turn.file.file_number, turn.due_ms - 5_000))
+        now = scrub.had_its_turn(now, turn.file)
     assert due == [(1, 0), (2, 90_000), (3, 360_000), (4, 810_000)]
     assert scrub.over_ms(now, INTERVAL_MS) == 1_005_000
+
+
+def test_value_files_have_turns_among_the_tables_by_the_numbers_they_share() -> None:
+    files: dict[int, Scrubbed] = {**tables_of(100, 100), 3: ValueMeta(3, TREE, 800, 1), **tables_of(200, first=4)}
+    now = scrub.begin(files, 0)
+    due = []
+    while (turn := scrub.next_turn(now, files, INTERVAL_MS)) is not None:
+        due.append((turn.file.path, turn.due_ms))
+        now = scrub.had_its_turn(now, turn.file)
+    assert due == [
+        (files[1].path, 0),
+        (files[2].path, 75_000),
+        ("values/0000000003.val", 150_000),
+        (files[4].path, 750_000),
+    ]
 
 
 def test_tables_that_come_and_go_meanwhile_change_nothing_for_the_others() -> None:
@@ -42,8 +58,8 @@ def test_tables_that_come_and_go_meanwhile_change_nothing_for_the_others() -> No
         while (turn := scrub.next_turn(now, tables, INTERVAL_MS)) is not None:
             assert turn.due_ms < INTERVAL_MS
             last_ms = turn.due_ms
-            had.append(turn.table.file_number)
-            now = ScrubPass.decode(scrub.had_its_turn(now, turn.table).encode())  # a restart
+            had.append(turn.file.file_number)
+            now = ScrubPass.decode(scrub.had_its_turn(now, turn.file).encode())  # a restart
             for gone in rng.sample(sorted(tables), len(tables) // 3):
                 if gone not in stay:
                     del tables[gone]

@@ -11,7 +11,6 @@ from leafdb.testing.violation import Invariant
 COMMITTER: Final = "leafdb.storage.committer"
 COMPACTION: Final = "leafdb.storage.compaction"
 MANIFEST: Final = "leafdb.storage.manifest"
-SALVAGE: Final = "leafdb.storage.salvage"
 RECOVERY: Final = "leafdb.storage.recovery"
 VALUE_FILES: Final = "leafdb.storage.value_files"
 WAL: Final = "leafdb.storage.wal"
@@ -160,6 +159,7 @@ MUTATIONS: Final = (
             "",
         ),
         caught_by=(*LOST, Invariant.SELF_CHECK),
+        seeds_max=40,
     ),
     store_mutation(
         "mid-log-damage-skipped",
@@ -168,78 +168,6 @@ MUTATIONS: Final = (
             WAL,
             "        if proof is not None or self.end < self._synced_upto:",
             "        if self.end < self._synced_upto:",
-        ),
-        caught_by=(Invariant.CORRUPTION_DETECTED,),
-        seeds_max=60,
-    ),
-    store_mutation(
-        "block-checksum-not-checked",
-        "A table's block is served without looking at its checksum.",
-        (
-            "leafdb.storage.sstable_format",
-            "    if crc != crc32c(sealed[-SEAL_BYTES:][:1], crc32c(body, ",
-            "    if crc == -crc32c(sealed[-SEAL_BYTES:][:1], crc32c(body, ",
-        ),
-        caught_by=(Invariant.CORRUPTION_DETECTED, Invariant.SELF_CHECK),
-    ),
-    store_mutation(
-        "hole-without-its-name",
-        "The edit that publishes a salvage does not say what was lost: a hole looks whole.",
-        (
-            "leafdb.storage.jobs",
-            "            lost=tuple(LostRange(table.file_number, table.tree_id, *lost) for lost in self.lost),\n",
-            "            lost=() if self.lost else tuple(LostRange(0, table.tree_id, *lost) for lost in self.lost),\n",
-        ),
-        caught_by=(Invariant.CORRUPTION_DETECTED,),
-        seeds_max=60,
-    ),
-    store_mutation(
-        "hole-forgotten-at-a-start",
-        "A new manifest does not take over what was lost and nobody has noted yet.",
-        (MANIFEST, "        lost=whole.lost,\n", ""),
-        caught_by=(Invariant.CORRUPTION_DETECTED,),
-        seeds_max=60,
-    ),
-    store_mutation(
-        "salvage-drops-its-neighbours",
-        "A salvage ends at the first block that it cannot read, and says that this block is lost.",
-        (
-            SALVAGE,
-            "                lost.append(piece)\n",
-            "                lost.append(piece)\n                break\n",
-        ),
-        caught_by=(Invariant.CORRUPTION_DETECTED,),
-        seeds_max=100,
-    ),
-    store_mutation(
-        "salvage-gives-all-up",
-        "A table with one bad block is given up whole, sound neighbours and all.",
-        (
-            SALVAGE,
-            "    return SalvageResult(added=kept, lost=coarsened(lost))\n",
-            "    return SalvageResult(added=kept, lost=(whole,) if lost else ())\n",
-        ),
-        caught_by=(Invariant.CORRUPTION_DETECTED,),
-        seeds_max=100,
-    ),
-    store_mutation(
-        "damaged-file-gone-early",
-        "A damaged table is put away before the edit that replaces it: after a cut what could be read of it is gone.",
-        (
-            "leafdb.storage.salvages",
-            "        self._tables.quarantine(job.table.file_number)\n",
-            "        self._tables.remove_soon([job.table.path])\n",
-        ),
-        caught_by=(Invariant.CORRUPTION_DETECTED, Invariant.SELF_CHECK),
-        seeds_max=100,
-    ),
-    store_mutation(
-        "damage-not-salvaged",
-        "A damaged table stays where it is: reads of it fail for ever.",
-        (
-            "leafdb.storage.engine_life",
-            "                    self._maintenance.found_damaged(meta.file_number)\n",
-            "                    assert self._maintenance\n",
         ),
         caught_by=(Invariant.CORRUPTION_DETECTED,),
         seeds_max=60,
