@@ -292,17 +292,11 @@ class Engine(EngineLife):
 
     def forgotten(self, start: bytes, stop: bytes | None, expires_ms: int) -> None:
         """Whatever expires before that time in trees kept by time, under keys from `start` and before `stop` (None: no
-        end), has been deleted: tables that hold nothing else may be dropped whole, when these deletions are durable.
+        end), has been deleted: tables that hold nothing else may be dropped whole, when these deletions are in tables.
 
         Always told of the same ranges.
         """
-        lsn, life = self._committer.next_lsn - 1, self._windows.forgotten.life
-        told = Told(start, stop, expires_ms, lsn)
-        self._committer.when_safe(lsn, Durability.ALWAYS, partial(self._forgotten, told, life))
-
-    def _forgotten(self, told: Told, life: int, error: StorageError | None) -> None:
-        if error is None:
-            self._windows.tell(told, life)
+        self._windows.forgotten.tell(Told(start, stop, expires_ms, self._committer.next_lsn - 1))
 
     # -- inside
 

@@ -145,7 +145,7 @@ class Maintenance:
         self._waiters.clear()
 
     def on_time(self, now_s: float) -> None:
-        if self.windows.news():
+        if self.windows.forgotten.flushed(self._tables.head.flushed_lsn):
             self.pump()
         if self._avoided_retry_s is not None and now_s >= self._avoided_retry_s:
             self._avoided_retry_s = None

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from leafdb.storage.compaction_picker import PickerLimits, pick
-from leafdb.storage.forgotten import Forgotten, Told
+from leafdb.storage.forgotten import Forgotten
 from leafdb.storage.jobs import CompactionJob
 from leafdb.storage.version import TableMeta, Version
 from leafdb.storage.window_picker import dead_tables
@@ -19,11 +19,10 @@ from leafdb.types import TreeId
 class Windows:
     """Of one engine."""
 
-    __slots__ = ("_limits", "_news", "_trees", "dropped_bytes", "dropped_tables", "expiry", "forgotten")
+    __slots__ = ("_limits", "_trees", "dropped_bytes", "dropped_tables", "expiry", "forgotten")
 
     def __init__(self, limits: PickerLimits, expiry: str) -> None:
         self._limits = limits
-        self._news = False
         self._trees: frozenset[TreeId] | None = None if expiry else frozenset()
         self.expiry = expiry
         """The name of the filter that tells when a value expires (`expiry`); empty: no tree is kept by time."""
@@ -50,19 +49,9 @@ class Windows:
             most = max(most, len(tree.levels[0]) - (room if by_time else 0))
         return most
 
-    def tell(self, told: Told, life: int) -> None:
-        """The owner has forgotten this, and said so when `forgotten` had this `life`."""
-        if life == self.forgotten.life:
-            self.forgotten.tell(told)
-            self._news = True
-
-    def news(self) -> bool:
-        """Whether something was told since this was asked: many ranges are told of at once, and looked at once."""
-        news, self._news = self._news, False
-        return news
-
     def dead(self, version: Version, busy: Collection[int]) -> list[TableMeta]:
         """The tables to be dropped whole."""
+        self.forgotten.flushed(version.flushed_lsn)
         trees = [version.trees[number] for number in sorted(self.trees) if number in version.trees]
         return [meta for tree in trees for meta in dead_tables(tree, busy, self.forgotten)]
 

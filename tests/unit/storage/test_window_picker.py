@@ -38,6 +38,7 @@ def said(*told: Told) -> Forgotten:
     forgotten = Forgotten()
     for each in told:
         forgotten.tell(each)
+    assert forgotten.flushed(LSN) == bool(told)
     forgotten.check()
     return forgotten
 
@@ -70,11 +71,28 @@ def test_what_was_forgotten_must_reach_over_the_whole_table_its_newest_entry_and
 def test_what_is_said_again_counts_and_what_is_cleared_does_not() -> None:
     forgotten = everywhere(501)
     forgotten.tell(Told(b"", None, 400, LSN))
+    assert forgotten.has(window(1, 500)), "that does not count yet"
+    assert forgotten.flushed(LSN)
     assert not forgotten.has(window(1, 500))
-    life = forgotten.life
+    assert forgotten.has(window(1, 300))
     forgotten.clear()
-    assert forgotten.life != life
     assert not forgotten.has(window(1, 1))
+
+
+def test_what_is_said_counts_when_it_is_in_tables_however_often_more_is_said() -> None:
+    forgotten = everywhere(100)
+    for number in range(1, 10):
+        forgotten.tell(Told(b"", None, 100 + number, LSN + number))
+        assert not forgotten.flushed(LSN)
+        forgotten.check()
+    assert not forgotten.has(window(1, 100))
+    assert forgotten.flushed(LSN + 1), "the first of them, though more was said since"
+    assert not forgotten.flushed(LSN + 1)
+    assert forgotten.has(window(1, 100))
+    assert not forgotten.has(window(1, 101))
+    assert forgotten.flushed(LSN + 9)
+    assert forgotten.has(window(1, 108))
+    forgotten.check()
 
 
 def test_dead_windows_go_oldest_first_and_none_goes_while_something_older_lies_in_its_range() -> None:
