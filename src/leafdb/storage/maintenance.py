@@ -329,6 +329,7 @@ class Maintenance:
         self._end_compaction(job)
         self.descents.published(job, size)
         self.compactions += 1
+        self.windows.merged += job.output_level == 0
         self.compaction_bytes_read += sum(meta.size for meta in job.inputs)
         self.compaction_bytes_written += size
         self._on_change()

@@ -47,6 +47,8 @@ class EngineStats:
     dropped_tables: int
     """Whole, since all that was in them had expired and was forgotten."""
     dropped_bytes: int
+    windows_merged: int
+    """Compactions that made one window of several."""
     debt: float
     refusals: int
     disk_full: bool
@@ -103,6 +105,7 @@ def collect(
         failed_jobs=maintenance.failed_jobs,
         dropped_tables=maintenance.windows.dropped_tables,
         dropped_bytes=maintenance.windows.dropped_bytes,
+        windows_merged=maintenance.windows.merged,
         debt=pressure.debt,
         refusals=pressure.refusals,
         disk_full=pressure.disk_full,

@@ -19,7 +19,7 @@ from leafdb.types import TreeId
 class Windows:
     """Of one engine."""
 
-    __slots__ = ("_limits", "_trees", "dropped_bytes", "dropped_tables", "expiry", "forgotten")
+    __slots__ = ("_limits", "_trees", "dropped_bytes", "dropped_tables", "expiry", "forgotten", "merged")
 
     def __init__(self, limits: PickerLimits, expiry: str) -> None:
         self._limits = limits
@@ -27,6 +27,8 @@ class Windows:
         self.expiry = expiry
         """The name of the filter that tells when a value expires (`expiry`); empty: no tree is kept by time."""
         self.forgotten = Forgotten()
+        self.merged = 0
+        """Compactions that made one window of several."""
         self.dropped_tables = 0
         self.dropped_bytes = 0
         """Of what was dropped whole: tables, and values that they referred to."""

@@ -26,6 +26,7 @@ from leafdb.sim.museum import (
     storage,
     trees,
     undead,
+    windows,
 )
 from leafdb.sim.mutation import Mutation
 
@@ -47,6 +48,7 @@ MUTATIONS: Final[tuple[Mutation, ...]] = (
     *stamps.MUTATIONS,
     *deaths.MUTATIONS,
     *explanations.MUTATIONS,
+    *windows.MUTATIONS,
 )
 """All of them, room by room."""
 
