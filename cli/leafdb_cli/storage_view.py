@@ -73,6 +73,9 @@ def store_text(store: Line) -> Iterator[str]:
             f"{name}: compacts {running['tree']} to level {running['level']}, {asked}: {running['tables']} tables, "
             f"{human_bytes(running['bytes'])}, for {human_seconds(running['elapsed_s'])}"
         )
+    if store.get("dropped_tables"):
+        size = human_bytes(store["dropped_bytes"])
+        yield f"{name}: dropped whole, since all of it had expired: {store['dropped_tables']} tables, {size}"
     if store["debt_bytes"]:
         yield f"{name}: compaction is behind by {human_bytes(store['debt_bytes'])}"
     if store["slowed"]:

@@ -108,6 +108,10 @@ BLOOM_BITS_PER_KEY: Final = 10
 BLOCK_PAYLOAD_BYTES_MAX: Final = 32 * MIB
 TABLE_APPEND_BYTES: Final = 256 * KIB
 COMPACTION_BYTES_MAX: Final = 128 * MIB
+WINDOWS: Final = 6
+"""A tree that is kept by time has about so many tables, and at most twice as many for long."""
+WINDOW_BYTES_MAX: Final = 512 * MIB
+"""Of one window; what does not fit into the windows of a tree is kept by level."""
 COMPACTION_CHUNK_BLOCKS: Final = 4
 VALUE_INLINE_BYTES_MAX: Final = 2 * KIB
 """A longer value goes to a value file."""

@@ -86,4 +86,5 @@ def meta_of(file_number: int, smallest: bytes, largest: bytes, **changes: int) -
         sequence_min=fields["sequence_min"],
         sequence_max=fields["sequence_max"],
         tombstones=fields.get("tombstones", 0),
+        newest_expiry_ms=fields.get("newest_expiry_ms", 0),
     )

@@ -35,6 +35,16 @@ def record_death(data: bytes) -> int:
     return max(map(death_of, header(data).heads.values()), default=0)
 
 
+def expires_ms(data: bytes) -> int:
+    """The time in ms after which nobody sees anything of the record, rounded down, 1 at least: while a horizon's is not
+    greater, it may not be forgotten. 0: it never dies, or cannot be read. Named by the storage engine's jobs."""
+    try:
+        death = record_death(data)
+    except RecordError:
+        return 0
+    return 0 if death == NEVER else max(1, death >> LOGICAL_BITS)
+
+
 def _death(stamp: int, expires_ms: int, *, tombstone: bool) -> int:
     if tombstone:
         return stamp

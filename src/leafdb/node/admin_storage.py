@@ -75,6 +75,8 @@ async def own_stats(node: Node, args: Args) -> Answer:
             "compaction_bytes_read": shape.compaction_bytes_read,
             "compaction_bytes_written": shape.compaction_bytes_written,
             "failed_jobs": counts.failed_jobs,
+            "dropped_tables": counts.dropped_tables,
+            "dropped_bytes": counts.dropped_bytes,
             "compacting": _compacting(node, shape.compacting),
         }
     }

@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from leafdb.config import StorageConfig
+from leafdb.model.purge import expires_ms
 from leafdb.node.kept_trees import TREES_TREE
+from leafdb.ring.metadata import ClusterMetadata
+from leafdb.storage.engine import Engine
 from leafdb.storage.settings import EngineConfig
 from leafdb.types import FIRST_BUCKET_ID, TreeId
+
+EXPIRY: Final = f"{expires_ms.__module__}:{expires_ms.__name__}"
+
+
+def keep_by_time(engine: Engine, metadata: ClusterMetadata) -> None:
+    """Tell the engine in which trees values expire unless it is said otherwise."""
+    engine.keep_by_time([TreeId(bucket.id) for bucket in metadata.buckets.values() if bucket.ttl_ms])
 
 
 def salvages(tree: TreeId) -> bool:
@@ -20,5 +32,6 @@ def engine_config(config: StorageConfig, store_id: bytes) -> EngineConfig:
         block_cache_bytes=config.block_cache_bytes,
         wal_sync_interval_ms=max(1, int(config.wal_sync_interval_s * 1000)),
         salvages=salvages,
+        expiry=EXPIRY,
         store_id=store_id,
     )

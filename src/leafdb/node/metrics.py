@@ -86,6 +86,8 @@ COUNTERS: Final = (
     Counted("compactions_total", "leafdb_compactions_total", "Compactions done."),
     Counted("compaction_bytes_read_total", "leafdb_compaction_bytes_total", COMPACTED, (("direction", "read"),)),
     Counted("compaction_bytes_written_total", "leafdb_compaction_bytes_total", COMPACTED, (("direction", "written"),)),
+    Counted("tables_dropped_total", "leafdb_tables_dropped_total", "Tables dropped whole: all of it had expired."),
+    Counted("tables_dropped_bytes_total", "leafdb_tables_dropped_bytes_total", "Bytes of tables dropped whole."),
     Counted("storage_jobs_failed_total", "leafdb_storage_jobs_failed_total", "Flushes and compactions that failed."),
     Counted(
         "verified_bytes_total",
@@ -175,6 +177,8 @@ STORAGE_COUNTERS: Final = {
     "compactions_total": "compactions",
     "compaction_bytes_read_total": "compaction_bytes_read",
     "compaction_bytes_written_total": "compaction_bytes_written",
+    "tables_dropped_total": "dropped_tables",
+    "tables_dropped_bytes_total": "dropped_bytes",
     "storage_jobs_failed_total": "failed_jobs",
     "verified_bytes_total": "verified_bytes",
     "damages_found_total": "damages_found",
@@ -270,6 +274,8 @@ class Metrics:
         self.compactions_total = 0
         self.compaction_bytes_read_total = 0
         self.compaction_bytes_written_total = 0
+        self.tables_dropped_total = 0
+        self.tables_dropped_bytes_total = 0
         self.storage_jobs_failed_total = 0
         self.verified_bytes_total = 0
         self.damages_found_total = 0

@@ -47,7 +47,7 @@ from leafdb.node.dispatch import ClientDispatch, PeerDispatch
 from leafdb.node.drain import Drain
 from leafdb.node.engine_clock import BatchEndExecutor, drive_engine
 from leafdb.node.engine_reads import read_value
-from leafdb.node.engine_settings import engine_config
+from leafdb.node.engine_settings import engine_config, keep_by_time
 from leafdb.node.estate import Estate
 from leafdb.node.gossiper import Gossiper
 from leafdb.node.hash_trees import HashTrees
@@ -173,7 +173,7 @@ class Node:
         check_names(self.config, engine.identity, remembered.metadata)
         self.horizons = Horizons(engine)
         await self.horizons.load()
-        view.on_install.append(self.horizons.installed)
+        view.on_install += [self.horizons.installed, partial(keep_by_time, engine)]
         self.leases: Leases = await open_leases(engine, world.now_ms)
         self.wheel = TimingWheel(world.now)
         self.replica = Replica(

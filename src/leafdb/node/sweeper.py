@@ -13,7 +13,8 @@ ring changes they are looked at again. Notes of a bucket that is gone just go. W
 the partition stays due, and is tried again after a while; what is kept in memory is one page, and a number for each
 partition. A full disk stops nothing: forgetting makes room.
 
-When a partition has been gone through to the horizon, `Horizons.swept` says so, for this life of the process.
+When a partition has been gone through to the horizon, `Horizons.swept` says so, for this life of the process; and the
+storage engine is told, which drops tables of which nothing is left: after their records have left the hash trees.
 
 Notes are taken back by writes as well, and then what is known as the least death of a partition is less than the least
 that is noted. That harms nobody, but a node that leads nothing would tell people for good of something dead that is not
@@ -28,6 +29,7 @@ from typing import Final, NamedTuple
 import trio
 
 from leafdb.errors import StorageError
+from leafdb.model.hlc import LOGICAL_BITS
 from leafdb.model.purge import NEVER, Fate, fate, record_death
 from leafdb.node.deaths import DEATH, Deaths, note_start, split_note
 from leafdb.node.engine_reads import read_page
@@ -40,6 +42,7 @@ from leafdb.node.range_scanner import FIRST_COST_S, SCAN_COST_S
 from leafdb.node.replica import Replica
 from leafdb.node.view import ClusterView
 from leafdb.ring.metadata import ClusterMetadata
+from leafdb.ring.token import partition_range
 from leafdb.storage.engine import Engine
 from leafdb.storage.reads import ReadsOverloaded
 from leafdb.types import BucketId, Durability, PartitionId, TreeId
@@ -247,7 +250,7 @@ class Sweeper:
         self._due.discard(partition)
         horizon, oldest = self._horizons.of(partition), self._deaths.oldest(partition)
         if oldest is None or oldest >= horizon:
-            self._horizons.has_swept(partition, horizon)
+            self._swept(partition, horizon)
             return False
         round = _Round(partition, horizon)
         least = oldest
@@ -269,10 +272,25 @@ class Sweeper:
             log.info("something dead could not be removed yet", partition=partition, reason=round.failed)
         elif partition not in self._due:
             # Nothing was noted below the horizon meanwhile, and it is the same: either would have made it due.
-            self._horizons.has_swept(partition, horizon)
-            if round.kept != NEVER:
-                self._waiting.add(partition)
+            self._swept(partition, horizon, kept=round.kept != NEVER)
         return True
+
+    def _swept(self, partition: int, horizon: int, *, kept: bool = False) -> None:
+        """All that is noted below the horizon of a partition was looked at, and is gone but for what is `kept`.
+
+        If nothing is, the store may drop tables that hold nothing else (decision 0009, section 5). Not where something
+        may be dead that is not noted, since older states show in a hole: there this store does not vouch.
+        """
+        self._horizons.has_swept(partition, horizon)
+        metadata = self._view.metadata
+        if kept:
+            self._waiting.add(partition)
+        elif metadata is not None and (self._horizons.vouches(partition) or not self._is_holder(partition)):
+            start, stop = partition_range(PartitionId(partition), metadata.partitions)
+            self._engine.forgotten(start, stop, horizon >> LOGICAL_BITS)
+
+    def _is_holder(self, partition: int) -> bool:
+        return any(self._holds(TreeId(bucket), partition) for bucket in self._view.buckets)
 
     async def _go_through(self, round: _Round, start: bytes, stop: bytes) -> None:
         while True:

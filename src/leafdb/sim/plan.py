@@ -39,6 +39,10 @@ PURGE_CHANCE: Final = 0.65
 """Of a seed in which what was deleted is forgotten soon; else it is not in the time that a run lasts."""
 PURGE_INTERVAL_S: Final = (1.0, 15.0)
 NEVER_PURGED_S: Final = 1_000_000.0
+WINDOWS_CHANCE: Final = 0.5
+WINDOWS_TTL_MS: Final = 1_000
+WINDOWS_PURGE_INTERVAL_S: Final = 1.5
+WINDOWS_MEMTABLE_BYTES: Final = 4 * KIB
 HUNT_CHANCE: Final = 0.5
 """Of such a seed that is made for values that come back: clients delete and write anew, and whoever is away stays away
 for long, or comes back with less than it had."""
@@ -195,6 +199,7 @@ class Plan:
             .with_rings_perhaps()
             .with_purges_perhaps()
             .with_doubts_perhaps()
+            .with_windows_perhaps()
         )
 
     def with_clones(self, rng: Random) -> Plan:
@@ -227,6 +232,19 @@ class Plan:
             return self
         purged = replace(self, purge_interval_s=log_uniform(rng, *PURGE_INTERVAL_S))
         return purged.with_hunt(rng) if rng.random() < HUNT_CHANCE else purged
+
+    def with_windows_perhaps(self) -> Plan:
+        """Now and then, where values may expire and be forgotten: with so much of that that whole tables go."""
+        possible = self.bucket.ttl_ms and self.purge_interval_s < NEVER_PURGED_S and not self.hunt
+        return (
+            self.with_windows() if possible and Random(f"{self.seed}/window chance").random() < WINDOWS_CHANCE else self
+        )
+
+    def with_windows(self) -> Plan:
+        """With values that expire soon, small tables, and horizons that rise often."""
+        bucket = replace(self.bucket, ttl_ms=WINDOWS_TTL_MS)
+        purged = replace(self, bucket=bucket, purge_interval_s=min(self.purge_interval_s, WINDOWS_PURGE_INTERVAL_S))
+        return replace(purged, memtable_bytes=min(self.memtable_bytes, WINDOWS_MEMTABLE_BYTES))
 
     def with_hunt(self, rng: Random) -> Plan:
         """The same seed, made for values that come back. A store that may be destroyed in it is destroyed one way."""

@@ -64,6 +64,7 @@ COUNTED: Final = (
 )
 PURGED: Final = (
     Counted(Probe("forgotten", "a record was forgotten"), "records_forgotten_total"),
+    Counted(Probe("dropped_whole", "a table of which nothing was left was dropped whole"), "tables_dropped_total"),
     Counted(Probe("left_out", "what had been forgotten came late and was left out"), "siblings_left_out_total"),
     Counted(Probe("proof_begun", "a proof of horizons was begun"), "purge_proofs_begun_total"),
     Counted(Probe("proof_made", "a proof of horizons was made"), "purge_proofs_made_total"),

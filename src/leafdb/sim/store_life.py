@@ -196,6 +196,8 @@ class StoreLife:
 
     def _check_values(self, version: Version) -> None:
         """At rest no more lies dead in mostly dead value files than tables are large; no table refers to too many."""
+        if self.plan.config.expiry:
+            return  # windows keep what is dead in their value files until they leave, or are merged
         limits, files = self.plan.config.compaction, version.values
         mostly_dead = [number for number in files.metas if files.share(number) < limits.value_live_share_min]
         dead = sum(files.metas[number].value_bytes - files.live[number] for number in mostly_dead)
@@ -276,6 +278,8 @@ class StoreLife:
         trace = self.trace
         trace.probe("a flush", stats.flushes)
         trace.probe("a compaction", stats.compactions)
+        trace.probe("a table dropped whole", stats.dropped_tables)
+        trace.probe("windows merged", stats.windows_merged)
         trace.probe("a job that failed and was given again", stats.failed_jobs)
         trace.probe("a new manifest in mid-life", self.hands.created["MANIFEST"] - 1)
         trace.probe("values in files of their own", stats.value_files)

@@ -22,6 +22,9 @@ FAULTS: Final = (
     "stale blocks",
 )
 
+EXPIRY: Final = "leafdb.sim.store_windows:expires_ms"
+"""Named here, and not imported: jobs look for it by its name."""
+
 
 @dataclass(frozen=True, slots=True)
 class StorePlan:
@@ -85,4 +88,9 @@ class StorePlan:
         inline_bytes_max = rng.choice((20, 100, 1 << 20))
         files_max = rng.choice((2, 4, 64))
         limits = replace(config.compaction, value_files_max=files_max)
-        return replace(plan, config=replace(config, value_inline_bytes_max=inline_bytes_max, compaction=limits))
+        # As late, for trees kept by time.
+        expiry = rng.choice(("", EXPIRY))
+        limits = replace(limits, windows=rng.choice((1, 2, 4)), window_bytes_max=rng.choice((6_000, 1 << 20)))
+        return replace(
+            plan, config=replace(config, value_inline_bytes_max=inline_bytes_max, compaction=limits, expiry=expiry)
+        )

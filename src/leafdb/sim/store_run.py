@@ -18,10 +18,12 @@ from leafdb.errors import DiskFull, StorageError
 from leafdb.sim.outcome import NODES, OPERATIONS, Broken, Outcome, Tier
 from leafdb.sim.store_bursts import StoreBursts
 from leafdb.sim.store_life import StoreLife
+from leafdb.sim.store_machine import Machine
 from leafdb.sim.store_model import short
 from leafdb.sim.store_plan import StorePlan
 from leafdb.sim.store_rot import StoreRot
 from leafdb.sim.store_snapshots import StoreSnapshots
+from leafdb.sim.store_windows import StoreWindows
 from leafdb.sim.store_world import StoreWorld
 from leafdb.sim.trace import Trace
 from leafdb.storage.lsm_tree import Page
@@ -58,6 +60,8 @@ PROBES: Final = (
     "a value file gone",
     "stale blocks in the tail",
     "a disk failing in recovery",
+    "a table dropped whole",
+    "windows merged",
     "a snapshot",
     "a snapshot dropped",
     "a snapshot nobody was told of",
@@ -116,13 +120,14 @@ class Program:
         self.life = StoreLife(plan, Random(f"{seed}/world"), self.trace)
         self.model = self.life.model
         self.snapshots = StoreSnapshots(self.life, Random(f"{seed}/snapshots"), Random(f"{seed}/snapshot cuts"))
-        self.life.on_opened = self.snapshots.opened
+        self.life.on_opened = self._opened
         self.bursts = StoreBursts(self.life, Random(f"{seed}/bursts"), self._create_tree, self._drop_tree)
         self.rot = StoreRot(Random(f"{seed}/rot"), self.trace)
         world = StoreWorld(self.life, self.rng, Random(f"{seed}/aimed damage"))
         self.operations = 0
         self._values = 0
         self._trees = tuple(TreeId(FIRST_TREE + number) for number in range(plan.trees))
+        self.windows = StoreWindows(self.life, Random(f"{seed}/windows"), self._trees)
         menu: list[tuple[float, Callable[[], None]]] = [
             (50, self._put),
             (8, self._batch),
@@ -162,12 +167,17 @@ class Program:
             self.snapshots.turn()
             self.bursts.turn()
             self.rot.turn()
+            self.windows.turn(self._values)
             life.work(self.rng)
             if life.over():
                 life.reopen()
         life.calm()
         life.check()
         life.close()
+
+    def _opened(self, machine: Machine) -> None:
+        self.snapshots.opened(machine)
+        self.windows.opened(machine)
 
     # -- writing
 

@@ -5,6 +5,8 @@ key the entry of the highest sequence is kept. A tombstone is dropped when nothi
 promises that older data of the inputs' range is either an input or in a range of `job.below`, so a tombstone outside
 all of those has done its work.
 
+What is merged has expired when all inputs have: no value is looked at for that.
+
 Values that lie in value files stay where they are; their places are carried. Only those in the files the job names are
 moved: read, and written to a value file of the job's own, in the order of their keys.
 """
@@ -14,12 +16,14 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import reduce
 from itertools import chain, compress, groupby
 from typing import Final
 
 from leafdb.limits import COMPACTION_CHUNK_BLOCKS
 from leafdb.storage.block import Columns, Stored
 from leafdb.storage.block_cache import BlockCache
+from leafdb.storage.expiry import newest
 from leafdb.storage.job_execution import TableOutputs, run_slices, table_outputs
 from leafdb.storage.jobs import CompactionJob, CompactionResult
 from leafdb.storage.lost_ranges import Range
@@ -45,6 +49,7 @@ def compaction_slices(fs: FileSystem, job: CompactionJob) -> Generator[None, Non
     assert all(meta.tree_id == job.tree_id for meta in job.inputs), "a compaction of two trees"
     numbers = list(job.outputs)
     covered = _Covered(job.below) if any(meta.tombstones for meta in job.inputs) else None
+    newest_expiry_ms = reduce(newest, (meta.newest_expiry_ms for meta in job.inputs))
     written = 0
     with table_outputs(fs) as outputs, _values_to_move(fs, job) as values_to_move:
         for columns in merge_columns(_sources(fs, job.inputs)):
@@ -53,6 +58,7 @@ def compaction_slices(fs: FileSystem, job: CompactionJob) -> Generator[None, Non
             if keys:
                 if writer is None:
                     writer = outputs.start(file_number=numbers.pop(0), tree_id=job.tree_id, level=job.output_level)
+                    writer.newest_expiry_ms = newest_expiry_ms
                 if values_to_move:
                     values = yield from _moved(job, values_to_move, outputs, keys, values)
                 writer.append_run(keys, sequences, values)

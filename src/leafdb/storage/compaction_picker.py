@@ -19,6 +19,9 @@ A damaged table is nobody's input but that of its own salvage, which puts what c
 level, tombstones included: so no level moves past a hole, and what the hole had hidden is hidden by nothing else than
 the follower's doubt of the lost range (`lost_ranges`). A salvage goes before every compaction: level 0 waits for it.
 
+A tree that is kept by time has windows on level 0, and what becomes of them is decided in `window_picker`. Deeper
+levels, where what lasts goes, are as in any other tree.
+
 Left out: moving a table down without rewriting it (keys are hashes; levels always overlap), and rewarding tombstones.
 """
 
@@ -26,6 +29,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass, replace
+from typing import Final
 
 from leafdb.limits import (
     COMPACTION_BYTES_MAX,
@@ -37,11 +41,18 @@ from leafdb.limits import (
     TABLE_BYTES,
     TABLE_VALUE_FILES_MAX,
     VALUE_LIVE_SHARE_MIN,
+    WINDOW_BYTES_MAX,
+    WINDOWS,
 )
+from leafdb.storage.forgotten import Forgotten
 from leafdb.storage.jobs import CompactionJob
 from leafdb.storage.value_picker import files_to_move_out_of, table_to_free_files
 from leafdb.storage.version import TableMeta, TreeVersion, Version
+from leafdb.storage.window_picker import tables_to_settle, windows_to_merge
 from leafdb.types import TreeId
+
+_ONE_TABLE_BYTES: Final = 1 << 62
+"""No table gets so large: what is merged stays one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,20 +67,35 @@ class PickerLimits:
     """Input bytes of one job, as far as one table and what it overlaps allow; values that are moved included."""
     value_live_share_min: float = VALUE_LIVE_SHARE_MIN
     value_files_max: int = TABLE_VALUE_FILES_MAX
+    windows: int = WINDOWS
+    window_bytes_max: int = WINDOW_BYTES_MAX
+    """Input bytes of one merge of windows."""
 
 
-def pick(version: Version, busy: Collection[int], limits: PickerLimits | None = None) -> CompactionJob | None:
+def pick(
+    version: Version,
+    busy: Collection[int],
+    limits: PickerLimits | None = None,
+    by_time: Collection[TreeId] = (),
+    forgotten: Forgotten | None = None,
+) -> CompactionJob | None:
     """The job most wanted that touches no busy table, and moves out of no busy value file; None when nothing is due or
-    all that is must wait."""
+    all that is must wait. Of the trees kept `by_time` it is told what their owner has `forgotten`."""
     limits = limits or PickerLimits()
+    forgotten = forgotten or Forgotten()
     wanted = [
         (score, tree, level)
         for tree in version.trees.values()
         for level, score in enumerate(scores(tree, limits))
-        if score >= 1
+        if score >= 1 or (level == 0 and tree.tree_id in by_time)
     ]
     for _, tree, level in sorted(wanted, key=lambda item: item[0], reverse=True):
-        job = _level0_job(tree, busy, limits) if level == 0 else _level_job(tree, level, busy, limits)
+        if level:
+            job = _level_job(tree, level, busy, limits)
+        elif tree.tree_id in by_time:
+            job = _window_job(tree, busy, limits, forgotten)
+        else:
+            job = _level0_job(tree, busy, limits)
         if job is not None:
             return with_moves(job, version, busy, limits)
     holder = table_to_free_files(version, busy, limits.value_live_share_min)
@@ -161,12 +187,13 @@ def scores(tree: TreeVersion, limits: PickerLimits) -> list[float]:
     return found
 
 
-def debt_bytes(version: Version, limits: PickerLimits | None = None) -> int:
-    """Bytes that stand above their level's measure: what compaction is behind with, for pacing and for the operator."""
+def debt_bytes(version: Version, limits: PickerLimits | None = None, by_time: Collection[TreeId] = ()) -> int:
+    """Bytes that stand above their level's measure: what compaction is behind with, for pacing and for the operator.
+    Windows of trees kept `by_time` are no debt."""
     limits = limits or PickerLimits()
     debt = 0
     for tree in version.trees.values():
-        if len(tree.levels[0]) >= limits.level0_tables:
+        if len(tree.levels[0]) >= limits.level0_tables and tree.tree_id not in by_time:
             debt += tree.level_bytes(0)
         allowed = limits.level1_bytes
         for level in range(1, LEVELS - 1):
@@ -204,6 +231,38 @@ def _level_job(tree: TreeVersion, level: int, busy: Collection[int], limits: Pic
         if best is None or cost < best_cost:
             best, best_cost = meta, cost
     return None if best is None else _job(tree, [best], level + 1, limits)
+
+
+def _window_job(
+    tree: TreeVersion, busy: Collection[int], limits: PickerLimits, forgotten: Forgotten
+) -> CompactionJob | None:
+    """What is due on level 0 of a tree kept by time: what lasts goes down, else neighbours become one window; where
+    they are too large for that, the oldest goes down."""
+    settled = tables_to_settle(tree, busy, forgotten, lasting_max=limits.level0_tables)
+    if settled:
+        numbers = {meta.file_number for meta in tree.levels[0]} - {meta.file_number for meta in settled}
+        job = _level0_job(tree, {*busy, *numbers}, limits)
+        if job is not None:
+            return job
+    merged = windows_to_merge(tree, busy, windows=limits.windows, bytes_max=limits.window_bytes_max)
+    if merged:
+        return _window_of(tree, merged)
+    too_large = tree.level_bytes(0) > limits.windows * limits.window_bytes_max
+    return _level0_job(tree, busy, limits) if too_large and len(tree.levels[0]) > 2 * limits.windows else None
+
+
+def _window_of(tree: TreeVersion, merged: list[TableMeta]) -> CompactionJob:
+    """Neighbours on level 0 become one table there: what is older lies behind them, and on every deeper level."""
+    older = list(tree)[tree.levels[0].index(merged[-1]) + 1 :]
+    smallest = min(meta.smallest for meta in merged)
+    largest = max(meta.largest for meta in merged)
+    return CompactionJob(
+        tree_id=tree.tree_id,
+        inputs=tuple(merged),
+        output_level=0,
+        below=tuple(sorted((meta.smallest, meta.largest) for meta in older if meta.overlaps(smallest, largest))),
+        table_bytes=_ONE_TABLE_BYTES,
+    )
 
 
 def _job(tree: TreeVersion, upper: list[TableMeta], output_level: int, limits: PickerLimits) -> CompactionJob:

@@ -23,6 +23,7 @@ from leafdb.storage.committer import Waiter
 from leafdb.storage.descents import CompactDone, Compacted
 from leafdb.storage.engine_life import EngineLife
 from leafdb.storage.executor import Callback
+from leafdb.storage.forgotten import Told
 from leafdb.storage.inspection import file_target, targets
 from leafdb.storage.lsm_tree import Scan, find_frozen, find_now
 from leafdb.storage.memtable import ENTRY_OVERHEAD_BYTES, Memtable, Slot
@@ -286,6 +287,23 @@ class Engine(EngineLife):
         meta = self.files().get(number)
         files = [] if meta is None else [file_target(self._parts.fs, self._tables, meta)]
         self.scrubber.start(files, bytes_per_s=bytes_per_s, done=done)
+
+    # -- trees that are kept by time
+
+    def keep_by_time(self, trees: Collection[TreeId]) -> None:
+        """In these trees almost everything expires: their tables are kept by time and not by level (`window_picker`).
+        In all others, as ever. To be told when it changes; `EngineConfig.expiry` says when something expires."""
+        self._maintenance.windows.keep(trees)
+        self._changed()
+        self._maintenance.pump()
+
+    def forgotten(self, start: bytes, stop: bytes | None, expires_ms: int) -> None:
+        """Whatever expires before that time in trees kept by time, under keys from `start` and before `stop` (None: no
+        end), has been deleted: tables that hold nothing else may be dropped whole, when these deletions are in tables.
+
+        Always told of the same ranges.
+        """
+        self._windows.forgotten.tell(Told(start, stop, expires_ms, self._committer.next_lsn - 1))
 
     # -- inside
 

@@ -30,6 +30,7 @@ from leafdb.storage.survey import Survey, survey
 from leafdb.storage.tables import Tables
 from leafdb.storage.timing import Timing
 from leafdb.storage.verification import Verifier
+from leafdb.storage.windows import Windows
 from leafdb.types import TreeId
 from leafdb.vfs.base import FileSystem
 
@@ -78,6 +79,7 @@ class EngineLife:
             on_sealed=lambda lsn: self._maintenance.sealed(lsn),
             on_failure=self._fail,
         )
+        self._windows = Windows(config.compaction, config.expiry)
         self._tables = Tables(
             parts.fs, parts.version, parts.readers, parts.values, parts.open_files,
             cache=parts.cache, manifest=parts.manifest, log_executor=log_executor, read_executor=read_executor,
@@ -85,18 +87,11 @@ class EngineLife:
             on_published=self._changed, on_lost=self._tell_lost, quarantined=parts.quarantined,
         )  # fmt: skip
         self._maintenance = Maintenance(
-            self._tables,
-            jobs,
-            frozen=reversed(parts.frozen),
-            sealed_lsn=parts.next_lsn - 1,
-            config=config,
-            now_s=now_s,
-            before_flush=before_flush,
-            on_failure=self._part_failed,
-            on_change=self._changed,
-            on_damage=self._damaged,
+            self._tables, jobs, frozen=reversed(parts.frozen), sealed_lsn=parts.next_lsn - 1, config=config,
+            now_s=now_s, windows=self._windows, before_flush=before_flush, on_failure=self._part_failed,
+            on_change=self._changed, on_damage=self._damaged,
             damaged=[meta.file_number for meta in parts.damaged() if config.salvages(meta.tree_id)],
-        )
+        )  # fmt: skip
         self._reads = Reads(
             read_executor, self._tables, queued_max=config.reads_queued_max, jobs_max=config.reader_jobs_max,
             on_damage=self._damaged,
@@ -224,6 +219,7 @@ class EngineLife:
             self._tables.lost_noted({each.file_number for each in lost}, self._maintenance.pump)
 
     def _tell_lost(self, lost: tuple[LostRange, ...]) -> None:
+        self._windows.forgotten.clear()  # what was deleted may show in the hole
         if self._failure is None:
             self.on_lost(lost)
 
@@ -283,7 +279,7 @@ class EngineLife:
         """Judge the pressure anew: something it looks at may have changed."""
         self._pressure.update(
             frozen_memtables=len(self._maintenance.frozen),
-            level0_tables=self._tables.level0_most,
+            level0_tables=self._windows.level0_tables(self._tables.version),
             backlog_bytes=self._committer.backlog_bytes,
         )
 

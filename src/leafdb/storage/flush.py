@@ -10,6 +10,8 @@ The parent says which write is the last one. A sealed segment can lose its end a
 whole; what is missing would then be dropped with the memtable, unnoticed.
 
 Tombstones are kept: older data may lie in deeper levels.
+
+Of trees that are kept by time the table says when all of it has expired. That is told here, where the values are.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from typing import Final
 
 from leafdb.errors import CorruptionError
 from leafdb.storage.block import Stored
+from leafdb.storage.expiry import DELETED_MS, load_expiry, newest, newest_of
 from leafdb.storage.job_execution import TableOutputs, run_slices, table_outputs
 from leafdb.storage.jobs import FlushJob, FlushResult
 from leafdb.storage.wal import read_segment
@@ -44,22 +47,27 @@ def flush_slices(fs: FileSystem, job: FlushJob) -> Generator[None, None, FlushRe
     """`run_flush` in steps of a few milliseconds."""
     trees = yield from _newest(fs, job)
     value_numbers = dict(job.values)
+    expiry = load_expiry(job.expiry) if job.expiring else None
     with table_outputs(fs) as outputs:
         for tree_id, file_number in job.outputs:
-            newest = trees.pop(tree_id)
-            if not newest:
+            entries = trees.pop(tree_id)
+            if not entries:
                 continue
             writer = outputs.start(file_number=file_number, tree_id=tree_id, level=0)
-            keys = sorted(newest)
+            keys = sorted(entries)
+            newest_expiry_ms = DELETED_MS if tree_id in job.expiring else 0
             for start in range(0, len(keys), _SLICE_ENTRIES):
                 part = keys[start : start + _SLICE_ENTRIES]
-                sequences, values = zip(*[newest[key] for key in part], strict=True)
+                sequences, values = zip(*[entries[key] for key in part], strict=True)
+                if expiry is not None and newest_expiry_ms:
+                    newest_expiry_ms = newest(newest_expiry_ms, newest_of(expiry, values))
                 if tree_id in value_numbers:
                     stored = yield from _separated(outputs, tree_id, value_numbers[tree_id], job, part, values)
                     writer.append_run(part, sequences, stored)
                 else:
                     writer.append_run(part, sequences, values)
                 yield
+            writer.newest_expiry_ms = newest_expiry_ms
             outputs.finish_values()
             outputs.finish()
             yield

@@ -36,6 +36,10 @@ class FlushJob:
     """The file number allotted to each tree for its large values. A tree not named here keeps them in its table."""
     inline_bytes_max: int = VALUE_INLINE_BYTES_MAX
     """A longer value is large."""
+    expiring: tuple[TreeId, ...] = ()
+    """Trees of which it is to be told when all that a table holds has expired."""
+    expiry: str = ""
+    """The name of the filter that tells it of a value (`expiry`)."""
 
     def to_plain(self) -> dict[str, Any]:
         return {
@@ -46,6 +50,8 @@ class FlushJob:
             "after_lsn": self.after_lsn,
             "values": [list(output) for output in self.values],
             "inline_bytes_max": self.inline_bytes_max,
+            "expiring": list(self.expiring),
+            "expiry": self.expiry,
         }
 
     @classmethod
@@ -58,6 +64,8 @@ class FlushJob:
                 after_lsn=_number(plain["after_lsn"]),
                 values=tuple((TreeId(_number(tree)), _number(number)) for tree, number in plain["values"]),
                 inline_bytes_max=_number(plain["inline_bytes_max"]),
+                expiring=tuple(TreeId(_number(tree)) for tree in plain["expiring"]),
+                expiry=_text(plain["expiry"]),
             )
         except (KeyError, TypeError) as error:
             raise ValueError(f"malformed flush job: {error}") from error

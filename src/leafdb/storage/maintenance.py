@@ -24,7 +24,6 @@ from functools import partial
 from typing import Final
 
 from leafdb.errors import CorruptionError, StoreFailed
-from leafdb.storage.compaction_picker import pick
 from leafdb.storage.descents import Descents
 from leafdb.storage.executor import Callback
 from leafdb.storage.job_runner import JobRunner
@@ -37,6 +36,7 @@ from leafdb.storage.tables import Pin, Tables
 from leafdb.storage.value_files import ValueMeta
 from leafdb.storage.version import TableMeta, VersionEdit
 from leafdb.storage.wal import segment_path
+from leafdb.storage.windows import Windows
 from leafdb.types import TreeId
 
 RETRY_FIRST_S: Final = 0.5
@@ -78,8 +78,10 @@ class Maintenance:
         on_failure: Callable[[BaseException, str], None],
         on_change: Callback,
         on_damage: Callable[[CorruptionError], None],
+        windows: Windows,
         damaged: Iterable[int] = (),
     ) -> None:
+        self.windows = windows
         self._on_damage = on_damage
         self._before_flush = before_flush
         self._tables = tables
@@ -143,6 +145,8 @@ class Maintenance:
         self._waiters.clear()
 
     def on_time(self, now_s: float) -> None:
+        if self.windows.forgotten.flushed(self._tables.head.flushed_lsn):
+            self.pump()
         if self._avoided_retry_s is not None and now_s >= self._avoided_retry_s:
             self._avoided_retry_s = None
             self._avoided.clear()
@@ -160,6 +164,7 @@ class Maintenance:
             return
         if not self._flushing and self.frozen and self.frozen[-1].last_lsn <= self._sealed_lsn:
             self._start_flush(self.frozen[-1])
+        self._drop_dead()
         if self.compacting is None and not self.salvages.start(self._busy, self.pump):
             self._start_compaction()
 
@@ -182,6 +187,8 @@ class Maintenance:
             after_lsn=memtable.first_lsn - 1,
             values=tuple(zip(trees, numbers[len(trees) :], strict=True)),
             inline_bytes_max=self._config.value_inline_bytes_max,
+            expiring=tuple(tree_id for tree_id in trees if tree_id in self.windows.trees),
+            expiry=self.windows.expiry,
         )
         self._jobs.submit(job, partial(self._flushed, memtable, numbers))
 
@@ -251,7 +258,7 @@ class Maintenance:
 
     def _start_compaction(self) -> None:
         busy = self.salvages.damaged | self._avoided | self._busy
-        job = pick(self._tables.head, busy, self._config.compaction)
+        job = self.windows.pick(self._tables.head, busy)
         asked = (
             self.descents.pick(self._tables.head, busy, self._config.compaction)
             if job is None or self._asked_next
@@ -322,6 +329,7 @@ class Maintenance:
         self._end_compaction(job)
         self.descents.published(job, size)
         self.compactions += 1
+        self.windows.merged += job.output_level == 0
         self.compaction_bytes_read += sum(meta.size for meta in job.inputs)
         self.compaction_bytes_written += size
         self._on_change()
@@ -330,6 +338,21 @@ class Maintenance:
     def _end_compaction(self, job: CompactionJob) -> None:
         self.compacting = None
         self._busy.difference_update(job.input_numbers)
+
+    # -- tables that hold nothing any more
+
+    def _drop_dead(self) -> None:
+        """Drop whole what its owner has forgotten: an edit, and no job."""
+        dead = self.windows.dead(self._tables.head, self.salvages.damaged | self._busy)
+        if dead:
+            edit = VersionEdit(removed=tuple(meta.file_number for meta in dead))
+            self._tables.submit(edit, partial(self._dropped, dead))
+
+    def _dropped(self, dead: list[TableMeta]) -> None:
+        if not self._stopped:
+            self.windows.dropped(dead)
+            self._on_change()
+            self.pump()
 
     def _salvaged(self) -> None:
         self._failures = 0
@@ -360,6 +383,7 @@ class Maintenance:
 
     def check(self) -> None:
         self.descents.check()
+        self.windows.check()
         lsns = [memtable.last_lsn for memtable in self.frozen]
         assert lsns == sorted(lsns, reverse=True), "frozen memtables are not newest first"
         for memtable in self.frozen:

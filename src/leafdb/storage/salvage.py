@@ -75,6 +75,7 @@ def _copy(
                 writer = outputs.writer
                 if writer is None:
                     writer = outputs.start(file_number=job.output, tree_id=meta.tree_id, level=meta.level)
+                    writer.newest_expiry_ms = meta.newest_expiry_ms
                 writer.append_run(*columns)
             yield
     return lost

@@ -50,6 +50,9 @@ class EngineConfig:
     """A longer value is written to a value file, and the table holds its place."""
     compaction: PickerLimits = field(default_factory=PickerLimits)
     """The measures of the levels and of one compaction."""
+    expiry: str = ""
+    """The name of the filter that tells when a value expires (`storage.expiry`). Set: the owner tells which trees are
+    kept by time (`Engine.keep_by_time`), and before it does nothing is compacted."""
     snapshot: bool = False
     """Open a snapshot, or a copy of one, to read it; what is opened otherwise must be none."""
     salvages: Callable[[TreeId], bool] = every_tree

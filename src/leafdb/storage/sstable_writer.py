@@ -57,6 +57,7 @@ class TableWriter:
         "_tombstones",
         "_tree_id",
         "_values",
+        "newest_expiry_ms",
     )
 
     def __init__(self, fs: FileSystem, *, file_number: int, tree_id: TreeId, level: int) -> None:
@@ -80,6 +81,8 @@ class TableWriter:
         self._largest: bytes | None = None
         self._sequence_min = 0
         self._sequence_max = 0
+        self.newest_expiry_ms = 0
+        """As in `TableMeta`; to be set before `finish` by who knows."""
 
     @property
     def size(self) -> int:
@@ -171,6 +174,7 @@ class TableWriter:
             sequence_min=self._sequence_min,
             sequence_max=self._sequence_max,
             tombstones=self._tombstones,
+            newest_expiry_ms=self.newest_expiry_ms,
             references=tuple(sorted(self._references.items())),
         )
         footer = Footer(

@@ -44,6 +44,11 @@ class EngineStats:
     flushes: int
     compactions: int
     failed_jobs: int
+    dropped_tables: int
+    """Whole, since all that was in them had expired and was forgotten."""
+    dropped_bytes: int
+    windows_merged: int
+    """Compactions that made one window of several."""
     debt: float
     refusals: int
     disk_full: bool
@@ -90,7 +95,7 @@ def collect(
         value_live_bytes=live,
         value_dead_bytes=sum(meta.value_bytes for meta in values.metas.values()) - live,
         reader_bytes=sum(reader.memory_bytes for reader in tables.readers.values()),
-        level0_tables=tables.level0_most,
+        level0_tables=maintenance.windows.level0_tables(tables.version),
         block_cache_bytes=block_cache_bytes,
         reads_pending=reads.pending,
         reads_served=reads.served,
@@ -98,6 +103,9 @@ def collect(
         flushes=maintenance.flushes,
         compactions=maintenance.compactions,
         failed_jobs=maintenance.failed_jobs,
+        dropped_tables=maintenance.windows.dropped_tables,
+        dropped_bytes=maintenance.windows.dropped_bytes,
+        windows_merged=maintenance.windows.merged,
         debt=pressure.debt,
         refusals=pressure.refusals,
         disk_full=pressure.disk_full,
@@ -145,6 +153,14 @@ class Work:
     @property
     def failed_jobs(self) -> int:
         return self._maintenance.failed_jobs
+
+    @property
+    def dropped_tables(self) -> int:
+        return self._maintenance.windows.dropped_tables
+
+    @property
+    def dropped_bytes(self) -> int:
+        return self._maintenance.windows.dropped_bytes
 
     @property
     def verified_bytes(self) -> int:

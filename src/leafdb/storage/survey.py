@@ -64,7 +64,7 @@ def survey(
         trees=tuple(sorted(shapes, key=lambda shape: (-shape.bytes, shape.tree_id))),
         wal_segments=1 + sum(len(memtable.segments) for memtable in maintenance.frozen),
         segment_bytes=committer.segment_bytes,
-        debt_bytes=debt_bytes(version, limits),
+        debt_bytes=debt_bytes(version, limits, maintenance.windows.trees),
         cache_hits=cache.hits,
         cache_misses=cache.misses,
         cache_bytes_max=cache.bytes_max,

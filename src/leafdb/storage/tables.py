@@ -81,8 +81,6 @@ class Tables:
         self._closed = False
         self.version = version
         self.head = version
-        self.level0_most = _level0_most(version)
-        """The largest number of level-0 tables any tree has."""
         self.readers = readers
         self.values = values
         self._open_files = open_files
@@ -106,7 +104,6 @@ class Tables:
         if edit.lost:
             self._on_lost(edit.lost)
         before, self.version = self.version, self.version.apply(edit)
-        self.level0_most = _level0_most(self.version)
         for number, meta in self.version.values.metas.items():
             if number not in self.values:
                 self.values[number] = ValueReader(self._fs, meta, self._open_files)
@@ -237,10 +234,6 @@ def open_readers(fs: FileSystem, metas: Iterable[TableMeta], cache: BlockCache) 
 def _paths(number: int) -> tuple[str, str]:
     """Where the file of that number lies, whatever it is."""
     return table_path(number), value_path(number)
-
-
-def _level0_most(version: Version) -> int:
-    return max((len(tree.levels[0]) for tree in version.trees.values()), default=0)
 
 
 def _remove(fs: FileSystem, paths: list[str], readers: Sequence[TableReader | ValueReader]) -> int:

@@ -55,7 +55,7 @@ class TableMeta:
     sequence_max: int
     tombstones: int = 0
     newest_expiry_ms: int = 0
-    """No entry outlives this; 0: not known, as long as no filter tells storage what a value's expiry is."""
+    """No entry outlives this; 0: some do not expire, or it is not known. Told of trees that are kept by time."""
 
     references: References = ()
     """The value files in which its entries have places, and the bytes of these values."""

@@ -20,6 +20,7 @@ STORE = {
     "refusals": 7, "cache_bytes": 9_000, "cache_bytes_max": 32 << 20, "cache_hits": 90, "cache_misses": 10,
     "disk_free_bytes": 1 << 30, "disk_full": False, "flushes": 12, "flushed_bytes": 1, "compactions": 3,
     "compaction_bytes_read": 2, "compaction_bytes_written": 3, "failed_jobs": 1,
+    "dropped_tables": 2, "dropped_bytes": 5 << 20,
     "compacting": {"tree": "carts", "level": 2, "tables": 5, "bytes": 80 << 20, "asked": True, "elapsed_s": 3.0},
 }  # fmt: skip
 DAMAGE = {
@@ -63,6 +64,7 @@ def test_stats_show_every_tree_by_level_and_what_is_behind(run: Run, node: Stand
         "hits 90 % of 100",
         "compacts carts to level 2, as somebody asked: 5 tables",
         "! a: writes are slowed (40%)",
+        "a: dropped whole, since all of it had expired: 2 tables, 5.0 MiB",
         "compaction is behind by 1.0 MiB",
         "! a: 1 flushes or compactions failed",
         "b could not be asked: away",

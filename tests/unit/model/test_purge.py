@@ -8,7 +8,7 @@ from leafdb.model.actor import ActorIdentity
 from leafdb.model.clock import CausalClock
 from leafdb.model.epochs import EpochLease
 from leafdb.model.hlc import LOGICAL_BITS, STAMP_MAX
-from leafdb.model.purge import NEVER, death_of, is_dead, record_death
+from leafdb.model.purge import NEVER, death_of, expires_ms, is_dead, record_death
 from leafdb.model.record import Head, Record, Sibling, encode, header, put
 from leafdb.types import Conflict, NodeId
 
@@ -77,3 +77,21 @@ def test_a_deletion_is_above_what_is_here_and_what_its_writer_saw(conflict: Conf
     assert deletion(local, 0) == 101
     assert deletion(local, 200) == 201
     assert deletion(None, 200) == 201
+
+
+@pytest.mark.parametrize("expires", [0, 1, 7, 9_000, (STAMP_MAX >> LOGICAL_BITS) + 5])
+@pytest.mark.parametrize("stamp", [1, (5 << LOGICAL_BITS) + 3, STAMP_MAX])
+@pytest.mark.parametrize("value", [None, b"v"])
+def test_a_record_is_dead_below_every_horizon_of_a_later_ms_than_it_says(
+    expires: int, stamp: int, value: bytes | None
+) -> None:
+    data = record(Sibling(stamp, expires, bytes(16), value))
+    told = expires_ms(data)
+    assert (told == 0) == (record_death(data) == NEVER)
+    if told:
+        assert is_dead(data, (told + 1) << LOGICAL_BITS)
+        assert told == 1 or not is_dead(data, told << LOGICAL_BITS)
+
+
+def test_of_what_is_no_record_nobody_can_tell_when_it_expires() -> None:
+    assert expires_ms(b"no record") == 0

@@ -27,6 +27,7 @@ from leafdb.sim.museum import (
     storage,
     trees,
     undead,
+    windows,
 )
 from leafdb.sim.mutation import Mutation
 
@@ -49,6 +50,7 @@ MUTATIONS: Final[tuple[Mutation, ...]] = (
     *stamps.MUTATIONS,
     *deaths.MUTATIONS,
     *explanations.MUTATIONS,
+    *windows.MUTATIONS,
 )
 """All of them, room by room."""
 
