@@ -18,9 +18,11 @@ from leafdb.storage.block_cache import BlockCache
 from leafdb.storage.compaction import run_compaction
 from leafdb.storage.flush import run_flush
 from leafdb.storage.jobs import CompactionJob, FlushJob
+from leafdb.storage.lsm_tree import find_now
 from leafdb.storage.merge_iterator import merge
 from leafdb.storage.sstable_reader import TableReader, verify
-from leafdb.storage.version import TableMeta
+from leafdb.storage.tree_search import TreeSearch
+from leafdb.storage.version import TableMeta, TreeVersion
 from leafdb.storage.wal import WalWriter, segment_path
 from leafdb.storage.wal_format import ENTRY
 from leafdb.types import TreeId
@@ -42,7 +44,8 @@ def report(name: str, figures: Iterable[float]) -> None:
     print(f"{name:<46}{min(figures):8.2f} us")
 
 
-def write_log(fs: DiskFileSystem, number: int, keys: list[bytes], rng: Random) -> str:
+def write_log(fs: DiskFileSystem, number: int, keys: list[bytes], rng: Random) -> tuple[str, int]:
+    """A sealed segment with these writes; its path, and the first one's sequence number."""
     writer = WalWriter(fs)
     first = number * 10_000_000
     writer.start_segment(number, first)
@@ -52,7 +55,7 @@ def write_log(fs: DiskFileSystem, number: int, keys: list[bytes], rng: Random) -
             parts += (ENTRY.pack(0, TREE, len(key), 100), key, rng.randbytes(100))
         writer.append(first + start, len(parts) // 3, parts)
     writer.seal()
-    return segment_path(number)
+    return segment_path(number), first
 
 
 def bench_flush(fs: DiskFileSystem, rng: Random, entries: int) -> list[TableMeta]:
@@ -62,7 +65,8 @@ def bench_flush(fs: DiskFileSystem, rng: Random, entries: int) -> list[TableMeta
     for number in range(1, ROUNDS + 1):
         keys = shared + [rng.randbytes(8) + b"user%012d" % n for n in range(entries - len(shared))]
         rng.shuffle(keys)
-        job = FlushJob(segments=(write_log(fs, number, keys, rng),), outputs=((TREE, number),))
+        path, first = write_log(fs, number, keys, rng)
+        job = FlushJob((path,), ((TREE, number),), upto_lsn=first + entries - 1, after_lsn=first - 1)
         figures.append(cpu_us(lambda job=job: tables.extend(run_flush(fs, job).added), entries))  # type: ignore[misc]  # bound now
     report("flush, an entry (log to table, synced)", figures)
     print(f"{'  bytes in the table for an entry of 124':<46}{tables[0].size / entries:8.2f}")
@@ -102,8 +106,9 @@ def bench_get(fs: DiskFileSystem, meta: TableMeta, rng: Random) -> None:
         cached.get(key)
 
     def look(reader: TableReader, wanted: list[bytes]) -> None:
+        search = TreeSearch(TreeVersion(TREE, [meta]), {meta.file_number: reader})
         for key in wanted:
-            reader.get_now(key)
+            find_now(search, {}, key)
 
     for name, reader, wanted in (
         ("get, hit in a cached block", cached, present),

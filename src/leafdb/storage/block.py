@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Sequence
+from enum import Enum
 from itertools import accumulate, chain, pairwise
 from struct import Struct, error, pack, unpack_from
 from typing import Final
@@ -24,6 +25,15 @@ from leafdb.storage.value_files import Place
 
 Stored = bytes | Place | None
 """What a table holds under a key: a value, the place of one, or None for a tombstone."""
+
+
+class Absent(Enum):
+    """The answer to a key that has no entry: None says that it has one, a tombstone."""
+
+    ABSENT = 1
+
+
+ABSENT: Final = Absent.ABSENT
 
 Entry = tuple[bytes, int, Stored]
 """Key, sequence, value."""
@@ -46,7 +56,11 @@ _PREFIX_BYTES_MIN: Final = 4
 """A shared prefix shorter than this is not worth the slicing, there and back."""
 _PREFIX_BYTES_MAX: Final = 0xFFFF
 _GROUP: Final = BLOCK_RESTART_INTERVAL
-_GROUP_OFFSETS: Final = {width: Struct(f"<{_GROUP + 1}{_LETTERS[width]}").unpack_from for width in (2, 4)}
+_GROUP_ENDS: Final = {
+    width: tuple(Struct(f"<{members + 1}{_LETTERS[width]}").unpack_from for members in range(_GROUP + 1))
+    for width in (2, 4)
+}
+"""What reads where the keys of a group begin, and where the last one ends: by width and members of the group."""
 _PAIRS: Final = {width: Struct(f"<2{_LETTERS[width]}").unpack_from for width in (2, 4)}
 
 
@@ -106,6 +120,11 @@ def _stored_bytes(value: Stored) -> bytes:
     return value or b""
 
 
+def _read(kind: int, value: bytes) -> Stored:
+    """The reverse: what an entry of that kind holds."""
+    return value if kind == _VALUE else None if kind == _TOMBSTONE else Place(*PLACE.unpack(value))
+
+
 def shared_bytes(first: bytes, last: bytes) -> int:
     """Length of the prefix two keys share; all keys between them share it too."""
     length = min(len(first), len(last))
@@ -122,116 +141,114 @@ def _prefix_bytes(first: bytes, last: bytes) -> int:
 
 
 class Block:
-    """A decoded block as the cache keeps it: the raw bytes and the restart keys. Immutable, so threads share it."""
+    """A decoded block as the cache keeps it: the raw bytes and the restart keys.
+
+    Immutable, so threads share it, but for `used`: the cache's mark on what was read since it last looked.
+    """
 
     __slots__ = (
+        "_ends",
+        "_ends_at",
         "_flags_at",
-        "_key_letter",
-        "_key_width",
+        "_group_bytes",
         "_keys_at",
-        "_offsets_at",
+        "_last_ends",
+        "_last_group",
         "_prefixes",
         "_raw",
         "_restarts",
-        "_sequence_base",
-        "_sequence_width",
-        "_sequences_at",
+        "_value_ends_at",
         "_value_pair",
         "_value_width",
         "_values_at",
-        "_values_ends_at",
         "count",
         "memory_bytes",
+        "used",
     )
 
     def __init__(self, raw: bytes) -> None:
         try:
-            count, base, key_width, value_width, sequence_width, flags = _HEADER.unpack_from(raw)
+            count, _, key_width, value_width, sequence_width, flags = _HEADER.unpack_from(raw)
             groups = -(-count // _GROUP)
-            self._key_letter = _LETTERS[key_width]
-            self._prefixes: tuple[int, ...] = unpack_from(f"<{groups}H", raw, _HEADER.size)
-            self._offsets_at = _HEADER.size + 2 * groups
-            self._values_ends_at = self._offsets_at + (count + 1) * key_width
-            self._sequences_at = self._values_ends_at + (count + 1) * value_width
-            flags_at = self._sequences_at + count * sequence_width
-            self._keys_at = flags_at + (count if flags else 0)
-            offsets = unpack_from(f"<{count + 1}{self._key_letter}", raw, self._offsets_at)
-            self._values_at = self._keys_at + offsets[-1]
+            prefixes: tuple[int, ...] = unpack_from(f"<{groups}H", raw, _HEADER.size)
+            ends_at = _HEADER.size + 2 * groups
+            self._value_ends_at = ends_at + (count + 1) * key_width
+            sequences_at = self._value_ends_at + (count + 1) * value_width
+            flags_at = sequences_at + count * sequence_width
+            keys_at = flags_at + (count if flags else 0)
+            ends = unpack_from(f"<{count + 1}{_LETTERS[key_width]}", raw, ends_at)
+            self._values_at = keys_at + ends[-1]
             self._value_pair = _PAIRS[value_width]
-            (values_end,) = unpack_from(f"<{_LETTERS[value_width]}", raw, self._sequences_at - value_width)
+            (values_end,) = unpack_from(f"<{_LETTERS[value_width]}", raw, sequences_at - value_width)
+            self._ends = _GROUP_ENDS[key_width][_GROUP]
+            self._last_ends = _GROUP_ENDS[key_width][count - (groups - 1) * _GROUP]
         except (error, KeyError, IndexError) as problem:
             raise ValueError(f"malformed block: {problem}") from problem
-        if not count or not key_width or not value_width or flags & ~(_TOMBSTONES | _PLACES):
+        known = sequence_width in _LETTERS and not flags & ~(_TOMBSTONES | _PLACES)
+        if not count or not key_width or not value_width or not known:
             raise ValueError("malformed block header")
         if flags and max(raw[flags_at : flags_at + count]) > flags:
             raise ValueError("a block with an entry of a kind that its header denies")
         if self._values_at + values_end != len(raw):
             raise ValueError(f"a block of {len(raw)} bytes speaks of {self._values_at + values_end}")
-        keys_at = self._keys_at
         self._restarts = [
             raw[keys_at + start : keys_at + stop]
-            for start, stop in zip(offsets[:count:_GROUP], offsets[1::_GROUP], strict=True)
+            for start, stop in zip(ends[:count:_GROUP], ends[1::_GROUP], strict=True)
         ]
         self._raw = raw
-        self._key_width = key_width
-        self._value_width = value_width
-        self._sequence_base = base
-        self._sequence_width = sequence_width
+        self._prefixes = prefixes
+        self._ends_at = ends_at
+        self._keys_at = keys_at
+        self._group_bytes: int = _GROUP * key_width
+        self._value_width: int = value_width
         self._flags_at = flags_at if flags else 0
-        self.count = count
+        self._last_group = groups - 1
+        self.count: int = count
         # What holding this block costs, Python's own overhead included: this object, each restart key, each number.
         self.memory_bytes = len(raw) + 41 * groups + sum(map(len, self._restarts)) + 8 * groups + 400
+        self.used = False
 
-    def find(self, key: bytes) -> tuple[Stored, int] | None:
-        """Value and sequence of `key`, or None when the block has no such entry."""
-        group = bisect_right(self._restarts, key) - 1
+    def find(self, key: bytes) -> Stored | Absent:
+        """What the block holds under `key`: value, place or, for a tombstone, None."""
+        restarts = self._restarts
+        group = bisect_right(restarts, key) - 1
         if group < 0:
-            return None
-        first = group * _GROUP
-        restart = self._restarts[group]
-        if restart == key:
-            return self._at(first)
+            return ABSENT
+        restart = restarts[group]
+        if key == restart:
+            return self._stored(group * _GROUP)
+        suffix = key
         shared = self._prefixes[group]
-        if shared and key[:shared] != restart[:shared]:
-            return None
-        suffix = key[shared:]
-        members = min(_GROUP, self.count - first)
+        if shared:
+            if key[:shared] != restart[:shared]:
+                return ABSENT
+            suffix = key[shared:]
         raw, keys_at = self._raw, self._keys_at
-        offsets_at = self._offsets_at + first * self._key_width
-        if members == _GROUP:
-            offsets = _GROUP_OFFSETS[self._key_width](raw, offsets_at)
-        else:
-            offsets = unpack_from(f"<{members + 1}{self._key_letter}", raw, offsets_at)
-        low, high = 1, members
-        while low < high:
-            middle = (low + high) >> 1
-            if raw[keys_at + offsets[middle] : keys_at + offsets[middle + 1]] < suffix:
-                low = middle + 1
-            else:
-                high = middle
-        if low < members and raw[keys_at + offsets[low] : keys_at + offsets[low + 1]] == suffix:
-            return self._at(first + low)
-        return None
+        unpack_ends = self._ends if group < self._last_group else self._last_ends
+        ends = unpack_ends(raw, self._ends_at + group * self._group_bytes)
+        # One call searches the keys of the group; what it finds need not be one of them from its start to its end.
+        stop = keys_at + ends[-1]
+        at = raw.find(suffix, keys_at + ends[1], stop)
+        while at >= 0:
+            start = at - keys_at
+            member = bisect_right(ends, start) - 1
+            if ends[member] == start and ends[member + 1] - start == len(suffix):
+                return self._stored(group * _GROUP + member)
+            at = raw.find(suffix, at + 1, stop)
+        return ABSENT
 
-    def _at(self, index: int) -> tuple[Stored, int]:
-        """Value and sequence of entry `index`."""
-        raw = self._raw
-        sequence: int = self._sequence_base
-        width = self._sequence_width
-        if width:
-            start = self._sequences_at + index * width
-            sequence += int.from_bytes(raw[start : start + width], "little")
-        kind = raw[self._flags_at + index] if self._flags_at else _VALUE
-        if kind == _TOMBSTONE:
-            return None, sequence
-        begin, end = self._value_pair(raw, self._values_ends_at + index * self._value_width)
-        value = raw[self._values_at + begin : self._values_at + end]
-        return (Place(*PLACE.unpack(value)) if kind == _PLACE else value), sequence
+    def _stored(self, index: int) -> Stored:
+        """What entry `index` holds."""
+        raw, values_at = self._raw, self._values_at
+        begin, end = self._value_pair(raw, self._value_ends_at + index * self._value_width)
+        value = raw[values_at + begin : values_at + end]
+        return _read(raw[self._flags_at + index], value) if self._flags_at else value
 
     def columns(self) -> Columns:
         """All entries."""
-        count, raw = self.count, self._raw
-        offsets = unpack_from(f"<{count + 1}{self._key_letter}", raw, self._offsets_at)
+        raw = self._raw
+        count, base, key_width, value_width, width, _ = _HEADER.unpack_from(raw)
+        offsets = unpack_from(f"<{count + 1}{_LETTERS[key_width]}", raw, self._ends_at)
         text = raw[self._keys_at : self._values_at]
         keys = [text[start:stop] for start, stop in pairwise(offsets)]
         for group, shared in enumerate(self._prefixes):
@@ -239,21 +256,15 @@ class Block:
                 first = group * _GROUP
                 prefix = keys[first][:shared]
                 keys[first + 1 : first + _GROUP] = [prefix + rest for rest in keys[first + 1 : first + _GROUP]]
-        letter = _LETTERS[self._value_width]
-        offsets = unpack_from(f"<{count + 1}{letter}", raw, self._values_ends_at)
+        offsets = unpack_from(f"<{count + 1}{_LETTERS[value_width]}", raw, self._value_ends_at)
         text = raw[self._values_at :]
         found = [text[start:stop] for start, stop in pairwise(offsets)]
         values: Sequence[Stored] = found
         if self._flags_at:
-            kinds = raw[self._flags_at : self._flags_at + count]
-            values = [
-                value if kind == _VALUE else None if kind == _TOMBSTONE else Place(*PLACE.unpack(value))
-                for kind, value in zip(kinds, found, strict=True)
-            ]
-        base, width = self._sequence_base, self._sequence_width
+            values = list(map(_read, raw[self._flags_at : self._flags_at + count], found))
         if not width:
             return keys, [base] * count, values
-        deltas = unpack_from(f"<{count}{_LETTERS[width]}", raw, self._sequences_at)
+        deltas = unpack_from(f"<{count}{_LETTERS[width]}", raw, self._value_ends_at + (count + 1) * value_width)
         return keys, [base + delta for delta in deltas], values
 
     def check(self) -> None:
@@ -261,8 +272,8 @@ class Block:
         assert len(keys) == len(sequences) == len(values) == self.count
         assert all(left < right for left, right in pairwise(keys)), "keys do not ascend"
         assert self._restarts == keys[::_GROUP]
-        for key, sequence, value in zip(keys, sequences, values, strict=True):
-            assert self.find(key) == (value, sequence)
+        for key, value in zip(keys, values, strict=True):
+            assert self.find(key) == value
 
 
 def concatenate(runs: Sequence[Columns]) -> Columns:

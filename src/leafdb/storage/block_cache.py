@@ -1,10 +1,14 @@
-"""Decoded blocks in memory, at most so many bytes of them, the least recently used going first.
+"""Decoded blocks in memory, at most so many bytes of them; those that were not used for long go first.
 
-Shared by the event loop and the reader threads. A hit is two dictionary operations, each atomic under the interpreter
-lock, and takes no lock of its own; whatever changes the byte count does. Blocks are immutable, so handing one out needs
-no more.
+Shared by the event loop and the reader threads. A hit is one look into a dictionary, atomic under the interpreter lock,
+and takes no lock of its own; whatever changes the byte count does.
 
-Left out: resistance to scans. Scans do not fill the cache at all, which does for now.
+Room is made by second chance, the clock algorithm: blocks stand in a queue in the order in which they came, a hit marks
+its block, and a marked one that reaches the front loses its mark and goes to the back. That is nearly the order of last
+use, and a hit writes nothing but the mark; a queue that every hit reorders touches three neighbours, which lie anywhere
+in memory.
+
+What was read once has no mark and leaves first. Scans do not fill the cache at all.
 """
 
 from __future__ import annotations
@@ -16,6 +20,8 @@ from typing import Final
 
 from leafdb.storage.block import Block
 
+_SPARED_MAX: Final = 64
+"""How many marked blocks one call spares: then the front of the queue goes, marked or not."""
 _ENTRY_BYTES: Final = 150
 """What the cache itself spends on an entry: node and key."""
 
@@ -34,20 +40,17 @@ class BlockCache:
         self.misses = 0
 
     def get(self, number: int) -> Block | None:
-        """The block, which becomes the most recently used; None when it is not here."""
+        """The block, which is marked as used; None when it is not here."""
         block = self._blocks.get(number)
         if block is None:
             self.misses += 1
             return None
         self.hits += 1
-        try:
-            self._blocks.move_to_end(number)
-        except KeyError:
-            return block  # another thread dropped it in between; what we hold is still right
+        block.used = True
         return block
 
     def put(self, number: int, block: Block) -> None:
-        """Keep the block, and let go of the oldest ones beyond the bound. One over the bound alone is not kept."""
+        """Keep the block, and let go of others beyond the bound. One over the bound alone is not kept."""
         size = block.memory_bytes + _ENTRY_BYTES
         if size > self.bytes_max:
             return
@@ -55,11 +58,17 @@ class BlockCache:
             blocks = self._blocks
             if number in blocks:
                 return
+            spared = 0
+            while self.bytes_used + size > self.bytes_max:
+                oldest, held = blocks.popitem(last=False)
+                if held.used and spared < _SPARED_MAX:
+                    held.used = False
+                    blocks[oldest] = held
+                    spared += 1
+                else:
+                    self.bytes_used -= held.memory_bytes + _ENTRY_BYTES
             blocks[number] = block
             self.bytes_used += size
-            while self.bytes_used > self.bytes_max:
-                _, dropped = blocks.popitem(last=False)
-                self.bytes_used -= dropped.memory_bytes + _ENTRY_BYTES
 
     def forget(self, numbers: Iterable[int]) -> None:
         """Drop these blocks: their table is gone."""

@@ -19,6 +19,8 @@ from leafdb.codec.checksum import xxh3_64
 _LINE_BYTES: Final = 64
 _LINE_MEMORY_BYTES: Final = 112
 """An integer of 512 bits, rounded up as the allocator does, and its place in a list."""
+EVERY_BIT: Final = (1 << 8 * _LINE_BYTES) - 1
+"""The line that denies nothing."""
 _HEADER: Final = Struct("<I")
 _ROWS: Final = 4096
 
@@ -42,14 +44,21 @@ def build_filter(hashes: array[int], bits_per_key: int) -> bytes:
     return _HEADER.pack(lines) + b"".join([line.to_bytes(_LINE_BYTES, "little") for line in bits])
 
 
+def bits_of(digest: int) -> int:
+    """The bits of its line that the key with this xxh3 hash has set, in whatever filter it was added to."""
+    return _PATTERNS[digest & 4095] | _PATTERNS[digest >> 12 & 4095]
+
+
 class BloomFilter:
     """A filter as read back; ValueError when the bytes are none.
+
+    A read asks the filters of several tables: it makes `bits_of` once and judges `lines` itself (`tree_search`).
 
     The lines are kept as integers, so that a probe makes none: that takes some two thirds more memory than the bytes,
     and half the time.
     """
 
-    __slots__ = ("_lines",)
+    __slots__ = ("lines",)
 
     def __init__(self, data: bytes) -> None:
         try:
@@ -58,17 +67,17 @@ class BloomFilter:
             raise ValueError(f"malformed filter: {problem}") from problem
         if not lines or len(data) != _HEADER.size + lines * _LINE_BYTES:
             raise ValueError(f"a filter of {lines} lines in {len(data)} bytes")
-        self._lines = [
+        self.lines = [
             int.from_bytes(data[start : start + _LINE_BYTES], "little")
             for start in range(_HEADER.size, len(data), _LINE_BYTES)
         ]
 
     def may_contain(self, digest: int) -> bool:
         """False: no key with this xxh3 hash was added."""
-        lines = self._lines
-        wanted = _PATTERNS[digest & 4095] | _PATTERNS[digest >> 12 & 4095]
+        lines = self.lines
+        wanted = bits_of(digest)
         return lines[(digest >> 32) * len(lines) >> 32] & wanted == wanted
 
     @property
     def memory_bytes(self) -> int:
-        return _LINE_MEMORY_BYTES * len(self._lines) + 200
+        return _LINE_MEMORY_BYTES * len(self.lines) + 200

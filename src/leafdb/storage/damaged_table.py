@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from leafdb.errors import CorruptionError
-from leafdb.storage.block import Columns, Entry
+from leafdb.storage.block import Absent, Columns, Entry, Stored
 from leafdb.storage.block_cache import BlockCache
+from leafdb.storage.bloom import EVERY_BIT
 from leafdb.storage.lost_ranges import insistently, is_damage
-from leafdb.storage.sstable_reader import Found, TableReader, Wait
+from leafdb.storage.sstable_reader import TableReader, Wait
 from leafdb.storage.version import TableMeta
 from leafdb.vfs.base import FileSystem
 
@@ -24,6 +25,7 @@ class DamagedTable(TableReader):
 
     def __init__(self, meta: TableMeta, error: CorruptionError) -> None:
         self.meta = meta
+        self.filter_lines = [EVERY_BIT]
         self.memory_bytes = 0
         self._error = error
 
@@ -39,10 +41,10 @@ class DamagedTable(TableReader):
     def may_contain(self, key: bytes) -> bool:
         return True
 
-    def get_now(self, key: bytes) -> Found | Wait:
+    def get_now(self, key: bytes) -> Stored | Absent | Wait:
         raise self._again()
 
-    def get(self, key: bytes) -> Found:
+    def get(self, key: bytes) -> Stored | Absent:
         raise self._again()
 
     def iterate(self, start: bytes, stop: bytes | None, reverse: bool = False) -> Iterator[Entry]:

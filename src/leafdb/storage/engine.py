@@ -8,9 +8,9 @@ The first I/O error on the log, the manifest or a flush is final (`on_failure`):
 StoreFailed and everyone who waited gets it. What is on disk then is for the next open to judge.
 
 The parts: `memtable` and `wal` hold a generation of writes, `committer` makes it durable, `maintenance` turns it into
-tables, `tables` publishes those, `lsm_tree` and `reads` read it all, `pressure` slows writers, `snapshots` keeps
-moments of it, `recovery` opens. How they are put together, driven and ended is in `engine_life`; here is what may be
-asked of them.
+tables, `tables` publishes those, `tree_search`, `lsm_tree` and `reads` read it all, `pressure` slows writers,
+`snapshots` keeps moments of it, `recovery` opens. How they are put together, driven and ended is in `engine_life`; here
+is what may be asked of them.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from leafdb.storage.engine_life import EngineLife
 from leafdb.storage.executor import Callback
 from leafdb.storage.forgotten import Told
 from leafdb.storage.inspection import file_target, targets
-from leafdb.storage.lsm_tree import Scan, find_frozen, find_now
+from leafdb.storage.lsm_tree import NOTHING, Scan, find_frozen, find_now
 from leafdb.storage.memtable import ENTRY_OVERHEAD_BYTES, Memtable, Slot
 from leafdb.storage.reads import GetDone, ScanDone
 from leafdb.storage.snapshot_files import Snapshot
@@ -103,7 +103,8 @@ class Engine(EngineLife):
                 return slot
         tables = self._tables
         try:
-            return find_now(tables.version, tables.readers, tables.values, tree_id, key)
+            search = tables.searches.get(tree_id)
+            return NOTHING if search is None else find_now(search, tables.values, key)
         except CorruptionError as error:
             self._damaged(error)
             raise

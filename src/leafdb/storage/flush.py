@@ -24,7 +24,7 @@ from leafdb.storage.block import Stored
 from leafdb.storage.expiry import DELETED_MS, load_expiry, newest, newest_of
 from leafdb.storage.job_execution import TableOutputs, run_slices, table_outputs
 from leafdb.storage.jobs import FlushJob, FlushResult
-from leafdb.storage.wal import read_segment
+from leafdb.storage.wal import SegmentScan
 from leafdb.types import TreeId
 from leafdb.vfs.base import FileSystem
 
@@ -106,18 +106,23 @@ def _newest(fs: FileSystem, job: FlushJob) -> Generator[None, None, dict[TreeId,
     trees: dict[TreeId, _Newest] = {tree_id: {} for tree_id, _ in job.outputs}
     last = job.after_lsn
     for path in job.segments:
-        for lsn, entries in read_segment(fs, path):
-            if lsn % _SLICE_WRITES == 0:
+        for batch in SegmentScan(fs, path).batches():
+            first, latest = batch[0][0], batch[-1][0]
+            if latest // _SLICE_WRITES != (first - 1) // _SLICE_WRITES:
                 yield
-            if lsn <= job.after_lsn:
+            if latest <= job.after_lsn:
                 continue
-            if lsn != last + 1:
-                raise CorruptionError(f"{path}: sequence {lsn}, where {last + 1} was due", path=path)
-            last = lsn
-            for tree_id, key, value in entries:
-                newest = trees.get(tree_id)
-                if newest is not None:
-                    newest[key] = (lsn, value)
+            if first <= job.after_lsn:
+                batch = batch[job.after_lsn + 1 - first :]
+                first = job.after_lsn + 1
+            if first != last + 1:
+                raise CorruptionError(f"{path}: sequence {first}, where {last + 1} was due", path=path)
+            for lsn, entries, _ in batch:
+                for tree_id, key, value in entries:
+                    newest = trees.get(tree_id)
+                    if newest is not None:
+                        newest[key] = (lsn, value)
+            last = latest
     if last != job.upto_lsn:
         path = job.segments[-1] if job.segments else ""
         raise CorruptionError(f"{path}: the log ends at sequence {last}, where {job.upto_lsn} was written", path=path)

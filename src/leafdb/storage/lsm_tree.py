@@ -9,16 +9,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
-from leafdb.storage.block import Entry
+from leafdb.storage.block import ABSENT, Absent, Entry
 from leafdb.storage.memtable import Memtable, Slot
 from leafdb.storage.merge_iterator import merge
 from leafdb.storage.sstable_reader import TableReader, Wait
+from leafdb.storage.tree_search import TreeSearch
 from leafdb.storage.value_files import Place
 from leafdb.storage.value_reader import ValueReader
 from leafdb.storage.version import Version
 from leafdb.types import TreeId
 
-ABSENT: Final[Slot] = (None, 0)
+NOTHING: Final[Slot] = (None, 0)
 
 SCAN_EXAMINED_MAX: Final = 65_536
 """A page ends after so many entries, deletions among them, even if it shows none."""
@@ -46,33 +47,26 @@ def find_frozen(frozen: Sequence[Memtable], tree_id: TreeId, key: bytes) -> Slot
     return None
 
 
-def find_now(
-    version: Version, readers: Mapping[int, TableReader], values: Mapping[int, ValueReader], tree_id: TreeId, key: bytes
-) -> Slot | None:
+def find_now(search: TreeSearch, values: Mapping[int, ValueReader], key: bytes) -> Slot | None:
     """What the tables know of `key`, if no disk has to be waited for; else None."""
-    for meta in version.tables_for(tree_id, key):
-        found = readers[meta.file_number].get_now(key)
-        if isinstance(found, Wait):
-            return None
-        if found[0]:
-            value = found[1]
-            if not isinstance(value, Place):
-                return value, 0
-            loaded = values[value.file_number].get_now(value, key)
+    for reader in search.readers_for(key):
+        found = reader.get_now(key)
+        if found is ABSENT:
+            continue
+        if isinstance(found, Place):
+            loaded = values[found.file_number].get_now(found, key)
             return None if isinstance(loaded, Wait) else (loaded, 0)
-    return ABSENT
+        return None if isinstance(found, Wait) else (found, 0)
+    return NOTHING
 
 
-def find(
-    version: Version, readers: Mapping[int, TableReader], values: Mapping[int, ValueReader], tree_id: TreeId, key: bytes
-) -> Slot:
+def find(search: TreeSearch, values: Mapping[int, ValueReader], key: bytes) -> Slot:
     """What the tables know of `key`; may wait for the disk, on any thread that has the version pinned."""
-    for meta in version.tables_for(tree_id, key):
-        found = readers[meta.file_number].get(key)
-        if found[0]:
-            value = found[1]
-            return (values[value.file_number].get(value, key) if isinstance(value, Place) else value), 0
-    return ABSENT
+    for reader in search.readers_for(key):
+        found = reader.get(key)
+        if not isinstance(found, Absent):
+            return (values[found.file_number].get(found, key) if isinstance(found, Place) else found), 0
+    return NOTHING
 
 
 class Scan:

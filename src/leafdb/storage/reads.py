@@ -13,7 +13,7 @@ from typing import Final
 
 from leafdb.errors import CorruptionError, StorageError, StoreFailed
 from leafdb.storage.executor import Executor
-from leafdb.storage.lsm_tree import Page, Scan, find
+from leafdb.storage.lsm_tree import NOTHING, Page, Scan, find
 from leafdb.storage.memtable import Slot
 from leafdb.storage.tables import Pin, Tables
 from leafdb.types import TreeId
@@ -105,7 +105,7 @@ class Reads:
     def _job(self) -> list[_Get]:
         """On a reader thread: take reads off the queue and carry them out."""
         taken: list[_Get] = []
-        readers, values = self._tables.readers, self._tables.values
+        values = self._tables.values
         while len(taken) < READS_PER_JOB:
             try:
                 get = self._queue.popleft()
@@ -113,7 +113,8 @@ class Reads:
                 break
             taken.append(get)
             try:
-                get.result = find(get.pin.version, readers, values, get.tree_id, get.key)
+                search = get.pin.searches.get(get.tree_id)
+                get.result = NOTHING if search is None else find(search, values, get.key)
             except StorageError as error:
                 get.result = error
         return taken

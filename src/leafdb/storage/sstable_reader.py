@@ -18,7 +18,7 @@ from typing import Final, NamedTuple
 
 from leafdb.codec.checksum import xxh3_64
 from leafdb.errors import CorruptionError, StorageError
-from leafdb.storage.block import Block, Columns, Entry, Stored, concatenate
+from leafdb.storage.block import ABSENT, Absent, Block, Columns, Entry, Stored, concatenate
 from leafdb.storage.block_cache import BlockCache
 from leafdb.storage.bloom import BloomFilter
 from leafdb.storage.lost_ranges import Range, insistently, is_damage
@@ -44,11 +44,6 @@ class Wait(Enum):
 
 WOULD_BLOCK: Final = Wait.WOULD_BLOCK
 
-Found = tuple[bool, Stored, int]
-"""Whether the key is here; its value, the place of it, or None for a tombstone; its sequence."""
-
-MISSING: Final[Found] = (False, None, 0)
-
 
 class Part(NamedTuple):
     """A part of a file that was read again: how many bytes, the closed range of keys it may hold, what is wrong."""
@@ -66,7 +61,17 @@ _BLOCKS_BITS: Final = 32
 class TableReader:
     """One open table."""
 
-    __slots__ = ("_cache", "_file", "_filter", "_first_number", "_lower_bounds", "_places", "memory_bytes", "meta")
+    __slots__ = (
+        "_cache",
+        "_file",
+        "_filter",
+        "_first_number",
+        "_lower_bounds",
+        "_places",
+        "filter_lines",
+        "memory_bytes",
+        "meta",
+    )
 
     def __init__(self, meta: TableMeta, file: File, cache: BlockCache) -> None:
         """Use `open`; this reads what `open` promises and leaves the file to its caller when that fails."""
@@ -87,6 +92,7 @@ class TableReader:
         index = part(footer.index, BlockKind.INDEX)
         try:
             self._filter = BloomFilter(part(footer.filter, BlockKind.FILTER))
+            self.filter_lines = self._filter.lines
             self._lower_bounds, _, values = Block(index).columns()
             self._places = [INDEX_VALUE.unpack(value) for value in values]  # type: ignore[arg-type]  # damage, if not
         except Exception as error:
@@ -130,15 +136,12 @@ class TableReader:
         """False: the key is not in this table."""
         return self._filter.may_contain(xxh3_64(key))
 
-    def get_now(self, key: bytes) -> Found | Wait:
-        """What the table knows of `key`, if that takes no waiting for the disk."""
-        if not self._filter.may_contain(xxh3_64(key)):
-            return MISSING
+    def get_now(self, key: bytes) -> Stored | Absent | Wait:
+        """What the table holds under `key`, which its filter does not deny, if that takes no waiting for the disk."""
         index = bisect_right(self._lower_bounds, key) - 1
         if index < 0:
-            return MISSING
-        number = self._first_number + index
-        block = self._cache.get(number)
+            return ABSENT
+        block = self._cache.get(self._first_number + index)
         if block is None:
             offset, size = self._places[index]
             try:
@@ -148,20 +151,18 @@ class TableReader:
             if sealed is None:
                 return WOULD_BLOCK
             block = self._decode(sealed, offset)
-            self._cache.put(number, block)
-        found = block.find(key)
-        return MISSING if found is None else (True, *found)
+            self._cache.put(self._first_number + index, block)
+        return block.find(key)
 
-    def get(self, key: bytes) -> Found:
-        """What the table knows of `key`; may wait for the disk, and may be called from any thread."""
+    def get(self, key: bytes) -> Stored | Absent:
+        """As `get_now`; may wait for the disk, and may be called from any thread."""
         found = self.get_now(key)
-        if found is not WOULD_BLOCK:
+        if not isinstance(found, Wait):
             return found
         index = bisect_right(self._lower_bounds, key) - 1
         block = self._load(index)
         self._cache.put(self._first_number + index, block)
-        entry = block.find(key)
-        return MISSING if entry is None else (True, *entry)
+        return block.find(key)
 
     def iterate(self, start: bytes, stop: bytes | None, reverse: bool = False) -> Iterator[Entry]:
         """Entries with start <= key < stop (None: to the end), tombstones among them. Does not fill the cache."""

@@ -16,7 +16,7 @@ the log executor.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 
 from leafdb.storage.block_cache import BlockCache
@@ -25,19 +25,22 @@ from leafdb.storage.lost_ranges import LostRange
 from leafdb.storage.manifest import ManifestWriter
 from leafdb.storage.quarantine import Kept, put_away
 from leafdb.storage.sstable_reader import TableReader
+from leafdb.storage.tree_search import TreeSearch, searches_of
 from leafdb.storage.value_files import ValueMeta, value_path
 from leafdb.storage.value_reader import OpenFiles, ValueReader
 from leafdb.storage.version import TableMeta, Version, VersionEdit, table_path
+from leafdb.types import TreeId
 from leafdb.vfs.base import FileSystem
 
 
 class Pin:
     """A hold on the version of one moment: its files stay until `Tables.release`."""
 
-    __slots__ = ("version",)
+    __slots__ = ("searches", "version")
 
-    def __init__(self, version: Version) -> None:
+    def __init__(self, version: Version, searches: Mapping[TreeId, TreeSearch]) -> None:
         self.version = version
+        self.searches = searches
 
 
 class Tables:
@@ -82,6 +85,8 @@ class Tables:
         self.version = version
         self.head = version
         self.readers = readers
+        self.searches = searches_of(version, readers, {})
+        """Those of `version`."""
         self.values = values
         self._open_files = open_files
         self.unlinks_failed = 0
@@ -104,6 +109,7 @@ class Tables:
         if edit.lost:
             self._on_lost(edit.lost)
         before, self.version = self.version, self.version.apply(edit)
+        self.searches = searches_of(self.version, self.readers, self.searches)
         for number, meta in self.version.values.metas.items():
             if number not in self.values:
                 self.values[number] = ValueReader(self._fs, meta, self._open_files)
@@ -157,7 +163,7 @@ class Tables:
     # -- lifetime
 
     def pin(self) -> Pin:
-        pin = Pin(self.version)
+        pin = Pin(self.version, self.searches)
         self._pins.add(pin)
         return pin
 
@@ -212,6 +218,10 @@ class Tables:
     def check(self) -> None:
         self.version.check()
         self.head.check()
+        assert self.searches.keys() == self.version.trees.keys(), "a tree without a search"
+        for tree_id, search in self.searches.items():
+            assert search.is_of(self.version.trees[tree_id]), "the search of another version"
+            search.check()
         assert set(self.version.tables) <= set(self.readers), "a published table without a reader"
         assert set(self.version.values.metas) <= set(self.values), "a published value file without a reader"
         assert not any(map(self.version.has_file, self._leaving)), "a file in use is to be removed"

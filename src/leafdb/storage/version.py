@@ -10,7 +10,6 @@ level are sorted by key and disjoint; trees never mix; a file number belongs to 
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -209,9 +208,9 @@ def _number(plain: dict[str, Any], name: str) -> int | None:
 
 
 class TreeVersion:
-    """The tables of one tree, by level. Immutable; built once per change, so that lookups are bisections."""
+    """The tables of one tree, by level. Immutable; a new one for each change."""
 
-    __slots__ = ("_bounds", "levels", "tree_id")
+    __slots__ = ("levels", "tree_id")
 
     def __init__(self, tree_id: TreeId, tables: Iterator[TableMeta] | list[TableMeta]) -> None:
         by_level: list[list[TableMeta]] = [[] for _ in range(LEVELS)]
@@ -222,18 +221,6 @@ class TreeVersion:
             level.sort(key=lambda meta: meta.smallest)
         self.tree_id = tree_id
         self.levels: tuple[tuple[TableMeta, ...], ...] = tuple(map(tuple, by_level))
-        self._bounds = tuple(
-            ([meta.largest for meta in level], level) for level in self.levels[1:] if level
-        )  # only levels that hold something: most trees use two of seven
-
-    def tables_for(self, key: bytes) -> list[TableMeta]:
-        """The tables that may hold `key`, those with newer data first."""
-        found = [meta for meta in self.levels[0] if meta.smallest <= key <= meta.largest]
-        for bounds, level in self._bounds:
-            index = bisect_left(bounds, key)
-            if index < len(level) and level[index].smallest <= key:
-                found.append(level[index])
-        return found
 
     def overlapping(self, level: int, smallest: bytes, largest: bytes) -> list[TableMeta]:
         """The tables of `level` that touch the closed range."""
@@ -364,11 +351,6 @@ class Version:
     def files(self) -> dict[str, int]:
         """Every file that makes up the version, by its path below the store's root, and its size in bytes."""
         return {meta.path: meta.size for metas in (self.tables, self.values.metas) for meta in metas.values()}
-
-    def tables_for(self, tree_id: TreeId, key: bytes) -> list[TableMeta]:
-        """The tables that may hold `key`, those with newer data first; empty when there is no such tree."""
-        tree = self.trees.get(tree_id)
-        return [] if tree is None else tree.tables_for(key)
 
     def check(self) -> None:
         numbers = [meta.file_number for tree in self.trees.values() for meta in tree]

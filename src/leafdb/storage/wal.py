@@ -76,8 +76,13 @@ class SegmentScan:
 
     def writes(self) -> Iterator[tuple[int, list[WalEntry], bytes]]:
         """Sequence number, entries and mark (empty: none) of each write."""
+        for batch in self.batches():
+            yield from batch
+
+    def batches(self) -> Iterator[list[tuple[int, list[WalEntry], bytes]]]:
+        """The writes, those of a frame together: a generator's step for each write costs as much as decoding it."""
         for frame in self.frames():
-            yield from wal_format.decode_writes(self.data, frame, self.path, self.header.version)
+            yield wal_format.decode_writes(self.data, frame, self.path, self.header.version)
 
     def _judge_damage(self) -> None:
         """Raise unless what starts at `end` can be a write that the power cut short."""

@@ -7,7 +7,7 @@ from random import Random
 import pytest
 
 from leafdb.limits import BLOCK_RESTART_INTERVAL
-from leafdb.storage.block import Block, Columns, concatenate, encode_block, shared_bytes
+from leafdb.storage.block import ABSENT, Block, Columns, concatenate, encode_block, shared_bytes
 from leafdb.storage.value_files import Place
 
 WORKED_EXAMPLE = bytes.fromhex(
@@ -35,7 +35,16 @@ def test_every_entry_is_found_and_no_other(count: int, prefix: bytes) -> None:
     for key in keys:
         for other in (key[:-1], key + b"\0", key + b"x", b"", b"\xff" * 30):
             if other not in keys:
-                assert block.find(other) is None
+                assert block.find(other) is ABSENT
+
+
+def test_a_key_is_found_where_it_is_whole_and_not_where_it_is_part_of_others() -> None:
+    for prefix in (b"", b"shared"):
+        keys = [prefix + key for key in (b"ab", b"ba", b"baab", b"bb", b"bbaabb", b"bbba", b"c")]
+        block = Block(encode_block(keys, [1] * len(keys), keys))
+        block.check()
+        for other in (b"a", b"aa", b"aab", b"abba", b"b", b"bab", b"bba", b"bbaab", b"bbb"):
+            assert block.find(prefix + other) is ABSENT
 
 
 @pytest.mark.parametrize("count", [1, 16, 100])

@@ -62,3 +62,16 @@ def test_threads_leave_the_account_true() -> None:
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(hammer, range(4)))
     cache.check()
+
+
+def test_a_new_block_is_kept_however_many_others_were_used() -> None:
+    one = block().memory_bytes + 200
+    for blocks in (3, 200):
+        cache = BlockCache(blocks * one)
+        for number in range(2 * blocks):
+            cache.put(number, block())
+            assert all(cache.get(other) is not None for other in (number, max(0, number - 1)))
+            for other in range(number):
+                cache.get(other)
+            cache.check()
+        assert cache.get(0) is None

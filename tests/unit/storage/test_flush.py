@@ -10,6 +10,8 @@ from leafdb.errors import CorruptionError
 from leafdb.storage.flush import flush_slices, run_flush
 from leafdb.storage.jobs import FlushJob, FlushResult
 from leafdb.storage.sstable_reader import verify
+from leafdb.storage.wal import WalWriter, segment_path
+from leafdb.storage.wal_format import ENTRY
 from leafdb.types import TreeId
 from leafdb.vfs.base import read_file
 from leafdb.vfs.memory import MemoryFileSystem
@@ -38,6 +40,20 @@ def test_what_was_flushed_before_is_skipped() -> None:
     (meta,) = run_flush(fs, FlushJob(segments=(path,), outputs=((TREE, 1),), upto_lsn=3, after_lsn=2)).added
     assert read_table(fs, meta) == [(b"c", 3, b"3")]
     assert run_flush(fs, FlushJob(segments=(path,), outputs=((TREE, 2),), upto_lsn=3, after_lsn=3)) == FlushResult(())
+
+
+def test_what_was_flushed_before_may_end_within_a_frame() -> None:
+    fs = store()
+    writer = WalWriter(fs)
+    writer.start_segment(1, 1)
+    writer.append(1, 3, [part for key in (b"a", b"b", b"c") for part in (ENTRY.pack(0, TREE, 1, 1), key, key)])
+    writer.append(4, 1, [ENTRY.pack(0, TREE, 1, 1), b"d", b"d"])
+    writer.seal()
+    for after in range(4):
+        job = FlushJob(segments=(segment_path(1),), outputs=((TREE, 1 + after),), upto_lsn=4, after_lsn=after)
+        (meta,) = run_flush(fs, job).added
+        kept = [(key, lsn, key) for lsn, key in enumerate((b"a", b"b", b"c", b"d"), 1) if lsn > after]
+        assert read_table(fs, meta) == kept
 
 
 def test_a_large_flush_runs_in_slices() -> None:

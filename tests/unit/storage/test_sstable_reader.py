@@ -11,9 +11,10 @@ import pytest
 from leafdb.codec.checksum import crc32c
 from leafdb.errors import CorruptionError, UnknownFormat
 from leafdb.limits import BLOCK_PAYLOAD_BYTES_MAX
+from leafdb.storage.block import ABSENT
 from leafdb.storage.block_cache import BlockCache
 from leafdb.storage.sstable_format import FOOTER_BYTES, FORMAT_WITH_PLACES, Footer
-from leafdb.storage.sstable_reader import MISSING, WOULD_BLOCK, TableReader, verify
+from leafdb.storage.sstable_reader import WOULD_BLOCK, TableReader, verify
 from leafdb.storage.value_files import Place
 from leafdb.storage.version import TableMeta, table_path
 from leafdb.vfs.base import FileSystem, read_file
@@ -41,12 +42,12 @@ def test_every_entry_comes_back(count: int) -> None:
     fs, model = store(), sample(count)
     meta = write_table(fs, model)
     reader = TableReader.open(fs, meta, BlockCache(1 << 20))
-    for key, (sequence, value) in model.items():
-        assert reader.get_now(key) == (True, value, sequence)
-        assert reader.get(key) == (True, value, sequence)
+    for key, (_, value) in model.items():
+        assert reader.get_now(key) == value
+        assert reader.get(key) == value
         assert reader.may_contain(key)
-        assert reader.get_now(key + b"\0") == MISSING
-        assert reader.get(key[:-1]) == MISSING
+        assert reader.get_now(key + b"\0") is ABSENT
+        assert reader.get(key[:-1]) is ABSENT
     assert list(reader.iterate(b"", None)) == entries_of(model)
     assert (meta.entries, meta.tombstones) == (count, sum(value is None for _, value in model.values()))
     assert (meta.smallest, meta.largest) == (min(model), max(model))
@@ -95,9 +96,9 @@ def test_a_cold_block_is_not_waited_for_and_a_warm_one_is_not_read_again() -> No
     key = min(model)
     fs.cold = True
     assert reader.get_now(key) is WOULD_BLOCK
-    assert reader.get(key) == (True, model[key][1], model[key][0])
+    assert reader.get(key) == model[key][1]
     fs.faults.append(Fault("read_at", count=1000))
-    assert reader.get_now(key) == (True, model[key][1], model[key][0])
+    assert reader.get_now(key) == model[key][1]
     reader.close()
     assert reader.meta.entries == 10
 
@@ -120,7 +121,7 @@ def test_threads_and_the_loop_read_at_once() -> None:
         rng = Random(seed)
         for key in rng.sample(sorted(model), 600):
             found = reader.get(key) if seed else reader.get_now(key)
-            assert found == (True, model[key][1], model[key][0])
+            assert found == model[key][1]
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(read, range(4)))
@@ -178,7 +179,7 @@ def test_a_block_written_to_the_place_of_another_is_found() -> None:
     patch(fs, meta, second_at, data[first_at : first_at + size])
     with pytest.raises(CorruptionError, match="checksum"):
         reader.get(b"001")
-    assert reader.get(b"000")[0]
+    assert reader.get(b"000") == model[b"000"][1]
 
 
 def test_a_table_the_manifest_describes_differently_is_found() -> None:
