@@ -1,4 +1,4 @@
-"""The cache holds at most its bytes, drops the least recently used first, and accounts for every byte."""
+"""The cache holds at most its bytes, drops what was read once before the rest, and accounts for every byte."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def block(size: int = 1000) -> Block:
     return Block(encode_block([b"k"], [1], [bytes(size)]))
 
 
-def test_the_least_recently_used_goes_first() -> None:
+def test_what_was_not_read_again_goes_first() -> None:
     one = block().memory_bytes + 200
     cache = BlockCache(3 * one)
     for number in (1, 2, 3):
@@ -74,4 +74,36 @@ def test_a_new_block_is_kept_however_many_others_were_used() -> None:
             for other in range(number):
                 cache.get(other)
             cache.check()
-        assert cache.get(0) is None
+        assert len(cache) < 2 * blocks
+
+
+def filled(blocks: int, hot: range) -> BlockCache:
+    """A cache for so many blocks, full, of which those numbers were read again."""
+    cache = BlockCache(blocks * (block().memory_bytes + 150))
+    for number in range(blocks):
+        cache.put(number, block())
+    for number in hot:
+        cache.get(number)
+    return cache
+
+
+def test_any_number_of_blocks_read_once_leaves_those_that_are_read_again() -> None:
+    hot = range(20, 60)
+    cache = filled(100, hot)
+    for number in range(1_000, 5_000):
+        cache.put(number, block())
+    assert all(cache.get(number) is not None for number in hot)
+    assert sum(cache.get(number) is not None for number in range(1_000, 5_000)) == 60
+    cache.check()
+
+
+def test_a_new_working_set_drives_out_the_one_before() -> None:
+    """Also one that is larger than the young queue, so that nothing of it is read again there."""
+    cache = filled(100, range(90))
+    new = range(1_000, 1_070)
+    for _ in range(5):
+        for number in new:
+            if cache.get(number) is None:
+                cache.put(number, block())
+    assert all(cache.get(number) is not None for number in new)
+    cache.check()
