@@ -1,14 +1,13 @@
 """Decoded blocks in memory, at most so many bytes of them; those that were not used for long go first.
 
-Shared by the event loop and the reader threads. A hit is one look into a dictionary, atomic under the interpreter lock,
-and takes no lock of its own; whatever changes the byte count does.
+A block is kept where it is used: in its table's `Blocks`, a list with a place for each block of the table. The cache
+says which of all places may be filled. So a hit is one look into a list, which takes no lock and makes no number; what
+changes the byte count takes the cache's lock. Lists and cache are shared by the event loop and the reader threads.
 
-Room is made by second chance, the clock algorithm: blocks stand in a queue in the order in which they came, a hit marks
-its block, and a marked one that reaches the front loses its mark and goes to the back. That is nearly the order of last
-use, and a hit writes nothing but the mark; a queue that every hit reorders touches three neighbours, which lie anywhere
-in memory.
-
-What was read once has no mark and leaves first. Scans do not fill the cache at all.
+Room is made by second chance, the clock algorithm: blocks stand in a queue in the order in which they came, a reader
+marks what it uses, and a marked block that reaches the front loses its mark and goes to the back. That is nearly the
+order of last use, and a hit writes nothing but the mark; a queue that every hit reorders touches three neighbours,
+which lie anywhere in memory. What was read once has no mark and leaves first. Scans neither fill the cache nor mark.
 """
 
 from __future__ import annotations
@@ -20,68 +19,75 @@ from typing import Final
 
 from leafdb.storage.block import Block
 
+Blocks = list[Block | None]
+"""Of one table, by index; None: not in memory."""
+
+BLOCKS_BITS: Final = 32
+"""A block's number is its table's file number and then its index, in this many bits: unique in a process."""
+_INDEX_MASK: Final = (1 << BLOCKS_BITS) - 1
 _SPARED_MAX: Final = 64
 """How many marked blocks one call spares: then the front of the queue goes, marked or not."""
 _ENTRY_BYTES: Final = 150
-"""What the cache itself spends on an entry: node and key."""
+"""What the cache itself spends on an entry: node and number."""
 
 
 class BlockCache:
-    """Blocks by number. A number is unique over all tables of a process: `TableReader` makes it."""
+    """See the module."""
 
-    __slots__ = ("_blocks", "_lock", "bytes_max", "bytes_used", "hits", "misses")
+    __slots__ = ("_lock", "_queue", "bytes_max", "bytes_used", "hits", "misses")
 
     def __init__(self, bytes_max: int) -> None:
-        self._blocks: OrderedDict[int, Block] = OrderedDict()
+        self._queue: OrderedDict[int, Blocks] = OrderedDict()
         self._lock = Lock()
         self.bytes_max = bytes_max
         self.bytes_used = 0
         self.hits = 0
+        """Counted by the readers, as are misses."""
         self.misses = 0
 
-    def get(self, number: int) -> Block | None:
-        """The block, which is marked as used; None when it is not here."""
-        block = self._blocks.get(number)
-        if block is None:
-            self.misses += 1
-            return None
-        self.hits += 1
-        block.used = True
-        return block
-
-    def put(self, number: int, block: Block) -> None:
-        """Keep the block, and let go of others beyond the bound. One over the bound alone is not kept."""
+    def put(self, number: int, blocks: Blocks, block: Block) -> None:
+        """Keep the block in its place, and let go of others beyond the bound. One over the bound alone is not kept."""
         size = block.memory_bytes + _ENTRY_BYTES
         if size > self.bytes_max:
             return
         with self._lock:
-            blocks = self._blocks
-            if number in blocks:
+            if number in self._queue:
                 return
             spared = 0
             while self.bytes_used + size > self.bytes_max:
-                oldest, held = blocks.popitem(last=False)
+                oldest, home = self._queue.popitem(last=False)
+                held = home[oldest & _INDEX_MASK]
+                assert held is not None
                 if held.used and spared < _SPARED_MAX:
                     held.used = False
-                    blocks[oldest] = held
+                    self._queue[oldest] = home
                     spared += 1
                 else:
-                    self.bytes_used -= held.memory_bytes + _ENTRY_BYTES
-            blocks[number] = block
+                    self._release(oldest, home)
+            self._queue[number] = blocks
+            blocks[number & _INDEX_MASK] = block
             self.bytes_used += size
 
     def forget(self, numbers: Iterable[int]) -> None:
         """Drop these blocks: their table is gone."""
         with self._lock:
             for number in numbers:
-                dropped = self._blocks.pop(number, None)
-                if dropped is not None:
-                    self.bytes_used -= dropped.memory_bytes + _ENTRY_BYTES
+                home = self._queue.pop(number, None)
+                if home is not None:
+                    self._release(number, home)
+
+    def _release(self, number: int, home: Blocks) -> None:
+        """Empty a place that has left the queue."""
+        dropped, home[number & _INDEX_MASK] = home[number & _INDEX_MASK], None
+        assert dropped is not None
+        self.bytes_used -= dropped.memory_bytes + _ENTRY_BYTES
 
     def __len__(self) -> int:
-        return len(self._blocks)
+        return len(self._queue)
 
     def check(self) -> None:
         with self._lock:
-            total = sum(block.memory_bytes + _ENTRY_BYTES for block in self._blocks.values())
+            held = [home[number & _INDEX_MASK] for number, home in self._queue.items()]
+            total = sum(block.memory_bytes + _ENTRY_BYTES for block in held if block is not None)
+            assert None not in held, "a place in the queue that is empty"
             assert total == self.bytes_used <= self.bytes_max, f"{self.bytes_used} accounted, {total} held"
