@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Final
 
+from leafdb.codec import cbor
 from leafdb.errors import StorageError
 from leafdb.sim.store_damage import KINDS, Damage, anywhere, damage
 from leafdb.sim.store_disk import Hands, Rubbish
@@ -25,13 +26,15 @@ from leafdb.sim.store_log import Place, middle, unflushed
 from leafdb.sim.store_machine import Machine
 from leafdb.sim.store_model import Contents, StoreModel, short
 from leafdb.sim.trace import Trace
-from leafdb.storage.lost_ranges import Range
+from leafdb.storage.lost_ranges import LostRange, Range
 from leafdb.storage.settings import EngineConfig
 from leafdb.testing.violation import Invariant, require
 from leafdb.types import TreeId
 from leafdb.vfs.memory import MemoryFileSystem
 
 OUTCOMES: Final = ("refused", "error", "healed", "harmless")
+NOTES: Final = TreeId(999)
+"""Where what follows a store may note what that has lost; no tree of a model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +51,7 @@ class Aim:
 AIMS: Final = (
     Aim(middle, ("flip", "zeros", "misdirected", "swapped"), alive=False),
     Aim(unflushed, ("cut",), alive=True),
+    Aim(unflushed, ("cut",), alive=False),
 )
 
 
@@ -123,7 +127,7 @@ def _healed(machine: Machine, model: StoreModel, damage: Damage, outcome: str) -
 
 def prove_no_more(machine: Machine, damage: Damage) -> None:
     """Nothing is given up that was not damaged."""
-    for lost in machine.engine.lost:
+    for lost in known_lost(machine):
         require(
             damage.ranges is None or any(low <= lost.smallest <= lost.largest <= high for low, high in damage.ranges),
             Invariant.CORRUPTION_DETECTED,
@@ -152,9 +156,17 @@ def fixed(now_s: float) -> Callable[[], float]:
     return lambda: now_s
 
 
+def known_lost(machine: Machine) -> tuple[LostRange, ...]:
+    """What the store says that it has lost, and what was noted in its tree NOTES, if it has one."""
+    notes = machine.contents(NOTES) if NOTES in machine.engine.trees() else {}
+    return (*machine.engine.lost, *(LostRange.from_plain(cbor.loads(note)) for note in notes.values()))
+
+
 def read_all(machine: Machine, model: StoreModel, damage: Damage) -> str:
     """Read everything by key and in order."""
     lsn = machine.engine.stats().last_sequence
+    if NOTES in machine.engine.trees():
+        lsn = min(lsn, model.last_lsn)  # notes are written behind all that the model knows
     if not damage.path.startswith("MANIFEST"):
         require(
             damage.proven <= lsn,
@@ -163,12 +175,15 @@ def read_all(machine: Machine, model: StoreModel, damage: Damage) -> str:
         )
     require(lsn <= model.last_lsn, Invariant.NO_PHANTOMS, f"{damage}: {lsn} writes of {model.last_lsn}")
     outcome = "harmless"
+    known = known_lost(machine)
     for tree_id in machine.engine.trees():
+        if tree_id == NOTES:
+            continue
         lives = model.lives.get(tree_id)
         if lives is None:
             require(damage.path.startswith("MANIFEST"), Invariant.NO_PHANTOMS, f"{damage}: tree {tree_id} is back")
             continue
-        lost = tuple((each.smallest, each.largest) for each in machine.engine.lost if each.tree_id == tree_id)
+        lost = tuple((each.smallest, each.largest) for each in known if each.tree_id == tree_id)
         outcomes = [_read_tree(machine, tree_id, model.contents_at(lsn, life), lost) for life in lives]
         good = [found for found in outcomes if found[0] != "wrong"]
         if not good:
