@@ -63,6 +63,9 @@ class Compactor:
             time.sleep(0.01)
         time.sleep(1.0)  # it makes itself nice first
         os.setpriority(os.PRIO_PROCESS, self._runner.pid, niceness)
+        autogroup = Path(f"/proc/{self._runner.pid}/autogroup")
+        if autogroup.exists():  # where it is the session's niceness that weighs
+            autogroup.write_text(str(niceness))
         self.merged_bytes = 0
 
     def _table(self, number: int) -> TableMeta:

@@ -24,6 +24,8 @@ import select
 import subprocess
 import sys
 from collections.abc import Generator
+from contextlib import suppress
+from pathlib import Path
 from queue import SimpleQueue
 from threading import Lock, Thread
 from typing import Final
@@ -46,6 +48,8 @@ from leafdb.vfs.disk import DiskFileSystem
 _READ_BYTES: Final = 65_536
 _STOP_S: Final = 5.0
 """How long a child that lost its stdin may take to exit; it looks at it after every slice of a job."""
+
+AUTOGROUP: Final = Path("/proc/self/autogroup")
 
 _Running = tuple[int, Generator[None, None, JobResult]]
 
@@ -239,11 +243,20 @@ class ProcessJobRunner:
             return  # the loop has ended, and with it whoever waited
 
 
+def be_nice() -> None:
+    """Give way to the node. Where the kernel shares time out between sessions first (sched_autogroup), the niceness of
+    a process weighs only inside its own, and the worker has one to itself: there the session is made as nice."""
+    niceness = os.nice(WORKER_NICE)
+    if os.getsid(0) == os.getpid():
+        with suppress(OSError):  # no such thing here
+            AUTOGROUP.write_text(str(niceness))
+
+
 def main(arguments: list[str]) -> int:
     if len(arguments) != 1:
         sys.stderr.write("usage: python -m leafdb.storage.worker ROOT\n")
         return 2
-    os.nice(WORKER_NICE)
+    be_nice()
     gc.freeze()
     gc.disable()
     # The answer pipe gets a number of its own, so that a stray print cannot break the protocol.
