@@ -75,7 +75,7 @@ async def own_stats(node: Node, args: Args) -> Answer:
             "compaction_bytes_read": shape.compaction_bytes_read,
             "compaction_bytes_written": shape.compaction_bytes_written,
             "failed_jobs": counts.failed_jobs,
-            "compacting": _compacting(node, shape.compacting),
+            "compacting": _compacting(node, shape.compacting, counts.compaction_share),
         }
     }
 
@@ -88,7 +88,7 @@ def _tree(node: Node, tree: TreeShape) -> Answer:
     }
 
 
-def _compacting(node: Node, running: Compacting | None) -> Answer | None:
+def _compacting(node: Node, running: Compacting | None, share: float) -> Answer | None:
     if running is None:
         return None
     return {
@@ -98,6 +98,7 @@ def _compacting(node: Node, running: Compacting | None) -> Answer | None:
         "bytes": sum(meta.size for meta in running.job.inputs),
         "asked": running.asked,
         "elapsed_s": node.world.now() - running.since_s,
+        "share": share,
     }
 
 

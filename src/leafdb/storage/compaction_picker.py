@@ -161,6 +161,11 @@ def scores(tree: TreeVersion, limits: PickerLimits) -> list[float]:
     return found
 
 
+def fullness(tree: TreeVersion, limits: PickerLimits) -> float:
+    """How full the fullest level is: 1.0 is its measure."""
+    return max(scores(tree, limits))
+
+
 def debt_bytes(version: Version, limits: PickerLimits | None = None) -> int:
     """Bytes that stand above their level's measure: what compaction is behind with, for pacing and for the operator."""
     limits = limits or PickerLimits()

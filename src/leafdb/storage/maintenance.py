@@ -24,7 +24,7 @@ from functools import partial
 from typing import Final
 
 from leafdb.errors import CorruptionError, StoreFailed
-from leafdb.storage.compaction_picker import pick
+from leafdb.storage.compaction_picker import fullness, pick
 from leafdb.storage.descents import Descents
 from leafdb.storage.executor import Callback
 from leafdb.storage.job_runner import JobRunner
@@ -162,6 +162,16 @@ class Maintenance:
             self._start_flush(self.frozen[-1])
         if self.compacting is None and not self.salvages.start(self._busy, self.pump):
             self._start_compaction()
+
+    @property
+    def fullness(self) -> float | None:
+        """While a compaction is under way: of the levels it may be too slow for, how full the fullest is, as a multiple
+        of its measure. None: there is none."""
+        if self.compacting is None:
+            return None
+        limits = self._config.compaction
+        tree = self._tables.version.trees.get(self.compacting.job.tree_id)
+        return max(self._tables.level0_most / limits.level0_tables, 0.0 if tree is None else fullness(tree, limits))
 
     # -- flush
 
