@@ -187,6 +187,11 @@ def scores(tree: TreeVersion, limits: PickerLimits) -> list[float]:
     return found
 
 
+def fullness(tree: TreeVersion, limits: PickerLimits, *, by_time: bool) -> float:
+    """How full the fullest level is: 1.0 is its measure. The windows of a tree kept by time have none here."""
+    return max(scores(tree, limits)[1 if by_time else 0 :])
+
+
 def debt_bytes(version: Version, limits: PickerLimits | None = None, by_time: Collection[TreeId] = ()) -> int:
     """Bytes that stand above their level's measure: what compaction is behind with, for pacing and for the operator.
     Windows of trees kept `by_time` are no debt."""

@@ -85,6 +85,35 @@ def test_it_ends_in_the_middle_of_a_job_and_touches_only_what_it_was_allotted(
     assert set(before) <= set(after) <= {*before, "0000000002.sst", "0000000003.sst"}
 
 
+def autogroup(process: int | str) -> str:
+    """What the kernel says of the session of a process: its name and its niceness."""
+    path = Path(f"/proc/{process}/autogroup")
+    if not path.exists():
+        pytest.skip("this kernel does not share time out between sessions: there is no autogroup")
+    return path.read_text()
+
+
+def test_its_session_is_as_nice_as_it_is(tmp_path: Path) -> None:
+    """A kernel that shares time out between sessions first would else count it for as much as the node."""
+    ours = autogroup("self")
+    with subprocess.Popen(
+        [*COMMAND, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0, start_new_session=True
+    ) as process:
+        job = FlushJob(segments=("wal/none.log",), outputs=((TREE, 7),), upto_lsn=1)
+        send(process, encode_request(1, job))
+        answers(process, 1)
+        assert f"nice {os.getpriority(os.PRIO_PROCESS, process.pid)}\n" in autogroup(process.pid)
+        process.kill()
+    assert autogroup("self") == ours
+
+
+def test_in_the_session_of_another_it_leaves_that_as_it_is(worker: subprocess.Popen[bytes]) -> None:
+    ours = autogroup("self")
+    send(worker, encode_request(1, FlushJob(segments=("wal/none.log",), outputs=((TREE, 7),), upto_lsn=1)))
+    answers(worker, 1)
+    assert autogroup("self") == ours == autogroup(worker.pid)
+
+
 @pytest.mark.parametrize("garbage", [b"\xff\xff\xff\xff", b"\x01\0\0\0\xff", encode_frame({"id": 1, "job": 2})])
 def test_garbage_on_its_input_ends_it_with_a_reason(worker: subprocess.Popen[bytes], garbage: bytes) -> None:
     send(worker, garbage)
