@@ -4,56 +4,29 @@ The copy is taken as a kill would leave it, one place of one file is damaged, be
 open, and everything is read, then compacted and read again. What is damaged of a table is salvaged meanwhile: from then
 on every read is served, and is wrong, if at all, only where the store says that something was lost; and that is no more
 than the blocks that were damaged. The power goes at some moment of it, too: also then a hole is known, or not there.
-
-Two kinds of damage cannot be told from a torn write, by any store of this design: damage to the end of the log, behind
-what a later frame knows to have been synced, and damage to the last record of the manifest. The first makes the store
-come back to an earlier prefix, which is allowed here down to what is proven; the second to an earlier set of tables,
-which is allowed as far as trees that were made or dropped last are concerned.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from random import Random
 from typing import Final
 
 from leafdb.errors import StorageError
 from leafdb.sim.store_disk import Hands, Rubbish
+from leafdb.sim.store_harm import Damage, harm_any
 from leafdb.sim.store_machine import Machine
 from leafdb.sim.store_model import Contents, StoreModel, short
 from leafdb.sim.trace import Trace
-from leafdb.storage.block_cache import BlockCache
-from leafdb.storage.lost_ranges import Range, coarsened
-from leafdb.storage.manifest import current_manifest, read_manifest
+from leafdb.storage.lost_ranges import Range
 from leafdb.storage.settings import EngineConfig
-from leafdb.storage.sstable_reader import TableReader
-from leafdb.storage.wal import segment_numbers, segment_path
-from leafdb.storage.wal_format import HEADER_BYTES, decode_frame
 from leafdb.testing.violation import Invariant, require
 from leafdb.types import TreeId
-from leafdb.vfs.base import read_file
 from leafdb.vfs.memory import MemoryFileSystem
 
-SECTOR_BYTES: Final = 512
-KINDS: Final = ("flip", "zeros", "misdirected", "cut", "swapped")
 OUTCOMES: Final = ("refused", "error", "healed", "harmless")
-
-
-@dataclass(frozen=True, slots=True)
-class Damage:
-    """What was done to which file."""
-
-    kind: str
-    path: str
-    offset: int
-    proven: int
-    """So many writes the store must come back with, or refuse."""
-    blocks: tuple[Range, ...] | None = None
-    """Of a table: where the keys of the damaged blocks lie; None: it cannot be opened."""
-
-    def __str__(self) -> str:
-        return f"{self.kind} in {self.path} at {self.offset}"
+HEALED: Final = ("tables/", "values/")
+"""Of these files damage is mended, and never a reason not to start."""
 
 
 def prove_detected(
@@ -63,27 +36,87 @@ def prove_detected(
     copy = disk.power_cut(rng, keep=1.0)
     copy.quota_bytes = None
     copy.cold = rng.random() < 0.5
-    alive = rng.random() < 0.4
-    clock = _fixed(now_s)
-    machine: Machine | None = None
-    hands = Hands(copy, Trace(clock), Rubbish())
-    if alive:
-        machine = Machine(hands, config, clock)
-    damage = _damage(copy, rng, model.written)
-    if machine is None:
+    judge = DamageJudge(copy, model, config, rng, now_s)
+    if rng.random() < 0.4:
+        judge.open()
+    damage = harm_any(copy, rng, model.written)
+    return damage, judge.prove(damage)
+
+
+class DamageJudge:
+    """Judges one damaged disk. `rng` says when the power goes while it heals."""
+
+    def __init__(
+        self, disk: MemoryFileSystem, model: StoreModel, config: EngineConfig, rng: Random, now_s: float
+    ) -> None:
+        self._disk = disk
+        self._model = model
+        self._config = config
+        self._rng = rng
+        self._now_s = now_s
+        self.machine: Machine | None = None
+        """The store that was open when it happened, if one was."""
+
+    def open(self) -> Machine:
+        """Open what is on the disk; raises what a store raises that does not."""
+        self.machine = self._machine(self._disk)
+        return self.machine
+
+    def prove(self, damage: Damage, *, settle: bool = True, cut: bool = True) -> str:
+        """Read everything, and again when the store has come to rest, if it is to, and what a power cut on the way
+        there left, if that is wanted. Answers one of OUTCOMES."""
+        model = self._model
         try:
-            machine = Machine(hands, config, clock)
+            machine = self.machine or self.open()
         except StorageError:
-            require(not damage.path.startswith("tables/"), Invariant.CORRUPTION_DETECTED, f"{damage}: refused")
-            return damage, "refused"
-    outcome = _read_all(machine, model, damage)
-    if not machine.failures:
-        cut = _settle_and_cut(machine, copy, rng)
-        outcome = _healed(machine, model, damage, outcome)
-        if cut is not None:
-            _prove_known(cut, model, config, clock, damage)
-    machine.engine.abandon()
-    return damage, outcome
+            require(not damage.path.startswith(HEALED), Invariant.CORRUPTION_DETECTED, f"{damage}: refused")
+            return "refused"
+        outcome = _read_all(machine, model, damage)
+        if not machine.failures and settle:
+            left = _settle_and_cut(machine, self._disk, self._rng)
+            outcome = _healed(machine, model, damage, outcome)
+            if left is not None and cut:
+                self._prove_known(left, damage)
+        machine.engine.abandon()
+        return outcome
+
+    def prove_snapshot(self, damage: Damage, sequence: int, state: Mapping[TreeId, Contents]) -> str:
+        """Open a snapshot with a damaged file and read all of it, which was `state`. Answers `refused` or `read`."""
+        try:
+            machine = self.open()
+        except StorageError:
+            return "refused"
+        found = machine.engine.last_sequence, machine.engine.trees()
+        due = sequence, sorted(state)
+        require(found == due, Invariant.CORRUPTION_DETECTED, f"{damage}: a snapshot of {due} opens as one of {found}")
+        for tree_id, expected in state.items():
+            outcome, report = _read_tree(machine, tree_id, expected, _lost(machine, tree_id))
+            if outcome == "wrong":
+                report(damage)
+        machine.engine.abandon()
+        return "read"
+
+    def _prove_known(self, disk: MemoryFileSystem, damage: Damage) -> None:
+        """A store that was cut off while it healed knows of every hole it has, at every start."""
+        if not damage.path.startswith(HEALED):
+            return
+        for _ in range(2):
+            machine = self._machine(disk)
+            _read_all(machine, self._model, damage)
+            if not machine.failures:
+                machine.settle()
+                _read_all(machine, self._model, damage)
+                _prove_no_more(machine, damage)
+            machine.engine.abandon()
+            disk.locks.clear()
+
+    def _machine(self, disk: MemoryFileSystem) -> Machine:
+        now_s = self._now_s
+
+        def clock() -> float:
+            return now_s
+
+        return Machine(Hands(disk, Trace(clock), Rubbish()), self._config, clock)
 
 
 def _settle_and_cut(machine: Machine, disk: MemoryFileSystem, rng: Random) -> MemoryFileSystem | None:
@@ -109,7 +142,7 @@ def _healed(machine: Machine, model: StoreModel, damage: Damage, outcome: str) -
     machine.settle()  # that read may have been the first to meet it
     if not machine.failures:
         again = _read_all(machine, model, damage)
-    if not damage.path.startswith("tables/") or machine.failures:
+    if not damage.path.startswith(HEALED) or machine.failures:
         return max(outcome, again, key=("harmless", "error").index)
     require(again == "harmless", Invariant.CORRUPTION_DETECTED, f"{damage}: not served after the salvage")
     machine.engine.check()
@@ -125,108 +158,6 @@ def _prove_no_more(machine: Machine, damage: Damage) -> None:
             Invariant.CORRUPTION_DETECTED,
             f"{damage}: {lost} is given up, where {damage.blocks} was damaged",
         )
-
-
-def _prove_known(
-    disk: MemoryFileSystem, model: StoreModel, config: EngineConfig, clock: Callable[[], float], damage: Damage
-) -> None:
-    """A store that was cut off while it healed knows of every hole it has, at every start."""
-    if not damage.path.startswith("tables/"):
-        return
-    for _ in range(2):
-        machine = Machine(Hands(disk, Trace(clock), Rubbish()), config, clock)
-        _read_all(machine, model, damage)
-        if not machine.failures:
-            machine.settle()
-            _read_all(machine, model, damage)
-            _prove_no_more(machine, damage)
-        machine.engine.abandon()
-        disk.locks.clear()
-
-
-def _fixed(now_s: float) -> Callable[[], float]:
-    return lambda: now_s
-
-
-def _damage(disk: MemoryFileSystem, rng: Random, written: int) -> Damage:
-    """Do it to any file that has bytes."""
-    paths = [name for name in disk.list("") if "." not in name and name != "LOCK" and not disk.is_directory(name)]
-    directories = ("wal", "tables", "tables", "values")
-    paths += [f"{directory}/{name}" for directory in directories for name in disk.list(directory)]
-    paths += [segment_path(number) for number in segment_numbers(disk)[-1:] for _ in range(3)]
-    path = rng.choice([path for path in paths if read_file(disk, path)])
-    kind = rng.choice(KINDS)
-    data = read_file(disk, path)
-    at = rng.randrange(len(data))
-    sector = at // SECTOR_BYTES * SECTOR_BYTES
-    file = disk.open_append(path)
-    if kind == "flip":
-        disk.flip(path, at, 1 << rng.randrange(8))
-    elif kind == "zeros":
-        file.write_at(sector, bytes(len(data[sector : sector + SECTOR_BYTES])))
-    elif kind == "misdirected":
-        other = read_file(disk, rng.choice(paths))
-        file.write_at(sector, other[sector : sector + SECTOR_BYTES][: len(data) - sector])
-    elif kind == "swapped":
-        second = rng.randrange(len(data)) // SECTOR_BYTES * SECTOR_BYTES
-        size = min(len(data) - sector, len(data) - second, SECTOR_BYTES)
-        file.write_at(sector, data[second : second + size])
-        file.write_at(second, data[sector : sector + size])
-    else:
-        if path.startswith("wal/") and rng.random() < 0.5:
-            at = _edge(data, int(path[-14:-4]), at)
-        file.truncate(at)
-    file.close()
-    proven = written
-    if path.startswith("wal/"):
-        proven = min(written, _proven(disk, path, data))
-    return Damage(kind, path, at, proven, _damaged_blocks(disk, path, data))
-
-
-def _damaged_blocks(disk: MemoryFileSystem, path: str, before: bytes) -> tuple[Range, ...] | None:
-    """Where the keys lie of those blocks of a table that differ from `before`, those that touch as one."""
-    after = read_file(disk, path)
-    if not path.startswith("tables/") or len(after) != len(before):
-        return None
-    number = current_manifest(disk)
-    assert number is not None, "a store with tables and no manifest"
-    metas = [meta for meta in read_manifest(disk, number).tables.values() if meta.path == path]
-    if not metas:
-        return ()
-    pristine = MemoryFileSystem()
-    pristine.mkdir("tables")
-    pristine.create(path).append(before)
-    reader = TableReader.open(pristine, metas[0], BlockCache(0))
-    differs = [at for at, (old, new) in enumerate(zip(before, after, strict=True)) if old != new]
-    places, bounds = reader.places()
-    if differs and differs[-1] >= sum(places[-1]):
-        return None
-    bad = [at for at, (offset, size) in enumerate(places) if any(offset <= each < offset + size for each in differs)]
-    return coarsened((bounds[at], bounds[at + 1]) for at in bad)
-
-
-def _edge(data: bytes, number: int, at: int) -> int:
-    """The end of the last frame that ends by `at`: segment `number` looks whole when it is cut there."""
-    offset = min(at, HEADER_BYTES)
-    while (frame := decode_frame(data, offset, number)) is not None and frame.stop <= at:
-        offset = frame.stop
-    return offset
-
-
-def _proven(disk: MemoryFileSystem, path: str, before: bytes) -> int:
-    """How many writes the frames that are left prove to have been synced, given the segment before its damage."""
-    number = segment_numbers(disk)[-1]
-    if path != segment_path(number):
-        return 1 << 63  # a segment is synced before the next one is made
-    after = read_file(disk, path)
-    frames = []
-    offset, synced_upto = HEADER_BYTES, 0
-    while (frame := decode_frame(before, offset, number)) is not None:
-        frames.append(frame)
-        if after[offset : frame.stop] == before[offset : frame.stop]:
-            synced_upto = max(synced_upto, frame.synced_upto)
-        offset = frame.stop
-    return max((frame.first_lsn + frame.writes - 1 for frame in frames if frame.stop <= synced_upto), default=0)
 
 
 def _read_all(machine: Machine, model: StoreModel, damage: Damage) -> str:
@@ -245,7 +176,7 @@ def _read_all(machine: Machine, model: StoreModel, damage: Damage) -> str:
         if lives is None:
             require(damage.path.startswith("MANIFEST"), Invariant.NO_PHANTOMS, f"{damage}: tree {tree_id} is back")
             continue
-        lost = tuple((each.smallest, each.largest) for each in machine.engine.lost if each.tree_id == tree_id)
+        lost = _lost(machine, tree_id)
         outcomes = [_read_tree(machine, tree_id, model.contents_at(lsn, life), lost) for life in lives]
         good = [found for found in outcomes if found[0] != "wrong"]
         if not good:
@@ -253,6 +184,11 @@ def _read_all(machine: Machine, model: StoreModel, damage: Damage) -> str:
         if any(found[0] == "error" for found in good):
             outcome = "error"
     return outcome
+
+
+def _lost(machine: Machine, tree_id: TreeId) -> tuple[Range, ...]:
+    """Where the store says that something of the tree may be missing."""
+    return tuple((each.smallest, each.largest) for each in machine.engine.lost if each.tree_id == tree_id)
 
 
 def _read_tree(

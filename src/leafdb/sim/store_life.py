@@ -15,7 +15,7 @@ from leafdb.errors import StorageError, StoreFailed
 from leafdb.sim.store_disk import Hands, Rubbish
 from leafdb.sim.store_machine import Machine
 from leafdb.sim.store_model import Life, StoreModel, difference
-from leafdb.sim.store_plan import StorePlan
+from leafdb.sim.store_plan import DEATHS, StorePlan
 from leafdb.sim.trace import Trace
 from leafdb.storage.committer import Waiter
 from leafdb.storage.manifest import current_manifest, read_manifest
@@ -50,6 +50,8 @@ class StoreLife:
         self.now_s = 100.0
         self.on_opened: Callable[[Machine], None] = lambda machine: None
         """Told of each opening, before the model goes back to what was found."""
+        self.on_call: Callable[[str, str], None] | None = None
+        """Told of each call that changes something on the disk, from the next opening on."""
         self.birth = 0
         """Counts the processes: an answer to an earlier one means nothing."""
         self.machine: Machine
@@ -224,9 +226,9 @@ class StoreLife:
     # -- ends
 
     def plan_death(self, calls: int) -> None:
-        """The process dies at a call to come."""
-        if self.hands.strike_at is None and not self.dead:
-            self._death = self.rng.choice(sorted(self.plan.faults & {"kill", "power cut"}))
+        """The process dies at a call to come, where the plan knows of such an end."""
+        if self.hands.strike_at is None and not self.dead and self.plan.deaths:
+            self._death = self.rng.choice(self.plan.deaths)
             self.hands.strike_at = self.hands.calls + calls
 
     def close(self) -> None:
@@ -235,6 +237,7 @@ class StoreLife:
             return
         if not self.machine.failures and self.rng.random() < 0.3:
             self.machine.settle()
+        failed_before = bool(self.machine.failures)
         self._closing = True
         self.machine.engine.close()
         self._closing = False
@@ -246,14 +249,16 @@ class StoreLife:
         self.trace.tell("store", "closed" if self._clean else "closed after its failure")
         if self._clean:
             self.model.all_durable()
-        else:
-            self.expect_failed(self.machine.failures[0])
+            return
+        self.expect_failed(self.machine.failures[0])
+        if not failed_before:
+            self._clean = None  # the mark is made last, of what is synced: it is right if only its name did not sync
 
     def reopen(self) -> None:
         """The next life, whatever ended this one."""
         if not self.dead and not self._closed:
             self.trace.probe("a store that failed")
-            self._death = self.rng.choice(sorted(self.plan.faults & {"kill", "power cut"}))
+            self._death = self.rng.choice(self.plan.deaths or DEATHS)
             if self.rng.random() < 0.3:
                 self.close()
         self._die()
@@ -264,7 +269,7 @@ class StoreLife:
         closed = self._closed
         if not closed:
             self.trace.fault(self._death, f"after {self.hands.last}, call {self.hands.calls}")
-        self._count(self.machine.engine.stats())
+        self.count()
         self.hands.dead = True
         self.machine.jobs.close()
         power_cut = self.rng.random() < 0.5 if closed else self._death == "power cut"
@@ -272,8 +277,9 @@ class StoreLife:
         self._all_durable = power_cut
         self._next_disk(power_cut=power_cut, keep=0.0 if closed else None)
 
-    def _count(self, stats: EngineStats) -> None:
-        trace = self.trace
+    def count(self) -> None:
+        """Into the probes what this process has done."""
+        trace, stats = self.trace, self.machine.engine.stats()
         trace.probe("a flush", stats.flushes)
         trace.probe("a compaction", stats.compactions)
         trace.probe("a job that failed and was given again", stats.failed_jobs)
@@ -327,6 +333,7 @@ class StoreLife:
             if expected is None and not self.disk.faults and self.disk.quota_bytes is None and self.rng.random() < 0.15:
                 expected = self._rehearse()
             self.hands = hands = Hands(self.disk, self.trace, self.rubbish)
+            self.disk.on_call = self.on_call
             if "crash while recovering" in self.plan.faults and attempt < 4 and self.rng.random() < 0.3:
                 hands.strike_at = self.rng.randrange(1, 30)
             error: StorageError | None = None

@@ -323,9 +323,9 @@ class MemoryFileSystem:
     def lock(self, path: str) -> MemoryLock:
         if path in self.locks:
             raise StoreLocked(f"{path} is held by another", path=path)
-        self.locks.add(path)
         if not self.exists(path):
             self.create(path).close()
+        self.locks.add(path)
         return MemoryLock(self, path)
 
     def free_bytes(self) -> int:
