@@ -29,7 +29,7 @@ from leafdb.vfs.memory import MemoryFileSystem
 
 EACH: Final = 4
 """Damaged copies after each operation."""
-LIES: Final = 0.2
+LIES: Final = 0.1
 """Share of them on which the disk lies."""
 COLD: Final = 0.3
 ALIVE: Final = 0.4
@@ -38,6 +38,8 @@ SETTLED: Final = 0.2
 """Share of the damage outside of tables and values after which the store goes on to work."""
 CUT: Final = 0.2
 """Share of those that heal whose power goes meanwhile."""
+LINKED: Final = 0.2
+"""Share of the damaged files of the store that are read by way of a snapshot they are linked into, too."""
 FILES: Final = {
     "tables/": 8,
     "values/": 5,
@@ -140,7 +142,9 @@ class Trials:
         trace.fault(f"{damage.kind} in {kind}", f"{damage}: {outcome}")
         for name in disk.list(SNAPSHOTS_DIRECTORY):
             path = snapshot_path(name)
-            if not name.endswith(PART) and (damage.path.startswith(f"{path}/") or disk.exists(f"{path}/{damage.path}")):
+            inside = damage.path.startswith(f"{path}/")
+            linked = not inside and self._rng.random() < LINKED and disk.exists(f"{path}/{damage.path}")
+            if not name.endswith(PART) and (inside or linked):
                 self._judge_snapshot(disk, name, damage)
 
     def _judge_snapshot(self, disk: MemoryFileSystem, name: str, damage: Damage) -> None:

@@ -13,11 +13,9 @@ from random import Random
 from typing import Final
 
 from leafdb.errors import StorageError
-from leafdb.sim.store_disk import Hands, Rubbish
 from leafdb.sim.store_harm import Damage, harm_any
 from leafdb.sim.store_machine import Machine
 from leafdb.sim.store_model import Contents, StoreModel, short
-from leafdb.sim.trace import Trace
 from leafdb.storage.lost_ranges import Range
 from leafdb.storage.settings import EngineConfig
 from leafdb.testing.violation import Invariant, require
@@ -116,7 +114,7 @@ class DamageJudge:
         def clock() -> float:
             return now_s
 
-        return Machine(Hands(disk, Trace(clock), Rubbish()), self._config, clock)
+        return Machine(disk, self._config, clock)
 
 
 def _settle_and_cut(machine: Machine, disk: MemoryFileSystem, rng: Random) -> MemoryFileSystem | None:

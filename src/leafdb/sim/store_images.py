@@ -11,10 +11,8 @@ from random import Random
 from typing import Final
 
 from leafdb.errors import StorageError
-from leafdb.sim.store_disk import Hands, Rubbish
 from leafdb.sim.store_machine import Machine
 from leafdb.sim.store_program import Program
-from leafdb.sim.trace import Trace
 from leafdb.testing.violation import Invariant, require, violated
 from leafdb.types import TreeId
 from leafdb.vfs.memory import MemoryFileSystem
@@ -87,9 +85,8 @@ class Images:
         return cut
 
     def _opened(self, image: MemoryFileSystem, when: str) -> Machine:
-        hands = Hands(image, Trace(self._now_s), Rubbish())
         try:
-            return Machine(hands, self._program.plan.config, self._now_s)
+            return Machine(image, self._program.plan.config, self._now_s)
         except StorageError as error:
             violated(Invariant.PREFIX_DURABLE, f"{when}: the store does not open: {type(error).__name__}: {error}")
 

@@ -10,11 +10,9 @@ from dataclasses import dataclass
 from random import Random
 from typing import Final
 
-from leafdb.sim.store_disk import Hands, Rubbish
 from leafdb.sim.store_harm import Damage, damage_seen
 from leafdb.sim.store_machine import Machine
 from leafdb.sim.store_model import StoreModel
-from leafdb.sim.trace import Trace
 from leafdb.storage.settings import EngineConfig
 from leafdb.testing.violation import Invariant, require
 from leafdb.types import Durability
@@ -23,6 +21,8 @@ from leafdb.vfs.memory import MemoryFileSystem
 from leafdb.vfs.memory_faults import LOSE, MISDIRECT, Fault
 
 WHERE: Final = ("", "wal/", "tables/", "tables/", "values/", "values/", "MANIFEST-", "IDENTITY", "CURRENT")
+AT_OPENING: Final = ("IDENTITY", "CURRENT")
+"""Written by every opening, and seldom else."""
 WRITES_MAX: Final = 20
 STEPS: Final = 40
 KEYS: Final = 24
@@ -41,11 +41,14 @@ class Lie:
 
 def lie(disk: MemoryFileSystem, config: EngineConfig, rng: Random, now_s: float) -> Lie | None:
     """Open the store on `disk`, a copy, and let it work while the disk lies once. None: nothing is left of the lie."""
-    fault = Fault(rng.choice((LOSE, MISDIRECT)), at=rng.randrange(1, 4), path_prefix=rng.choice(WHERE))
-    early = rng.random() < 0.2  # in the recovery
+    where = rng.choice(WHERE)
+    # Written in one piece, or nearly: there is no other place in the file.
+    kind = LOSE if where in (*AT_OPENING, "tables/", "values/") else rng.choice((LOSE, MISDIRECT))
+    fault = Fault(kind, at=rng.choice((1, 1, 2, 4)), path_prefix=where)
+    early = where in AT_OPENING or rng.random() < 0.1
     if early:
         disk.faults.append(fault)
-    machine = Machine(Hands(disk, Trace(lambda: now_s), Rubbish()), config, lambda: now_s)
+    machine = Machine(disk, config, lambda: now_s)
     trees = machine.engine.trees()
     model = StoreModel.of(machine.engine.last_sequence, {tree_id: machine.contents(tree_id) for tree_id in trees})
     if not early:
@@ -84,6 +87,7 @@ def _work(machine: Machine, model: StoreModel, rng: Random, fault: Fault) -> Non
             engine.flush_soon()
             for _ in range(STEPS):
                 machine.log_executor.run_pending()
+                machine.read_executor.run_pending()
                 machine.jobs.step()
                 if fault.seen >= fault.at and rng.random() < 0.1:
                     break
