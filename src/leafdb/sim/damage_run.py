@@ -34,8 +34,9 @@ LIES: Final = 0.1
 COLD: Final = 0.3
 ALIVE: Final = 0.4
 """Share of the stores that are open when it happens."""
-SETTLED: Final = 0.2
-"""Share of the damage outside of tables and values after which the store goes on to work."""
+HEALING: Final = 0.5
+SETTLED: Final = 0.1
+"""Share of the damage after which the store goes on to work: in tables and value files, which heals, and elsewhere."""
 CUT: Final = 0.2
 """Share of those that heal whose power goes meanwhile."""
 LINKED: Final = 0.2
@@ -116,7 +117,7 @@ class Trials:
     def _harm(self, copy: MemoryFileSystem, *, alive: bool) -> Damage:
         """Damage a file, of a kind that is there."""
         life, rng = self._program.life, self._rng
-        paths = [path for path in copy.paths() if read_file(copy, path)]
+        paths = [path for path in copy.paths() if copy.open_read(path).size()]
         kinds = [name for name in FILES if any(path.startswith(name) for path in paths)]
         kinds += [f"{QUARANTINE_DIRECTORY}/"] * any(path.startswith("tables/") for path in paths)
         kinds += [CLEAN_PATH] * (not alive)
@@ -136,7 +137,7 @@ class Trials:
         trace = self._program.trace
         trace.probe("a corruption")
         kind = next((name for name in FILES if damage.path.startswith(name)), "other files")
-        settle = damage.path.startswith(HEALED) or self._rng.random() < SETTLED
+        settle = self._rng.random() < (HEALING if damage.path.startswith(HEALED) else SETTLED)
         outcome = judge.prove(damage, settle=settle, cut=self._rng.random() < CUT)
         trace.probe(outcome)
         trace.fault(f"{damage.kind} in {kind}", f"{damage}: {outcome}")
