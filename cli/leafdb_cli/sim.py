@@ -28,7 +28,7 @@ TIER = Annotated[
     typer.Option(
         "--tier",
         metavar="TIER",
-        help="cluster, ring, hunt, or a part: store, crash, failing, damage, record, membership, purge, register.",
+        help="cluster, ring, hunt, rot, or a part: store, crash, failing, damage, record, membership, purge, register.",
     ),
 ]
 JOBS = Annotated[int | None, typer.Option("--jobs", min=1, help="Processes at a time; one per processor unless said.")]

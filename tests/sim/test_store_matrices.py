@@ -6,6 +6,8 @@ Promises: prefix durability (I29), crash idempotence (I30), no phantoms (I31), c
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections import Counter
 
 import pytest
@@ -13,6 +15,16 @@ import pytest
 from leafdb.sim import crash_run, damage_run, failing_run
 from leafdb.sim.outcome import Outcome, Runner
 from leafdb.vfs.memory_faults import LOSE, MISDIRECT
+
+PROGRAM = """
+from leafdb.sim.museum import BY_NAME
+from leafdb.sim.mutation import activate
+activate(BY_NAME["{name}"])
+from leafdb.sim.outcome import Tier
+from leafdb.sim.tiers import runner
+run = runner(Tier("{tier}"))
+print(next(broken.invariant for seed in range(1, 9) if (broken := run(seed, operations=30).broken)))
+"""
 
 
 def sums(outcomes: list[Outcome]) -> tuple[Counter[str], Counter[str]]:
@@ -61,3 +73,19 @@ def test_a_seed_of_a_matrix_is_one_run(run: Runner) -> None:
     assert first.trace != run(7, operations=12).trace
     assert first.lines
     assert again.lines == ()
+
+
+@pytest.mark.parametrize(
+    ("tier", "name", "invariant"),
+    [
+        ("crash", "current-before-manifest-sync", "I29"),
+        ("crash", "acknowledged-before-sync", "I29"),
+        ("failing", "manifest-used-after-error", "I29"),
+        ("damage", "log-checksum-not-checked", "I32"),
+        ("damage", "damage-not-salvaged", "I32"),
+    ],
+)
+def test_a_known_bug_is_seen_by_a_matrix(tier: str, name: str, invariant: str) -> None:
+    program = PROGRAM.format(tier=tier, name=name)
+    told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False)
+    assert told.stdout.strip() == invariant, told.stderr[-2000:]

@@ -22,6 +22,8 @@ class Tier(StrEnum):
     """The same, small and slow, in every seed with a ring that changes."""
     HUNT = "hunt"
     """The same as the first, in every seed made for deleted values that come back."""
+    ROT = "rot"
+    """The same as the first, in every seed with tables that rot, and replicas to heal them."""
     STORE = "store"
     """One storage engine under crashes and faults of its disk."""
     CRASH = "crash"

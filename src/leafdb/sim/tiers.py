@@ -16,6 +16,7 @@ MODULES: Final[Mapping[Tier, str]] = {
     Tier.CLUSTER: "leafdb.sim.cluster_run",
     Tier.RING: "leafdb.sim.ring_run",
     Tier.HUNT: "leafdb.sim.hunt_run",
+    Tier.ROT: "leafdb.sim.rot_run",
     Tier.STORE: "leafdb.sim.store_run",
     Tier.CRASH: "leafdb.sim.crash_run",
     Tier.FAILING: "leafdb.sim.failing_run",
