@@ -15,6 +15,7 @@ from leafdb.model.bucket import BucketProperties
 from leafdb.node.kept_trees import TREES_TREE
 from leafdb.node.node import Node
 from leafdb.node.register import META_TREE
+from leafdb.storage.engine import Engine
 from leafdb.storage.lsm_tree import Page
 from leafdb.storage.sstable_reader import verify
 from leafdb.storage.value_files import ValueMeta
@@ -296,6 +297,25 @@ async def test_a_scrub_goes_on_after_a_restart_and_reads_no_table_twice() -> Non
             read += node.engine.scrubber.bytes_read
         old = sum(size for number, size in sizes.items() if number in node.engine.tables())
         assert old <= read <= 1.5 * sum(sizes.values())
+
+
+@virtual
+async def test_a_file_that_a_kill_kept_from_being_read_has_its_turn_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    def never_read(engine: Engine, number: int, *, bytes_per_s: int, done: object) -> None:
+        asked.append(number)
+
+    async with memory_cluster(1) as cluster:
+        await filled(cluster, n=1)
+        await cluster.pass_time(SCRUB_INTERVAL_S_DEFAULT + 60)  # the pass that began with an empty store
+        monkeypatch.setattr(Engine, "scrub_soon", never_read)
+        for _ in range(2):
+            await cluster.pass_time(SCRUB_INTERVAL_S_DEFAULT / 2)
+            await cluster.kill(N1)
+            await cluster.start(N1)
+    assert len(asked) >= 2
+    assert len(set(asked)) == 1
 
 
 @virtual

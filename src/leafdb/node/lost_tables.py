@@ -1,7 +1,8 @@
 """What a node does about keys that its store has lost with a damaged table (decision 0009, section 4).
 
 A salvage leaves a hole in a tree: in the lost ranges a key may be missing, or stand at an older state, even undeleted.
-So before any read can see the hole, and on the disk before the store may forget that there is one (`lost_noted`):
+So before any read can see the hole, and on the disk before the store forgets that there is one (`lost_noted` sees to
+that):
 
     own entries of records      none counts on: the next dot minted is of a fresh epoch   (leases)
     what lies below a horizon   this store vouches for nothing of it                      (horizons)
@@ -21,12 +22,10 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from leafdb.errors import StorageError
 from leafdb.node.kept_trees import TREES_TREE
 from leafdb.node.logs import Log
 from leafdb.node.vouching import touched
 from leafdb.storage.lost_ranges import LostRange
-from leafdb.types import Durability
 
 if TYPE_CHECKING:
     from leafdb.node.node import Node
@@ -59,9 +58,4 @@ def _lost(node: Node, lost: tuple[LostRange, ...]) -> None:
         node.horizons.retract(partitions, "a part of a table is lost")
         node.completeness.doubt(partitions)
         node.anti_entropy.lost(partitions)
-    node.engine.when_safe(node.engine.last_sequence, Durability.ALWAYS, partial(_noted, node, lost))
-
-
-def _noted(node: Node, lost: tuple[LostRange, ...], error: StorageError | None) -> None:
-    if error is None:
-        node.engine.lost_noted(lost)
+    node.engine.lost_noted(lost)

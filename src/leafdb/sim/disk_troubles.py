@@ -17,6 +17,7 @@ import trio
 from leafdb.errors import CorruptionError, StorageError
 from leafdb.node.engine_settings import salvages
 from leafdb.node.node import Node
+from leafdb.sim.noted_losses import NotedLosses
 from leafdb.sim.stage import Stage
 from leafdb.storage.identity import IDENTITY_PATH
 from leafdb.storage.manifest import CURRENT_PATH
@@ -142,6 +143,7 @@ async def _heals(stage: Stage, victim: NodeId, lasting_s: float) -> None:
 async def _until_sound(stage: Stage, victim: NodeId) -> None:
     """Have the node look at its files, as the scrub does once a week; it must do the rest."""
     until_s = trio.current_time() + HEALING_S
+    losses = NotedLosses(stage, victim)
     problem = "it does not run"
     while trio.current_time() < until_s:
         await stage.start_all([victim])
@@ -150,9 +152,10 @@ async def _until_sound(stage: Stage, victim: NodeId) -> None:
             problem = unsound(node, stage.cluster.disks[victim])
             if not problem:
                 return
+            losses.follow(node)
             with suppress(StorageError):  # one is under way, or the node ends
                 node.engine.verify_soon(bytes_per_s=0, done=_nobody)
-        await trio.sleep(1.0)
+        await losses.wait(1.0)
     require(False, Invariant.CORRUPTION_DETECTED, f"n{victim} has not healed: {problem}")
 
 

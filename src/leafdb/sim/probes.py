@@ -145,6 +145,7 @@ NEMESIS: Final = (
     Probe("start_failed", "a node could not start on a failing disk"),
     Probe("damage_found_at_start", "a store refused to open since it was damaged"),
     Probe("healed_in_place", "damaged tables were salvaged, and what they had lost came back, without anybody's help"),
+    Probe("cut_when_noted", "the power went at the moment at which a store had noted what it lost"),
     Probe("disk_fault_struck", "a planted fault was met"),
     Probe("rollback_given_up", "a rolled-back disk was not tried since not everybody had met the newer one"),
 )

@@ -9,21 +9,24 @@ there.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from random import Random
 from typing import Final
 
+from leafdb.codec import cbor
 from leafdb.errors import StorageError
 from leafdb.sim.store_damage import Damage
 from leafdb.sim.store_machine import Machine
 from leafdb.sim.store_model import Contents, StoreModel, short
-from leafdb.storage.lost_ranges import Range
+from leafdb.storage.lost_ranges import LostRange, Range
 from leafdb.storage.settings import EngineConfig
 from leafdb.testing.violation import Invariant, require
 from leafdb.types import TreeId
 from leafdb.vfs.memory import MemoryFileSystem
 
 OUTCOMES: Final = ("refused", "error", "healed", "harmless")
+NOTES: Final = TreeId(999)
+"""Where what follows a store may note what that has lost; no tree of a model."""
 
 
 class DamageJudge:
@@ -72,8 +75,9 @@ class DamageJudge:
         found = machine.engine.last_sequence, machine.engine.trees()
         due = sequence, sorted(state)
         require(found == due, Invariant.CORRUPTION_DETECTED, f"{damage}: a snapshot of {due} opens as one of {found}")
+        known = _known_lost(machine)
         for tree_id, expected in state.items():
-            outcome, report = _read_tree(machine, tree_id, expected, _lost(machine, tree_id))
+            outcome, report = _read_tree(machine, tree_id, expected, _lost(known, tree_id))
             if outcome == "wrong":
                 report(damage)
         machine.engine.abandon()
@@ -130,7 +134,7 @@ def _healed(machine: Machine, model: StoreModel, damage: Damage, outcome: str) -
 
 def prove_no_more(machine: Machine, damage: Damage) -> None:
     """Nothing is given up that was not damaged."""
-    for lost in machine.engine.lost:
+    for lost in _known_lost(machine):
         require(
             damage.ranges is None or any(low <= lost.smallest <= lost.largest <= high for low, high in damage.ranges),
             Invariant.CORRUPTION_DETECTED,
@@ -138,9 +142,17 @@ def prove_no_more(machine: Machine, damage: Damage) -> None:
         )
 
 
+def _known_lost(machine: Machine) -> tuple[LostRange, ...]:
+    """What the store says that it has lost, and what was noted in its tree NOTES, if it has one."""
+    notes = machine.contents(NOTES) if NOTES in machine.engine.trees() else {}
+    return (*machine.engine.lost, *(LostRange.from_plain(cbor.loads(note)) for note in notes.values()))
+
+
 def read_all(machine: Machine, model: StoreModel, damage: Damage) -> str:
     """Read everything by key and in order."""
     lsn = machine.engine.stats().last_sequence
+    if NOTES in machine.engine.trees():
+        lsn = min(lsn, model.last_lsn)  # notes are written behind all that the model knows
     if not damage.path.startswith("MANIFEST"):
         require(
             damage.proven <= lsn,
@@ -149,12 +161,15 @@ def read_all(machine: Machine, model: StoreModel, damage: Damage) -> str:
         )
     require(lsn <= model.last_lsn, Invariant.NO_PHANTOMS, f"{damage}: {lsn} writes of {model.last_lsn}")
     outcome = "harmless"
+    known = _known_lost(machine)
     for tree_id in machine.engine.trees():
+        if tree_id == NOTES:
+            continue
         lives = model.lives.get(tree_id)
         if lives is None:
             require(damage.path.startswith("MANIFEST"), Invariant.NO_PHANTOMS, f"{damage}: tree {tree_id} is back")
             continue
-        lost = _lost(machine, tree_id)
+        lost = _lost(known, tree_id)
         outcomes = [_read_tree(machine, tree_id, model.contents_at(lsn, life), lost) for life in lives]
         good = [found for found in outcomes if found[0] != "wrong"]
         if not good:
@@ -164,9 +179,9 @@ def read_all(machine: Machine, model: StoreModel, damage: Damage) -> str:
     return outcome
 
 
-def _lost(machine: Machine, tree_id: TreeId) -> tuple[Range, ...]:
-    """Where the store says that something of the tree may be missing."""
-    return tuple((each.smallest, each.largest) for each in machine.engine.lost if each.tree_id == tree_id)
+def _lost(known: Sequence[LostRange], tree_id: TreeId) -> tuple[Range, ...]:
+    """Where something of the tree may be missing."""
+    return tuple((each.smallest, each.largest) for each in known if each.tree_id == tree_id)
 
 
 def _read_tree(

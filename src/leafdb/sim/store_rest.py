@@ -1,4 +1,4 @@
-"""What lies on the disk of a store at rest: the files that are named, no more dead bytes than are allowed, few files."""
+"""What lies on the disk of a store at rest: the files that are named, and in them no more that is dead than may be."""
 
 from __future__ import annotations
 

@@ -4,7 +4,8 @@ What a program leaves are mostly tables of one block. Here a store is filled in 
 of many blocks that look alike, an old and a new version of many keys, value files that are partly dead. Copies of it
 rot in one place of a table or a value file, and mostly nobody reads. A pass of the scrub, driven as `node/scrubber`
 does and with the process killed in between, has to find whatever some key needs: after it every read is served, no more
-is given up than what rotted, and the next pass finds nothing.
+is given up than what rotted, and the next pass finds nothing. What is lost is noted in a tree of its own, as a node
+does, and then the store need not name it; the power goes at some call of that, and one of the two still does.
 
 Among the damage is what only the seal of a part can tell, by its file and offset: a sound block, or a sound value of
 the same key, where another of the same length belongs. That is told by reads, too, so sometimes they come first.
@@ -15,18 +16,20 @@ was lost is the matter of tier ROT (`rot_run`).
 
 from __future__ import annotations
 
+from functools import partial
 from random import Random
 from typing import Final
 
+from leafdb.codec import cbor
 from leafdb.errors import StorageError
 from leafdb.sim.store_damage import KINDS, Damage, harm, parts_of, store_files, version_on
-from leafdb.sim.store_healing import prove_no_more, read_all
+from leafdb.sim.store_healing import NOTES, prove_no_more, read_all
 from leafdb.sim.store_machine import Machine
 from leafdb.sim.store_model import StoreModel
 from leafdb.sim.trace import Trace
 from leafdb.storage import scrub
 from leafdb.storage.compaction_picker import PickerLimits
-from leafdb.storage.lost_ranges import Range
+from leafdb.storage.lost_ranges import LostRange, Range
 from leafdb.storage.scrub import Scrubbed, ScrubPass
 from leafdb.storage.settings import EngineConfig
 from leafdb.storage.value_files import ValueMeta
@@ -84,6 +87,7 @@ class StoreRot:
         machine = _opened(disk)
         model.create(TREE)
         machine.engine.create_tree(TREE)
+        machine.engine.create_tree(NOTES)
         numbers = range(KEYS)
         written = 0
         for share in ROUNDS:
@@ -132,7 +136,10 @@ class _Scrubbing:
         self._disk = disk
         self._rng = rng
         self._damage = done
-        self._machine = _opened(disk)
+        self._calls_left = rng.choice((1, 2, 3, 4, 5, 8, 13))
+        """From the first loss to the power cut."""
+        self._cut: MemoryFileSystem | None = None
+        self._machine = self._opened()
 
     def prove(self, model: StoreModel) -> int:
         """How many damaged places the first pass has found. Raises Violation."""
@@ -148,7 +155,30 @@ class _Scrubbing:
         require(not again, Invariant.CORRUPTION_DETECTED, f"{told} {again} by the next pass")
         self._machine.engine.check()
         self._machine.engine.abandon()
+        if self._cut is not None:
+            machine = _opened(self._cut)
+            read_all(machine, model, self._damage)
+            machine.engine.abandon()
         return found
+
+    def _opened(self) -> Machine:
+        """Its next process, which notes what the store has lost."""
+        machine = _opened(self._disk)
+        machine.engine.on_lost = partial(self._lost, machine)
+        if machine.engine.lost:
+            self._lost(machine, machine.engine.lost)
+        return machine
+
+    def _lost(self, machine: Machine, lost: tuple[LostRange, ...]) -> None:
+        notes = [(NOTES, b"%d" % each.file_number + each.smallest, cbor.dumps(each.to_plain())) for each in lost]
+        self._disk.on_call = self._called
+        machine.engine.write(notes, Durability.ALWAYS)
+        machine.engine.lost_noted(lost)
+
+    def _called(self, kind: str, path: str) -> None:
+        self._calls_left -= 1
+        if not self._calls_left:
+            self._cut = self._disk.power_cut(self._rng)
 
     def _pass(self) -> int:
         """Damaged places found by a whole pass, as far as somebody heard of them."""
@@ -158,7 +188,7 @@ class _Scrubbing:
             if self._rng.random() < KILL:
                 self._machine.engine.abandon()
                 self._disk.locks.clear()
-                self._machine = _opened(self._disk)
+                self._machine = self._opened()
                 state = ScrubPass.decode(state.encode())
             number = turn.file.file_number
             damages = self._read(number)

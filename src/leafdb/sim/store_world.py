@@ -30,6 +30,7 @@ ANYWHERE: Final = Aim(anywhere, KINDS, alive=0.4)
 AIMS: Final = (
     Aim(middle, ("flip", "zeros", "misdirected", "swapped"), alive=0.0),
     Aim(unflushed, ("cut",), alive=1.0),
+    Aim(unflushed, ("cut",), alive=0.0),
 )
 """What chance seldom does, and some bug needs."""
 

@@ -205,7 +205,7 @@ class Block:
         self._last_group = groups - 1
         self.count: int = count
         # What holding this block costs, Python's own overhead included: this object, each restart key, each number.
-        self.memory_bytes = len(raw) + 41 * groups + sum(map(len, self._restarts)) + 8 * groups + 400
+        self.memory_bytes: int = len(raw) + 41 * groups + sum(map(len, self._restarts)) + 8 * groups + 400
         self.used = False
 
     def find(self, key: bytes) -> Stored | Absent:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from functools import partial
 from typing import Self
 
 from leafdb.errors import CorruptionError, StorageError, StoreFailed
@@ -31,7 +32,7 @@ from leafdb.storage.tables import Tables
 from leafdb.storage.timing import Timing
 from leafdb.storage.verification import Verifier
 from leafdb.storage.windows import Windows
-from leafdb.types import TreeId
+from leafdb.types import Durability, TreeId
 from leafdb.vfs.base import FileSystem
 
 
@@ -214,8 +215,13 @@ class EngineLife:
         return self._tables.version.lost
 
     def lost_noted(self, lost: Iterable[LostRange]) -> None:
-        """It stands on the disk, of the owner's making, that these ranges are not to be believed."""
-        if self._failure is None:
+        """What the owner has written up to now says that these ranges are not to be believed: the store need not name
+        them any more, once that is on the disk."""
+        upto = self._committer.next_lsn - 1
+        self._committer.when_safe(upto, Durability.ALWAYS, partial(self._noted, tuple(lost)))
+
+    def _noted(self, lost: tuple[LostRange, ...], error: StorageError | None) -> None:
+        if error is None and self._failure is None:
             self._tables.lost_noted({each.file_number for each in lost}, self._maintenance.pump)
 
     def _tell_lost(self, lost: tuple[LostRange, ...]) -> None:

@@ -19,7 +19,7 @@ from typing import Final, NamedTuple
 from leafdb.codec.checksum import xxh3_64
 from leafdb.errors import CorruptionError, StorageError
 from leafdb.storage.block import ABSENT, Absent, Block, Columns, Entry, Stored, concatenate
-from leafdb.storage.block_cache import BlockCache
+from leafdb.storage.block_cache import BLOCKS_BITS, BlockCache, Blocks
 from leafdb.storage.bloom import BloomFilter
 from leafdb.storage.lost_ranges import Range, insistently, is_damage
 from leafdb.storage.sstable_format import (
@@ -54,14 +54,11 @@ class Part(NamedTuple):
     problem: StorageError | None = None
 
 
-_BLOCKS_BITS: Final = 32
-"""A block's number in the cache is the file's number and then the block's, in this many bits."""
-
-
 class TableReader:
     """One open table."""
 
     __slots__ = (
+        "_blocks",
         "_cache",
         "_file",
         "_filter",
@@ -78,7 +75,7 @@ class TableReader:
         self.meta = meta
         self._file = file
         self._cache = cache
-        self._first_number = meta.file_number << _BLOCKS_BITS
+        self._first_number = meta.file_number << BLOCKS_BITS
         tail_at = max(0, meta.size - FOOTER_READ_BYTES)
         footer = Footer.decode(self._read(tail_at, meta.size - tail_at), meta)
         start = footer.filter[0]
@@ -98,8 +95,9 @@ class TableReader:
         except Exception as error:
             raise corruption(meta, footer.index[0], f"malformed index or filter: {error}") from error
         self._check_places(footer)
-        # Per index line: a key of its own size and two lists' and a tuple's overhead.
-        self.memory_bytes = self._filter.memory_bytes + sum(map(len, self._lower_bounds)) + 180 * len(self._places)
+        self._blocks: Blocks = [None] * len(self._places)
+        # Per index line: a key of its own size and three lists' and a tuple's overhead.
+        self.memory_bytes = self._filter.memory_bytes + sum(map(len, self._lower_bounds)) + 188 * len(self._places)
 
     def _check_places(self, footer: Footer) -> None:
         """The data blocks must lie end to end from the start of the file to the filter."""
@@ -141,8 +139,12 @@ class TableReader:
         index = bisect_right(self._lower_bounds, key) - 1
         if index < 0:
             return ABSENT
-        block = self._cache.get(self._first_number + index)
-        if block is None:
+        block = self._blocks[index]
+        if block is not None:
+            block.used = True
+            self._cache.hits += 1
+        else:
+            self._cache.misses += 1
             offset, size = self._places[index]
             try:
                 sealed = self._file.read_nowait(offset, size)
@@ -151,7 +153,7 @@ class TableReader:
             if sealed is None:
                 return WOULD_BLOCK
             block = self._decode(sealed, offset)
-            self._cache.put(self._first_number + index, block)
+            self._cache.put(self._first_number + index, self._blocks, block)
         return block.find(key)
 
     def get(self, key: bytes) -> Stored | Absent:
@@ -161,7 +163,7 @@ class TableReader:
             return found
         index = bisect_right(self._lower_bounds, key) - 1
         block = self._load(index)
-        self._cache.put(self._first_number + index, block)
+        self._cache.put(self._first_number + index, self._blocks, block)
         return block.find(key)
 
     def iterate(self, start: bytes, stop: bytes | None, reverse: bool = False) -> Iterator[Entry]:
@@ -169,7 +171,7 @@ class TableReader:
         last = len(self._places) if stop is None else bisect_left(self._lower_bounds, stop)
         indexes = range(max(0, bisect_right(self._lower_bounds, start) - 1), last)
         for index in reversed(indexes) if reverse else indexes:
-            block = self._cache.get(self._first_number + index) or self._load(index)
+            block = self._blocks[index] or self._load(index)
             keys, sequences, values = block.columns()
             low = bisect_left(keys, start)
             high = len(keys) if stop is None else bisect_left(keys, stop)

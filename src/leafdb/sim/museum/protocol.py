@@ -18,8 +18,9 @@ APART: Final = (
 )  # fmt: skip
 FORGOT: Final = (
     Invariant.READS_MONOTONIC, Invariant.NOTHING_LOST, Invariant.SURVIVES_STORES, Invariant.SESSIONS,
-    Invariant.HONEST_OUTCOMES,
+    Invariant.HONEST_OUTCOMES, Invariant.NO_FALSE_SIBLINGS, Invariant.DELETIONS_STAY,
 )  # fmt: skip
+"""Who reads misses what was acknowledged, or is shown what it has replaced by an owner that missed it."""
 COPIED: Final = (Invariant.BANS_FINAL, Invariant.SELF_CHECK, Invariant.DOTS_UNIQUE, *FORGOT)
 
 

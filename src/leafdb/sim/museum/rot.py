@@ -93,6 +93,15 @@ MUTATIONS: Final = (
         (VALUE_FORMAT, "_SALT.pack(meta.file_number, offset)", "_SALT.pack(0, 0)"),
     ),
     _rot(
+        "loss-acknowledged-before-noted",
+        "The manifest lets go of what was lost while what says so elsewhere is in the page cache: a hole looks whole.",
+        (
+            ENGINE_LIFE,
+            "        self._committer.when_safe(upto, Durability.ALWAYS, partial(self._noted, tuple(lost)))\n",
+            "        self._noted(tuple(lost) if upto >= 0 else (), None)\n",
+        ),
+    ),
+    _rot(
         "scrub-never-arrives",
         "A pass begins with the newest file, and calls all older ones read.",
         (SCRUB, "    return Turn(files[left[0]], ", "    return Turn(files[left[-1]], "),

@@ -211,7 +211,7 @@ MUTATIONS: Final = (
         "flush-believes-the-log",
         "A flush takes the end of a segment for the end of what was written: a tail that is gone is dropped unnoticed.",
         ("leafdb.storage.flush", "    if last != job.upto_lsn:\n", "    if last < 0:\n"),
-        ("leafdb.storage.flush", "            if lsn != last + 1:\n", "            if lsn < 0:\n"),
+        ("leafdb.storage.flush", "            if first != last + 1:\n", "            if first < 0:\n"),
         seeds_max=100,
     ),
     store_mutation(

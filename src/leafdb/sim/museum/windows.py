@@ -4,10 +4,29 @@ from __future__ import annotations
 
 from typing import Final
 
+from leafdb.sim.museum.deaths import REAPED
 from leafdb.sim.museum.storage import store_mutation
+from leafdb.sim.mutation import Edit, Mutation
+from leafdb.sim.outcome import Tier
+from leafdb.testing.violation import Invariant
 
 FORGOTTEN: Final = "leafdb.storage.forgotten"
 PICKER: Final = "leafdb.storage.window_picker"
+SWEEPER: Final = "leafdb.node.sweeper"
+
+
+def _windows(name: str, title: str, *edits: tuple[str, str, str]) -> Mutation:
+    return Mutation(
+        name=name,
+        title=title,
+        edits=tuple(Edit(*edit) for edit in edits),
+        tier=Tier.CLUSTER,
+        caught_by=(*REAPED, Invariant.TREES_TRUE),
+        seeds_max=60,
+        nodes=3,
+        operations=300,
+    )
+
 
 MUTATIONS: Final = (
     store_mutation(
@@ -64,6 +83,27 @@ MUTATIONS: Final = (
             "leafdb.storage.compaction_picker",
             "    older = list(tree)[tree.levels[0].index(merged[-1]) + 1 :]\n",
             "    older = list(tree)[len(tree.levels[0]) :]\n",
+        ),
+    ),
+    _windows(
+        "dropped-below-no-horizon",
+        "A table is dropped whole when its entries have expired, before a horizon has passed them.",
+        (
+            SWEEPER,
+            "            self._engine.forgotten(start, stop, horizon >> LOGICAL_BITS)\n",
+            "            self._engine.forgotten(start, stop, (horizon >> LOGICAL_BITS) + 3_000)\n",
+        ),
+    ),
+    _windows(
+        "dropped-with-its-marks",
+        "What died in a bucket with a ttl is left to the drop of its table: its hash tree is never told.",
+        (
+            SWEEPER,
+            "                self._replica.remove(tree, key, record, Durability.PERIODIC, also=also)\n",
+            "                if self._view.buckets[BucketId(tree)].properties.ttl_ms:\n"
+            "                    self._engine.write(((PURGE_TREE, turn.note, None),), Durability.PERIODIC, None)\n"
+            "                else:\n"
+            "                    self._replica.remove(tree, key, record, Durability.PERIODIC, also=also)\n",
         ),
     ),
 )
