@@ -39,10 +39,14 @@ class Images:
         self._clock_s = 0.0
         self.judged = 0
 
-    def prove(self, image: MemoryFileSystem, required: int, when: str, *, snapshots: bool = False) -> None:
-        """Open `image`, which must have `required` writes, and whatever more power cuts make of it."""
+    def prove(
+        self, image: MemoryFileSystem, required: int, when: str, *, snapshots: bool = False, more: bool = True
+    ) -> None:
+        """Open `image`, which must have `required` writes, and whatever more power cuts make of it, if there are to be
+        any while it recovers."""
         self._clock_s = self._program.life.now_s
-        self._prove(image, required, None, when, 1, snapshots or self.rng.random() < SNAPSHOTS_SEEN)
+        cuts = 1 if more else CUTS_MAX
+        self._prove(image, required, None, when, cuts, snapshots or self.rng.random() < SNAPSHOTS_SEEN)
 
     def _prove(
         self, image: MemoryFileSystem, required: int, due: Found | None, when: str, cuts: int, snapshots: bool
