@@ -48,9 +48,7 @@ def _check_values(version: Version, plan: StorePlan) -> None:
         return  # values that could not be read stayed where they were, and the table goes on to refer to them
     for meta in version.tables.values():
         many = len(meta.references) > limits.value_files_max
-        require(
-            not many, Invariant.SPACE_RECLAIMED, f"table {meta.file_number} refers to {len(meta.references)} files"
-        )
+        require(not many, Invariant.SPACE_RECLAIMED, f"table {meta.file_number} refers to {len(meta.references)} files")
 
 
 def _check_tombstones(version: Version) -> None:
