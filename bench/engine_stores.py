@@ -101,7 +101,9 @@ class Quiet:
 class LeafdbStore:
     """The engine under a loop that is a queue."""
 
-    def __init__(self, path: Path, sizes: Sizes, burst_writes: int = BURST_WRITES) -> None:
+    def __init__(
+        self, path: Path, sizes: Sizes, burst_writes: int = BURST_WRITES, config: EngineConfig | None = None
+    ) -> None:
         self._queue: SimpleQueue[Callable[[], object]] = SimpleQueue()
         to_loop = self._queue.put
         self._log = ThreadExecutor(1, to_loop, name="log")
@@ -112,7 +114,8 @@ class LeafdbStore:
         self._left = burst_writes
         self._engine = Engine.open(
             DiskFileSystem(path),
-            config=EngineConfig(
+            config=config
+            or EngineConfig(
                 memtable_bytes=(sizes.live_bytes + sizes.records * ENTRY_OVERHEAD_BYTES) // 10,
                 block_cache_bytes=CACHE_BYTES,
                 auto_commit=False,
@@ -128,7 +131,8 @@ class LeafdbStore:
         self._write = self._engine.write
         self._admit = self._engine.admit
 
-    def put(self, key: bytes, value: bytes) -> None:
+    def put(self, key: bytes, value: bytes | None) -> None:
+        """A value of None deletes."""
         while wait_s := self._admit():
             self.flush()
             self.wait(wait_s)

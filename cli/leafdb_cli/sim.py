@@ -26,7 +26,9 @@ OPERATIONS = Annotated[int, typer.Option("--ops", min=1, help="Client operations
 TIER = Annotated[
     str,
     typer.Option(
-        "--tier", metavar="TIER", help="cluster, ring, hunt, or a part: store, record, membership, purge, register."
+        "--tier",
+        metavar="TIER",
+        help="cluster, ring, hunt, rot, or a part: store, crash, failing, damage, record, membership, purge, register.",
     ),
 ]
 JOBS = Annotated[int | None, typer.Option("--jobs", min=1, help="Processes at a time; one per processor unless said.")]

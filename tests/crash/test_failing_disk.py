@@ -7,6 +7,7 @@ more, or one that lost what it had acknowledged.
 from __future__ import annotations
 
 import errno
+from dataclasses import replace
 from random import Random
 
 import pytest
@@ -15,7 +16,7 @@ from leafdb.errors import StoreFailed
 from leafdb.storage.wal import segment_path
 from leafdb.types import Durability, TreeId
 from leafdb.vfs.memory import Fault
-from support.store import TREE, Store
+from support.store import SMALL, TREE, Store
 
 OTHER = TreeId(301)
 
@@ -102,3 +103,20 @@ def test_a_close_makes_trees_durable_before_the_writes_that_are_in_them() -> Non
     after = Store(store.fs.power_cut(Random(1), keep=0.0))
     assert after.engine.recovery.clean
     assert after.get(b"k") == b"v"
+
+
+@pytest.mark.parametrize("prefix", ["tables", "values", "MANIFEST"])
+def test_a_file_that_does_not_close_keeps_no_store_from_being_closed(prefix: str) -> None:
+    """Seed 5 of tier failing: the error came out of the close, and the lock stayed taken."""
+    store = Store(config=replace(SMALL, value_inline_bytes_max=50))
+    store.engine.create_tree(TREE)
+    store.put(b"k", b"v" * 100)
+    store.engine.flush_soon()
+    store.settle()
+    assert store.get(b"k") == b"v" * 100
+    store.fs.faults.append(Fault("close", path_prefix=prefix))
+    store.close()
+    assert store.fs.faults[0].seen, "nothing was closed"
+    after = Store(store.fs)
+    assert after.engine.recovery.clean
+    assert after.get(b"k") == b"v" * 100

@@ -90,6 +90,8 @@ class Trouble(StrEnum):
     CLOCK_DRIFT = "clock_drift"
 
 
+ROT_WEIGHT: Final = 6.0
+"""Twice that of the weightiest other trouble, where rot is what a seed is made for."""
 DESTROYERS: Final = (Trouble.ROT, Trouble.LOST_WRITE, Trouble.MISDIRECTED_WRITE, Trouble.WIPE, Trouble.ROLLBACK)
 """What was acknowledged may be gone from the store they hit, in a bucket of any durability."""
 NOT_WITH_RINGS: Final = (*DESTROYERS, Trouble.CLONE, Trouble.ABSENCE)
@@ -281,6 +283,18 @@ class Plan:
         """The same seed, made for values that come back, if it is not already; there is a tier where each is."""
         hunt = self if self.hunt else self.with_hunt(Random(f"{self.seed}/hunt"))
         return hunt if hunt.late else hunt.with_late()
+
+    def rotting(self) -> Plan:
+        """The same seed, in which little of a store stays in memory, and what is on disk rots more than anything else
+        breaks. The ring stays, and no store is destroyed otherwise."""
+        others = tuple((kind, weight) for kind, weight in self.troubles if kind not in DESTROYERS)
+        return replace(
+            self,
+            troubles=(*others, (Trouble.ROT, ROT_WEIGHT)),
+            kinds=frozenset((*(kind for kind, _ in others), Trouble.ROT)),
+            memtable_bytes=min(self.memtable_bytes, 8 * KIB),
+            rings=None,
+        )
 
     @property
     def forgets(self) -> bool:

@@ -1,7 +1,15 @@
-"""What is done to the bytes of a store's files: one place of one file, and which keys may have lain there."""
+"""What is done to the bytes of a store's files: one place of one file, and what it comes to.
+
+That is which keys may have lain there, and how many writes the store still has to know. Two kinds of damage cannot be
+told from a torn write, by any store of this design: damage to the end of the log, behind what a later frame knows to
+have been synced, and damage to the last record of the manifest. The first makes the store come back to an earlier
+prefix, which is allowed down to what is proven (`store_log`); the second to an earlier set of tables, which is allowed
+as far as trees that were made or dropped last are concerned.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Final
@@ -45,11 +53,11 @@ class Damage:
 
 def anywhere(disk: MemoryFileSystem, rng: Random) -> Place:
     """Any file that has bytes, whole."""
-    path = rng.choice([path for path in _paths(disk) if read_file(disk, path)])
+    path = rng.choice([path for path in store_files(disk) if read_file(disk, path)])
     return path, range(len(read_file(disk, path)))
 
 
-def _paths(disk: MemoryFileSystem) -> list[str]:
+def store_files(disk: MemoryFileSystem) -> list[str]:
     """The files of a store, each as often as it is worth being damaged."""
     paths = [name for name in disk.list("") if "." not in name and name != "LOCK" and not disk.is_directory(name)]
     directories = ("wal", "tables", "tables", "values")
@@ -57,8 +65,13 @@ def _paths(disk: MemoryFileSystem) -> list[str]:
     return paths + [segment_path(number) for number in segment_numbers(disk)[-1:] for _ in range(3)]
 
 
-def damage(disk: MemoryFileSystem, rng: Random, written: int, path: str, within: range, *, kind: str) -> Damage:
-    """Do it to one of these bytes of a file."""
+def harm(
+    disk: MemoryFileSystem, place: Place, others: Sequence[str], rng: Random, *, kind: str, written: int
+) -> Damage:
+    """Damage the file at one of the bytes of `place`; what is misdirected to it was meant for one of the others.
+
+    `written` is how many writes the store must have, were it sound."""
+    path, within = place
     data = read_file(disk, path)
     at = rng.choice(within)
     sector = at // SECTOR_BYTES * SECTOR_BYTES
@@ -68,7 +81,7 @@ def damage(disk: MemoryFileSystem, rng: Random, written: int, path: str, within:
     elif kind == "zeros":
         file.write_at(sector, bytes(len(data[sector : sector + SECTOR_BYTES])))
     elif kind == "misdirected":
-        other = read_file(disk, rng.choice(_paths(disk)))
+        other = read_file(disk, rng.choice(others))
         file.write_at(sector, other[sector : sector + SECTOR_BYTES][: len(data) - sector])
     elif kind == "swapped":
         second = rng.randrange(len(data)) // SECTOR_BYTES * SECTOR_BYTES
@@ -80,10 +93,15 @@ def damage(disk: MemoryFileSystem, rng: Random, written: int, path: str, within:
             at = frame_edge(data, int(path[-14:-4]), at)
         file.truncate(at)
     file.close()
+    return damage_seen(disk, kind, path, at, data, written)
+
+
+def damage_seen(disk: MemoryFileSystem, kind: str, path: str, at: int, before: bytes, written: int) -> Damage:
+    """What it comes to that a file, which held `before`, is as it is now."""
     proven = written
     if path.startswith("wal/"):
-        proven = min(written, proven_writes(disk, path, data))
-    return Damage(kind, path, at, proven, _damaged_ranges(disk, path, data))
+        proven = min(written, proven_writes(disk, path, before))
+    return Damage(kind, path, at, proven, _damaged_ranges(disk, path, before))
 
 
 def version_on(disk: MemoryFileSystem) -> Version:

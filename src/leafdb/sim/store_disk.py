@@ -150,7 +150,7 @@ class Hands:
 
     def lock(self, path: str) -> MemoryLock:
         self.alive(path)
-        return self.disk.lock(path)
+        return self._try(lambda: self.disk.lock(path))
 
     def free_bytes(self) -> int:
         self.alive("")
@@ -243,7 +243,11 @@ class HandsFile:
 
     def close(self) -> None:
         # A process that is dead has no files; what it closes reaches nothing.
-        self._file.close()
+        try:
+            self._file.close()
+        except OSError as error:
+            self._hands.failed(error)
+            raise
 
 
 if TYPE_CHECKING:

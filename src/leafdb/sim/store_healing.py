@@ -1,31 +1,23 @@
-"""Damage to a copy of a store's disk: whatever is done to its bytes, the store gives what was written or an error.
+"""How damage is judged: whatever is done to the bytes of a store, it gives what was written or an error (I32).
 
-The copy is taken as a kill would leave it, one place of one file is damaged, before the store is opened or while it is
-open, and everything is read, then compacted and read again. What is damaged of a table is salvaged meanwhile: from then
-on every read is served, and is wrong, if at all, only where the store says that something was lost; and that is no more
-than the blocks that were damaged. The power goes at some moment of it, too: also then a hole is known, or not there.
-
-Two kinds of damage cannot be told from a torn write, by any store of this design: damage to the end of the log, behind
-what a later frame knows to have been synced, and damage to the last record of the manifest. The first makes the store
-come back to an earlier prefix, which is allowed here down to what is proven; the second to an earlier set of tables,
-which is allowed as far as trees that were made or dropped last are concerned.
+One place of one file was damaged (`store_damage`), before the store is opened or while it is open. Everything is read,
+then compacted and read again. What is damaged of a table or a value file is salvaged meanwhile: from then on every read
+is served, and is wrong, if at all, only where the store says that something was lost; and that is no more than the
+blocks or the values that were damaged. The power goes at some moment of it, too: also then a hole is known, or not
+there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from random import Random
 from typing import Final
 
 from leafdb.codec import cbor
 from leafdb.errors import StorageError
-from leafdb.sim.store_damage import KINDS, Damage, anywhere, damage
-from leafdb.sim.store_disk import Hands, Rubbish
-from leafdb.sim.store_log import Place, middle, unflushed
+from leafdb.sim.store_damage import Damage
 from leafdb.sim.store_machine import Machine
 from leafdb.sim.store_model import Contents, StoreModel, short
-from leafdb.sim.trace import Trace
 from leafdb.storage.lost_ranges import LostRange, Range
 from leafdb.storage.settings import EngineConfig
 from leafdb.testing.violation import Invariant, require
@@ -37,61 +29,76 @@ NOTES: Final = TreeId(999)
 """Where what follows a store may note what that has lost; no tree of a model."""
 
 
-@dataclass(frozen=True, slots=True)
-class Aim:
-    """Damage that chance seldom does, and that some bug needs."""
+class DamageJudge:
+    """Judges one damaged disk. `rng` says when the power goes while it heals."""
 
-    place: Callable[[MemoryFileSystem, Random], Place | None]
-    """Looks for one when the store is open, if it is to be."""
-    kinds: tuple[str, ...]
-    alive: bool
-    """Done to an open store."""
+    def __init__(
+        self, disk: MemoryFileSystem, model: StoreModel, config: EngineConfig, rng: Random, now_s: float
+    ) -> None:
+        self._disk = disk
+        self._model = model
+        self._config = config
+        self._rng = rng
+        self._now_s = now_s
+        self.machine: Machine | None = None
+        """The store that was open when it happened, if one was."""
 
+    def open(self) -> Machine:
+        """Open what is on the disk; raises what a store raises that does not."""
+        self.machine = self._machine(self._disk)
+        return self.machine
 
-AIMS: Final = (
-    Aim(middle, ("flip", "zeros", "misdirected", "swapped"), alive=False),
-    Aim(unflushed, ("cut",), alive=True),
-    Aim(unflushed, ("cut",), alive=False),
-)
-
-
-def prove_detected(
-    disk: MemoryFileSystem,
-    model: StoreModel,
-    config: EngineConfig,
-    rng: Random,
-    now_s: float,
-    aim: Aim | None = None,
-) -> tuple[Damage, str] | None:
-    """Damage a copy, somewhere or as `aim` says, and read it all. Answers what was done and one of OUTCOMES; None where
-    there is nothing to aim at; Violation for a wrong answer."""
-    copy = disk.power_cut(rng, keep=1.0)
-    copy.quota_bytes = None
-    copy.cold = rng.random() < 0.5
-    alive = rng.random() < 0.4 if aim is None else aim.alive
-    clock = fixed(now_s)
-    machine: Machine | None = None
-    hands = Hands(copy, Trace(clock), Rubbish())
-    if alive:
-        machine = Machine(hands, config, clock)
-    place = anywhere(copy, rng) if aim is None else aim.place(copy, rng)
-    if place is None:
-        return None
-    done = damage(copy, rng, model.written, *place, kind=rng.choice(KINDS if aim is None else aim.kinds))
-    if machine is None:
+    def prove(self, damage: Damage, *, settle: bool = True, cut: bool = True) -> str:
+        """Read everything, and again when the store has come to rest, if it is to, and what a power cut on the way
+        there left, if that is wanted. Answers one of OUTCOMES."""
+        model = self._model
         try:
-            machine = Machine(hands, config, clock)
+            machine = self.machine or self.open()
         except StorageError:
-            require(not done.heals, Invariant.CORRUPTION_DETECTED, f"{done}: refused")
-            return done, "refused"
-    outcome = read_all(machine, model, done)
-    if not machine.failures:
-        cut = _settle_and_cut(machine, copy, rng)
-        outcome = _healed(machine, model, done, outcome)
-        if cut is not None:
-            _prove_known(cut, model, config, clock, done)
-    machine.engine.abandon()
-    return done, outcome
+            require(not damage.heals, Invariant.CORRUPTION_DETECTED, f"{damage}: refused")
+            return "refused"
+        outcome = read_all(machine, model, damage)
+        if not machine.failures and settle:
+            left = _settle_and_cut(machine, self._disk, self._rng)
+            outcome = _healed(machine, model, damage, outcome)
+            if left is not None and cut:
+                self._prove_known(left, damage)
+        machine.engine.abandon()
+        return outcome
+
+    def prove_snapshot(self, damage: Damage, sequence: int, state: Mapping[TreeId, Contents]) -> str:
+        """Open a snapshot with a damaged file and read all of it, which was `state`. Answers `refused` or `read`."""
+        try:
+            machine = self.open()
+        except StorageError:
+            return "refused"
+        found = machine.engine.last_sequence, machine.engine.trees()
+        due = sequence, sorted(state)
+        require(found == due, Invariant.CORRUPTION_DETECTED, f"{damage}: a snapshot of {due} opens as one of {found}")
+        known = _known_lost(machine)
+        for tree_id, expected in state.items():
+            outcome, report = _read_tree(machine, tree_id, expected, _lost(known, tree_id))
+            if outcome == "wrong":
+                report(damage)
+        machine.engine.abandon()
+        return "read"
+
+    def _prove_known(self, disk: MemoryFileSystem, damage: Damage) -> None:
+        """A store that was cut off while it healed knows of every hole it has, at every start."""
+        if not damage.heals:
+            return
+        for _ in range(2):
+            machine = self._machine(disk)
+            read_all(machine, self._model, damage)
+            if not machine.failures:
+                machine.settle()
+                read_all(machine, self._model, damage)
+                prove_no_more(machine, damage)
+            machine.engine.abandon()
+            disk.locks.clear()
+
+    def _machine(self, disk: MemoryFileSystem) -> Machine:
+        return Machine(disk, self._config, lambda: self._now_s)
 
 
 def _settle_and_cut(machine: Machine, disk: MemoryFileSystem, rng: Random) -> MemoryFileSystem | None:
@@ -127,7 +134,7 @@ def _healed(machine: Machine, model: StoreModel, damage: Damage, outcome: str) -
 
 def prove_no_more(machine: Machine, damage: Damage) -> None:
     """Nothing is given up that was not damaged."""
-    for lost in known_lost(machine):
+    for lost in _known_lost(machine):
         require(
             damage.ranges is None or any(low <= lost.smallest <= lost.largest <= high for low, high in damage.ranges),
             Invariant.CORRUPTION_DETECTED,
@@ -135,28 +142,7 @@ def prove_no_more(machine: Machine, damage: Damage) -> None:
         )
 
 
-def _prove_known(
-    disk: MemoryFileSystem, model: StoreModel, config: EngineConfig, clock: Callable[[], float], damage: Damage
-) -> None:
-    """A store that was cut off while it healed knows of every hole it has, at every start."""
-    if not damage.heals:
-        return
-    for _ in range(2):
-        machine = Machine(Hands(disk, Trace(clock), Rubbish()), config, clock)
-        read_all(machine, model, damage)
-        if not machine.failures:
-            machine.settle()
-            read_all(machine, model, damage)
-            prove_no_more(machine, damage)
-        machine.engine.abandon()
-        disk.locks.clear()
-
-
-def fixed(now_s: float) -> Callable[[], float]:
-    return lambda: now_s
-
-
-def known_lost(machine: Machine) -> tuple[LostRange, ...]:
+def _known_lost(machine: Machine) -> tuple[LostRange, ...]:
     """What the store says that it has lost, and what was noted in its tree NOTES, if it has one."""
     notes = machine.contents(NOTES) if NOTES in machine.engine.trees() else {}
     return (*machine.engine.lost, *(LostRange.from_plain(cbor.loads(note)) for note in notes.values()))
@@ -175,7 +161,7 @@ def read_all(machine: Machine, model: StoreModel, damage: Damage) -> str:
         )
     require(lsn <= model.last_lsn, Invariant.NO_PHANTOMS, f"{damage}: {lsn} writes of {model.last_lsn}")
     outcome = "harmless"
-    known = known_lost(machine)
+    known = _known_lost(machine)
     for tree_id in machine.engine.trees():
         if tree_id == NOTES:
             continue
@@ -183,7 +169,7 @@ def read_all(machine: Machine, model: StoreModel, damage: Damage) -> str:
         if lives is None:
             require(damage.path.startswith("MANIFEST"), Invariant.NO_PHANTOMS, f"{damage}: tree {tree_id} is back")
             continue
-        lost = tuple((each.smallest, each.largest) for each in known if each.tree_id == tree_id)
+        lost = _lost(known, tree_id)
         outcomes = [_read_tree(machine, tree_id, model.contents_at(lsn, life), lost) for life in lives]
         good = [found for found in outcomes if found[0] != "wrong"]
         if not good:
@@ -191,6 +177,11 @@ def read_all(machine: Machine, model: StoreModel, damage: Damage) -> str:
         if any(found[0] == "error" for found in good):
             outcome = "error"
     return outcome
+
+
+def _lost(known: Sequence[LostRange], tree_id: TreeId) -> tuple[Range, ...]:
+    """Where something of the tree may be missing."""
+    return tuple((each.smallest, each.largest) for each in known if each.tree_id == tree_id)
 
 
 def _read_tree(

@@ -15,13 +15,10 @@ from leafdb.errors import StorageError, StoreFailed
 from leafdb.sim.store_disk import Hands, Rubbish
 from leafdb.sim.store_machine import Machine
 from leafdb.sim.store_model import Life, StoreModel, difference
-from leafdb.sim.store_plan import StorePlan
+from leafdb.sim.store_plan import DEATHS, StorePlan
+from leafdb.sim.store_rest import check_files
 from leafdb.sim.trace import Trace
 from leafdb.storage.committer import Waiter
-from leafdb.storage.manifest import current_manifest, read_manifest
-from leafdb.storage.stats import EngineStats
-from leafdb.storage.value_files import value_path
-from leafdb.storage.version import Version, table_path
 from leafdb.storage.wal import segment_numbers, segment_path
 from leafdb.storage.wal_format import HEADER_BYTES
 from leafdb.testing.violation import Invariant, require, violated
@@ -50,6 +47,8 @@ class StoreLife:
         self.now_s = 100.0
         self.on_opened: Callable[[Machine], None] = lambda machine: None
         """Told of each opening, before the model goes back to what was found."""
+        self.on_call: Callable[[str, str], None] | None = None
+        """Told of each call that changes something on the disk, from the next opening on."""
         self.birth = 0
         """Counts the processes: an answer to an earlier one means nothing."""
         self.machine: Machine
@@ -172,63 +171,19 @@ class StoreLife:
             key, message = difference(life.items, found)
             require(not key, Invariant.PREFIX_DURABLE, f"tree {tree_id}, {message}", key)
         if not self.hands.world_errors:
-            self._check_files(machine.engine.stats())
+            check_files(self.disk, self.plan, machine.engine.stats(), self.trace)
 
     def _check_nothing_lost(self) -> None:
         """Nothing was damaged here: a disk that did not answer once is no reason to give anything up."""
         lost = self.machine.engine.lost
         require(not lost, Invariant.PREFIX_DURABLE, f"given up as damaged, and it is not: {lost}")
 
-    def _check_files(self, stats: EngineStats) -> None:
-        """At rest the disk holds what the manifest names, the log from the first unflushed write on, and no more."""
-        number = current_manifest(self.disk)
-        assert number is not None, "a store without a manifest"
-        version = read_manifest(self.disk, number)
-        named = [table_path(number) for number in sorted(version.tables)]
-        named += [value_path(number) for number in sorted(version.values.metas)]
-        there = [f"{directory}/{name}" for directory in ("tables", "values") for name in self.disk.list(directory)]
-        require(there == named, Invariant.SPACE_RECLAIMED, f"files {there} where the manifest names {named}")
-        self._check_values(version)
-        if not stats.frozen_memtables:
-            numbers = segment_numbers(self.disk)
-            require(len(numbers) == 1, Invariant.SPACE_RECLAIMED, f"segments {numbers} of a log that is flushed")
-        self._check_tombstones(version)
-
-    def _check_values(self, version: Version) -> None:
-        """At rest no more lies dead in mostly dead value files than tables are large; no table refers to too many."""
-        if self.plan.config.expiry:
-            return  # windows keep what is dead in their value files until they leave, or are merged
-        limits, files = self.plan.config.compaction, version.values
-        mostly_dead = [number for number in files.metas if files.share(number) < limits.value_live_share_min]
-        dead = sum(files.metas[number].value_bytes - files.live[number] for number in mostly_dead)
-        merged = sum(meta.size for meta in version.tables.values() if meta.level > 0)
-        require(
-            dead <= merged,
-            Invariant.SPACE_RECLAIMED,
-            f"{dead} dead bytes in value files {mostly_dead}, and nothing is done",
-        )
-        if "read fails" in self.plan.faults:
-            return  # values that could not be read stayed where they were, and the table goes on to refer to them
-        for meta in version.tables.values():
-            many = len(meta.references) > limits.value_files_max
-            require(
-                not many, Invariant.SPACE_RECLAIMED, f"table {meta.file_number} refers to {len(meta.references)} files"
-            )
-
-    def _check_tombstones(self, version: Version) -> None:
-        """Where no level lies below and none ever did, a merged table has no tombstones."""
-        if any(meta.level > 1 for meta in version.tables.values()):
-            self.trace.probe("a compaction below level 1")
-        if self.plan.config.compaction.level1_bytes > self.disk.used_bytes():
-            kept = [meta.file_number for meta in version.tables.values() if meta.level == 1 and meta.tombstones]
-            require(not kept, Invariant.SPACE_RECLAIMED, f"tables {kept} keep tombstones with nothing under them")
-
     # -- ends
 
     def plan_death(self, calls: int, death: str = "") -> None:
-        """The process dies at a call to come, of any cause if none is named."""
-        if self.hands.strike_at is None and not self.dead:
-            self._death = death or self.rng.choice(sorted(self.plan.faults & {"kill", "power cut"}))
+        """The process dies at a call to come, of any cause if none is named, where the plan knows of such an end."""
+        if self.hands.strike_at is None and not self.dead and self.plan.deaths:
+            self._death = death or self.rng.choice(self.plan.deaths)
             self.hands.strike_at = self.hands.calls + calls
 
     def close(self) -> None:
@@ -237,6 +192,7 @@ class StoreLife:
             return
         if not self.machine.failures and self.rng.random() < 0.3:
             self.machine.settle()
+        failed_before = bool(self.machine.failures)
         self._closing = True
         self.machine.engine.close()
         self._closing = False
@@ -248,14 +204,16 @@ class StoreLife:
         self.trace.tell("store", "closed" if self._clean else "closed after its failure")
         if self._clean:
             self.model.all_durable()
-        else:
-            self.expect_failed(self.machine.failures[0])
+            return
+        self.expect_failed(self.machine.failures[0])
+        if not failed_before:
+            self._clean = None  # the mark is made last, of what is synced: it is right if only its name did not sync
 
     def reopen(self) -> None:
         """The next life, whatever ended this one."""
         if not self.dead and not self._closed:
             self.trace.probe("a store that failed")
-            self._death = self.rng.choice(sorted(self.plan.faults & {"kill", "power cut"}))
+            self._death = self.rng.choice(self.plan.deaths or DEATHS)
             if self.rng.random() < 0.3:
                 self.close()
         self._die()
@@ -266,7 +224,7 @@ class StoreLife:
         closed = self._closed
         if not closed:
             self.trace.fault(self._death, f"after {self.hands.last}, call {self.hands.calls}")
-        self._count(self.machine.engine.stats())
+        self.count()
         self.hands.dead = True
         self.machine.jobs.close()
         power_cut = self.rng.random() < 0.5 if closed else self._death == "power cut"
@@ -274,8 +232,9 @@ class StoreLife:
         self._all_durable = power_cut
         self._next_disk(power_cut=power_cut, keep=0.0 if closed else None)
 
-    def _count(self, stats: EngineStats) -> None:
-        trace = self.trace
+    def count(self) -> None:
+        """Into the probes what this process has done."""
+        trace, stats = self.trace, self.machine.engine.stats()
         trace.probe("a flush", stats.flushes)
         trace.probe("a compaction", stats.compactions)
         trace.probe("a table dropped whole", stats.dropped_tables)
@@ -331,6 +290,7 @@ class StoreLife:
             if expected is None and not self.disk.faults and self.disk.quota_bytes is None and self.rng.random() < 0.15:
                 expected = self._rehearse()
             self.hands = hands = Hands(self.disk, self.trace, self.rubbish)
+            self.disk.on_call = self.on_call
             if "crash while recovering" in self.plan.faults and attempt < 4 and self.rng.random() < 0.3:
                 hands.strike_at = self.rng.randrange(1, 30)
             error: StorageError | None = None

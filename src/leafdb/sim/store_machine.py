@@ -1,4 +1,4 @@
-"""A process with one store: a real engine over `Hands`, everything inline, stepped by the program.
+"""A process with one store: a real engine, everything inline, stepped by the program.
 
 The log and the readers have an executor each, so that their work interleaves in any order a kernel might choose; jobs
 run a slice at a time.
@@ -10,7 +10,6 @@ from collections.abc import Callable
 from typing import Final
 
 from leafdb.errors import StorageError
-from leafdb.sim.store_disk import Hands
 from leafdb.sim.store_model import Contents
 from leafdb.storage.engine import Engine
 from leafdb.storage.executor import QueuedExecutor
@@ -19,6 +18,7 @@ from leafdb.storage.lsm_tree import Page
 from leafdb.storage.settings import EngineConfig
 from leafdb.testing.violation import Invariant, violated
 from leafdb.types import TreeId
+from leafdb.vfs.base import FileSystem
 
 STEPS_MAX: Final = 200_000
 
@@ -26,14 +26,13 @@ STEPS_MAX: Final = 200_000
 class Machine:
     """An opened store; opening may raise what `Engine.open` raises."""
 
-    def __init__(self, hands: Hands, config: EngineConfig, now_s: Callable[[], float]) -> None:
-        self.hands = hands
+    def __init__(self, fs: FileSystem, config: EngineConfig, now_s: Callable[[], float]) -> None:
         self.log_executor = QueuedExecutor()
         self.read_executor = QueuedExecutor()
-        self.jobs = InlineJobRunner(hands)
+        self.jobs = InlineJobRunner(fs)
         self.failures: list[StorageError] = []
         self.engine = Engine.open(
-            hands,
+            fs,
             config=config,
             log_executor=self.log_executor,
             read_executor=self.read_executor,

@@ -69,6 +69,18 @@ class StoreModel:
         lives = self.lives.get(tree_id)
         return bool(lives) and not lives[-1].dropped  # type: ignore[index]  # not empty, as just seen
 
+    @classmethod
+    def of(cls, lsn: int, found: Mapping[TreeId, Contents]) -> StoreModel:
+        """That of a store which has so many writes, all of them durable, and holds `found`."""
+        model = cls()
+        model.log = [()] * lsn
+        model.written = model.synced = lsn
+        for tree_id, items in found.items():
+            life = model.create(tree_id)
+            life.created = True
+            life.items = dict(items)
+        return model
+
     # -- what is done
 
     def create(self, tree_id: TreeId) -> Life:
@@ -93,9 +105,12 @@ class StoreModel:
         return len(self.log)
 
     def unwrite(self) -> None:
-        """The last write was refused."""
+        """The last write was refused, or is lost."""
         for change in reversed(self.log.pop()):
-            _put(change.life.items, change.key, change.before)
+            life = change.life
+            _put(life.items, change.key, change.before)
+            if life.first_lsn > len(self.log):
+                life.first_lsn = 0
 
     def acknowledged(self, lsn: int, durability: Durability) -> None:
         self.written = max(self.written, lsn)
@@ -129,34 +144,38 @@ class StoreModel:
 
     def find_lives(self, found: Mapping[TreeId, Contents], when: str) -> None:
         """After `rewind`: `found` is all the store holds. Violation unless that can be; the lives are then known."""
+        lives = self.judge(found, len(self.log), when)
+        for life in lives.values():
+            life.created, life.dropped = True, False
+        self.lives = {tree_id: [life] for tree_id, life in lives.items()}
+
+    def judge(self, found: Mapping[TreeId, Contents], lsn: int, when: str) -> dict[TreeId, Life]:
+        """`found` is all a store holds that has the first `lsn` writes. Violation unless that can be; answers the lives
+        these trees are in. The model stays as it is."""
         unknown = sorted(found.keys() - self.lives.keys())
         require(not unknown, Invariant.NO_PHANTOMS, f"{when}: trees {unknown} that nobody made, or that were dropped")
-        for tree_id in sorted(self.lives):
-            self._find_life(tree_id, found.get(tree_id), when)
+        lives = {tree_id: self._life_of(tree_id, found.get(tree_id), lsn, when) for tree_id in sorted(self.lives)}
+        return {tree_id: life for tree_id, life in lives.items() if life is not None}
 
-    def _find_life(self, tree_id: TreeId, contents: Contents | None, when: str) -> None:
+    def _life_of(self, tree_id: TreeId, contents: Contents | None, lsn: int, when: str) -> Life | None:
         """Positions in the order of lives: 2i is before life i, 2i + 1 is in it."""
         lives = self.lives[tree_id]
         low, high = 0, 2 * len(lives) - (0 if lives[-1].dropped else 1)
         for index, life in enumerate(lives):
-            if life.created or 0 < life.first_lsn <= len(self.log):
+            if life.created or 0 < life.first_lsn <= lsn:
                 low = 2 * index + 1
             if life.gone:
                 low = 2 * index + 2
         possible = [place for place in range(low, high + 1) if place % 2 == (contents is not None)]
         if contents is None:
             require(possible, Invariant.PREFIX_DURABLE, f"{when}: tree {tree_id} is gone")
-            del self.lives[tree_id]
-            return
+            return None
         require(possible, Invariant.NO_PHANTOMS, f"{when}: tree {tree_id} is there, and should not be")
-        fitting = [lives[place // 2] for place in possible if lives[place // 2].items == contents]
+        fitting = [lives[place // 2] for place in possible if self.contents_at(lsn, lives[place // 2]) == contents]
         if not fitting:
-            life = lives[possible[-1] // 2]
-            key, message = difference(life.items, contents)
+            key, message = difference(self.contents_at(lsn, lives[possible[-1] // 2]), contents)
             require(False, Invariant.PREFIX_DURABLE, f"{when}: tree {tree_id}, {message}", key)
-        life = fitting[-1]
-        life.created, life.dropped = True, False
-        self.lives[tree_id] = [life]
+        return fitting[-1]
 
 
 def _put(items: Contents, key: bytes, value: bytes | None) -> None:

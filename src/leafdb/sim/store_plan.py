@@ -21,6 +21,7 @@ FAULTS: Final = (
     "damage",
     "stale blocks",
 )
+DEATHS: Final = ("kill", "power cut")
 
 EXPIRY: Final = "leafdb.sim.store_windows:expires_ms"
 """Named here, and not imported: jobs look for it by its name."""
@@ -43,6 +44,11 @@ class StorePlan:
     """Chance that a thing which waits to be done is done after an operation."""
     cold: float
     """Chance that the disk answers no read at once, from one opening to the next."""
+
+    @property
+    def deaths(self) -> tuple[str, ...]:
+        """How a process may die that has not failed."""
+        return tuple(name for name in DEATHS if name in self.faults)
 
     @classmethod
     def draw(cls, rng: Random) -> StorePlan:
@@ -71,8 +77,8 @@ class StorePlan:
             ),
         )
         faults = {name for name in FAULTS if rng.random() < 0.6}
-        if not faults & {"kill", "power cut"}:
-            faults.add(rng.choice(("kill", "power cut")))
+        if not faults & set(DEATHS):
+            faults.add(rng.choice(DEATHS))
         plan = cls(
             config=config,
             faults=frozenset(faults),

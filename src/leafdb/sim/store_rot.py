@@ -1,4 +1,4 @@
-"""Rot that no read meets, in a store that was made for it (I32): the scrub finds what matters, once.
+"""Rot that no read meets, in one store that was made for it (I32): the scrub finds what matters, once.
 
 What a program leaves are mostly tables of one block. Here a store is filled in one go, with a model beside it: tables
 of many blocks that look alike, an old and a new version of many keys, value files that are partly dead. Copies of it
@@ -10,7 +10,8 @@ does, and then the store need not name it; the power goes at some call of that, 
 Among the damage is what only the seal of a part can tell, by its file and offset: a sound block, or a sound value of
 the same key, where another of the same length belongs. That is told by reads, too, so sometimes they come first.
 
-With chance of its own, and on disks of its own: the seeds are the same as without it.
+With chance of its own, and on disks of its own: the seeds are the same as without it. What replicas bring back of what
+was lost is the matter of tier ROT (`rot_run`).
 """
 
 from __future__ import annotations
@@ -21,9 +22,8 @@ from typing import Final
 
 from leafdb.codec import cbor
 from leafdb.errors import StorageError
-from leafdb.sim.store_damage import KINDS, Damage, damage, parts_of, version_on
-from leafdb.sim.store_disk import Hands, Rubbish
-from leafdb.sim.store_healing import NOTES, fixed, prove_no_more, read_all
+from leafdb.sim.store_damage import KINDS, Damage, harm, parts_of, store_files, version_on
+from leafdb.sim.store_healing import NOTES, prove_no_more, read_all
 from leafdb.sim.store_machine import Machine
 from leafdb.sim.store_model import StoreModel
 from leafdb.sim.trace import Trace
@@ -43,6 +43,7 @@ TREE: Final = TreeId(300)
 CONFIG: Final = EngineConfig(
     memtable_bytes=1 << 20, value_inline_bytes_max=800, compaction=PickerLimits(level0_tables=2), store_id=bytes(16)
 )
+NOW_S: Final = 100.0
 KEYS: Final = 150
 SMALL_BYTES: Final = 600
 LARGE_BYTES: Final = 900
@@ -111,7 +112,8 @@ class StoreRot:
         content = read_file(disk, meta.path)
         kind = rng.choice((*KINDS, "misplaced", "misplaced"))
         if kind != "misplaced":
-            return damage(disk, rng, self._model.written, meta.path, range(len(content)), kind=kind)
+            place = meta.path, range(len(content))
+            return harm(disk, place, store_files(disk), rng, kind=kind, written=self._model.written)
         others = [other for other in files if isinstance(other, ValueMeta) == isinstance(meta, ValueMeta)]
         parts = [(read_file(disk, other.path), *part) for other in others for part in _parts(disk, other)]
         offset, size, keys = rng.choice(_parts(disk, meta))
@@ -209,8 +211,7 @@ class _Scrubbing:
 
 
 def _opened(disk: MemoryFileSystem) -> Machine:
-    clock = fixed(100.0)
-    return Machine(Hands(disk, Trace(clock), Rubbish()), CONFIG, clock)
+    return Machine(disk, CONFIG, lambda: NOW_S)
 
 
 def _parts(disk: MemoryFileSystem, meta: Scrubbed) -> list[tuple[int, int, Range]]:

@@ -151,7 +151,12 @@ class StoreSnapshots:
 
     def opened(self, machine: Machine) -> None:
         """Look at every snapshot a new process finds, and at what it says of them."""
-        disk = self._life.disk
+        found = self.look(self._life.disk, machine)
+        self._life.trace.probe("a snapshot nobody was told of", len(found.keys() - self._kept.keys()))
+        self._kept, self._asked, self._going = found, {}, set()
+
+    def look(self, disk: MemoryFileSystem, machine: Machine) -> dict[str, State]:
+        """Every snapshot on `disk`, which `machine` has opened; Violation unless they can be."""
         there = [name for name in disk.list(SNAPSHOTS_DIRECTORY) if not name.endswith(PART)]
         missing = sorted(self._kept.keys() - self._going - set(there))
         require(not missing, Invariant.PREFIX_DURABLE, f"snapshots {missing} were answered and are gone")
@@ -159,19 +164,17 @@ class StoreSnapshots:
         for name in there:
             kept, asked = self._kept.get(name), self._asked.get(name)
             require(kept is not None or asked is not None, Invariant.NO_PHANTOMS, f"snapshot {name} is there")
-            found[name] = self._open(disk, name)[1] if asked is None else self._read(disk, name, asked)
+            found[name] = self.open(disk, name)[1] if asked is None else self._read(disk, name, asked)
             require(kept in (None, found[name]), Invariant.PREFIX_DURABLE, f"snapshot {name} is another one now")
-            if kept is None:
-                self._life.trace.probe("a snapshot nobody was told of")
-        self._kept, self._asked, self._going = found, {}, set()
         said = [(snapshot.name, snapshot.problem) for snapshot in machine.engine.snapshots()]
         if not self._life.hands.world_errors:
             require(said == [(name, "") for name in there], Invariant.SELF_CHECK, f"snapshots {said} of {there}")
+        return found
 
     def _read(self, disk: MemoryFileSystem, name: str, asked: Asked) -> State:
         """What it holds, which must be the state after its number of writes."""
         model = self._life.model
-        sequence, state = self._open(disk, name)
+        sequence, state = self.open(disk, name)
         low, high = asked.sequence, model.last_lsn
         text = f"snapshot {name} holds {sequence} writes; {low} were written when it was asked for"
         require(low <= sequence, Invariant.PREFIX_DURABLE, text)
@@ -189,7 +192,7 @@ class StoreSnapshots:
                 violated(Invariant.PREFIX_DURABLE, f"snapshot {name}, tree {tree_id}: {message}", key)
         return state
 
-    def _open(self, disk: MemoryFileSystem, name: str) -> tuple[int, State]:
+    def open(self, disk: MemoryFileSystem, name: str) -> tuple[int, State]:
         """Its number of writes and all it holds, on a disk of its own."""
         now_s = self._life.now_s
         hands = Hands(disk.copy_below(snapshot_path(name)), Trace(lambda: now_s), Rubbish())

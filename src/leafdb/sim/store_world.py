@@ -3,11 +3,36 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Callable
+from dataclasses import dataclass
 from random import Random
+from typing import Final
 
-from leafdb.sim.store_healing import AIMS, Aim, prove_detected
+from leafdb.sim.store_damage import KINDS, anywhere, harm, store_files
+from leafdb.sim.store_healing import DamageJudge
 from leafdb.sim.store_life import StoreLife
-from leafdb.vfs.memory import Fault
+from leafdb.sim.store_log import Place, middle, unflushed
+from leafdb.vfs.memory import Fault, MemoryFileSystem
+
+
+@dataclass(frozen=True, slots=True)
+class Aim:
+    """Which damage is done to a copy of the disk."""
+
+    place: Callable[[MemoryFileSystem, Random], Place | None]
+    """Looks for one when the store is open, if it is to be."""
+    kinds: tuple[str, ...]
+    alive: float
+    """Share that is done to an open store."""
+
+
+ANYWHERE: Final = Aim(anywhere, KINDS, alive=0.4)
+AIMS: Final = (
+    Aim(middle, ("flip", "zeros", "misdirected", "swapped"), alive=0.0),
+    Aim(unflushed, ("cut",), alive=1.0),
+    Aim(unflushed, ("cut",), alive=0.0),
+)
+"""What chance seldom does, and some bug needs."""
 
 
 class StoreWorld:
@@ -45,14 +70,24 @@ class StoreWorld:
         life = self._life
         if life.dead or life.machine.failures or life.disk.faults:
             return
-        self._prove_detected(self._rng)
+        self._damage(ANYWHERE, self._rng)
         for aim in AIMS:
-            self._prove_detected(self._aims_rng, aim)
+            self._damage(aim, self._aims_rng)
 
-    def _prove_detected(self, rng: Random, aim: Aim | None = None) -> None:
+    def _damage(self, aim: Aim, rng: Random) -> None:
+        """A copy as a kill would leave it is damaged and judged, where there is something to aim at."""
         life = self._life
-        found = prove_detected(life.disk, life.model, life.plan.config, rng, life.now_s, aim)
-        if found is not None:
-            damage, outcome = found
-            life.trace.fault("damage on a copy", f"{damage}: {outcome}")
-            life.trace.probe(f"damage: {outcome}")
+        copy = life.disk.power_cut(rng, keep=1.0)
+        copy.quota_bytes = None
+        copy.cold = rng.random() < 0.5
+        judge = DamageJudge(copy, life.model, life.plan.config, rng, life.now_s)
+        if rng.random() < aim.alive:
+            judge.open()
+        place = aim.place(copy, rng)
+        if place is None:
+            return
+        kind = rng.choice(aim.kinds)
+        damage = harm(copy, place, store_files(copy), rng, kind=kind, written=life.model.written)
+        outcome = judge.prove(damage)
+        life.trace.fault("damage on a copy", f"{damage}: {outcome}")
+        life.trace.probe(f"damage: {outcome}")

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 
 from leafdb.errors import CorruptionError, DiskFull, StoreFailed
@@ -148,11 +148,11 @@ def recover(fs: FileSystem, config: EngineConfig, replayed: Replayed = no_follow
             return state
     except BaseException:
         if state is not None:
-            for reader in state.readers.values():
-                reader.close()
-            for values in state.values.values():
-                values.close()
-            state.manifest.close()
+            files: list[TableReader | ValueReader | ManifestWriter]
+            files = [*state.readers.values(), *state.values.values(), state.manifest]
+            for each in files:
+                with suppress(OSError):
+                    each.close()
         lock.release()
         raise
 

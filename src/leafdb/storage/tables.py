@@ -17,6 +17,7 @@ the log executor.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 
 from leafdb.storage.block_cache import BlockCache
@@ -205,15 +206,17 @@ class Tables:
         self.unlinks_failed += result if isinstance(result, int) else 1
 
     def close(self) -> None:
-        """No read may be under way. What was to be removed stays for the next open's sweep."""
+        """No read may be under way. What was to be removed stays for the next open's sweep.
+
+        An error of a close is nobody's loss: what was written had been synced before."""
         self._closed = True
-        for reader in self.readers.values():
-            reader.close()
-        for values in self.values.values():
-            values.close()
+        files: list[TableReader | ValueReader | ManifestWriter]
+        files = [*self.readers.values(), *self.values.values(), self._manifest]
+        for each in files:
+            with suppress(OSError):
+                each.close()
         self.readers.clear()
         self.values.clear()
-        self._manifest.close()
 
     def check(self) -> None:
         self.version.check()

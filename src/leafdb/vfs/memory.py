@@ -63,7 +63,9 @@ class MemoryFile:
             if growth > room:
                 self._node.write(offset, bytes(data[: max(0, len(data) - growth + room)]))
                 raise fs.failure(errno.ENOSPC, self.path)
-            if fs.fault_for(LOSE, self.path) is not None:
+            if not fs.faults:
+                self._node.write(offset, bytes(data))
+            elif fs.fault_for(LOSE, self.path) is not None:
                 self._node.write_astray(offset, bytes(data), None)
             elif fs.fault_for(MISDIRECT, self.path) is not None:
                 self._node.write_astray(offset, bytes(data), max(0, offset - MISDIRECTED_BY_BYTES))
@@ -323,9 +325,9 @@ class MemoryFileSystem:
     def lock(self, path: str) -> MemoryLock:
         if path in self.locks:
             raise StoreLocked(f"{path} is held by another", path=path)
-        self.locks.add(path)
         if not self.exists(path):
             self.create(path).close()
+        self.locks.add(path)
         return MemoryLock(self, path)
 
     def free_bytes(self) -> int:
@@ -341,8 +343,7 @@ class MemoryFileSystem:
         return struck[0] if struck else None
 
     def check_fault(self, kind: str, path: str) -> None:
-        fault = self.fault_for(kind, path)
-        if fault is not None:
+        if self.faults and (fault := self.fault_for(kind, path)) is not None:
             raise self.failure(fault.error, path)
 
     def failure(self, error: int, path: str) -> OSError:
