@@ -19,7 +19,6 @@ from leafdb.errors import DiskFull, StorageError
 from leafdb.sim.outcome import NODES, OPERATIONS, Broken, Outcome, Tier
 from leafdb.sim.store_damage import prove_detected
 from leafdb.sim.store_life import StoreLife
-from leafdb.sim.store_machine import Machine
 from leafdb.sim.store_model import short
 from leafdb.sim.store_plan import StorePlan
 from leafdb.sim.store_snapshots import StoreSnapshots
@@ -118,7 +117,7 @@ class Program:
         self.life = StoreLife(plan, Random(f"{seed}/world"), self.trace)
         self.model = self.life.model
         self.snapshots = StoreSnapshots(self.life, Random(f"{seed}/snapshots"))
-        self.life.on_opened = self._opened
+        self.life.on_opened = self.snapshots.opened
         self.operations = 0
         self._values = 0
         self._trees = tuple(TreeId(FIRST_TREE + number) for number in range(plan.trees))
@@ -167,10 +166,6 @@ class Program:
         life.calm()
         life.check()
         life.close()
-
-    def _opened(self, machine: Machine) -> None:
-        self.snapshots.opened(machine)
-        self.windows.opened(machine)
 
     # -- writing
 

@@ -86,6 +86,15 @@ MUTATIONS: Final = (
         ),
     ),
     _windows(
+        "dropped-below-no-horizon",
+        "A table is dropped whole when its entries have expired, before a horizon has passed them.",
+        (
+            SWEEPER,
+            "            self._engine.forgotten(start, stop, horizon >> LOGICAL_BITS)\n",
+            "            self._engine.forgotten(start, stop, (horizon >> LOGICAL_BITS) + 3_000)\n",
+        ),
+    ),
+    _windows(
         "dropped-with-its-marks",
         "What died in a bucket with a ttl is left to the drop of its table: its hash tree is never told.",
         (
