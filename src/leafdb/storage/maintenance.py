@@ -284,7 +284,7 @@ class Maintenance:
             return
         self._asked_next = asked is None
         self._busy.update(job.input_numbers)
-        job = job.with_outputs(numbers)
+        job = self.windows.with_forgotten(job.with_outputs(numbers))
         self.compacting = Compacting(job, asked is not None, self._now_s())
         self._jobs.submit(job, partial(self._compacted, job, self._tables.pin()))
 
