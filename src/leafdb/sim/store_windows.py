@@ -51,8 +51,12 @@ class StoreWindows:
         self._by_time = [tree for tree in self._trees if self._rng.random() < 0.8]
 
     def _opened(self, machine: Machine) -> None:
-        """Behind whoever was told so far: the owner knows which trees are kept by time, if any may be."""
+        """Behind whoever was told so far."""
         self._first(machine)
+        self.tell(machine)
+
+    def tell(self, machine: Machine) -> None:
+        """The owner of a store that was opened knows which trees are kept by time, if any may be."""
         if self._life.plan.config.expiry:
             machine.engine.keep_by_time(self._by_time)
 
