@@ -1,12 +1,12 @@
 """What compaction at full pace costs a node's users: p99 of puts and gets, with it and without it in turn.
 
-    python bench/compaction_pace.py [--pairs 7] [--seconds 8] [--share 0.4] [--nice 19]
+    python bench/compaction_pace.py [--pairs 7] [--seconds 8] [--share 0.4] [--nice 19] [--still]
 
 One real node on loopback. Its capacity is what THREADS clients get in a closed loop; then they send a share of it as an
 open loop: a request is due at its time whatever became of the one before, and its latency runs from when it was due.
-In one half of each pair a storage worker beside the node merges the same four tables over and over, as fast as it can,
-on the same disk and at the given niceness; the halves change order from pair to pair. The node's own worker does what
-the load asks of it in both halves.
+In one half of each pair the node compacts a bucket of 24 MB, asked to again whenever it is done: in its own worker, at
+the given niceness, at the pace it grants itself. The halves change order from pair to pair. With --still it compacts in
+neither half: how far the ratio is from 1 then is the noise of the machine.
 """
 
 from __future__ import annotations
@@ -16,85 +16,87 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from queue import Empty, SimpleQueue
 from random import Random
 from statistics import median
+from threading import Event
 from typing import Final
 
 from machine_notes import machine_notes
 
 from leafdb.client.connect import connect
-from leafdb.storage.job_execution import table_outputs
-from leafdb.storage.job_runner import Outcome, ProcessJobRunner
-from leafdb.storage.jobs import CompactionJob, CompactionResult
-from leafdb.storage.version import TABLES_DIRECTORY, TableMeta, table_path
-from leafdb.types import TreeId
-from leafdb.vfs.disk import DiskFileSystem
 from leafdb_cli.dev_cluster import DevCluster
 
 THREADS: Final = 16
 KEYS: Final = 20_000
 VALUE_BYTES: Final = 100
-TABLES: Final = 4
-TABLE_ENTRIES: Final = 40_000
+BALLAST: Final = "ballast"
+BALLAST_KEYS: Final = 16_000
+BALLAST_VALUE_BYTES: Final = 1_500
+BALLAST_TOUCHED: Final = 32
+POLL_S: Final = 0.1
 CAPACITY_S: Final = 6.0
 WARM_UP_S: Final = 1.0
-TREE: Final = TreeId(256)
 
 Latencies = dict[str, list[float]]
 """Seconds, by kind of request."""
 
 
 class Compactor:
-    """A worker process that merges while `run` says so."""
+    """Has the node compact a bucket of two levels over and over, at the pace the node grants itself."""
 
-    def __init__(self, directory: Path, niceness: int) -> None:
-        self._queue: SimpleQueue[Callable[[], object]] = SimpleQueue()
-        self._fs = DiskFileSystem(directory)
-        self._fs.mkdir(TABLES_DIRECTORY)
-        self._inputs = tuple(self._table(number) for number in range(1, TABLES + 1))
-        self._next = TABLES + 1
-        self._runner = ProcessJobRunner(self._fs.root, self._queue.put)
-        self._runner.start()
-        while self._runner.pid is None:
-            time.sleep(0.01)
-        time.sleep(1.0)  # it makes itself nice first
-        os.setpriority(os.PRIO_PROCESS, self._runner.pid, niceness)
-        self.merged_bytes = 0
+    def __init__(self, url: str, niceness: int) -> None:
+        self._url = url
+        self._rng = Random(0)
+        self._client = connect(url, timeout=30.0)
+        self._client.create_bucket(BALLAST, n=1, r=1, w=1, conflict="lww", durability="periodic")
+        with ThreadPoolExecutor(THREADS) as pool:
+            list(pool.map(self._fill, range(THREADS)))
+        self._compact()
+        (node,) = self._client.admin("node.list")["nodes"]
+        os.setpriority(os.PRIO_PROCESS, node["worker_pid"], niceness)
+        autogroup = Path(f"/proc/{node['worker_pid']}/autogroup")
+        if autogroup.exists():  # where it is the session's niceness that weighs
+            autogroup.write_text(str(niceness))
+        self.merges = 0
+        self.shares: list[float] = []
 
-    def _table(self, number: int) -> TableMeta:
-        rng = Random(number)
-        keys = sorted(rng.randbytes(16) for _ in range(TABLE_ENTRIES))
-        with table_outputs(self._fs) as outputs:
-            writer = outputs.start(file_number=number, tree_id=TREE, level=0)
-            writer.append_run(keys, [number] * len(keys), [rng.randbytes(VALUE_BYTES) for _ in keys])
-            outputs.finish()
-            return outputs.publish()[0]
+    def _fill(self, index: int) -> None:
+        with connect(self._url, timeout=30.0) as client:
+            bucket = client.lww_bucket(BALLAST)
+            for number in range(index, BALLAST_KEYS, THREADS):
+                bucket.put(f"ballast-{number}", Random(number).randbytes(BALLAST_VALUE_BYTES))
 
-    def run(self, seconds: float) -> None:
-        """Merge for so long; the last merge may end a little later."""
-        until = time.monotonic() + seconds
-        while time.monotonic() < until:
-            job = CompactionJob(tree_id=TREE, inputs=tuple(reversed(self._inputs)), output_level=1)
-            first, self._next = self._next, self._next + job.outputs_wanted
-            answers: list[Outcome] = []
-            self._runner.submit(job.with_outputs(tuple(range(first, self._next))), answers.append)
-            while not answers:
-                try:
-                    self._queue.get(timeout=60.0)()
-                except Empty:
-                    raise TimeoutError("the worker does not answer") from None
-            (answer,) = answers
-            assert isinstance(answer, CompactionResult), answer
-            self.merged_bytes += sum(meta.size for meta in self._inputs)
-            for meta in answer.added:
-                self._fs.unlink(table_path(meta.file_number))
+    def run(self, over: Event) -> None:
+        """Compact until it is over; the last compaction may end a little later."""
+        bucket = self._client.lww_bucket(BALLAST)
+        while not over.is_set():
+            for _ in range(BALLAST_TOUCHED):  # of all ranges of keys, so that all of level 1 is merged
+                bucket.put(f"ballast-{self._rng.randrange(BALLAST_KEYS)}", self._rng.randbytes(BALLAST_VALUE_BYTES))
+            self._compact(over)
+            self.merges += 1
+
+    def _compact(self, over: Event | None = None) -> None:
+        self._client.admin("storage.compact", {"bucket": BALLAST}, changes=True)
+        while True:
+            time.sleep(POLL_S)
+            (task,) = (task for task in self._client.admin("storage.tasks")["tasks"] if task["kind"] == "compact")
+            if task["state"] != "running":
+                assert task["state"] == "done", task
+                return
+            if over is not None and not over.is_set():
+                self.shares.append(task["share"])
+
+    @property
+    def bytes_read(self) -> int:
+        """What compactions have read since the node was started."""
+        (store,) = self._client.admin("storage.stats")["nodes"].values()
+        found: int = store["compaction_bytes_read"]
+        return found
 
     def close(self) -> None:
-        self._runner.close()
+        self._client.close()
 
 
 class Load:
@@ -147,27 +149,35 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=8.0)
     parser.add_argument("--share", type=float, default=0.4, help="of the node's capacity")
     parser.add_argument("--nice", type=int, default=19)
+    parser.add_argument("--still", action="store_true", help="compact in neither half")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="leafdb-bench-") as directory:
         notes = machine_notes(directory)
-        compactor = Compactor(Path(directory) / "tables", arguments.nice)
         cluster = DevCluster(Path(directory) / "cluster", lambda text: print(text, file=sys.stderr))
         try:
             (node,) = cluster.up(1, 0)
-            load = Load(f"leafdb://{node.client}")
+            url = f"leafdb://{node.client}"
+            load, compactor = Load(url), Compactor(url, arguments.nice)
             load.run(WARM_UP_S, None)
             capacity = sum(map(len, load.run(CAPACITY_S, None).values())) / CAPACITY_S
             rate = capacity * arguments.share
             print(f"capacity {capacity:.0f} requests a second; {rate:.0f} are sent\n")
             print("| pair | put alone ms | put beside ms | get alone ms | get beside ms |\n|---|---:|---:|---:|---:|")
             ratios: dict[str, list[float]] = {"put": [], "get": []}
+            read_before = compactor.bytes_read
             for pair in range(arguments.pairs):
                 halves: dict[bool, Latencies] = {}
-                for merging in (pair % 2 == 0, pair % 2 == 1):
-                    with ThreadPoolExecutor(1) as merger:
-                        merges = merger.submit(compactor.run, arguments.seconds if merging else 0.0)
-                        halves[merging] = load.run(arguments.seconds, rate)
-                    merges.result()
+                for compacting in (pair % 2 == 0, pair % 2 == 1):
+                    over = Event()
+                    if arguments.still or not compacting:
+                        over.set()
+                    with ThreadPoolExecutor(1) as pool:
+                        compactions = pool.submit(compactor.run, over)
+                        try:
+                            halves[compacting] = load.run(arguments.seconds, rate)
+                        finally:
+                            over.set()
+                    compactions.result()
                 cells = []
                 for kind, each in ratios.items():
                     alone, beside = p99_ms(halves[False][kind]), p99_ms(halves[True][kind])
@@ -177,9 +187,14 @@ def main() -> int:
             print()
             for kind, each in ratios.items():
                 print(f"- p99 of {kind}s, beside / alone: {min(each):.2f}, **{median(each):.2f}**, {max(each):.2f}")
-            print(f"- merged beside: {compactor.merged_bytes / arguments.pairs / arguments.seconds / 2**20:.1f} MiB/s")
-        finally:
+            merged_mib = (compactor.bytes_read - read_before) / 2**20
+            pace = f"{merged_mib / arguments.pairs / arguments.seconds:.1f} MiB/s"
+            print(f"- merged beside: {compactor.merges} times, {pace}")
+            if compactor.shares:
+                share, least = median(compactor.shares), min(compactor.shares)
+                print(f"- in this share of the time: {share:.2f} (median), {least:.2f} (least)")
             compactor.close()
+        finally:
             cluster.down(purge=True)
     print("\n".join(f"- {name}: {value}" for name, value in notes.items()))
     return 0

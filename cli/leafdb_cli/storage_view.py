@@ -71,7 +71,8 @@ def store_text(store: Line) -> Iterator[str]:
         asked = "as somebody asked" if running["asked"] else "as is due"
         yield (
             f"{name}: compacts {running['tree']} to level {running['level']}, {asked}: {running['tables']} tables, "
-            f"{human_bytes(running['bytes'])}, for {human_seconds(running['elapsed_s'])}"
+            f"{human_bytes(running['bytes'])}, for {human_seconds(running['elapsed_s'])}, "
+            f"in {running['share']:.0%} of the time"
         )
     if store.get("dropped_tables"):
         size = human_bytes(store["dropped_bytes"])
@@ -117,7 +118,9 @@ def progress_text(task: Line) -> str:
             of = human_bytes(task["bytes_total"])
             return f"{task['files']}/{task['files_total']} files, {human_bytes(task['bytes_read'])} of {of}{found}"
         case "compact" if "trees" in task:
-            at = f", {task['tree']} L{task['level']}" if task["tree"] and task["state"] == "running" else ""
+            at = ""
+            if task["tree"] and task["state"] == "running":
+                at = f", {task['tree']} L{task['level']} in {task['share']:.0%} of the time"
             left = f", {task['skipped']} tables left as they are" if task["skipped"] else ""
             done = f"{task['trees']}/{task['trees_total']} trees, {task['jobs']} jobs"
             return f"{done}, {human_bytes(task['bytes_written'])} written{at}{left}"

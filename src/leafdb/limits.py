@@ -90,6 +90,8 @@ LEVEL0_SLOW_TABLES: Final = 8
 LEVEL0_STOP_TABLES: Final = 20
 LEVEL1_BYTES: Final = 64 * MIB
 LEVEL_FANOUT: Final = 10
+UPPER_LEVELS_SHARE_MAX: Final = 0.25
+"""Of the bytes of a tree's deepest level: so much may lie above it when compaction comes to rest, and be dead in it."""
 BLOCK_CACHE_BYTES: Final = 32 * MIB
 WAL_SEGMENT_BYTES: Final = 32 * MIB
 WAL_BYTES_MAX: Final = 256 * MIB

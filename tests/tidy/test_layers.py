@@ -74,7 +74,10 @@ EXCUSED: dict[str, set[str]] = {
     "leafdb.node.secret": {"os"},  # reads the secret's file
     "leafdb.node.settings": {"os", "pathlib"},  # reads the configuration file and the environment
 }
-OPENS_FILES = ("leafdb.node.main", "leafdb.node.settings", "leafdb.node.secret", "leafdb.node.real_world")
+OPENS_FILES = (
+    "leafdb.node.main", "leafdb.node.settings", "leafdb.node.secret", "leafdb.node.real_world",
+    "leafdb.storage.worker",
+)  # fmt: skip
 
 HEAVY: dict[str, tuple[str, ...]] = {
     "pydantic": ("leafdb.node.settings",),

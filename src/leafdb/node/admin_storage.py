@@ -77,7 +77,7 @@ async def own_stats(node: Node, args: Args) -> Answer:
             "failed_jobs": counts.failed_jobs,
             "dropped_tables": counts.dropped_tables,
             "dropped_bytes": counts.dropped_bytes,
-            "compacting": _compacting(node, shape.compacting),
+            "compacting": _compacting(node, shape.compacting, counts.compaction_share),
         }
     }
 
@@ -90,7 +90,7 @@ def _tree(node: Node, tree: TreeShape) -> Answer:
     }
 
 
-def _compacting(node: Node, running: Compacting | None) -> Answer | None:
+def _compacting(node: Node, running: Compacting | None, share: float) -> Answer | None:
     if running is None:
         return None
     return {
@@ -100,6 +100,7 @@ def _compacting(node: Node, running: Compacting | None) -> Answer | None:
         "bytes": sum(meta.size for meta in running.job.inputs),
         "asked": running.asked,
         "elapsed_s": node.world.now() - running.since_s,
+        "share": share,
     }
 
 

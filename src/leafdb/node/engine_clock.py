@@ -64,7 +64,9 @@ async def drive_engine(engine: Engine, executor: BatchEndExecutor, now: Callable
     """Give the engine its time: periodic syncs, the look at the disk's room, jobs to be given again."""
     while True:
         engine.on_time(now())
+        slept_s = now()
         await trio.sleep(TICK_S)
+        engine.woken_late(now() - slept_s - TICK_S)
         wait_s = engine.deadline() - now()
         if wait_s > IDLE_S:
             idle = executor.idle = trio.Event()

@@ -154,6 +154,7 @@ GAUGES: Final = {
     "value_dead_bytes": Gauge("leafdb_value_dead_bytes", "Bytes in value files that nothing refers to any more."),
     "memtable_bytes": Gauge("leafdb_memtable_bytes", "Bytes in memtables, frozen ones included."),
     "tables": Gauge("leafdb_tables", "Tables in the store, by level.", "level"),
+    "compaction_share": Gauge("leafdb_compaction_share", "Of the time, that a compaction may take beside requests."),
     "compaction_pending_bytes": Gauge("leafdb_compaction_pending_bytes", "Bytes compaction still has to rewrite."),
     "clock_drift": Gauge("leafdb_clock_drift_seconds", "Greatest drift seen from a peer's clock."),
 }

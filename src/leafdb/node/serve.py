@@ -135,6 +135,7 @@ def watch(node: Node) -> None:
     metrics.watch("scrub_age", node.scrubber.age_s)
     metrics.watch("damaged_tables", lambda: stats().damaged_tables)
     metrics.watch("quarantined_bytes", lambda: stats().quarantined_bytes)
+    metrics.watch("compaction_share", lambda: stats().compaction_share)
     metrics.watch("compaction_pending_bytes", lambda: node.engine.survey().debt_bytes)
     metrics.watch("tables", lambda: {"0": stats().level0_tables, "all": stats().tables})
     metrics.info("leafdb_build_info", version=node.version)

@@ -196,6 +196,7 @@ def compacted_fields(node: Node, found: Compacted) -> Answer:
         "bytes_read": found.bytes_read,
         "bytes_written": found.bytes_written,
         "skipped": found.skipped,
+        "share": node.engine.stats().compaction_share,
     }
 
 

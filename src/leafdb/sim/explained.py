@@ -150,7 +150,7 @@ class ExplainedCalls:
         self._holds(len({each.node for each in told.replicas}) == len(told.replicas), told, key, "each replica once")
 
     def _given(self, told: Explanation, having: Iterable[Replica], clock: CausalClock, key: str) -> None:
-        """Who is said to have what was read has been given it. Where the ring has changed, copies may be gone."""
+        """Who is said to have what was read has been given it. If the ring has changed, copies may be gone by now."""
         watch = self._setting.ring
         if watch is not None and watch.steps:
             return

@@ -93,7 +93,7 @@ class Images:
             machine = Machine(image, self._program.plan.config, self._now_s)
         except StorageError as error:
             violated(Invariant.PREFIX_DURABLE, f"{when}: the store does not open: {type(error).__name__}: {error}")
-        self._program.windows.opened(machine)
+        self._program.windows.tell(machine)
         return machine
 
     def _judge(self, machine: Machine, required: int, when: str) -> None:

@@ -34,7 +34,7 @@ from leafdb.storage.scrub import Scrubbed, ScrubPass
 from leafdb.storage.settings import EngineConfig
 from leafdb.storage.value_files import ValueMeta
 from leafdb.storage.verification import Verified
-from leafdb.testing.violation import Invariant, require
+from leafdb.testing.violation import Invariant, require, violated
 from leafdb.types import Durability, TreeId
 from leafdb.vfs.base import read_file
 from leafdb.vfs.memory import MemoryFileSystem
@@ -211,7 +211,10 @@ class _Scrubbing:
 
 
 def _opened(disk: MemoryFileSystem) -> Machine:
-    return Machine(disk, CONFIG, lambda: NOW_S)
+    try:
+        return Machine(disk, CONFIG, lambda: NOW_S)
+    except StorageError as error:
+        violated(Invariant.PREFIX_DURABLE, f"the store that rots does not open: {type(error).__name__}: {error}")
 
 
 def _parts(disk: MemoryFileSystem, meta: Scrubbed) -> list[tuple[int, int, Range]]:

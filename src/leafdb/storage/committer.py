@@ -41,10 +41,11 @@ _pack = ENTRY.pack
 class Batch:
     """The writes of one commit."""
 
-    __slots__ = ("bytes_used", "first_lsn", "outcome", "parts", "seal_as", "sync", "waiters", "writes")
+    __slots__ = ("bytes_used", "first_lsn", "given_s", "outcome", "parts", "seal_as", "sync", "waiters", "writes")
 
     def __init__(self, first_lsn: int) -> None:
         self.first_lsn = first_lsn
+        self.given_s = 0.0  # when the log thread was given it
         self.writes = 0
         self.parts: list[bytes] = []
         self.bytes_used = 0
@@ -72,6 +73,8 @@ class Committer:
         lost_before: Callable[[], BaseException | None],
         on_sealed: Callable[[int], None],
         on_failure: Callable[[StoreFailed], None],
+        now_s: Callable[[], float],
+        on_wait: Callable[[float], None],
     ) -> None:
         self._executor = executor
         self._writer = writer
@@ -80,6 +83,8 @@ class Committer:
         self._lost_before = lost_before  # what ended the work on the log thread that `precede` speaks of
         self._on_sealed = on_sealed
         self._on_failure = on_failure
+        self._now_s = now_s
+        self._on_wait = on_wait  # told how long each batch took to the log thread and back
         self._in_flight: deque[Batch] = deque()
         self._batch = Batch(next_lsn)
         self._scheduled = False
@@ -236,6 +241,7 @@ class Committer:
             return
         batch, self._batch = self._batch, Batch(self.next_lsn)
         self._in_flight.append(batch)
+        batch.given_s = self._now_s()
         self._executor.submit(partial(self._commit, batch), partial(self._committed, batch))
 
     def _commit_here(self) -> None:
@@ -270,6 +276,7 @@ class Committer:
 
     def _committed(self, batch: Batch, result: BaseException | None) -> None:
         if self._in_flight and self._in_flight[0] is batch:  # else settled by `finish` or `fail`
+            self._on_wait(self._now_s() - batch.given_s)
             self._settle(batch, result)
 
     def _settle(self, batch: Batch, error: BaseException | None) -> None:

@@ -3,7 +3,7 @@
 Streams: at any moment it holds a few blocks of each input and one block of output, whatever the tables' sizes. Of each
 key the entry of the highest sequence is kept. A tombstone is dropped when nothing older can lie under it: the picker
 promises that older data of the inputs' range is either an input or in a range of `job.below`, so a tombstone outside
-all of those has done its work.
+all of those has done its work. What its owner has forgotten is taken for a tombstone (`forgetting`).
 
 What is merged has expired when all inputs have: no value is looked at for that.
 
@@ -24,6 +24,7 @@ from leafdb.limits import COMPACTION_CHUNK_BLOCKS
 from leafdb.storage.block import Columns, Stored
 from leafdb.storage.block_cache import BlockCache
 from leafdb.storage.expiry import newest
+from leafdb.storage.forgetting import Forgetting
 from leafdb.storage.job_execution import TableOutputs, run_slices, table_outputs
 from leafdb.storage.jobs import CompactionJob, CompactionResult
 from leafdb.storage.lost_ranges import Range
@@ -48,11 +49,15 @@ def compaction_slices(fs: FileSystem, job: CompactionJob) -> Generator[None, Non
     assert job.outputs, "no file number is allotted"
     assert all(meta.tree_id == job.tree_id for meta in job.inputs), "a compaction of two trees"
     numbers = list(job.outputs)
-    covered = _Covered(job.below) if any(meta.tombstones for meta in job.inputs) else None
+    forgetting = Forgetting(job.forgotten, job.expiry) if job.forgotten else None
+    deletions = forgetting is not None or any(meta.tombstones for meta in job.inputs)
+    covered = _Covered(job.below) if deletions else None
     newest_expiry_ms = reduce(newest, (meta.newest_expiry_ms for meta in job.inputs))
     written = 0
     with table_outputs(fs) as outputs, _values_to_move(fs, job) as values_to_move:
         for columns in merge_columns(_sources(fs, job.inputs)):
+            if forgetting is not None:
+                columns = forgetting.applied(columns)
             keys, sequences, values = columns if covered is None else covered.without_spent_tombstones(columns)
             writer = outputs.writer
             if keys:

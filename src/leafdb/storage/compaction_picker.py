@@ -15,6 +15,11 @@ What the executor relies on:
 Values in value files are carried along as places; which of them a job moves is decided in `value_picker`. When no level
 wants a merge, a table that holds mostly dead value files is merged with itself, on its level, to let them go.
 
+What lies above the deepest level may make as much below it dead, and while the deepest is smaller than the measures of
+those above, that is half of the disk. So when nothing else is wanted, the fullest of the levels above goes down, until
+together they hold at most UPPER_LEVELS_SHARE_MAX of the deepest. Trees that have not outgrown level 1 are let be: there
+it is a few tables of level 0.
+
 A damaged table is nobody's input but that of its own salvage, which puts what can be read of it in its place, on its
 level, tombstones included: so no level moves past a hole, and what the hole had hidden is hidden by nothing else than
 the follower's doubt of the lost range (`lost_ranges`). A salvage goes before every compaction: level 0 waits for it.
@@ -40,6 +45,7 @@ from leafdb.limits import (
     LOST_TABLES_MAX,
     TABLE_BYTES,
     TABLE_VALUE_FILES_MAX,
+    UPPER_LEVELS_SHARE_MAX,
     VALUE_LIVE_SHARE_MIN,
     WINDOW_BYTES_MAX,
     WINDOWS,
@@ -65,6 +71,8 @@ class PickerLimits:
     table_bytes: int = TABLE_BYTES
     job_bytes_max: int = COMPACTION_BYTES_MAX
     """Input bytes of one job, as far as one table and what it overlaps allow; values that are moved included."""
+    upper_share_max: float = UPPER_LEVELS_SHARE_MAX
+    """What may lie above the deepest level at rest, as a share of its bytes."""
     value_live_share_min: float = VALUE_LIVE_SHARE_MIN
     value_files_max: int = TABLE_VALUE_FILES_MAX
     windows: int = WINDOWS
@@ -99,9 +107,14 @@ def pick(
         if job is not None:
             return with_moves(job, version, busy, limits)
     holder = table_to_free_files(version, busy, limits.value_live_share_min)
-    if holder is None:
-        return None
-    return with_moves(_job(version.trees[holder.tree_id], [holder], holder.level, limits), version, busy, limits)
+    if holder is not None:
+        job = _job(version.trees[holder.tree_id], [holder], holder.level, limits)
+        return with_moves(job, version, busy, limits)
+    for tree in version.trees.values():
+        job = _make_way(tree, busy, limits)
+        if job is not None:
+            return with_moves(job, version, busy, limits)
+    return None
 
 
 def with_moves(job: CompactionJob, version: Version, busy: Collection[int], limits: PickerLimits) -> CompactionJob:
@@ -187,6 +200,11 @@ def scores(tree: TreeVersion, limits: PickerLimits) -> list[float]:
     return found
 
 
+def fullness(tree: TreeVersion, limits: PickerLimits, *, by_time: bool) -> float:
+    """How full the fullest level is: 1.0 is its measure. The windows of a tree kept by time have none here."""
+    return max(scores(tree, limits)[1 if by_time else 0 :])
+
+
 def debt_bytes(version: Version, limits: PickerLimits | None = None, by_time: Collection[TreeId] = ()) -> int:
     """Bytes that stand above their level's measure: what compaction is behind with, for pacing and for the operator.
     Windows of trees kept `by_time` are no debt."""
@@ -200,6 +218,16 @@ def debt_bytes(version: Version, limits: PickerLimits | None = None, by_time: Co
             debt += max(0, tree.level_bytes(level) - allowed)
             allowed *= limits.fanout
     return debt
+
+
+def _make_way(tree: TreeVersion, busy: Collection[int], limits: PickerLimits) -> CompactionJob | None:
+    """Of a tree with too much above its deepest level: the fullest of those goes down."""
+    deepest = max((level for level, tables in enumerate(tree.levels) if tables), default=0)
+    above = [tree.level_bytes(level) for level in range(deepest)]
+    if deepest < 2 or sum(above) <= limits.upper_share_max * tree.level_bytes(deepest):
+        return None
+    level = above.index(max(above))
+    return _level0_job(tree, busy, limits) if level == 0 else _level_job(tree, level, busy, limits)
 
 
 def _level0_job(tree: TreeVersion, busy: Collection[int], limits: PickerLimits) -> CompactionJob | None:

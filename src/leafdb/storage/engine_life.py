@@ -14,6 +14,7 @@ from typing import Self
 
 from leafdb.errors import CorruptionError, StorageError, StoreFailed
 from leafdb.storage.committer import Committer
+from leafdb.storage.compaction_pace import CompactionPace
 from leafdb.storage.descents import Descents
 from leafdb.storage.executor import Callback, Executor
 from leafdb.storage.identity import Identity, write_identity
@@ -70,16 +71,13 @@ class EngineLife:
         self.on_lost: Callable[[tuple[LostRange, ...]], None] = lambda lost: None
         """Told right before reads see that these ranges have lost something. They stand in `lost`, over restarts too,
         until `lost_noted`."""
+        self._pace = CompactionPace(jobs.pace)
         self._committer = Committer(
-            log_executor,
-            parts.writer,
-            next_lsn=parts.next_lsn,
-            batch_bytes_max=config.wal_batch_bytes_max,
-            auto_commit=config.auto_commit,
-            lost_before=lambda: parts.manifest.lost,
-            on_sealed=lambda lsn: self._maintenance.sealed(lsn),
-            on_failure=self._fail,
-        )
+            log_executor, parts.writer, next_lsn=parts.next_lsn, batch_bytes_max=config.wal_batch_bytes_max,
+            auto_commit=config.auto_commit, lost_before=lambda: parts.manifest.lost,
+            on_sealed=lambda lsn: self._maintenance.sealed(lsn), on_failure=self._fail,
+            now_s=now_s, on_wait=self._pace.committed,
+        )  # fmt: skip
         self._windows = Windows(config.compaction, config.expiry)
         self._tables = Tables(
             parts.fs, parts.version, parts.readers, parts.values, parts.open_files,
@@ -159,6 +157,7 @@ class EngineLife:
             except OSError as error:
                 self._part_failed(error, "the disk's room cannot be known")
                 return
+            self._pace.on_time(now_s, self._maintenance.fullness)
             self.verifier.on_time(now_s)
             self.scrubber.on_time(now_s)
             self._changed()
@@ -166,7 +165,12 @@ class EngineLife:
     def deadline(self) -> float:
         """When `on_time` is wanted next; calling it earlier, or every few milliseconds, does no harm."""
         due = [self._timing.deadline(self._now_s()), self.verifier.deadline(), self.scrubber.deadline()]
+        due.append(self._pace.deadline())
         return min(each for each in due if each is not None)
+
+    def woken_late(self, late_s: float) -> None:
+        """The owner's clock came by so much later than it wanted: requests have waited for the loop as long."""
+        self._pace.woken(late_s)
 
     # -- the end
 
@@ -250,6 +254,7 @@ class EngineLife:
             self._reads,
             self._pressure,
             self._snapshots,
+            self._pace,
             block_cache_bytes=self._parts.cache.bytes_used,
         )
 
@@ -261,6 +266,7 @@ class EngineLife:
     def check(self) -> None:
         """Everything that must hold between and inside the parts; costly."""
         self._committer.check()
+        self._pace.check()
         self._tables.check()
         self._maintenance.check()
         self.verifier.check()

@@ -14,7 +14,7 @@ any more (`clear`).
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from leafdb.storage.version import TableMeta
 
@@ -26,6 +26,17 @@ class Told(NamedTuple):
     stop: bytes | None
     expires_ms: int
     upto_lsn: int
+
+
+def told_from_plain(plain: Any) -> Told:
+    """The reverse of `list(told)`. ValueError when malformed."""
+    if not isinstance(plain, list) or len(plain) != len(Told._fields):
+        raise ValueError("what was forgotten is told by four items")
+    told = Told(*plain)
+    fits = type(told.start) is bytes and (told.stop is None or type(told.stop) is bytes)
+    if not fits or any(type(number) is not int or number < 0 for number in told[2:]):
+        raise ValueError(f"what was forgotten is told by {plain!r:.80}")
+    return told
 
 
 class Forgotten:
@@ -79,6 +90,11 @@ class Forgotten:
         """Nothing of it holds any more."""
         for said in (self._starts, self._told, self._next, self._last):
             said.clear()
+
+    def within(self, smallest: bytes, largest: bytes) -> tuple[Told, ...]:
+        """What counts of the closed range, in order."""
+        first = max(0, bisect_right(self._starts, smallest) - 1)
+        return tuple(self._told[first : bisect_right(self._starts, largest)])
 
     def has(self, meta: TableMeta) -> bool:
         """Whether all that the table holds and that expires was forgotten; of what does not expire, or of which that is

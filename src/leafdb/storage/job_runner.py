@@ -25,6 +25,9 @@ class JobRunner(Protocol):
     def submit(self, job: Job, done: Done) -> None:
         """Start the job; `done` gets its result or the error it met."""
 
+    def pace(self, share: float) -> None:
+        """Compact and salvage in so much of the time from now on, 0.0 < share <= 1.0; flush in all of it."""
+
     def close(self) -> None:
         """Stop; unfinished jobs are dropped unanswered. Idempotent."""
 
@@ -61,6 +64,9 @@ class InlineJobRunner:
         self._jobs.popleft()
         done(outcome)
         return bool(self._jobs)
+
+    def pace(self, share: float) -> None:
+        """Nothing: whoever gives the slices their turns has the pace in hand."""
 
     def run_pending(self) -> None:
         """All slices of all jobs, those included that the callbacks submit."""

@@ -14,6 +14,7 @@ from typing import Any
 
 from leafdb.errors import StorageError
 from leafdb.limits import TABLE_BYTES, VALUE_INLINE_BYTES_MAX
+from leafdb.storage.forgotten import Told, told_from_plain
 from leafdb.storage.lost_ranges import LostRange, Range
 from leafdb.storage.value_files import ValueMeta
 from leafdb.storage.version import TableMeta, VersionEdit
@@ -112,6 +113,10 @@ class CompactionJob:
     """Value files whose values, as far as the inputs refer to them, are written to a file of their own."""
     value_output: int = 0
     """The file number allotted to that one; 0: nothing is moved."""
+    forgotten: tuple[Told, ...] = ()
+    """What the owner has forgotten, where the inputs lie, in order: such values are taken for deletions."""
+    expiry: str = ""
+    """The name of the filter that tells when a value expires (`expiry`); wanted if anything was forgotten."""
 
     @property
     def outputs_wanted(self) -> int:
@@ -149,6 +154,8 @@ class CompactionJob:
             "table_bytes": self.table_bytes,
             "move_from": [meta.to_plain() for meta in self.move_from],
             "value_output": self.value_output,
+            "forgotten": [list(told) for told in self.forgotten],
+            "expiry": self.expiry,
         }
 
     @classmethod
@@ -163,6 +170,8 @@ class CompactionJob:
                 table_bytes=_number(plain["table_bytes"]),
                 move_from=tuple(ValueMeta.from_plain(meta) for meta in plain["move_from"]),
                 value_output=_number(plain["value_output"]),
+                forgotten=tuple(told_from_plain(told) for told in plain["forgotten"]),
+                expiry=_text(plain["expiry"]),
             )
         except (KeyError, TypeError) as error:
             raise ValueError(f"malformed compaction job: {error}") from error

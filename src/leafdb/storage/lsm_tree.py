@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
-from leafdb.storage.block import ABSENT, Absent, Entry
+from leafdb.storage.block import Absent, Entry
 from leafdb.storage.memtable import Memtable, Slot
 from leafdb.storage.merge_iterator import merge
 from leafdb.storage.sstable_reader import TableReader, Wait
@@ -51,12 +51,13 @@ def find_now(search: TreeSearch, values: Mapping[int, ValueReader], key: bytes) 
     """What the tables know of `key`, if no disk has to be waited for; else None."""
     for reader in search.readers_for(key):
         found = reader.get_now(key)
-        if found is ABSENT:
-            continue
+        if type(found) is bytes:  # first, as it is nearly always
+            return found, 0
         if isinstance(found, Place):
             loaded = values[found.file_number].get_now(found, key)
             return None if isinstance(loaded, Wait) else (loaded, 0)
-        return None if isinstance(found, Wait) else (found, 0)
+        if not isinstance(found, Absent):
+            return None if isinstance(found, Wait) else (None, 0)
     return NOTHING
 
 

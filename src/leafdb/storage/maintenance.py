@@ -24,6 +24,7 @@ from functools import partial
 from typing import Final
 
 from leafdb.errors import CorruptionError, StoreFailed
+from leafdb.storage.compaction_picker import fullness
 from leafdb.storage.descents import Descents
 from leafdb.storage.executor import Callback
 from leafdb.storage.job_runner import JobRunner
@@ -168,6 +169,17 @@ class Maintenance:
         if self.compacting is None and not self.salvages.start(self._busy, self.pump):
             self._start_compaction()
 
+    @property
+    def fullness(self) -> float | None:
+        """While a compaction is under way: of the levels it may be too slow for, how full the fullest is, as a multiple
+        of its measure. None: there is none."""
+        if self.compacting is None:
+            return None
+        limits, version, number = self._config.compaction, self._tables.version, self.compacting.job.tree_id
+        most = self.windows.level0_tables(version) / limits.level0_tables
+        tree = version.trees.get(number)
+        return most if tree is None else max(most, fullness(tree, limits, by_time=number in self.windows.trees))
+
     # -- flush
 
     def _start_flush(self, memtable: Memtable) -> None:
@@ -272,7 +284,7 @@ class Maintenance:
             return
         self._asked_next = asked is None
         self._busy.update(job.input_numbers)
-        job = job.with_outputs(numbers)
+        job = self.windows.with_forgotten(job.with_outputs(numbers))
         self.compacting = Compacting(job, asked is not None, self._now_s())
         self._jobs.submit(job, partial(self._compacted, job, self._tables.pin()))
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from leafdb.storage.committer import Committer
+from leafdb.storage.compaction_pace import CompactionPace
 from leafdb.storage.maintenance import Maintenance
 from leafdb.storage.memtable import Memtable
 from leafdb.storage.pressure import Pressure
@@ -43,6 +44,8 @@ class EngineStats:
     reads_refused: int
     flushes: int
     compactions: int
+    compaction_share: float
+    """Of the time, that a compaction may take; of the last one when there is none."""
     failed_jobs: int
     dropped_tables: int
     """Whole, since all that was in them had expired and was forgotten."""
@@ -74,6 +77,7 @@ def collect(
     reads: Reads,
     pressure: Pressure,
     snapshots: Snapshots,
+    pace: CompactionPace,
     *,
     block_cache_bytes: int,
 ) -> EngineStats:
@@ -102,6 +106,7 @@ def collect(
         reads_refused=reads.refused,
         flushes=maintenance.flushes,
         compactions=maintenance.compactions,
+        compaction_share=pace.share,
         failed_jobs=maintenance.failed_jobs,
         dropped_tables=maintenance.windows.dropped_tables,
         dropped_bytes=maintenance.windows.dropped_bytes,

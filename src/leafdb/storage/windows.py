@@ -7,6 +7,7 @@ store whose owner will tell merges nothing before: windows would be merged down 
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import replace
 
 from leafdb.storage.compaction_picker import PickerLimits, pick
 from leafdb.storage.forgotten import Forgotten
@@ -67,6 +68,13 @@ class Windows:
         if self._trees is None:
             return None
         return pick(version, busy, self._limits, self._trees, self.forgotten)
+
+    def with_forgotten(self, job: CompactionJob) -> CompactionJob:
+        """The job, which is told what was forgotten of its tree, if that is kept by time."""
+        if job.tree_id not in self.trees:
+            return job
+        smallest, largest = min(meta.smallest for meta in job.inputs), max(meta.largest for meta in job.inputs)
+        return replace(job, forgotten=self.forgotten.within(smallest, largest), expiry=self.expiry)
 
     def check(self) -> None:
         self.forgotten.check()

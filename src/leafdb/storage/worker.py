@@ -8,6 +8,7 @@ The child:
 - It writes only file names a job allots and unlinks nothing, so that one that outlived its parent can do no harm.
 - It exits as soon as stdin ends, even in the middle of a job: its parent is gone, nobody would trust the result.
 - Jobs run in slices and flushes go before compactions, because a waiting flush holds memory and at last stops writes.
+- Compactions and salvages rest after each slice, as the parent's pace has it (`compaction_pace`); flushes never do.
 - Of a job that fails only the error is told. An error of ours, not of the world, ends the process.
 - It imports no event loop: it starts in a fraction of a second and stays small.
 - Cycles are collected between jobs only: a flush makes an object per entry and none of them is in a cycle.
@@ -23,13 +24,16 @@ import os
 import select
 import subprocess
 import sys
-from collections.abc import Generator
+import time
+from collections.abc import Callable, Generator
+from contextlib import suppress
 from queue import SimpleQueue
 from threading import Lock, Thread
 from typing import Final
 
 from leafdb.errors import StorageError
 from leafdb.limits import WORKER_NICE
+from leafdb.storage.compaction_pace import Rests
 from leafdb.storage.job_slices import job_slices
 from leafdb.storage.jobs import Done, FlushJob, Job, JobResult, Outcome, ToLoop
 from leafdb.storage.worker_protocol import (
@@ -38,6 +42,7 @@ from leafdb.storage.worker_protocol import (
     decode_answer,
     decode_request,
     encode_answer,
+    encode_pace,
     encode_request,
 )
 from leafdb.vfs.base import FileSystem
@@ -47,14 +52,32 @@ _READ_BYTES: Final = 65_536
 _STOP_S: Final = 5.0
 """How long a child that lost its stdin may take to exit; it looks at it after every slice of a job."""
 
+AUTOGROUP_PATH: Final = "/proc/self/autogroup"
+
 _Running = tuple[int, Generator[None, None, JobResult]]
+
+
+def readable(descriptor: int, wait_s: float | None) -> bool:
+    """Whether there is something to read, or the other end is gone, after waiting so long for it (None: for ever)."""
+    return bool(select.select([descriptor], [], [], wait_s)[0])
 
 
 class Worker:
     """Serves the jobs that come in on one descriptor and answers on another, until the first one ends."""
 
-    def __init__(self, fs: FileSystem, *, requests: int, answers: int) -> None:
+    def __init__(
+        self,
+        fs: FileSystem,
+        *,
+        requests: int,
+        answers: int,
+        now_s: Callable[[], float] = time.monotonic,
+        readable: Callable[[int, float | None], bool] = readable,
+    ) -> None:
         self._fs = fs
+        self._now_s = now_s
+        self._readable = readable
+        self._rests = Rests()
         self._requests = requests
         self._answers = answers
         self._buffer = FrameBuffer()
@@ -63,18 +86,31 @@ class Worker:
 
     def serve(self) -> None:
         while self._receive():
-            queue = self._flushes or self._compactions
-            if queue:
-                self._step(queue)
+            if self._flushes:
+                self._step(self._flushes)
+            elif self._compactions and not self._wait_s():
+                began_s = self._now_s()
+                self._step(self._compactions)
+                self._rests.worked(began_s, self._now_s())
+
+    def _wait_s(self) -> float | None:
+        """How long nothing is to be done unless a request comes; None: for ever."""
+        if self._flushes:
+            return 0.0
+        return self._rests.left_s(self._now_s()) if self._compactions else None
 
     def _receive(self) -> bool:
-        """Take the requests that have come, waiting for one when there is nothing to do; False when the parent left."""
-        idle = not (self._flushes or self._compactions)
-        if not idle and not select.select([self._requests], [], [], 0)[0]:
+        """Take the requests that have come, waiting for one as long as there is nothing to do; False when the parent
+        left."""
+        if not self._readable(self._requests, self._wait_s()):
             return True
         data = os.read(self._requests, _READ_BYTES)
         for message in self._buffer.feed(data):
-            number, job = decode_request(message)
+            request = decode_request(message)
+            if isinstance(request, float):
+                self._rests.share = request
+                continue
+            number, job = request
             queue = self._flushes if isinstance(job, FlushJob) else self._compactions
             queue.append((number, job_slices(self._fs, job)))
         return bool(data)
@@ -141,6 +177,10 @@ class ProcessJobRunner:
         self._next_number += 1
         self._waiting[number] = done
         self._outbox.put((number, encode_request(number, job)))
+
+    def pace(self, share: float) -> None:
+        if not self._closed:
+            self._outbox.put((0, encode_pace(share)))
 
     def close(self) -> None:
         """End the worker and both threads; waits for it at most a few seconds, then kills it."""
@@ -239,11 +279,20 @@ class ProcessJobRunner:
             return  # the loop has ended, and with it whoever waited
 
 
+def be_nice() -> None:
+    """Give way to the node. Where the kernel shares time out between sessions first (sched_autogroup), the niceness of
+    a process weighs only inside its own, and the worker has one to itself: there the session is made as nice."""
+    niceness = os.nice(WORKER_NICE)
+    if os.getsid(0) == os.getpid():
+        with suppress(OSError), open(AUTOGROUP_PATH, "w", encoding="ascii") as group:  # other kernels have none
+            group.write(str(niceness))
+
+
 def main(arguments: list[str]) -> int:
     if len(arguments) != 1:
         sys.stderr.write("usage: python -m leafdb.storage.worker ROOT\n")
         return 2
-    os.nice(WORKER_NICE)
+    be_nice()
     gc.freeze()
     gc.disable()
     # The answer pipe gets a number of its own, so that a stray print cannot break the protocol.

@@ -1,9 +1,9 @@
 """What crosses the pipes between a node and its storage worker. docs/formats/worker.md draws it.
 
-A message is its length and one CBOR map. A request carries a job under a number; an answer carries that number and
-either what the job made or the error it met. Answers come in any order. Both ends are one build, started together, so
-there is no version; a pipe does not damage bytes, so there is no checksum. Anything malformed is a ValueError, and the
-end that meets one hangs up.
+A message is its length and one CBOR map. A request carries a job under a number, and an answer that number and either
+what the job made or the error it met. Answers come in any order. A request can also be a pace, which is for all
+compactions and has no answer. Both ends are one build, started together, so there is no version; a pipe does not damage
+bytes, so there is no checksum. Anything malformed is a ValueError, and the end that meets one hangs up.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from leafdb.limits import WORKER_FRAME_BYTES_MAX
 from leafdb.storage.jobs import CompactionResult, FlushResult, Job, JobResult, SalvageResult, job_from_plain
 
 _LENGTH: Final = Struct("<I")
+PACE_WHOLE: Final = 1_000
 
 
 class WorkerLost(StorageError):
@@ -65,7 +66,18 @@ def encode_request(number: int, job: Job) -> bytes:
     return encode_frame({"id": number, "job": job.to_plain()})
 
 
-def decode_request(message: Any) -> tuple[int, Job]:
+def encode_pace(share: float) -> bytes:
+    """The share of the time that compactions may take from now on."""
+    return encode_frame({"pace": max(1, round(share * PACE_WHOLE))})
+
+
+def decode_request(message: Any) -> tuple[int, Job] | float:
+    """A job and its number, or a pace: the share of the time, above 0.0 and at most 1.0."""
+    if isinstance(message, dict) and "pace" in message:
+        pace = message["pace"]
+        if type(pace) is not int or not 1 <= pace <= PACE_WHOLE:
+            raise ValueError("a pace is a number of thousandths")
+        return pace / PACE_WHOLE
     if not isinstance(message, dict) or type(message.get("id")) is not int:
         raise ValueError("a request is a map with a number")
     return message["id"], job_from_plain(message.get("job"))

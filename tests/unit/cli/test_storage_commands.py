@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from leafdb_cli import storage
+from leafdb_cli.storage_view import progress_text
 from support.source_tree import ROOT
 from support.stand_in import Run, StandIn
 
@@ -21,7 +22,8 @@ STORE = {
     "disk_free_bytes": 1 << 30, "disk_full": False, "flushes": 12, "flushed_bytes": 1, "compactions": 3,
     "compaction_bytes_read": 2, "compaction_bytes_written": 3, "failed_jobs": 1,
     "dropped_tables": 2, "dropped_bytes": 5 << 20,
-    "compacting": {"tree": "carts", "level": 2, "tables": 5, "bytes": 80 << 20, "asked": True, "elapsed_s": 3.0},
+    "compacting": {"tree": "carts", "level": 2, "tables": 5, "bytes": 80 << 20, "asked": True, "elapsed_s": 3.0,
+                   "share": 0.25},
 }  # fmt: skip
 DAMAGE = {
     "path": "tables/0000000012.sst", "offset": 40, "what": "tables/0000000012.sst at 40: checksum mismatch",
@@ -43,7 +45,7 @@ def verified(state: str = "done", **more: Any) -> dict[str, Any]:
 
 COMPACTED: dict[str, Any] = {
     "trees": 1, "trees_total": 2, "tree": "carts", "level": 1, "last_level": 3, "jobs": 4, "bytes_read": 10,
-    "bytes_written": 9, "skipped": 0,
+    "bytes_written": 9, "skipped": 0, "share": 0.5,
 }  # fmt: skip
 
 
@@ -62,7 +64,7 @@ def test_stats_show_every_tree_by_level_and_what_is_behind(run: Run, node: Stand
     for said in (
         "a: and 3 more trees with 4.9 KiB",
         "hits 90 % of 100",
-        "compacts carts to level 2, as somebody asked: 5 tables",
+        "compacts carts to level 2, as somebody asked: 5 tables, 80.0 MiB, for 3.0s, in 25% of the time",
         "! a: writes are slowed (40%)",
         "a: dropped whole, since all of it had expired: 2 tables, 5.0 MiB",
         "compaction is behind by 1.0 MiB",
@@ -103,6 +105,7 @@ def test_waiting_sees_every_task_to_its_end(run: Run, node: StandIn, monkeypatch
     assert (waited.code, waited.item["state"], waited.item["skipped"]) == (0, "done", 1)
     assert on_the_page(waited.item) == []
     assert len(node.asked("storage.tasks")) == 3
+    assert "carts L1 in 50% of the time" in progress_text(task("compact", "running", 2, **COMPACTED))
     node.verbs["storage.tasks"] = {"tasks": [old], "errors": NO_ERRORS}
     lost = run("storage", "compact", "--wait")
     assert (lost.code, "started again" in lost.err) == (1, True)

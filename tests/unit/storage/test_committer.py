@@ -33,6 +33,8 @@ class Log:
         self.sealed: list[int] = []
         self.failures: list[StoreFailed] = []
         self.told: list[Any] = []
+        self.waits: list[float] = []
+        self.now_s = 0.0
         self.committer = Committer(
             self.executor,
             writer,
@@ -42,6 +44,8 @@ class Log:
             lost_before=lambda: None,
             on_sealed=self.sealed.append,
             on_failure=self.failures.append,
+            now_s=lambda: self.now_s,
+            on_wait=self.waits.append,
         )
 
     def write(self, name: str, durability: Durability, size: int = 10) -> int:
@@ -75,6 +79,18 @@ def test_writes_that_come_while_the_log_works_go_together_into_the_next_batch() 
     log.executor.run_pending()
     assert log.told == ["a", "b", "c", "d"]
     assert log.calls == {"append": 2, "sync": 2}
+
+
+def test_what_the_log_thread_takes_is_told_of_each_batch_it_was_given() -> None:
+    log = Log()
+    log.write("a", PERIODIC)
+    log.committer.flush_batch()
+    assert log.waits == [], "appended on the loop: nobody waited"
+    log.write("b", ALWAYS)
+    log.committer.flush_batch()
+    log.now_s = 0.25
+    log.executor.run_pending()
+    assert log.waits == [0.25]
 
 
 def test_with_auto_commit_nobody_needs_to_ask() -> None:
@@ -235,7 +251,7 @@ def test_finish_never_answers_for_a_batch_that_it_handed_over_itself_and_that_is
     committer = log.committer = Committer(
         apart, writer, next_lsn=1, batch_bytes_max=1 << 20, auto_commit=False,
         lost_before=lambda: None,
-        on_sealed=log.sealed.append, on_failure=log.failures.append,
+        on_sealed=log.sealed.append, on_failure=log.failures.append, now_s=lambda: 0.0, on_wait=log.waits.append,
     )  # fmt: skip
 
     def told(name: str) -> Callable[[StorageError | None], None]:

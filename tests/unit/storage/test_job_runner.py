@@ -179,6 +179,23 @@ def test_a_flush_overtakes_a_long_compaction(disk: DiskFileSystem, loop: Loop, r
     assert tables_of(outcomes[0])[0].file_number == 1
 
 
+def test_a_pace_reaches_the_worker_is_no_job_and_stops_none(
+    disk: DiskFileSystem, loop: Loop, runner: ProcessJobRunner
+) -> None:
+    outcomes: list[Outcome] = []
+    old = write_table(disk, {b"a": (1, b"x")}, file_number=5)
+    runner.pace(0.1)
+    runner.submit(CompactionJob(tree_id=TREE, inputs=(old,), output_level=1, outputs=(6,)), outcomes.append)
+    runner.pace(1.0)
+    runner.submit(flush_job(disk, 1), outcomes.append)
+    loop.until(outcomes, 2)
+    assert {type(outcome) for outcome in outcomes} == {CompactionResult, FlushResult}
+    assert runner.starts == 1
+    runner.close()
+    runner.pace(0.5)
+    assert loop.callbacks.empty()
+
+
 def test_a_killed_worker_fails_its_jobs_and_the_next_job_gets_another(
     disk: DiskFileSystem, loop: Loop, runner: ProcessJobRunner
 ) -> None:

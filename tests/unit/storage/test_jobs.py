@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from leafdb.codec import cbor
+from leafdb.storage.forgotten import Told
 from leafdb.storage.jobs import (
     CompactionJob,
     CompactionResult,
@@ -21,7 +22,9 @@ from leafdb.storage.version import TableMeta, VersionEdit
 from leafdb.storage.worker_protocol import FrameBuffer, decode_answer, encode_answer
 from support.tables import TREE, meta_of
 
-FLUSH = FlushJob(segments=("wal/0000000001.log",), outputs=((TREE, 4),), upto_lsn=9, after_lsn=3)
+FLUSH = FlushJob(
+    segments=("wal/0000000001.log",), outputs=((TREE, 4),), upto_lsn=9, after_lsn=3, expiring=(TREE,), expiry="a.b:c"
+)
 SALVAGE = SalvageJob(meta_of(3, b"a", b"c"), 7)
 COMPACTION = CompactionJob(
     tree_id=TREE,
@@ -30,6 +33,8 @@ COMPACTION = CompactionJob(
     below=((b"a", b"b"),),
     outputs=(7, 8),
     table_bytes=10,
+    forgotten=(Told(b"", b"b", 5, 6), Told(b"b", None, 7, 8)),
+    expiry="a.b:c",
 )
 
 

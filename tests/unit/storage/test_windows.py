@@ -9,6 +9,9 @@ import pytest
 
 from leafdb.storage.compaction_picker import PickerLimits
 from leafdb.storage.expiry import load_expiry, newest_of
+from leafdb.storage.forgetting import Forgetting
+from leafdb.storage.forgotten import Told, told_from_plain
+from leafdb.storage.value_files import Place
 from leafdb.vfs.memory import MemoryFileSystem
 from support.expiring import EXPIRING, expires_ms, value_until
 from support.store import SMALL, TREE, Store
@@ -64,6 +67,14 @@ def contents(store: Store) -> dict[bytes, bytes]:
 def levels(store: Store) -> list[int]:
     version = store.engine._tables.version
     return [len(level) for level in version.trees[TREE].levels]
+
+
+def test_what_is_told_is_plain_data() -> None:
+    for told in (Told(b"", None, 5, 6), Told(b"a", b"b", 0, 0)):
+        assert told_from_plain(list(told)) == told
+    for plain in (None, [], [b"", None, 5], ["", None, 5, 6], [b"", 1, 5, 6], [b"", None, -1, 6], [b"", None, 5, True]):
+        with pytest.raises(ValueError, match="what was forgotten"):
+            told_from_plain(plain)
 
 
 def test_a_table_says_when_all_of_it_has_expired() -> None:
@@ -130,6 +141,8 @@ def test_a_value_that_lasts_is_merged_down_and_keeps_what_lies_over_it_from_bein
     assert contents(store)[b"500/lasts"] == value_until(0)
     assert len(contents(store)) == 21
     assert levels(store)[1] == 1
+    merged = [meta for meta in store.engine.tables().values() if meta.level == 1]
+    assert [(meta.entries, meta.tombstones) for meta in merged] == [(1, 0)], "what is dead is not written again"
     store.engine.check()
 
 
@@ -144,6 +157,52 @@ def test_an_overwritten_value_does_not_come_back_when_what_covered_it_is_dropped
     assert contents(store) == {}
     again = opened(store.fs.power_cut(Random(1)))
     assert contents(again) == {}
+
+
+def test_a_merge_takes_for_deleted_what_was_forgotten_and_nothing_else() -> None:
+    told = (Told(b"b", b"d", 500, 70), Told(b"d", None, 400, 70))
+    forgetting = Forgetting(told, EXPIRING)
+    entries = [
+        (b"a", 10, value_until(1)),  # nothing was told of it
+        (b"b", 70, value_until(499)),
+        (b"b2", 71, value_until(1)),  # written since
+        (b"c", 10, value_until(500)),
+        (b"c2", 10, value_until(0)),
+        (b"c3", 10, None),
+        (b"c4", 10, Place(7, 0, 100)),
+        (b"d", 10, value_until(499)),
+        (b"e", 10, value_until(399)),
+    ]
+    keys, sequences, values = zip(*entries, strict=True)
+    told_keys, told_sequences, kept = forgetting.applied((list(keys), sequences, values))
+    assert (list(told_keys), list(told_sequences)) == (list(keys), list(sequences))
+    gone = [key for key, old, new in zip(keys, values, kept, strict=True) if new != old]
+    assert gone == [b"b", b"e"]
+    assert [new for new, old in zip(kept, values, strict=True) if new != old] == [None, None]
+    assert Forgetting(told[1:], EXPIRING).applied((list(keys[:1]), sequences[:1], values[:1]))[2] == [values[0]]
+
+
+def test_what_a_merge_takes_for_deleted_still_covers_what_lies_deeper() -> None:
+    store = opened()
+    store.engine.keep_by_time([])
+    for _ in range(3):
+        store.put(b"500/old", value_until(0, b"old"))
+        store.put(b"1", value_until(0))
+        store.put(b"9", value_until(0))
+        flush(store)
+    assert levels(store)[1] == 1
+    store.engine.compact_soon(TREE, lambda outcome: None)
+    store.settle()
+    store.engine.keep_by_time([TREE])
+    window(store, 0, 500)
+    store.put(b"500/old", value_until(500, b"new"))
+    flush(store)
+    forget(store, 501)
+    assert sorted(contents(store)) == [b"1", b"9"]
+    say(store, 501)
+    assert sorted(contents(store)) == [b"1", b"9"]
+    store.engine.check()
+    assert sorted(contents(opened(store.fs.power_cut(Random(2))))) == [b"1", b"9"]
 
 
 def test_windows_are_merged_on_level_0_and_there_are_few() -> None:

@@ -19,6 +19,7 @@ from leafdb.storage.worker_protocol import (
     decode_request,
     encode_answer,
     encode_frame,
+    encode_pace,
     encode_request,
 )
 from support.source_tree import ROOT
@@ -33,6 +34,20 @@ def test_the_request_drawn_in_the_format_page_is_true() -> None:
     data = bytes.fromhex("".join(re.findall(r"^ *((?:[0-9a-f]{2} ?)+)", drawn, re.MULTILINE)))
     job = FlushJob(segments=JOB.segments, outputs=((TREE, 7),), upto_lsn=20, after_lsn=9, values=((TREE, 8),))
     assert data == encode_request(1, job)
+    pace = page.split("Half pace:")[1].split("```")[1]
+    assert bytes.fromhex(pace) == encode_pace(0.5)
+
+
+@pytest.mark.parametrize(("share", "told"), [(1.0, 1.0), (0.1, 0.1), (0.3333, 0.333), (0.000_1, 0.001)])
+def test_a_pace_survives_the_trip(share: float, told: float) -> None:
+    (message,) = FrameBuffer().feed(encode_pace(share))
+    assert decode_request(message) == told
+
+
+@pytest.mark.parametrize("pace", [0, 1001, -1, 0.5, "1", None, True])
+def test_a_pace_that_is_none_is_refused(pace: object) -> None:
+    with pytest.raises(ValueError, match="thousandths"):
+        decode_request({"pace": pace})
 
 
 @pytest.mark.parametrize("cut", [1, 2, 3, 7, 1000])

@@ -58,6 +58,7 @@ MUTATIONS: Final = (
             "            self._fs.sync_dir(directory)\n",
             "            assert directory\n",
         ),
+        caught_by=(*LOST, Invariant.SELF_CHECK),
     ),
     store_mutation(
         "current-before-manifest-sync",
