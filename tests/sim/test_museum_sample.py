@@ -32,6 +32,8 @@ sys.exit("not caught")
         "missing-directory-sync",
         "fsync-retried",
         "tombstones-never-dropped",
+        "value-files-not-scrubbed",
+        "loss-acknowledged-before-noted",
         "coordinator-amnesia",
         "merge-acknowledged-before-commit",
         "read-without-accept",

@@ -141,7 +141,7 @@ GAUGES: Final = {
         "leafdb_possible_loss_partitions", "Partitions where writes may be lost, until it is read."
     ),
     "scrub_age": Gauge(
-        "leafdb_scrub_age_seconds", "Since when the scrub under way reads the tables of this node again."
+        "leafdb_scrub_age_seconds", "Since when the scrub under way reads the files of this node again."
     ),
     "damaged_tables": Gauge("leafdb_damaged_tables", "Tables found damaged that wait for their salvage."),
     "quarantined_bytes": Gauge("leafdb_quarantined_bytes", "Bytes of damaged tables kept for people."),
