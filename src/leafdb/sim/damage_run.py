@@ -18,6 +18,7 @@ from leafdb.sim.outcome import NODES, OPERATIONS, Outcome, Tier
 from leafdb.sim.store_damage import KINDS, Damage, harm
 from leafdb.sim.store_healing import OUTCOMES, DamageJudge
 from leafdb.sim.store_lies import Lie, lie
+from leafdb.sim.store_model import StoreModel
 from leafdb.sim.store_program import Program
 from leafdb.sim.store_run import outcome
 from leafdb.storage.identity import CLEAN_PATH, IDENTITY_PATH
@@ -94,25 +95,33 @@ class Trials:
         copy.cold = rng.random() < COLD
         alive = rng.random() < ALIVE
         if rng.random() < LIES:
-            told = lie(copy, life.plan.config, rng, life.now_s)
+            told = lie(copy, life.plan.config, rng, life.now_s, self._program.windows.opened)
             if told is None:
                 self._program.trace.probe(VOID)
             else:
                 self._judge_lie(told, alive=alive)
             return
-        judge = DamageJudge(copy, life.model, life.plan.config, rng, life.now_s)
+        judge = self._judge_of(copy, life.model)
         if alive:
             judge.open()
         self._judge(judge, copy, self._harm(copy, alive=alive))
 
     def _judge_lie(self, told: Lie, *, alive: bool) -> None:
-        life, disk = self._program.life, told.disk
+        disk = told.disk
         if not alive:
             told.machine.engine.abandon()
             disk = disk.power_cut(self._rng, keep=1.0)
-        judge = DamageJudge(disk, told.model, life.plan.config, self._rng, life.now_s)
-        judge.machine = told.machine if alive else None
-        self._judge(judge, disk, told.damage)
+        judge, damage = self._judge_of(disk, told.model), told.damage
+        if alive:
+            judge.machine = told.machine
+            if not damage.ranges:
+                damage = replace(damage, ranges=None)  # a job is writing the file, and the manifest may name it yet
+        self._judge(judge, disk, damage)
+
+    def _judge_of(self, disk: MemoryFileSystem, model: StoreModel, *, snapshot: bool = False) -> DamageJudge:
+        life, owner = self._program.life, self._program.windows.opened
+        config = replace(life.plan.config, snapshot=snapshot)
+        return DamageJudge(disk, model, config, self._rng, life.now_s, owner)
 
     def _harm(self, copy: MemoryFileSystem, *, alive: bool) -> Damage:
         """Damage a file, of a kind that is there."""
@@ -123,7 +132,7 @@ class Trials:
         kinds += [CLEAN_PATH] * (not alive)
         (kind,) = rng.choices(kinds, [FILES[name] for name in kinds])
         if kind == CLEAN_PATH:
-            DamageJudge(copy, life.model, life.plan.config, rng, life.now_s).open().engine.close()
+            self._judge_of(copy, life.model).open().engine.close()
         if kind.startswith(QUARANTINE_DIRECTORY):
             _quarantine(copy, rng.choice([path for path in paths if path.startswith("tables/")]))
         path = rng.choice([path for path in copy.paths() if path.startswith(kind) and read_file(copy, path)])
@@ -153,9 +162,7 @@ class Trials:
         """A snapshot that has a damaged file, opened on a disk of its own, beside what it was."""
         life, program = self._program.life, self._program
         sequence, state = program.snapshots.open(life.disk, name)
-        config = replace(life.plan.config, snapshot=True)
-        copy = disk.copy_below(snapshot_path(name))
-        judge = DamageJudge(copy, life.model, config, self._rng, life.now_s)
+        judge = self._judge_of(disk.copy_below(snapshot_path(name)), life.model, snapshot=True)
         program.trace.probe(f"a damaged snapshot: {judge.prove_snapshot(damage, sequence, state)}")
 
 

@@ -30,16 +30,23 @@ NOTES: Final = TreeId(999)
 
 
 class DamageJudge:
-    """Judges one damaged disk. `rng` says when the power goes while it heals."""
+    """Judges one damaged disk. `rng` says when the power goes while it heals; `owner` is told of each opening."""
 
     def __init__(
-        self, disk: MemoryFileSystem, model: StoreModel, config: EngineConfig, rng: Random, now_s: float
+        self,
+        disk: MemoryFileSystem,
+        model: StoreModel,
+        config: EngineConfig,
+        rng: Random,
+        now_s: float,
+        owner: Callable[[Machine], None],
     ) -> None:
         self._disk = disk
         self._model = model
         self._config = config
         self._rng = rng
         self._now_s = now_s
+        self._owner = owner
         self.machine: Machine | None = None
         """The store that was open when it happened, if one was."""
 
@@ -69,7 +76,7 @@ class DamageJudge:
     def prove_snapshot(self, damage: Damage, sequence: int, state: Mapping[TreeId, Contents]) -> str:
         """Open a snapshot with a damaged file and read all of it, which was `state`. Answers `refused` or `read`."""
         try:
-            machine = self.open()
+            machine = Machine(self._disk, self._config, lambda: self._now_s)
         except StorageError:
             return "refused"
         found = machine.engine.last_sequence, machine.engine.trees()
@@ -98,7 +105,9 @@ class DamageJudge:
             disk.locks.clear()
 
     def _machine(self, disk: MemoryFileSystem) -> Machine:
-        return Machine(disk, self._config, lambda: self._now_s)
+        machine = Machine(disk, self._config, lambda: self._now_s)
+        self._owner(machine)
+        return machine
 
 
 def _settle_and_cut(machine: Machine, disk: MemoryFileSystem, rng: Random) -> MemoryFileSystem | None:

@@ -6,6 +6,7 @@ gone. By then the file concerned may be gone as well, and with it the lie.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 from typing import Final
@@ -27,6 +28,8 @@ WRITES_MAX: Final = 20
 STEPS: Final = 40
 KEYS: Final = 24
 VALUE_BYTES_MAX: Final = 200
+FIRST_VALUE: Final = 1_000_000
+"""Values begin with a number, as the program's do, and none has theirs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +42,11 @@ class Lie:
     damage: Damage
 
 
-def lie(disk: MemoryFileSystem, config: EngineConfig, rng: Random, now_s: float) -> Lie | None:
-    """Open the store on `disk`, a copy, and let it work while the disk lies once. None: nothing is left of the lie."""
+def lie(
+    disk: MemoryFileSystem, config: EngineConfig, rng: Random, now_s: float, owner: Callable[[Machine], None]
+) -> Lie | None:
+    """Open the store on `disk`, a copy, tell its owner, and let it work while the disk lies once. None: nothing is left
+    of the lie."""
     where = rng.choice(WHERE)
     # Written in one piece, or nearly: there is no other place in the file.
     kind = LOSE if where in (*AT_OPENING, "tables/", "values/") else rng.choice((LOSE, MISDIRECT))
@@ -49,6 +55,7 @@ def lie(disk: MemoryFileSystem, config: EngineConfig, rng: Random, now_s: float)
     if early:
         disk.faults.append(fault)
     machine = Machine(disk, config, lambda: now_s)
+    owner(machine)
     trees = machine.engine.trees()
     model = StoreModel.of(machine.engine.last_sequence, {tree_id: machine.contents(tree_id) for tree_id in trees})
     if not early:
@@ -76,7 +83,7 @@ def _work(machine: Machine, model: StoreModel, rng: Random, fault: Fault) -> Non
         if left < 0:
             break
         size = rng.choice((0, 10, VALUE_BYTES_MAX))
-        value = None if rng.random() < 0.15 else b"lie%d." % number + rng.randbytes(size)
+        value = None if rng.random() < 0.15 else b"%d." % (FIRST_VALUE + number) + rng.randbytes(size)
         entries = [(rng.choice(engine.trees()), b"k%03d" % rng.randrange(KEYS), value)]
         model.write(entries)
         engine.write(entries, Durability.ALWAYS)

@@ -38,11 +38,11 @@ class Program:
         self.snapshots = StoreSnapshots(self.life, Random(f"{seed}/snapshots"), Random(f"{seed}/snapshot cuts"))
         self.life.on_opened = self.snapshots.opened
         self.bursts = StoreBursts(self.life, Random(f"{seed}/bursts"), self._create_tree, self._drop_tree)
-        world = StoreWorld(self.life, self.rng, Random(f"{seed}/aimed damage"))
         self.operations = 0
         self._values = 0
         self._trees = tuple(TreeId(FIRST_TREE + number) for number in range(plan.trees))
         self.windows = StoreWindows(self.life, Random(f"{seed}/windows"), self._trees)
+        world = StoreWorld(self.life, self.windows.opened, self.rng, Random(f"{seed}/aimed damage"))
         menu: list[tuple[float, Callable[[], None]]] = [
             (50, self._put),
             (8, self._batch),

@@ -12,6 +12,7 @@ from leafdb.sim.store_damage import KINDS, anywhere, harm, store_files
 from leafdb.sim.store_healing import DamageJudge
 from leafdb.sim.store_life import StoreLife
 from leafdb.sim.store_log import Place, middle, unflushed
+from leafdb.sim.store_machine import Machine
 from leafdb.vfs.memory import Fault, MemoryFileSystem
 
 
@@ -36,10 +37,12 @@ AIMS: Final = (
 
 
 class StoreWorld:
-    """Draws from the program's generator, and for damage that is aimed (`AIMS`) from one of its own."""
+    """Draws from the program's generator, and for damage that is aimed (`AIMS`) from one of its own. `owner` is told of
+    each opening of a copy."""
 
-    def __init__(self, life: StoreLife, rng: Random, aims_rng: Random) -> None:
+    def __init__(self, life: StoreLife, owner: Callable[[Machine], None], rng: Random, aims_rng: Random) -> None:
         self._life = life
+        self._owner = owner
         self._rng = rng
         self._aims_rng = aims_rng
 
@@ -80,7 +83,7 @@ class StoreWorld:
         copy = life.disk.power_cut(rng, keep=1.0)
         copy.quota_bytes = None
         copy.cold = rng.random() < 0.5
-        judge = DamageJudge(copy, life.model, life.plan.config, rng, life.now_s)
+        judge = DamageJudge(copy, life.model, life.plan.config, rng, life.now_s, self._owner)
         if rng.random() < aim.alive:
             judge.open()
         place = aim.place(copy, rng)
