@@ -42,7 +42,7 @@ class Program:
         self._values = 0
         self._trees = tuple(TreeId(FIRST_TREE + number) for number in range(plan.trees))
         self.windows = StoreWindows(self.life, Random(f"{seed}/windows"), self._trees)
-        world = StoreWorld(self.life, self.windows.opened, self.rng, Random(f"{seed}/aimed damage"))
+        world = StoreWorld(self.life, self.windows.tell, self.rng, Random(f"{seed}/aimed damage"))
         menu: list[tuple[float, Callable[[], None]]] = [
             (50, self._put),
             (8, self._batch),
