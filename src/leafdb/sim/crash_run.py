@@ -39,6 +39,8 @@ PROBES: Final = (
     "a new manifest in mid-life",
     "values in files of their own",
     "a value file gone",
+    "a table dropped whole",
+    "windows merged",
     "a clean reopening",
     "a tree dropped",
     "a tree made again",

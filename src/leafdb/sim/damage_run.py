@@ -95,7 +95,7 @@ class Trials:
         copy.cold = rng.random() < COLD
         alive = rng.random() < ALIVE
         if rng.random() < LIES:
-            told = lie(copy, life.plan.config, rng, life.now_s, self._program.windows.opened)
+            told = lie(copy, life.plan.config, rng, life.now_s, self._program.windows.tell)
             if told is None:
                 self._program.trace.probe(VOID)
             else:
@@ -119,7 +119,7 @@ class Trials:
         self._judge(judge, disk, damage)
 
     def _judge_of(self, disk: MemoryFileSystem, model: StoreModel, *, snapshot: bool = False) -> DamageJudge:
-        life, owner = self._program.life, self._program.windows.opened
+        life, owner = self._program.life, self._program.windows.tell
         config = replace(life.plan.config, snapshot=snapshot)
         return DamageJudge(disk, model, config, self._rng, life.now_s, owner)
 
