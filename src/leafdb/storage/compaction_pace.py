@@ -7,8 +7,9 @@ writes and computes that much less. Flushes are never paced: they free memory.
 The parent decides (`CompactionPace`). Requests wait for two things, and each is listened to by itself: the log's
 commits, and the loop, whose sleepers wake late. While nothing is compacted the 95th percentile of a wait is followed,
 by stochastic approximation (Robbins and Monro 1951). Beside a compaction the waits that are clearly longer than that
-are counted: fewer than one in twenty, if nothing has changed. With more than one in ten the share is halved, else it
-grows by a step. A quantile is judged and no maximum, since of many waits the longest is longer than of few.
+are counted, over more than one compaction if they are short: far fewer than one in twenty, if nothing has changed. With
+more than that the share is halved, else it grows by a step. A quantile is judged and no maximum, since of many waits
+the longest is longer than of few.
 
 At the least share the waits are taken for the load's own, and followed: a load that grew during a long compaction
 does not hold it down for ever.
@@ -26,12 +27,12 @@ SHARE_MIN: Final = 0.1
 SHARE_STEP: Final = 0.1
 JUDGED_S: Final = 0.2
 """So short that the owner's clock comes by at each of its ticks meanwhile, and each tells how late the loop is."""
-WAITS_MIN: Final = 16
+WAITS_MIN: Final = 40
 """A judgement is made of at least so many waits."""
 LATE_FACTOR: Final = 1.5
 LATE_S_MIN: Final = 0.001
 """A wait is longer by at least so much; the rest is the scheduler's noise."""
-LATE_SHARE_MAX: Final = 0.1
+LATE_SHARE_MAX: Final = 0.05
 
 QUANTILE: Final = 0.95
 QUANTILE_STEP: Final = 0.05
@@ -116,20 +117,17 @@ class CompactionPace:
             self._judge_at_s = None
             return
         if self._judge_at_s is None:
-            self._begin(now_s)
+            self._judge_at_s = now_s + JUDGED_S
         elif now_s < self._judge_at_s or self.commits.count + self.loop.count < WAITS_MIN:
             return
         else:
             late = self.commits.too_late() or self.loop.too_late()
             self._yielding = next_share(self._yielding, late=late)
-            self._begin(now_s)
+            self._judge_at_s = now_s + JUDGED_S
+            self.commits.forget()
+            self.loop.forget()
         self.share = max(self._yielding, least_share(fullness))
         self._tell(self.share)
-
-    def _begin(self, now_s: float) -> None:
-        self._judge_at_s = now_s + JUDGED_S
-        self.commits.forget()
-        self.loop.forget()
 
     def deadline(self) -> float | None:
         """When the next judgement is due; None: nothing is being compacted."""

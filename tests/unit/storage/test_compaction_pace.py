@@ -65,7 +65,7 @@ def test_it_gives_way_to_longer_waits_down_to_the_least_and_comes_back() -> None
 def test_one_kind_of_wait_is_not_hidden_by_the_other(kind: str) -> None:
     story = Story()
     story.pass_time(50, None)
-    for longer, share in ((10, 1.0), (20, 0.5)):
+    for longer, share in ((3, 1.0), (10, 0.5)):
         story.pace.on_time(story.now_s, 1.0)
         for _ in range(100):
             story.pace.committed(0.001)
@@ -145,6 +145,19 @@ def test_an_engine_listens_while_it_compacts_and_tells_its_share() -> None:
     engine_store.settle()
     assert engine.survey().compacting is None
     engine.check()
+
+
+def test_short_compactions_are_judged_together() -> None:
+    pace = CompactionPace(lambda share: None)
+    now_s = 5.0
+    for _ in range(WAITS_MIN // 4):
+        pace.on_time(now_s, 1.0)
+        for _ in range(4):
+            pace.woken(9.0)
+        pace.on_time(now_s + JUDGED_S, 1.0)
+        pace.on_time(now_s + JUDGED_S, None)
+        now_s += 60.0
+    assert pace.share == 0.5
 
 
 # -- the worker keeps to it
