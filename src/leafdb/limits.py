@@ -110,8 +110,10 @@ BLOOM_BITS_PER_KEY: Final = 10
 BLOCK_PAYLOAD_BYTES_MAX: Final = 32 * MIB
 TABLE_APPEND_BYTES: Final = 256 * KIB
 COMPACTION_BYTES_MAX: Final = 128 * MIB
-WINDOWS: Final = 6
-"""A tree that is kept by time has about so many tables, and at most twice as many for long."""
+WINDOWS: Final = 4
+"""A tree that is kept by time has about so many large tables, and at most twice as many."""
+WINDOW_TABLES_MAX: Final = 16
+"""And no more than so many tables in all, for long."""
 WINDOW_BYTES_MAX: Final = 512 * MIB
 """Of one window; what does not fit into the windows of a tree is kept by level."""
 COMPACTION_CHUNK_BLOCKS: Final = 4
@@ -176,6 +178,7 @@ assert OUTBOX_BYTES_PAUSE < OUTBOX_BYTES_MAX
 assert RECEIVE_BYTES <= LARGE_FRAME_BYTES < FRAME_BYTES_MAX < DECODE_BYTES_MAX
 assert SIBLINGS_WARN < SIBLINGS_MAX < SIBLINGS_STORED_MAX
 assert LEVEL0_COMPACT_TABLES < LEVEL0_SLOW_TABLES < LEVEL0_STOP_TABLES
+assert 2 * WINDOWS < WINDOW_TABLES_MAX
 assert WAL_SEGMENT_BYTES < WAL_BYTES_MAX
 assert VALUE_INLINE_BYTES_MAX < VALUE_BYTES_MAX
 assert WAL_BATCH_BYTES_MAX + RECORD_BYTES_MAX < WAL_FRAME_BYTES_MAX

@@ -13,9 +13,10 @@ from random import Random
 import pytest
 
 from leafdb.errors import StoreFailed
+from leafdb.storage.file_appender import FileAppender
 from leafdb.storage.wal import segment_path
 from leafdb.types import Durability, TreeId
-from leafdb.vfs.memory import Fault
+from leafdb.vfs.memory import Fault, MemoryFileSystem
 from support.store import SMALL, TREE, Store
 
 OTHER = TreeId(301)
@@ -120,3 +121,13 @@ def test_a_file_that_does_not_close_keeps_no_store_from_being_closed(prefix: str
     after = Store(store.fs)
     assert after.engine.recovery.clean
     assert after.get(b"k") == b"v" * 100
+
+
+def test_a_file_that_is_given_up_and_does_not_close_is_given_up_all_the_same() -> None:
+    """Seed 14 of tier failing: the end of a job in the middle of a table raised, and with it that of a store."""
+    fs = MemoryFileSystem()
+    half = FileAppender(fs.create("table"))
+    half.append(b"half of it")
+    fs.faults.append(Fault("close"))
+    half.abandon()
+    assert fs.faults[0].seen, "nothing was closed"

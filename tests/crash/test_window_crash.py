@@ -20,7 +20,7 @@ from support.tree_stores import BUCKET, PARTITIONS
 
 BY_TIME = replace(
     SMALL, memtable_bytes=1 << 20, expiry=EXPIRY, value_inline_bytes_max=200,
-    compaction=PickerLimits(level0_tables=2, windows=2),
+    compaction=PickerLimits(level0_tables=2, windows=2, window_tables=4),
 )  # fmt: skip
 
 

@@ -18,6 +18,7 @@ from leafdb.sim.store_plan import StorePlan
 from leafdb.sim.store_program import Program
 from leafdb.sim.store_run import outcome
 from leafdb.storage.snapshot_files import SNAPSHOTS_DIRECTORY
+from leafdb.testing.violation import Violation
 
 CUTS_EACH: Final = 2
 CUTS_WRITTEN: Final = 4
@@ -39,6 +40,8 @@ PROBES: Final = (
     "a new manifest in mid-life",
     "values in files of their own",
     "a value file gone",
+    "a table dropped whole",
+    "windows merged",
     "a clean reopening",
     "a tree dropped",
     "a tree made again",
@@ -55,7 +58,10 @@ def run(seed: int, *, nodes: int = NODES, operations: int = OPERATIONS, keep: bo
 
     def body() -> None:
         program.life.on_call = matrix.called
-        program.run(operations)
+        try:
+            program.run(operations)
+        finally:
+            matrix.end()
         program.life.count()
 
     return outcome(Tier.CRASH, seed, program, PROBES, body)
@@ -100,9 +106,22 @@ class CrashMatrix:
         self._rng = rng
         self._images = Images(program, rng)
         self._calls = 0
+        self._violation: Violation | None = None
 
     def called(self, kind: str, path: str) -> None:
-        """The disk has done a call."""
+        """The disk has done a call. Raises Violation, which the store takes for an error of the call: see `end`."""
+        try:
+            self._prove(kind, path)
+        except Violation as violation:
+            self._violation = self._violation or violation
+            raise
+
+    def end(self) -> None:
+        """Raise what was found first, whatever has come of it on its way through the store."""
+        if self._violation is not None:
+            raise self._violation
+
+    def _prove(self, kind: str, path: str) -> None:
         program, rng, images = self._program, self._rng, self._images
         life, trace = program.life, program.trace
         self._calls += 1

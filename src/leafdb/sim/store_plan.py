@@ -96,7 +96,8 @@ class StorePlan:
         limits = replace(config.compaction, value_files_max=files_max)
         # As late, for trees kept by time.
         expiry = rng.choice(("", EXPIRY))
-        limits = replace(limits, windows=rng.choice((1, 2, 4)), window_bytes_max=rng.choice((6_000, 1 << 20)))
+        windows, bytes_max = rng.choice((1, 2, 4)), rng.choice((6_000, 1 << 20))
+        limits = replace(limits, windows=windows, window_tables=2 * windows, window_bytes_max=bytes_max)
         return replace(
             plan, config=replace(config, value_inline_bytes_max=inline_bytes_max, compaction=limits, expiry=expiry)
         )

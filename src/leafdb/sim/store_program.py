@@ -13,6 +13,7 @@ from typing import Final
 from leafdb.errors import DiskFull, StorageError
 from leafdb.sim.store_bursts import StoreBursts
 from leafdb.sim.store_life import StoreLife
+from leafdb.sim.store_machine import Machine
 from leafdb.sim.store_model import short
 from leafdb.sim.store_plan import StorePlan
 from leafdb.sim.store_snapshots import StoreSnapshots
@@ -36,7 +37,7 @@ class Program:
         self.life = StoreLife(plan, Random(f"{seed}/world"), self.trace)
         self.model = self.life.model
         self.snapshots = StoreSnapshots(self.life, Random(f"{seed}/snapshots"), Random(f"{seed}/snapshot cuts"))
-        self.life.on_opened = self.snapshots.opened
+        self.life.on_opened = self._opened
         self.bursts = StoreBursts(self.life, Random(f"{seed}/bursts"), self._create_tree, self._drop_tree)
         self.operations = 0
         self._values = 0
@@ -102,6 +103,10 @@ class Program:
         life.calm()
         life.check()
         life.close()
+
+    def _opened(self, machine: Machine) -> None:
+        self.snapshots.opened(machine)
+        self.windows.tell(machine)
 
     # -- writing
 

@@ -44,16 +44,9 @@ class StoreWindows:
         self._by_time: list[TreeId] = []
         self._parts = rng.choice(PARTS)
         self._choose()
-        self._first = life.on_opened
-        life.on_opened = self._opened
 
     def _choose(self) -> None:
         self._by_time = [tree for tree in self._trees if self._rng.random() < 0.8]
-
-    def _opened(self, machine: Machine) -> None:
-        """Behind whoever was told so far."""
-        self._first(machine)
-        self.tell(machine)
 
     def tell(self, machine: Machine) -> None:
         """The owner of a store that was opened knows which trees are kept by time, if any may be."""

@@ -48,6 +48,7 @@ from leafdb.limits import (
     UPPER_LEVELS_SHARE_MAX,
     VALUE_LIVE_SHARE_MIN,
     WINDOW_BYTES_MAX,
+    WINDOW_TABLES_MAX,
     WINDOWS,
 )
 from leafdb.storage.forgotten import Forgotten
@@ -76,6 +77,8 @@ class PickerLimits:
     value_live_share_min: float = VALUE_LIVE_SHARE_MIN
     value_files_max: int = TABLE_VALUE_FILES_MAX
     windows: int = WINDOWS
+    window_tables: int = WINDOW_TABLES_MAX
+    """Neighbours are merged when there are more; at least `2 * windows`."""
     window_bytes_max: int = WINDOW_BYTES_MAX
     """Input bytes of one merge of windows."""
 
@@ -272,11 +275,13 @@ def _window_job(
         job = _level0_job(tree, {*busy, *numbers}, limits)
         if job is not None:
             return job
-    merged = windows_to_merge(tree, busy, windows=limits.windows, bytes_max=limits.window_bytes_max)
+    merged = windows_to_merge(
+        tree, busy, windows=limits.windows, tables_max=limits.window_tables, bytes_max=limits.window_bytes_max
+    )
     if merged:
         return _window_of(tree, merged)
     too_large = tree.level_bytes(0) > limits.windows * limits.window_bytes_max
-    return _level0_job(tree, busy, limits) if too_large and len(tree.levels[0]) > 2 * limits.windows else None
+    return _level0_job(tree, busy, limits) if too_large and len(tree.levels[0]) > limits.window_tables else None
 
 
 def _window_of(tree: TreeVersion, merged: list[TableMeta]) -> CompactionJob:

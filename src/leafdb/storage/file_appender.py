@@ -5,6 +5,8 @@ Its name is not synced: who publishes the file syncs the directory.
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from leafdb.limits import TABLE_APPEND_BYTES
 from leafdb.vfs.base import File
 
@@ -42,5 +44,7 @@ class FileAppender:
         return self.offset
 
     def abandon(self) -> None:
-        """Give up: the file is closed and stays as it is, for its owner to remove."""
-        self._file.close()
+        """Give up: the file is closed and stays as it is, for its owner to remove. That it does not close is nobody's
+        loss."""
+        with suppress(OSError):
+            self._file.close()

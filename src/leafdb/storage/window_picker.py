@@ -6,7 +6,8 @@ is a *window* of time. Neighbours are merged into one while there are too many. 
 a share of the tree and not by a clock: neighbours become one while together they have at most a `windows`-th of its
 bytes. At a steady rate that is as much of the time for which entries live; when one of these changes, it follows.
 
-How many there are is bounded: of more than twice as many tables as windows, two neighbours are always that small.
+How many there are is bounded: of more than twice as many tables as windows, two neighbours are always that small. There
+may be more (`tables_max`), or each table that is flushed would be merged at once, into one that grows.
 
     dead       all that is in it has expired, and was forgotten (`forgotten`); nothing older lies in its range: it is
                dropped whole. Its deletions have done their work, since there is nothing under them.
@@ -52,10 +53,12 @@ def tables_to_settle(
     return found[::-1] if expired or len(found) >= lasting_max else []
 
 
-def windows_to_merge(tree: TreeVersion, busy: Collection[int], *, windows: int, bytes_max: int) -> list[TableMeta]:
+def windows_to_merge(
+    tree: TreeVersion, busy: Collection[int], *, windows: int, tables_max: int, bytes_max: int
+) -> list[TableMeta]:
     """Neighbours that are to become one, newest first; none when there are few enough, or none may."""
     tables = tree.levels[0]
-    if len(tables) <= 2 * windows:
+    if len(tables) <= tables_max:
         return []
     room = min(bytes_max, sum(meta.size for meta in tables) // windows)
     expiring = [bool(meta.newest_expiry_ms) for meta in tables]

@@ -46,7 +46,7 @@ class Windows:
     def level0_tables(self, version: Version) -> int:
         """The most tables on level 0 that any tree has; of one that is kept by time, or may be, without its windows."""
         most = 0
-        room = max(0, 2 * self._limits.windows - self._limits.level0_tables)
+        room = max(0, self._limits.window_tables - self._limits.level0_tables)
         for number, tree in version.trees.items():
             by_time = self._trees is None or number in self._trees
             most = max(most, len(tree.levels[0]) - (room if by_time else 0))

@@ -13,7 +13,9 @@ from leafdb.storage.version import TableMeta, TreeVersion, Version, VersionEdit
 from leafdb.storage.window_picker import dead_tables, tables_to_settle, windows_to_merge
 from support.tables import TREE, meta_of
 
-LIMITS = PickerLimits(level0_tables=3, level1_bytes=1000, table_bytes=100, windows=3, window_bytes_max=10_000)
+LIMITS = PickerLimits(
+    level0_tables=3, level1_bytes=1000, table_bytes=100, windows=3, window_tables=6, window_bytes_max=10_000
+)
 LSN = 10_000
 
 
@@ -129,7 +131,7 @@ def test_what_lasts_goes_down_when_it_is_the_oldest_and_there_is_enough_of_it_or
 def test_neighbours_become_one_where_that_costs_least_and_never_more_than_their_share() -> None:
     def merged(*sizes: int, busy: tuple[int, ...] = (), bytes_max: int = 10_000) -> list[int]:
         metas = [window(number, 700, size=size) for number, size in enumerate(sizes, 1)]
-        return numbers(windows_to_merge(tree_of(*metas), busy, windows=3, bytes_max=bytes_max))
+        return numbers(windows_to_merge(tree_of(*metas), busy, windows=3, tables_max=6, bytes_max=bytes_max))
 
     assert merged(100, 100, 100, 100, 100, 100) == [], "few enough"
     assert merged(300, 300, 300, 300, 10, 10, 10) == [7, 6, 5]
@@ -141,9 +143,9 @@ def test_neighbours_become_one_where_that_costs_least_and_never_more_than_their_
 def test_what_lasts_is_merged_with_what_expires_only_where_nothing_else_can_be() -> None:
     kinds = (700, 700, 0, 0, 700, 700, 700)
     metas = [window(number, kind, size=10 if number in (2, 3) else 100) for number, kind in enumerate(kinds, 1)]
-    assert numbers(windows_to_merge(tree_of(*metas), (), windows=3, bytes_max=10_000)) == [4, 3]
+    assert numbers(windows_to_merge(tree_of(*metas), (), windows=3, tables_max=6, bytes_max=10_000)) == [4, 3]
     metas = [window(number, 700 if number % 2 else 0) for number in range(1, 8)]
-    assert len(windows_to_merge(tree_of(*metas), (), windows=3, bytes_max=10_000)) == 2
+    assert len(windows_to_merge(tree_of(*metas), (), windows=3, tables_max=6, bytes_max=10_000)) == 2
 
 
 def test_merged_windows_stay_on_level_0_as_one_table_over_all_that_is_older() -> None:
@@ -197,5 +199,5 @@ def test_windows_are_few_whatever_comes_and_their_order_is_that_of_time(seed: in
             )  # fmt: skip
             version = version.apply(VersionEdit(added=(one,), removed=job.input_numbers))
             version.trees[TREE].check()
-        assert len(version.trees[TREE].levels[0]) <= 2 * LIMITS.windows
+        assert len(version.trees[TREE].levels[0]) <= LIMITS.window_tables
     assert written / 400 < 5 * 185, "each byte is written a few times"

@@ -18,7 +18,7 @@ from support.store import SMALL, TREE, Store
 
 BY_TIME = replace(
     SMALL, memtable_bytes=1 << 20, expiry=EXPIRING, value_inline_bytes_max=500,
-    compaction=PickerLimits(level0_tables=2, windows=2, level1_bytes=1 << 20),
+    compaction=PickerLimits(level0_tables=2, windows=2, window_tables=4, level1_bytes=1 << 20),
 )  # fmt: skip
 
 
