@@ -24,7 +24,9 @@ from leafdb.vfs.memory import MemoryFileSystem
 
 OUTCOMES: Final = ("refused", "error", "healed", "harmless")
 HEALED: Final = ("tables/", "values/")
-"""Of these files damage is mended, and never a reason not to start."""
+"""Of these files damage is mended."""
+BESIDE: Final = ("snapshots/", "quarantine/")
+"""These are no part of what a store serves. Like those above they are never a reason not to start."""
 
 
 def prove_detected(
@@ -67,7 +69,8 @@ class DamageJudge:
         try:
             machine = self.machine or self.open()
         except StorageError:
-            require(not damage.path.startswith(HEALED), Invariant.CORRUPTION_DETECTED, f"{damage}: refused")
+            may = not damage.path.startswith((*HEALED, *BESIDE))
+            require(may, Invariant.CORRUPTION_DETECTED, f"{damage}: refused")
             return "refused"
         outcome = _read_all(machine, model, damage)
         if not machine.failures and settle:
