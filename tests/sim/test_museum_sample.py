@@ -43,6 +43,7 @@ sys.exit("not caught")
         "older-metadata-believed",
         "xor-double-delta",
         "reap-admission-per-key",
+        "window-over-nothing",
     ],
 )
 def test_the_bug_is_caught(name: str) -> None:

@@ -47,6 +47,11 @@ class Damage:
         """Whether the store mends it by itself, but for what is lost."""
         return self.path.startswith(("tables/", "values/"))
 
+    @property
+    def refusable(self) -> bool:
+        """Whether it may keep the store from starting; what heals does not, and what is no part of what is served."""
+        return not self.heals and not self.path.startswith(("snapshots/", "quarantine/"))
+
     def __str__(self) -> str:
         return f"{self.kind} in {self.path} at {self.offset}"
 

@@ -62,7 +62,7 @@ class DamageJudge:
         try:
             machine = self.machine or self.open()
         except StorageError:
-            require(not damage.heals, Invariant.CORRUPTION_DETECTED, f"{damage}: refused")
+            require(damage.refusable, Invariant.CORRUPTION_DETECTED, f"{damage}: refused")
             return "refused"
         outcome = read_all(machine, model, damage)
         if not machine.failures and settle:
