@@ -196,10 +196,11 @@ class ManifestWriter:
     def size(self) -> int:
         return self.place[1]
 
-    def start(self, version: Version) -> None:
-        """Begin a new manifest with `version` and make it the one in use. The one before is removed."""
+    def start(self, version: Version, *, first: int = 1) -> None:
+        """Begin a new manifest with `version` and make it the one in use. The one before is removed; where there was
+        none, its number is `first`."""
         numbers = manifest_numbers(self._fs)
-        number = max(numbers, default=0) + 1
+        number = max(numbers, default=first - 1) + 1
         records = [self._encode(number, index, edit) for index, edit in enumerate(_snapshot(version))]
         head = HEADER.pack(MAGIC, FORMAT_VERSION, len(records), number)
         content = [head + crc32c(head).to_bytes(4, "big"), *records]

@@ -22,6 +22,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
+from leafdb.codec.checksum import crc32c
 from leafdb.errors import CorruptionError, DiskFull, StorageError
 from leafdb.limits import MANIFEST_BYTES_MAX, SNAPSHOT_NAME_BYTES_MAX
 from leafdb.storage.identity import IDENTITY_PATH, Identity, read_identity, write_identity
@@ -34,6 +35,7 @@ from leafdb.vfs.below import Below
 SNAPSHOTS_DIRECTORY: Final = "snapshots"
 PART: Final = ".part"
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_NUMBERS: Final = 1 << 31
 _NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT)
 _NO_LINKS: Final = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EXDEV, errno.EMLINK)
 
@@ -73,6 +75,12 @@ class SnapshotPlan:
         version, identity = self.version, self.identity
         trees = tuple(sorted(version.trees))
         return Snapshot(identity.snapshot, version.flushed_lsn, trees, version.files(), identity.taken_ms)
+
+    def manifest_number(self) -> int:
+        """One that no other snapshot of the store has, but by chance: what was meant for another's list of tables and
+        lands in this one is then damage. 31 bits, and never 0."""
+        text = f"{self.identity.snapshot} {self.version.flushed_lsn}"
+        return 1 + crc32c(text.encode("ascii")) % _NUMBERS
 
 
 def check_name(name: str) -> None:
@@ -140,7 +148,7 @@ def _fill(fs: FileSystem, plan: SnapshotPlan, inside: Below) -> None:
         inside.sync_dir(directory)
     manifest = ManifestWriter(inside, bytes_max=MANIFEST_BYTES_MAX)
     try:
-        manifest.start(plan.version)
+        manifest.start(plan.version, first=plan.manifest_number())
     finally:
         manifest.close()
     write_identity(inside, plan.identity)

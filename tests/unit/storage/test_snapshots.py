@@ -213,6 +213,24 @@ def test_a_snapshot_without_its_list_of_tables_is_damaged_not_empty() -> None:
         read_snapshot(copy)
 
 
+def test_the_list_of_tables_of_another_snapshot_is_damage() -> None:
+    """Seed 104 of tier damage: one snapshot's manifest was written over another's, and that opened with it."""
+    store = Store()
+    store.engine.create_tree(TREE)
+    take(store, "first")
+    store.put(b"k", b"v")
+    store.settle()
+    take(store, "second")
+    first, second = (Below(store.fs, snapshot_path(name)) for name in ("first", "second"))
+    ours, theirs = (next(name for name in fs.list("") if name.startswith("MANIFEST")) for fs in (first, second))
+    file = store.fs.open_append(f"{first.directory}/{ours}")
+    file.truncate(0)
+    file.append(read_file(second, theirs))
+    with pytest.raises(CorruptionError):
+        read_snapshot(first)
+    assert read_snapshot(second)
+
+
 def test_the_next_open_knows_them_and_sweeps_what_was_never_finished() -> None:
     store = filled()
     take(store, "one")
