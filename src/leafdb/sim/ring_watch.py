@@ -88,6 +88,8 @@ class RingWatch:
         self._rings: dict[Version, Ring] = {}
         self._believed: dict[NodeId, tuple[Node, Version]] = {}
         """By machine: the run that wrote last, and what."""
+        self._before: dict[NodeId, Version] = {}
+        """By machine: what it wrote before that."""
         self._newest: Version = (0, 0)
         self._problem: Problem | None = None
         cluster.observe_writes(self._written)
@@ -114,8 +116,13 @@ class RingWatch:
         return None if believed is None else self._versions.get(believed[1])
 
     def floor(self) -> int:
-        """The oldest epoch that a member which runs believes in."""
-        epochs = [node.view.epoch for node in self._cluster.nodes.values() if node.view.metadata is not None]
+        """The oldest epoch that a member believes in, or will when it starts again: who is down may have lost what it
+        wrote last."""
+        nodes = self._cluster.nodes
+        epochs = [node.view.epoch for node in nodes.values() if node.view.metadata is not None]
+        metadata = self.newest
+        machines = set() if metadata is None else {self.machines[member] for member in metadata.members}
+        epochs += [self._before[machine][1] for machine in machines - nodes.keys() if machine in self._before]
         return min(epochs, default=0)
 
     def horizon(self, partition: int) -> int:
@@ -156,6 +163,8 @@ class RingWatch:
         before = self._believed.get(machine)
         if before is not None and before[0] is node and version < before[1]:
             self._found(Invariant.ONE_HISTORY, f"n{machine} goes back from version {before[1]} to {version}")
+        if before is not None and before[1] != version:
+            self._before[machine] = before[1]
         self._believed[machine] = node, version
 
     def _met(self, metadata: ClusterMetadata) -> None:
