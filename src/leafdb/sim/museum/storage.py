@@ -333,5 +333,6 @@ MUTATIONS: Final = (
             "    holder = table_to_free_files(version, busy, -limits.value_live_share_min)\n",
         ),
         caught_by=(Invariant.SPACE_RECLAIMED,),
+        seeds_max=100,
     ),
 )
