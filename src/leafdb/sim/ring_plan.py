@@ -12,6 +12,8 @@ from typing import Final
 RING_N: Final = 3
 """Copies of everything. There are never fewer members than that: what fewer copies promise is for others to test."""
 FOUNDERS: Final = (3, 3, 4, 4, 5)
+STORY_CHANCE: Final = 0.4
+"""Of a seed in which somebody is cut off at the very moment of a step (`ring_stories.py`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,8 @@ class RingPlan:
     """A plan that is in progress when everything was mended is given up, and does not come to its end."""
     pace: float
     """So many times slower than otherwise do clients work."""
+    stories: bool
+    """Somebody is cut off at the moment of a step, and takes or misses writes of what moves."""
 
     @classmethod
     def draw(cls, seed: int, nodes: int) -> RingPlan:
@@ -53,16 +57,18 @@ class RingPlan:
             crowding=rng.choice((0.0, 0.0, 0.0, 0.3)),
             aborts_last=rng.random() < 0.25,
             pace=log_uniform(rng, 3.0, 8.0),
+            stories=Random(f"{seed}/ring stories").random() < STORY_CHANCE,
         )
 
     def describe(self) -> str:
         """In words, on one line."""
         last = " and at last" if self.aborts_last else ""
+        stories = "; some hear late of steps" if self.stories else ""
         losses = ", machines are lost" if self.losses else ""
         return (
             f"{self.founders} nodes at first and {self.machines_max} machines at last; {self.operators} operators act "
             f"every {self.gap_s:.1f} s, abort {self.aborts:g}{last}{losses}; "
-            f"a shared host {self.crowding:g}; clients {self.pace:.1f} times slower"
+            f"a shared host {self.crowding:g}; clients {self.pace:.1f} times slower{stories}"
         )
 
 
