@@ -321,6 +321,7 @@ class Plan:
             troubles=troubles,
             kinds=frozenset(kind for kind, _ in troubles),
             partitions=min(self.partitions, 16),
+            hints_bytes_max=HINTS_BYTES_TINY if rings.no_hints else self.hints_bytes_max,
             crowded=False,
             doubts=False,
             rings=rings,

@@ -35,11 +35,11 @@ from leafdb.types import NodeId, Token
 
 NAME: Final = "cut_off_at_a_step"
 """In stories and counts."""
-PLAY_CHANCE: Final = 0.75
-"""Of a step at which somebody could be cut off."""
 WRITE_S: Final = 0.5
 PATIENCE_S: Final = (6.0, 14.0)
-"""So long, at most, the plan in progress is held up."""
+"""So long, at most, somebody whom the plan waits for is cut off."""
+NEWCOMER_PATIENCE_S: Final = 30.0
+"""So long a newcomer is for which the plan does not wait."""
 AFTER_S: Final = 3.0
 """How long after the end of the plan it is cut off still, at most."""
 LOOK_S: Final = 0.1
@@ -55,6 +55,10 @@ class Kind(Enum):
     MOVED = "moved unheard"
     NEWCOMER = "newcomer misses"
     ENDED = "ended unheard"
+
+
+CHANCES: Final = {Kind.BEGUN: 0.3, Kind.MOVED: 0.6, Kind.NEWCOMER: 0.9, Kind.ENDED: 0.9}
+"""Of each to be played at a step that allows it. The first holds a plan up, and few get far in a short run."""
 
 
 class Scene(NamedTuple):
@@ -108,13 +112,13 @@ class RingStories:
 
     def _stepped(self, step: Step) -> None:
         """The first node has just written a step down, and nobody has heard of it from there."""
-        if self._scene is not None or self._rng.random() >= PLAY_CHANCE:
+        rng = self._rng
+        kinds = [kind for kind in _kinds_at(step) if rng.random() < CHANCES[kind]]
+        casts = [(kind, members) for kind in kinds if (members := self._cast(kind, step))]
+        if self._scene is not None or not casts:
             return
-        casts = [(kind, member) for kind in _kinds_at(step) for member in self._cast(kind, step)]
-        if not casts:
-            return
-        wanted = self._rng.choice(sorted({kind.value for kind, _ in casts}))
-        kind, member = self._rng.choice([cast for cast in casts if cast[0].value == wanted])
+        kind, members = rng.choice(casts)
+        member = rng.choice(members)
         self._scene = Scene(kind, step, member, self._watch.machines[member])
         self._cut(self._scene.machine)
         self._setting.trace.tell("ring teller", f"{kind.value}: n{self._scene.machine} in epoch {step.after.epoch}")
@@ -135,7 +139,7 @@ class RingStories:
         return belief is not None and belief.epoch >= metadata.epoch
 
     def _cut(self, machine: NodeId) -> None:
-        """In silence: what is under way arrives when it is over."""
+        """In silence, so that nobody knows at once; what is under way is lost in the end."""
         mine = host_of(machine)
         self._ways = [(mine, host_of(other)) for other in self._stage.all if other != machine]
         self._setting.trace.fault(NAME, f"n{machine}")
@@ -144,6 +148,7 @@ class RingStories:
 
     def _heal(self) -> None:
         for one, other in self._ways:
+            self._stage.cluster.network.reset(one, other)
             self._stage.cluster.network.heal(one, other)
         self._ways = []
 
@@ -153,9 +158,10 @@ class RingStories:
         rng, trace = self._rng, self._setting.trace
         alone = WriteHow(w=1, sloppy=False, timeout_s=WRITE_S)
         keys = list(islice(self._moving(scene), KEYS))
-        with trio.move_on_after(rng.uniform(*PATIENCE_S)):
+        newcomer = scene.kind is Kind.NEWCOMER
+        with trio.move_on_after(NEWCOMER_PATIENCE_S if newcomer else rng.uniform(*PATIENCE_S)):
             for key in keys:
-                if scene.kind is Kind.NEWCOMER:
+                if newcomer:
                     others = [node for node in self._setting.nodes if node != scene.machine]
                     how = WriteHow(sloppy=False, timeout_s=2.0)
                     sent = await self._client.put(rng.choice(others), key, None, how)
