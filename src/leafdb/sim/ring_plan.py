@@ -12,10 +12,6 @@ from typing import Final
 RING_N: Final = 3
 """Copies of everything. There are never fewer members than that: what fewer copies promise is for others to test."""
 FOUNDERS: Final = (3, 3, 4, 4, 5)
-STORY_CHANCE: Final = 0.5
-"""Of a seed in which somebody is cut off at the very moment of a step (`ring_stories.py`)."""
-NO_HINTS_CHANCE: Final = 0.75
-"""Of such a seed in which there is no room for hints, so that comparing alone brings owners what they have missed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +36,8 @@ class RingPlan:
     """A plan that is in progress when everything was mended is given up, and does not come to its end."""
     pace: float
     """So many times slower than otherwise do clients work."""
-    stories: bool
+    stories: bool = False
     """Somebody is cut off at the moment of a step, and takes or misses writes of what moves."""
-    no_hints: bool
-    """There is no room for them."""
 
     @classmethod
     def draw(cls, seed: int, nodes: int) -> RingPlan:
@@ -51,8 +45,6 @@ class RingPlan:
         assert nodes >= RING_N, f"a ring to change takes {RING_N} nodes"
         rng = Random(f"{seed}/rings")
         founders = min(nodes, rng.choice(FOUNDERS))
-        teller = Random(f"{seed}/ring stories")
-        stories = teller.random() < STORY_CHANCE
         return cls(
             founders=founders,
             machines_max=founders + rng.randint(1, 4),
@@ -63,8 +55,6 @@ class RingPlan:
             crowding=rng.choice((0.0, 0.0, 0.0, 0.3)),
             aborts_last=rng.random() < 0.25,
             pace=log_uniform(rng, 3.0, 8.0),
-            stories=stories,
-            no_hints=stories and teller.random() < NO_HINTS_CHANCE,
         )
 
     def describe(self) -> str:

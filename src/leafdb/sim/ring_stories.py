@@ -6,9 +6,12 @@ which the first node has written a step down, so that it is the last to hear of 
     newcomer misses   reads have moved; a new owner is cut off and misses what others acknowledge, and the plan ends
     ended unheard     an old owner does not hear that the plan is over, takes writes alone, and has to give them away
 
-A plan waits for an old owner that has not heard, so a story lets go after a while; a newcomer whose copies are made is
-not waited for, and then what it missed may be dropped by nobody before it has it. A story goes on whatever else breaks.
-It has keys of its own, and chance of its own; what its clients are told is judged like all else.
+A plan waits for an old owner that has not heard, so a story lets go after a while. It does not wait for a newcomer
+whose copies are made; but nobody may drop a copy of what that one has missed before it has it. A story goes on whatever
+else breaks. It has keys and chance of its own; what its clients are told is judged like all else.
+
+No old owner alone has an acknowledged write when its plan ends: once it has heard of the plan a write counts among the
+new owners too, and what it took before is copied before reads move. What only it has then is of unknown outcome.
 """
 
 from __future__ import annotations
