@@ -34,10 +34,6 @@ DOUBT_CHANCE: Final = 0.5
 stays: a node that doubts a tree vouches for nothing there until it has compared, which holds up others."""
 RING_CHANCE: Final = 0.15
 """Of a seed in which the ring changes, too; there is a tier where it does in every seed."""
-RING_STORY_CHANCE: Final = 0.5
-"""Of a seed of that tier in which somebody is cut off at the very moment of a step (`ring_stories.py`)."""
-NO_HINTS_CHANCE: Final = 0.75
-"""Of such a seed in which there is no room for hints, so that comparing alone brings owners what they have missed."""
 KINDS_MAX: Final = 7
 PURGE_CHANCE: Final = 0.65
 """Of a seed in which what was deleted is forgotten soon; else it is not in the time that a run lasts."""
@@ -329,15 +325,6 @@ class Plan:
             doubts=False,
             rings=rings,
         )
-
-    def with_ring_stories_perhaps(self) -> Plan:
-        """Of a seed whose ring changes: in half of them with stories at the steps of plans."""
-        assert self.rings is not None
-        rng = Random(f"{self.seed}/ring stories")
-        if rng.random() >= RING_STORY_CHANCE:
-            return self
-        hints = HINTS_BYTES_TINY if rng.random() < NO_HINTS_CHANCE else self.hints_bytes_max
-        return replace(self, rings=replace(self.rings, stories=True), hints_bytes_max=hints)
 
     @property
     def founders(self) -> int:

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from leafdb.sim.plan import HINTS_BYTES_TINY, NOT_WITH_RINGS, Plan
 from leafdb.sim.ring_plan import RING_N
+from leafdb.sim.ring_run import with_stories_perhaps
 from leafdb.types import Durability
 
 PLANS = [Plan.draw(seed, 5) for seed in range(400)]
@@ -27,7 +28,7 @@ def test_a_ring_that_changes_leaves_the_rest_of_a_seed_as_it_was() -> None:
 
 def test_some_seeds_have_stories_at_the_steps_of_plans_and_the_rest_stays_as_it_was() -> None:
     plain = [plan.with_rings() for plan in PLANS]
-    told = [plan.with_ring_stories_perhaps() for plan in plain]
+    told = [with_stories_perhaps(plan) for plan in plain]
     changed = [(one, other) for one, other in zip(plain, told, strict=True) if one != other]
     assert 140 < len(changed) < 260
     for one, other in changed:
