@@ -33,6 +33,14 @@ def test_a_new_machine_whose_disk_fails_at_once_is_mended_and_started_again() ->
     raise AssertionError("in none of 40 seeds does a new machine's disk fail")
 
 
+def test_a_newcomer_that_is_cut_off_as_reads_move_misses_what_others_acknowledge() -> None:
+    outcome = ring_run.run(12, operations=100)
+    assert outcome.broken is None
+    assert outcome.faults["cut_off_at_a_step"]
+    assert outcome.probes["newcomer_missed_a_write"]
+    assert outcome.probes["plan_ended_unheard"]
+
+
 def test_the_same_seed_runs_the_same_way_in_another_process() -> None:
     here = ring_run.run(45, operations=60)
     assert here.probes["plan_committed"]

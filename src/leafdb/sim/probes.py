@@ -174,6 +174,9 @@ RINGS: Final = (
     Probe("staged_too_late", "an operator was told that a plan is in progress"),
     Probe("staged_cleared", "what was staged was forgotten"),
     Probe("read_after_a_step", "a key that moves was read right after a step of a plan"),
+    Probe("written_alone_unheard", "an old owner that had not heard of a step acknowledged a write alone"),
+    Probe("newcomer_missed_a_write", "a write was acknowledged while its new owner was cut off"),
+    Probe("plan_ended_unheard", "a plan came to its end while one was cut off that had to hear of it"),
 )
 """Only of runs in which the ring changes."""
 PROBES: Final = (

@@ -36,6 +36,8 @@ class RingPlan:
     """A plan that is in progress when everything was mended is given up, and does not come to its end."""
     pace: float
     """So many times slower than otherwise do clients work."""
+    stories: bool = False
+    """Somebody is cut off at the moment of a step, and takes or misses writes of what moves."""
 
     @classmethod
     def draw(cls, seed: int, nodes: int) -> RingPlan:
@@ -58,11 +60,12 @@ class RingPlan:
     def describe(self) -> str:
         """In words, on one line."""
         last = " and at last" if self.aborts_last else ""
+        stories = "; some hear late of steps" if self.stories else ""
         losses = ", machines are lost" if self.losses else ""
         return (
             f"{self.founders} nodes at first and {self.machines_max} machines at last; {self.operators} operators act "
             f"every {self.gap_s:.1f} s, abort {self.aborts:g}{last}{losses}; "
-            f"a shared host {self.crowding:g}; clients {self.pace:.1f} times slower"
+            f"a shared host {self.crowding:g}; clients {self.pace:.1f} times slower{stories}"
         )
 
 

@@ -21,6 +21,7 @@ from leafdb.sim.ring_commits import Commits
 from leafdb.sim.ring_machines import Machines
 from leafdb.sim.ring_operator import Operator
 from leafdb.sim.ring_rules import phase_of
+from leafdb.sim.ring_stories import RingStories
 from leafdb.sim.ring_watch import RingWatch, Step
 from leafdb.sim.stage import Stage
 from leafdb.testing.cluster import CLIENT_HOST, host_of
@@ -64,12 +65,15 @@ class RingTroubles:
         """Steps after which keys were read."""
         self._held_up = b""
         """The plan of which a source is known to have been out of reach."""
+        self._stories = RingStories(stage, setting, Random(f"{seed}/ring teller")) if rings.stories else None
         stage.on_kill = self._killed
 
     async def run(self) -> None:
         """Change the ring until cancelled."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._follow, nursery)
+            if self._stories is not None:
+                nursery.start_soon(self._stories.run)
             for operator in self._operators:
                 nursery.start_soon(operator.run)
 

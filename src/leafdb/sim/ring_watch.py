@@ -15,7 +15,7 @@ A version is one node's belief; the newest is what the ring is. Problems are kep
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from leafdb.node.node import Node
@@ -76,6 +76,8 @@ class RingWatch:
         self.setting: Setting | None = None
         self.steps: list[Step] = []
         """Of all plans, in order."""
+        self.on_step: Callable[[Step], None] = lambda step: None
+        """Is told of each, at the moment at which the first node has written it down."""
         self.control_changes = 0
         self.excused: set[NodeId] = set()
         """Members that are gone for good, and of which an operator has said so."""
@@ -154,6 +156,7 @@ class RingWatch:
     def _written(self, machine: NodeId, tree: TreeId, key: bytes, value: bytes | None) -> None:
         if tree != META_TREE or key != METADATA_KEY or value is None:
             return
+        told = len(self.steps)
         metadata = self._bytes.get(value)
         if metadata is None:
             metadata = self._bytes[value] = decode(value)
@@ -166,6 +169,8 @@ class RingWatch:
         if before is not None and before[1] != version:
             self._before[machine] = before[1]
         self._believed[machine] = node, version
+        for step in self.steps[told:]:
+            self.on_step(step)
 
     def _met(self, metadata: ClusterMetadata) -> None:
         """A version that nobody had before, or other bytes of one that somebody had."""
