@@ -14,6 +14,11 @@ may be more (`tables_max`), or each table that is flushed would be merged at onc
     lasting    it has entries that do not expire, or of which nothing was told: merged down, as in any other tree, when
                it is the oldest. So is what has expired while something older lies in its range.
 
+Windows are disjoint in time, and what two of them become has the place that they had. But a recovery writes tables of
+what the log holds, and the next one, if it comes soon, writes them again: then several hold the same time, with other
+borders. Were two of these merged past a third, what they become could lie above something newer. So all of them become
+one first, whatever their size.
+
 Windows that expire are merged with each other first: one entry that lasts keeps a whole window from being dropped.
 """
 
@@ -58,6 +63,9 @@ def windows_to_merge(
 ) -> list[TableMeta]:
     """Neighbours that are to become one, newest first; none when there are few enough, or none may."""
     tables = tree.levels[0]
+    twins = _overlapping(tables)
+    if twins:
+        return [] if any(meta.file_number in busy for meta in twins) else twins
     if len(tables) <= tables_max:
         return []
     room = min(bytes_max, sum(meta.size for meta in tables) // windows)
@@ -72,6 +80,18 @@ def windows_to_merge(
         if best is not None:
             return list(tables[best[1] : best[2]])
     return []
+
+
+def _overlapping(tables: tuple[TableMeta, ...]) -> list[TableMeta]:
+    """The newest tables that share a time, with all between them: each was written by a recovery, from one log."""
+    group: list[TableMeta] = []
+    for meta in tables:
+        if group and meta.sequence_max < min(each.sequence_min for each in group):
+            if len(group) > 1:
+                return group
+            group = []
+        group.append(meta)
+    return group if len(group) > 1 else []
 
 
 def _neighbours(tables: tuple[TableMeta, ...], busy: Collection[int], room: int) -> Iterator[tuple[int, int, int]]:

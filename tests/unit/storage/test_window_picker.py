@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from random import Random
 
 import pytest
@@ -201,3 +202,21 @@ def test_windows_are_few_whatever_comes_and_their_order_is_that_of_time(seed: in
             version.trees[TREE].check()
         assert len(version.trees[TREE].levels[0]) <= LIMITS.window_tables
     assert written / 400 < 5 * 185, "each byte is written a few times"
+
+
+def test_tables_of_one_time_become_one_before_any_is_merged_with_others() -> None:
+    """Two recoveries wrote one log to tables, with other borders. The upper two would have been merged, and what they
+    become would have lain above what is between them."""
+
+    def written(number: int, first: int, last: int) -> TableMeta:
+        return meta_of(number, b"a", b"z", sequence_min=first, sequence_max=last, newest_expiry_ms=1)
+
+    older = [written(number, number * 10, number * 10 + 9) for number in range(1, 9)]
+    twins = [written(20, 106, 113), written(21, 109, 113), written(22, 100, 105), written(23, 100, 108)]
+    tree = tree_of(*older, *twins, written(30, 115, 120))
+    merge = partial(windows_to_merge, windows=3, tables_max=6, bytes_max=150)
+    assert numbers(merge(tree, ())) == [21, 20, 23, 22]
+    assert merge(tree, {22}) == [], "nor is anything else while one of them is busy"
+    assert numbers(windows_to_merge(tree_of(*older[:2], *twins), (), windows=3, tables_max=6, bytes_max=1)) == [
+        21, 20, 23, 22,
+    ], "however few there are, and however large"  # fmt: skip
