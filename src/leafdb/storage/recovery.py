@@ -41,8 +41,8 @@ from leafdb.storage.tables import open_readers
 from leafdb.storage.value_files import VALUES_DIRECTORY, ValueMeta, value_path
 from leafdb.storage.value_reader import OpenFiles, ValueReader
 from leafdb.storage.version import TABLES_DIRECTORY, TableMeta, Version, VersionEdit, table_path
-from leafdb.storage.wal import WAL_DIRECTORY, SegmentScan, WalWriter, segment_numbers, segment_path
-from leafdb.storage.wal_format import HEADER_BYTES, SegmentHeader, decode_header
+from leafdb.storage.wal import WAL_DIRECTORY, SegmentScan, WalWriter, segment_header, segment_numbers, segment_path
+from leafdb.storage.wal_format import HEADER_BYTES, SegmentHeader
 from leafdb.storage.wipe import finish_wipe
 from leafdb.types import TreeId
 from leafdb.vfs.base import FileSystem, Lock, read_file, replace_file
@@ -269,7 +269,7 @@ def _headers(state: Recovered, mark: CleanMark | None) -> list[SegmentHeader]:
         finally:
             file.close()
         try:
-            headers.append(decode_header(head, path))
+            headers.append(segment_header(head, path))
         except CorruptionError:
             unborn = number == numbers[-1] and size <= HEADER_BYTES and (headers or state.identity.boot == 0)
             if not unborn or mark is not None:

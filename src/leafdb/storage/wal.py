@@ -31,6 +31,14 @@ def segment_numbers(fs: FileSystem) -> list[int]:
     return sorted(int(stem) for stem in stems if stem.isdigit())
 
 
+def segment_header(head: bytes, path: str) -> SegmentHeader:
+    """The header that the segment at `path` begins with. CorruptionError when it is damaged, or another segment's."""
+    header = wal_format.decode_header(head, path)
+    if segment_path(header.number) != path:
+        raise CorruptionError(f"{path}: is segment {header.number}", path=path, offset=0)
+    return header
+
+
 class SegmentScan:
     """One segment, read whole, frame by frame.
 
@@ -42,13 +50,11 @@ class SegmentScan:
     def __init__(self, fs: FileSystem, path: str, *, last: bool = False, synced_upto: int = 0) -> None:
         self.path = path
         self.data = read_file(fs, path)
-        self.header: SegmentHeader = wal_format.decode_header(self.data, path)
+        self.header = segment_header(self.data, path)
         self.next_lsn = self.header.first_lsn
         self.end = wal_format.HEADER_BYTES
         self._last = last
         self._synced_upto = synced_upto
-        if segment_path(self.header.number) != path:
-            raise CorruptionError(f"{path}: is segment {self.header.number}", path=path, offset=0)
 
     @property
     def torn_bytes(self) -> int:

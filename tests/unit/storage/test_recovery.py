@@ -11,6 +11,7 @@ import pytest
 from leafdb.errors import CorruptionError, DiskFull, StorageError, StoreFailed, UnknownFormat
 from leafdb.storage.manifest import manifest_name
 from leafdb.storage.wal import segment_path
+from leafdb.storage.wal_format import HEADER_BYTES
 from leafdb.types import Durability
 from leafdb.vfs.base import read_file, replace_file
 from leafdb.vfs.memory import Fault, MemoryFileSystem
@@ -136,6 +137,22 @@ def test_a_missing_segment_is_refused() -> None:
     for name in names:
         fs.unlink(f"wal/{name}")
     refuses(fs, "the log is missing")
+
+
+def test_a_segment_with_the_header_of_another_is_refused() -> None:
+    """Also where that other one is still there, and in tables: it would be replayed in the place of the damaged one."""
+    store = filled()
+    old = killed(store)
+    store.settle()
+    store.put(b"later", b"value")
+    store.commit()
+    last = f"wal/{store.fs.list('wal')[-1]}"
+    for name in old.list("wal")[:-1]:
+        fs = killed(store)
+        other = read_file(old, f"wal/{name}")
+        replace_file(fs, f"wal/{name}", other)
+        replace_file(fs, last, other[:HEADER_BYTES] + read_file(fs, last)[HEADER_BYTES:])
+        assert refuses(fs, "is segment").path == last
 
 
 def test_segments_that_were_flushed_may_reappear_in_any_selection() -> None:
