@@ -12,11 +12,13 @@ the log thread to the loop would cost all of them more.
 
 A batch that needs no sync is a write() into the page cache of a few microseconds; a trip to the log thread and back
 costs tens. So when the log is idle such a batch is appended on the loop, at the moment it would have been handed over
-(docs/decisions/0005). While a sync is under way, or a manifest edit that later writes rely on (`precede`), it waits for
-the log like any other, and the order is kept.
+(docs/decisions/0005). So it is while the log thread does nothing but sync what was appended before: a slow disk makes
+only those wait who asked for it. While a batch with writes is on its way, or a manifest edit that later writes rely on
+(`precede`), it waits for the log like any other, and the order is kept.
 
-Callbacks run in the order of their batches, and in each in the order in which they came. The first error is final:
-everyone who waits gets StoreFailed, and no later batch reaches the file.
+Callbacks run in the order of their batches, and in each in the order in which they came; only those who wait for a
+sync alone may hear after writes that came later. The first error is final: everyone who waits gets StoreFailed, and no
+later batch reaches the file.
 """
 
 from __future__ import annotations
@@ -88,6 +90,7 @@ class Committer:
         self._in_flight: deque[Batch] = deque()
         self._batch = Batch(next_lsn)
         self._scheduled = False
+        self._sync_next = False  # one was asked for while the log was at work
         self._preceding = 0  # pieces of other work on the log thread that must be done before a later batch is
         self._lost: BaseException | None = None  # log thread: what ended it
         self._failure: StoreFailed | None = None
@@ -132,19 +135,26 @@ class Committer:
             batch.waiters.append(done)
         if batch.bytes_used >= self._batch_bytes_max:
             self._hand_over()
-        elif self._auto_commit and not self._scheduled and not self._in_flight:
+        elif self._auto_commit and not self._scheduled and self._may_append:
             self._schedule()
         return lsn
 
     def flush_batch(self) -> None:
-        """Hand the batch over if it has anything to do and the log is idle."""
+        """Append the batch, or hand it over, if it has anything to do and the log is not in its way."""
         batch = self._batch
-        if self._in_flight or self._failure is not None:
+        if self._failure is not None:
             return
-        if batch.sync or (batch.writes and self._preceding):
-            self._hand_over()
-        elif batch.writes:
+        if batch.sync or self._preceding:
+            if not self._in_flight and (batch.sync or batch.writes):
+                self._hand_over()
+        elif batch.writes and self._may_append:
             self._commit_here()
+
+    @property
+    def _may_append(self) -> bool:
+        """Whether the end of the log is not the log thread's: it is idle, or syncs what is there and no more."""
+        flying = self._in_flight
+        return not flying or (len(flying) == 1 and not flying[0].writes and not flying[0].seal_as)
 
     def precede(self, done: Callback | None) -> Callback:
         """The caller gives the log thread something that must be durable before whatever is appended from now on; it
@@ -159,10 +169,15 @@ class Committer:
         return durable
 
     def sync_soon(self) -> None:
-        """Have everything appended so far synced by the next commit."""
-        if self.unsynced:
-            self._batch.sync = True
-            self.flush_batch()
+        """Have everything appended so far synced, now or after what the log thread is at."""
+        if not self.unsynced:
+            return
+        if self._in_flight:
+            self._sync_next = True
+            return
+        self.flush_batch()  # what needs no sync is not to wait for this one
+        self._batch.sync = True
+        self.flush_batch()
 
     def seal(self, number: int) -> None:
         """End the segment after what was appended so far; later writes go to segment `number`."""
@@ -245,7 +260,7 @@ class Committer:
         self._executor.submit(partial(self._commit, batch), partial(self._committed, batch))
 
     def _commit_here(self) -> None:
-        """Append a batch without a sync on the loop: the log thread is idle, nothing else touches the writer."""
+        """Append a batch without a sync on the loop: nothing else appends (`_may_append`)."""
         batch, self._batch = self._batch, Batch(self.next_lsn)
         self._in_flight.append(batch)
         error: BaseException | None = None
@@ -256,7 +271,7 @@ class Committer:
         self._settle(batch, error)
 
     def _commit(self, batch: Batch) -> None:
-        """On the log thread, or on the loop while that has nothing to do."""
+        """On the log thread, or on the loop while the end of the log is not that thread's."""
         self._lost = self._lost or self._lost_before()
         if self._lost is not None:
             raise self._lost
@@ -287,10 +302,10 @@ class Committer:
             self.fail(failure)
             self._on_failure(failure)
             return
-        self._in_flight.popleft()
+        self._in_flight.remove(batch)  # the first, or the one behind a sync
         self.commits += 1
         self.backlog_bytes -= batch.bytes_used
-        self.written_lsn = batch.last_lsn
+        self.written_lsn = max(self.written_lsn, batch.last_lsn)
         if batch.sync:
             self.synced_lsn = batch.last_lsn
         if self._batch.sync:
@@ -298,7 +313,10 @@ class Committer:
         if batch.seal_as:
             self._on_sealed(batch.last_lsn)
         _call_all(batch.waiters, None)
-        if self._batch.writes and not self._in_flight and not self._scheduled:
+        if self._sync_next and not self._in_flight:
+            self._sync_next = False
+            self.sync_soon()
+        if self._batch.writes and self._may_append and not self._scheduled:
             if self._auto_commit:
                 self._schedule()
             else:
@@ -308,7 +326,7 @@ class Committer:
         assert self.synced_lsn <= self.written_lsn < self.next_lsn
         expected = self.written_lsn + 1
         for batch in [*self._in_flight, self._batch]:
-            assert batch.first_lsn == expected, f"batch starts at {batch.first_lsn}, not {expected}"
+            assert batch.first_lsn == expected or not batch.writes, f"batch starts at {batch.first_lsn}, not {expected}"
             expected += batch.writes
         assert expected == self.next_lsn or self._failure is not None
         assert self.backlog_bytes >= 0

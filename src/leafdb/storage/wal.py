@@ -140,10 +140,12 @@ class WalWriter:
         self.size += len(frame)
 
     def sync(self) -> None:
+        """Sync what was appended before; another thread may append meanwhile."""
         assert self._file is not None
-        if self.synced_upto < self.size:
+        size = self.size  # before the sync: of what is appended during it nothing is known
+        if self.synced_upto < size:
             self._file.sync()
-            self.synced_upto = self.size
+            self.synced_upto = size
 
     def seal(self) -> None:
         """Sync and close; nothing is appended to this segment any more."""

@@ -117,6 +117,60 @@ def test_a_batch_without_a_sync_is_appended_at_once_when_the_log_is_idle() -> No
     assert log.told == ["a", "b", "c"]
 
 
+def test_what_needs_no_sync_does_not_wait_for_one_that_is_under_way() -> None:
+    log = Log()
+    log.write("a", PERIODIC)
+    log.committer.sync_soon()
+    assert log.told == ["a"], "it is appended before the log is given the sync"
+    assert log.executor.pending == 1
+    log.write("b", PERIODIC)
+    log.committer.flush_batch()
+    assert log.told == ["a", "b"]
+    assert (log.committer.safe_lsn(PERIODIC), log.committer.safe_lsn(ALWAYS)) == (2, 0)
+    log.committer.check()
+    log.write("c", ALWAYS)
+    log.write("d", PERIODIC)
+    log.committer.flush_batch()
+    assert log.told == ["a", "b"], "a batch with a sync waits for the log, and what is behind it for both"
+    log.executor.run_pending(1)
+    assert log.committer.safe_lsn(ALWAYS) == 1, "the sync says nothing of what was appended after it was asked for"
+    log.executor.run_pending()
+    assert log.told == ["a", "b", "c", "d"]
+    assert [lsn for lsn, _ in read_segment(log.fs, segment_path(1))] == [1, 2, 3, 4]
+    log.committer.check()
+
+
+def test_a_sync_that_is_asked_for_during_one_follows_it() -> None:
+    log = Log()
+    log.write("a", PERIODIC)
+    log.committer.sync_soon()
+    log.write("b", PERIODIC)
+    log.committer.sync_soon()
+    log.committer.flush_batch()
+    assert log.told == ["a", "b"], "nobody waits for the second either"
+    assert log.executor.pending == 1, "one at a time"
+    log.executor.run_pending(1)
+    assert log.committer.unsynced, "what came after the first sync was asked for"
+    assert log.executor.pending == 1
+    log.executor.run_pending()
+    assert not log.committer.unsynced
+
+
+def test_a_sync_that_fails_is_the_end_for_what_was_appended_meanwhile_as_well() -> None:
+    log = Log()
+    log.write("a", PERIODIC)
+    log.committer.sync_soon()
+    log.committer.when_safe(1, ALWAYS, lambda error: log.told.append(("a synced", type(error))))
+    log.fs.faults.append(Fault("sync"))
+    log.write("b", PERIODIC)
+    log.committer.flush_batch()
+    log.write("c", ALWAYS)
+    log.executor.run_pending()
+    assert log.told == ["a", "b", ("a synced", StoreFailed), ("c", StoreFailed)]
+    assert len(log.failures) == 1
+    assert log.committer.safe_lsn(ALWAYS) == 0
+
+
 def test_periodic_writes_are_told_after_write_and_synced_by_the_next_sync() -> None:
     log = Log()
     log.write("a", PERIODIC)

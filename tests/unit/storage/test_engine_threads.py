@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -21,7 +22,7 @@ from leafdb.storage.lsm_tree import Page
 from leafdb.storage.settings import EngineConfig
 from leafdb.storage.snapshot_files import Snapshot
 from leafdb.types import Durability, TreeId
-from leafdb.vfs.disk import DiskFileSystem
+from leafdb.vfs.disk import DiskFile, DiskFileSystem
 
 TREE = TreeId(300)
 CONFIG = EngineConfig(value_inline_bytes_max=80, memtable_bytes=200_000)
@@ -42,7 +43,7 @@ class Loop:
 
 
 class RealStore:
-    def __init__(self, root: Path, config: EngineConfig = CONFIG) -> None:
+    def __init__(self, root: Path, config: EngineConfig = CONFIG, fs: DiskFileSystem | None = None) -> None:
         self.loop = Loop()
         self.log = ThreadExecutor(1, self.loop.queue.put, name="log")
         self.readers = ThreadExecutor(2, self.loop.queue.put, name="read")
@@ -51,7 +52,7 @@ class RealStore:
         self.threads: set[str] = set()
         try:
             self.engine = Engine.open(
-                DiskFileSystem(root),
+                fs or DiskFileSystem(root),
                 config=config,
                 log_executor=self.log,
                 read_executor=self.readers,
@@ -71,6 +72,70 @@ class RealStore:
     def close(self) -> None:
         self.engine.close()
         self.stop()
+
+
+class SlowSyncs(DiskFile):
+    """A file whose syncs begin when they are let."""
+
+    begun: threading.Event
+    let: threading.Event
+
+    def sync(self) -> None:
+        self.begun.set()
+        assert self.let.wait(30.0)
+        super().sync()
+
+
+class SlowLogDisk(DiskFileSystem):
+    """A file system that can hold up the syncs of the log."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.begun, self.let = threading.Event(), threading.Event()
+        self.let.set()
+
+    def create(self, path: str) -> DiskFile:
+        file = super().create(path)
+        if not path.startswith("wal/"):
+            return file
+        file.close()
+        slow = SlowSyncs(path, os.open(os.path.join(self.root, path), os.O_RDWR))
+        slow.begun, slow.let = self.begun, self.let
+        return slow
+
+
+def test_periodic_writes_are_acknowledged_while_a_sync_hangs_and_are_not_taken_for_synced(tmp_path: Path) -> None:
+    fs = SlowLogDisk(tmp_path)
+    store = RealStore(tmp_path, fs=fs)
+    engine = store.engine
+    told: list[str] = []
+    engine.create_tree(TREE, lambda: told.append("made"))
+
+    def put(name: str) -> None:
+        engine.write([(TREE, name.encode(), b"v")], Durability.PERIODIC, lambda error: told.append(name))
+        engine.flush_batch()
+
+    store.loop.run_until(lambda: "made" in told)
+    put("before")
+    fs.begun.clear()
+    fs.let.clear()
+    asked = engine.last_sequence
+    engine.when_safe(asked, Durability.ALWAYS, lambda error: told.append("synced"))
+    engine.flush_batch()
+    assert fs.begun.wait(30.0)
+    for name in ("during", "too"):
+        put(name)
+    assert told == ["made", "before", "during", "too"]
+    assert engine.safe_sequence(Durability.ALWAYS) < asked
+    fs.let.set()
+    store.loop.run_until(lambda: "synced" in told)
+    assert engine.safe_sequence(Durability.ALWAYS) == asked, "the sync does not speak for what came during it"
+    engine.check()
+    store.close()
+    again = RealStore(tmp_path)
+    found = [again.engine.get_now(TREE, name.encode()) for name in ("before", "during", "too")]
+    assert [slot and slot[0] for slot in found] == [b"v"] * 3
+    again.close()
 
 
 def test_a_store_on_disk_with_threads_and_a_worker(tmp_path: Path) -> None:
