@@ -109,6 +109,9 @@ SNAPSHOT_NAME_BYTES_MAX: Final = 64
 BLOOM_BITS_PER_KEY: Final = 10
 BLOCK_PAYLOAD_BYTES_MAX: Final = 32 * MIB
 TABLE_APPEND_BYTES: Final = 256 * KIB
+TABLE_SYNC_BYTES: Final = 1 * MIB
+"""A file in the making is synced each time so much has come to it: a sync of the log, which may wait for whatever the
+file system has to write, waits for no more."""
 COMPACTION_BYTES_MAX: Final = 128 * MIB
 WINDOWS: Final = 4
 """A tree that is kept by time has about so many large tables, and at most twice as many."""

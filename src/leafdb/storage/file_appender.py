@@ -1,4 +1,4 @@
-"""Writes a new file from its beginning to its end, in large pieces; at the end it is synced and closed.
+"""Writes a new file from its beginning to its end, in large pieces; it is synced in steps, and at the end, and closed.
 
 Its name is not synced: who publishes the file syncs the directory.
 """
@@ -7,19 +7,20 @@ from __future__ import annotations
 
 from contextlib import suppress
 
-from leafdb.limits import TABLE_APPEND_BYTES
+from leafdb.limits import TABLE_APPEND_BYTES, TABLE_SYNC_BYTES
 from leafdb.vfs.base import File
 
 
 class FileAppender:
     """One file in the making. `append` any number of times; then `finish`, or `abandon`."""
 
-    __slots__ = ("_buffer", "_buffer_bytes", "_file", "offset")
+    __slots__ = ("_buffer", "_buffer_bytes", "_file", "_synced_upto", "offset")
 
     def __init__(self, file: File) -> None:
         self._file = file
         self._buffer: list[bytes] = []
         self._buffer_bytes = 0
+        self._synced_upto = 0
         self.offset = 0
         """Where the next byte lies: the size so far."""
 
@@ -35,6 +36,9 @@ class FileAppender:
         self._file.append(b"".join(self._buffer))
         self._buffer.clear()
         self._buffer_bytes = 0
+        if self.offset - self._synced_upto >= TABLE_SYNC_BYTES:
+            self._file.sync()
+            self._synced_upto = self.offset
 
     def finish(self) -> int:
         """Write the rest, sync and close the file; its size."""

@@ -9,6 +9,8 @@ The child:
 - It exits as soon as stdin ends, even in the middle of a job: its parent is gone, nobody would trust the result.
 - Jobs run in slices and flushes go before compactions, because a waiting flush holds memory and at last stops writes.
 - Compactions and salvages rest after each slice, as the parent's pace has it (`compaction_pace`); flushes never do.
+  Where nothing is to be rested they still offer the core to whoever waits for it: niceness alone leaves a process that
+  runs where it is until the scheduler's next tick, 4 ms on some kernels, and a request waits.
 - Of a job that fails only the error is told. An error of ours, not of the world, ends the process.
 - It imports no event loop: it starts in a fraction of a second and stays small.
 - Cycles are collected between jobs only: a flush makes an object per entry and none of them is in a cycle.
@@ -73,10 +75,12 @@ class Worker:
         answers: int,
         now_s: Callable[[], float] = time.monotonic,
         readable: Callable[[int, float | None], bool] = readable,
+        give_way: Callable[[], None] = os.sched_yield,
     ) -> None:
         self._fs = fs
         self._now_s = now_s
         self._readable = readable
+        self._give_way = give_way
         self._rests = Rests()
         self._requests = requests
         self._answers = answers
@@ -92,6 +96,7 @@ class Worker:
                 began_s = self._now_s()
                 self._step(self._compactions)
                 self._rests.worked(began_s, self._now_s())
+                self._give_way()
 
     def _wait_s(self) -> float | None:
         """How long nothing is to be done unless a request comes; None: for ever."""

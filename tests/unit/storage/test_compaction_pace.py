@@ -185,6 +185,7 @@ class Machine:
         self.now_s = 0.0
         self.rested_s = 0.0
         self.rests = 0
+        self.offers = 0
 
     def run(self, *requests: bytes, rests_max: int) -> None:
         """Serve the requests until so many rests were taken, or all are answered."""
@@ -213,7 +214,14 @@ class Machine:
         try:
             os.write(writing, b"".join(requests))
             self.fs.on_call = lambda kind, path: self._tick()
-            Worker(self.fs, requests=reading, answers=answering, now_s=lambda: self.now_s, readable=readable).serve()
+            Worker(
+                self.fs,
+                requests=reading,
+                answers=answering,
+                now_s=lambda: self.now_s,
+                readable=readable,
+                give_way=self._offer,
+            ).serve()
         finally:
             hang_up()
             for descriptor in (reading, answers, answering):
@@ -221,6 +229,9 @@ class Machine:
 
     def _tick(self) -> None:
         self.now_s += 0.001
+
+    def _offer(self) -> None:
+        self.offers += 1
 
     @property
     def worked_s(self) -> float:
@@ -251,8 +262,11 @@ def test_without_a_pace_nobody_rests_and_a_flush_never_does() -> None:
     path = write_segment(machine.fs, 1, 1, [(TREE, b"%d" % n, b"v") for n in range(5_000)])
     flush = FlushJob(segments=(path,), outputs=((TREE, 7),), upto_lsn=5_000)
     machine.run(encode_request(1, merge(machine.fs)), rests_max=0)
+    offers = machine.offers
+    assert offers >= 5, "a compaction offers the core after each slice all the same"
     machine.run(encode_pace(0.1), encode_request(2, flush), rests_max=0)
     assert machine.rests == 0
+    assert machine.offers == offers
     assert machine.fs.exists("tables/0000000003.sst")
     assert machine.fs.exists("tables/0000000007.sst")
 
