@@ -2,8 +2,8 @@
 
     python bench/compaction_pace.py [--pairs 7] [--seconds 8] [--share 0.4] [--nice 19] [--still]
 
-One real node on loopback. Its capacity is what THREADS clients get in a closed loop; then they send a share of it as an
-open loop: a request is due at its time whatever became of the one before, and its latency runs from when it was due.
+One real node on loopback. Its capacity is what sixteen connections get in a closed loop; then they send a share of it
+as an open loop (`open_loop`).
 In one half of each pair the node compacts a bucket of 24 MB, asked to again whenever it is done: in its own worker, at
 the given niceness, at the pace it grants itself. The halves change order from pair to pair. With --still it compacts in
 neither half: how far the ratio is from 1 then is the noise of the machine.
@@ -24,13 +24,12 @@ from threading import Event
 from typing import Final
 
 from machine_notes import machine_notes
+from open_loop import Latencies, Load
 
 from leafdb.client.connect import connect
 from leafdb_cli.dev_cluster import DevCluster
 
 THREADS: Final = 16
-KEYS: Final = 20_000
-VALUE_BYTES: Final = 100
 BALLAST: Final = "ballast"
 BALLAST_KEYS: Final = 16_000
 BALLAST_VALUE_BYTES: Final = 1_500
@@ -39,8 +38,9 @@ POLL_S: Final = 0.1
 CAPACITY_S: Final = 6.0
 WARM_UP_S: Final = 1.0
 
-Latencies = dict[str, list[float]]
-"""Seconds, by kind of request."""
+LOAD_NICE: Final = -15
+SWITCH_S: Final = 0.000_5
+"""How long the thread that asks for compactions may keep the interpreter from the load."""
 
 
 class Compactor:
@@ -99,43 +99,18 @@ class Compactor:
         self._client.close()
 
 
-class Load:
-    """Puts and gets in turn, from threads with a client each."""
+def stand_apart() -> str:
+    """Let nothing on this machine keep the load waiting for a core, as if it came from another one; what became of it.
 
-    def __init__(self, url: str) -> None:
-        self._url = url
-        with connect(url, timeout=10.0) as client:
-            client.create_bucket("pace", n=1, r=1, w=1, conflict="lww", durability="periodic")
-
-    def run(self, seconds: float, rate: float | None) -> Latencies:
-        """At `rate` requests a second in all; None: as many as come back."""
-        latencies: Latencies = {"put": [], "get": []}
-        start = time.perf_counter() + 0.5
-        with ThreadPoolExecutor(THREADS) as pool:
-            running = [pool.submit(self._one, index, start, seconds, rate, latencies) for index in range(THREADS)]
-        for each in running:
-            each.result()
-        return latencies
-
-    def _one(self, index: int, start: float, seconds: float, rate: float | None, latencies: Latencies) -> None:
-        clock = time.perf_counter
-        rng = Random(index)
-        value = rng.randbytes(VALUE_BYTES)
-        with connect(self._url, timeout=10.0) as client:
-            bucket = client.lww_bucket("pace")
-            number = 0
-            while True:
-                due = clock() if rate is None else start + (index + number * THREADS) / rate
-                if due >= start + seconds:
-                    return
-                time.sleep(max(0.0, (start if rate is None else due) - clock()))
-                key = f"key-{rng.randrange(KEYS)}"
-                if number % 2:
-                    bucket.get(key)
-                else:
-                    bucket.put(key, value)
-                latencies["get" if number % 2 else "put"].append(clock() - due)
-                number += 1
+    The node has been started before: it inherits nothing."""
+    try:
+        os.setpriority(os.PRIO_PROCESS, 0, LOAD_NICE)
+        autogroup = Path("/proc/self/autogroup")
+        if autogroup.exists():
+            autogroup.write_text(str(LOAD_NICE))
+    except OSError as error:
+        return f"like any other process ({error.strerror}): what it waits for a core is in the figures"
+    return f"nice {LOAD_NICE}"
 
 
 def p99_ms(seconds: list[float]) -> float:
@@ -156,10 +131,12 @@ def main() -> int:
         cluster = DevCluster(Path(directory) / "cluster", lambda text: print(text, file=sys.stderr))
         try:
             (node,) = cluster.up(1, 0)
-            url = f"leafdb://{node.client}"
-            load, compactor = Load(url), Compactor(url, arguments.nice)
-            load.run(WARM_UP_S, None)
-            capacity = sum(map(len, load.run(CAPACITY_S, None).values())) / CAPACITY_S
+            host, _, port = node.client.rpartition(":")
+            load, compactor = Load((host, int(port))), Compactor(f"leafdb://{node.client}", arguments.nice)
+            notes["load generator"] = stand_apart()
+            sys.setswitchinterval(SWITCH_S)
+            load.closed_loop(WARM_UP_S)
+            capacity = load.closed_loop(CAPACITY_S)
             rate = capacity * arguments.share
             print(f"capacity {capacity:.0f} requests a second; {rate:.0f} are sent\n")
             print("| pair | put alone ms | put beside ms | get alone ms | get beside ms |\n|---|---:|---:|---:|---:|")
@@ -174,7 +151,7 @@ def main() -> int:
                     with ThreadPoolExecutor(1) as pool:
                         compactions = pool.submit(compactor.run, over)
                         try:
-                            halves[compacting] = load.run(arguments.seconds, rate)
+                            halves[compacting] = load.open_loop(rate, arguments.seconds)
                         finally:
                             over.set()
                     compactions.result()
@@ -193,6 +170,7 @@ def main() -> int:
             if compactor.shares:
                 share, least = median(compactor.shares), min(compactor.shares)
                 print(f"- in this share of the time: {share:.2f} (median), {least:.2f} (least)")
+            load.close()
             compactor.close()
         finally:
             cluster.down(purge=True)
