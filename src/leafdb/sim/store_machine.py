@@ -27,7 +27,7 @@ class Machine:
     """An opened store; opening may raise what `Engine.open` raises."""
 
     def __init__(self, fs: FileSystem, config: EngineConfig, now_s: Callable[[], float]) -> None:
-        self.log_executor = QueuedExecutor()
+        self.log_executor = QueuedExecutor(tells_later=True)
         self.read_executor = QueuedExecutor()
         self.jobs = InlineJobRunner(fs)
         self.failures: list[StorageError] = []

@@ -17,6 +17,7 @@ from leafdb.sim.store_machine import Machine
 from leafdb.sim.store_model import short
 from leafdb.sim.store_plan import StorePlan
 from leafdb.sim.store_snapshots import StoreSnapshots
+from leafdb.sim.store_syncs import StoreSyncs
 from leafdb.sim.store_windows import StoreWindows
 from leafdb.sim.store_world import StoreWorld
 from leafdb.sim.trace import Trace
@@ -39,6 +40,7 @@ class Program:
         self.snapshots = StoreSnapshots(self.life, Random(f"{seed}/snapshots"), Random(f"{seed}/snapshot cuts"))
         self.life.on_opened = self._opened
         self.bursts = StoreBursts(self.life, Random(f"{seed}/bursts"), self._create_tree, self._drop_tree)
+        self.syncs = StoreSyncs(self.life, Random(f"{seed}/syncs"), self._put_periodic)
         self.operations = 0
         self._values = 0
         self._trees = tuple(TreeId(FIRST_TREE + number) for number in range(plan.trees))
@@ -92,6 +94,7 @@ class Program:
         operation()
         self.snapshots.turn()
         self.bursts.turn()
+        self.syncs.turn()
         self.windows.turn(self._values)
         life.work(self.rng)
         if life.over():
@@ -126,6 +129,9 @@ class Program:
     def _put(self) -> None:
         self._write([(self._tree(), self._key(), self._value())])
 
+    def _put_periodic(self) -> None:
+        self._write([(self._tree(), self._key(), self._value())], Durability.PERIODIC)
+
     def _batch(self) -> None:
         trees = [self._tree() for _ in range(self.rng.randrange(1, 6))]
         if len(set(trees)) > 1:
@@ -137,9 +143,10 @@ class Program:
         usable = sorted(self.model.trees())
         return self.rng.choice(usable) if usable else TreeId(0)
 
-    def _write(self, entries: list[tuple[TreeId, bytes, bytes | None]]) -> None:
+    def _write(self, entries: list[tuple[TreeId, bytes, bytes | None]], durability: Durability | None = None) -> None:
         rng, model, life = self.rng, self.model, self.life
-        durability = Durability.PERIODIC if rng.random() < self.plan.periodic else Durability.ALWAYS
+        if durability is None:
+            durability = Durability.PERIODIC if rng.random() < self.plan.periodic else Durability.ALWAYS
         polite = rng.random() < 0.95
         if entries[0][0] == 0:
             return

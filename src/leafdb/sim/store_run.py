@@ -41,6 +41,7 @@ PROBES: Final = (
     "records replayed",
     "writes lost that nobody was promised",
     "periodic writes lost to a power cut",
+    "written since the last sync",
     "a crash in recovery",
     "a recovery that flushes",
     "orphan tables swept",

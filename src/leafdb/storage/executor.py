@@ -47,11 +47,15 @@ def _run(work: Callable[[], T], done: Callable[[T | BaseException], None]) -> Ca
 
 
 class QueuedExecutor:
-    """Work waits in a queue until `run_pending`; everything happens on the caller's thread, in order."""
+    """Work waits in a queue until `run_pending`; everything happens on the caller's thread, in order.
 
-    def __init__(self) -> None:
+    With `tells_later` the report of a piece of work is queued, too, as a thread's is: between the work and its `done`
+    other things happen."""
+
+    def __init__(self, *, tells_later: bool = False) -> None:
         self._queue: deque[Callback] = deque()
         self._closed = False
+        self._tells_later = tells_later
 
     @property
     def pending(self) -> int:
@@ -59,7 +63,10 @@ class QueuedExecutor:
 
     def submit(self, work: Callable[[], T], done: Callable[[T | BaseException], None]) -> None:
         assert not self._closed, "the executor is closed"
-        self._queue.append(lambda: _run(work, done)())
+        if self._tells_later:
+            self._queue.append(lambda: self._queue.append(_run(work, done)))
+        else:
+            self._queue.append(lambda: _run(work, done)())
 
     def call_soon(self, callback: Callback) -> None:
         if not self._closed:

@@ -85,10 +85,20 @@ MUTATIONS: Final = (
         "A failed fsync is tried again, and its success believed (PostgreSQL, 2018; the pages are clean and lost).",
         (
             WAL,
-            "            self._file.sync()\n            self.synced_upto = self.size\n",
+            "            self._file.sync()\n            self.synced_upto = size\n",
             "            try:\n                self._file.sync()\n            except OSError:\n"
-            "                self._file.sync()\n            self.synced_upto = self.size\n",
+            "                self._file.sync()\n            self.synced_upto = size\n",
         ),
+    ),
+    store_mutation(
+        "sync-covers-what-came-later",
+        "A sync is taken for one of all that was appended until it was done, and not of what was there when it began.",
+        (
+            COMMITTER,
+            "        if batch.sync:\n            self.synced_lsn = batch.last_lsn\n",
+            "        if batch.sync:\n            self.synced_lsn = self.written_lsn\n",
+        ),
+        seeds_max=40,
     ),
     store_mutation(
         "page-cache-believed-at-recovery",
