@@ -41,6 +41,12 @@ def test_a_newcomer_that_is_cut_off_as_reads_move_misses_what_others_acknowledge
     assert outcome.probes["plan_ended_unheard"]
 
 
+def test_a_session_is_one_before_it_leaves_its_first_node() -> None:
+    """Seed 422504403: two calls of a client whose token nobody had asked for were judged as those of a session."""
+    outcome = ring_run.run(422504403, operations=1)
+    assert outcome.broken is None, outcome.broken
+
+
 def test_the_same_seed_runs_the_same_way_in_another_process() -> None:
     here = ring_run.run(45, operations=60)
     assert here.probes["plan_committed"]
