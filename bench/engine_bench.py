@@ -1,11 +1,15 @@
 """`bench/run.py engine`: leafdb's engine beside other embedded stores, one machine, one run.
 
     python bench/run.py engine [--stores leafdb,plyvel,...] [--rounds 3] [--values 200000x100,20000x4096]
-                               [--quick] [--record | --out FILE]
+                               [--compiled DIR] [--quick] [--record | --out FILE]
 
 Each store runs all workloads in a process of its own (`engine_workloads`); the stores take turns, a round after the
 other, so that what the machine does besides meets all of them. Of each figure the median is shown, and lowest and
 highest. Operations a second are of time that passed; CPU is that of all threads and processes of the store.
+
+With --compiled leafdb takes part twice, pure and compiled: DIR is where the latter was put by
+
+    LEAFDB_COMPILE=1 pip install --no-deps --target DIR .
 
 `--record` writes bench/results/DATE-engine.md. A store that is not installed is named in the report and left out;
 `pip install '.[bench]'` brings all of them.
@@ -15,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -25,7 +30,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Final
 
-from engine_stores import BURST_WRITES, CACHE_BYTES, COMMIT_WRITES, KINDS
+from engine_stores import BURST_WRITES, CACHE_BYTES, COMMIT_WRITES, COMPILED, KINDS
 from machine_notes import ROOT, machine_notes
 
 CHILD: Final = Path(__file__).with_name("engine_workloads.py")
@@ -82,16 +87,19 @@ class Figures:
         return float(median(run[name] for run in self.runs[store]))
 
 
-def measure(shape: Shape, stores: Sequence[str], rounds: int) -> Figures:
-    """Run every store once a round; what each said."""
+def measure(shape: Shape, stores: Sequence[str], rounds: int, compiled: Path | None) -> Figures:
+    """Run every store once a round; what each said. `compiled` is where a compiled leafdb is installed."""
     runs: dict[str, list[Run]] = {store: [] for store in stores}
     for number in range(rounds):
         for store in stores:
             print(f"round {number + 1}: {store}, {shape.records} x {shape.value_bytes}", file=sys.stderr)
+            environment = dict(os.environ)
+            if store == COMPILED:
+                environment["PYTHONPATH"] = os.pathsep.join((str(compiled), environment.get("PYTHONPATH", "")))
             with tempfile.TemporaryDirectory(prefix="leafdb-bench-") as directory:
                 finished = subprocess.run(
                     [sys.executable, str(CHILD), store, str(shape.records), str(shape.value_bytes), directory],
-                    stdout=subprocess.PIPE, text=True, timeout=CHILD_TIMEOUT_S, check=True,
+                    stdout=subprocess.PIPE, text=True, timeout=CHILD_TIMEOUT_S, check=True, env=environment,
                 )  # fmt: skip
             runs[store].append(json.loads(finished.stdout))
     return Figures(runs)
@@ -145,12 +153,18 @@ def _seconds(figures: Figures, store: str, workload: str) -> str:
 
 
 def _judge(figures: Figures) -> Iterator[str]:
-    """Whether leafdb reached its targets."""
+    """Whether leafdb reached its targets, by the clock; by CPU beside it, where the other has no worker either."""
     for workload, other, share in TARGETS:
-        if "leafdb" in figures.stores and other in figures.stores:
-            ratio = median(figures.rates("leafdb", workload)) / median(figures.rates(other, workload))
+        for store in ("leafdb", COMPILED):
+            if store not in figures.stores or other not in figures.stores:
+                continue
+            ratio = median(figures.rates(store, workload)) / median(figures.rates(other, workload))
             verdict = "reached" if ratio >= share else "missed"
-            yield f"- {workload}: {ratio:.2f} times {other}'s; the target of {share:.1f} is {verdict}"
+            by_cpu = sum(figures.cpu_us(other, workload)) / sum(figures.cpu_us(store, workload))
+            yield (
+                f"- {workload}, {store}: {ratio:.2f} times {other}'s rate ({by_cpu:.2f} by CPU); "
+                f"the target of {share:.1f} is {verdict}"
+            )
     yield ""
 
 
@@ -176,7 +190,8 @@ def page(shapes: Mapping[Shape, Figures], rounds: int, missing: Sequence[str], n
 def main(arguments: Sequence[str]) -> int:
     """The command."""
     parser = argparse.ArgumentParser(prog="run.py engine", description="leafdb's engine beside other stores.")
-    parser.add_argument("--stores", default=",".join(KINDS))
+    parser.add_argument("--stores", default=",".join(name for name in KINDS if name != COMPILED))
+    parser.add_argument("--compiled", type=Path, help="where a compiled leafdb is installed, to be measured as well")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--values", default="200000x100,20000x4096", help="RECORDSxBYTES, several with commas between")
     parser.add_argument("--quick", action="store_true", help="200 records, once: to try the script")
@@ -186,6 +201,8 @@ def main(arguments: Sequence[str]) -> int:
     if chosen.quick:
         chosen.values, chosen.rounds = "200x100", 1
     wanted = chosen.stores.split(",")
+    if chosen.compiled is not None and COMPILED not in wanted:
+        wanted.insert(1, COMPILED)
     if unknown := set(wanted) - set(KINDS):
         parser.error(f"unknown stores {sorted(unknown)}; there are {', '.join(KINDS)}")
     stores = [name for name in wanted if KINDS[name].installed()]
@@ -193,7 +210,10 @@ def main(arguments: Sequence[str]) -> int:
     if not stores:
         parser.error("none of these stores is installed")
     notes = machine_notes(tempfile.gettempdir())
-    shapes = {shape: measure(shape, stores, chosen.rounds) for shape in map(Shape.parse, chosen.values.split(","))}
+    shapes = {
+        shape: measure(shape, stores, chosen.rounds, chosen.compiled)
+        for shape in map(Shape.parse, chosen.values.split(","))
+    }
     text = page(shapes, chosen.rounds, missing, notes)
     print(text)
     out = chosen.out

@@ -21,6 +21,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, Final, Protocol
 
 from leafdb.limits import LEVEL0_COMPACT_TABLES, READER_THREADS, SCAN_PAGE_BYTES_MAX, SCAN_PAGE_ITEMS_MAX
+from leafdb.storage import block
 from leafdb.storage.engine import Engine
 from leafdb.storage.executor import ThreadExecutor
 from leafdb.storage.job_runner import ProcessJobRunner
@@ -30,6 +31,7 @@ from leafdb.storage.settings import EngineConfig
 from leafdb.types import Durability, TreeId
 from leafdb.vfs.disk import DiskFileSystem
 
+COMPILED: Final = "leafdb-compiled"
 BURST_WRITES: Final = 32
 COMMIT_WRITES: Final = 1_000
 CACHE_BYTES: Final = 32 << 20
@@ -203,6 +205,14 @@ class LeafdbSingles(LeafdbStore):
         super().__init__(path, sizes, burst_writes=1)
 
 
+class CompiledStore(LeafdbStore):
+    """leafdb as `LEAFDB_COMPILE=1 pip install .` makes it."""
+
+    def __init__(self, path: Path, sizes: Sizes) -> None:
+        assert str(block.__file__).endswith(".so"), f"{block.__file__} is not compiled"
+        super().__init__(path, sizes)
+
+
 class PlyvelStore(Quiet):
     """LevelDB."""
 
@@ -338,6 +348,7 @@ class Kind:
 
 KINDS: Final = {
     "leafdb": Kind(LeafdbStore),
+    COMPILED: Kind(CompiledStore),
     "leafdb-singly": Kind(LeafdbSingles),
     "plyvel": Kind(PlyvelStore, "plyvel"),
     "rocksdict": Kind(RocksdictStore, "rocksdict"),

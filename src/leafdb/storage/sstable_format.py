@@ -86,9 +86,14 @@ def open_block(sealed: bytes, kind: BlockKind, meta: TableMeta, offset: int) -> 
         raise corruption(meta, offset, str(error)) from error
 
 
-def corruption(meta: TableMeta, offset: int, what: str) -> CorruptionError:
-    """The error for damage in a table, with the place named."""
-    return CorruptionError(f"{meta.path} at {offset}: {what}", path=meta.path, offset=offset)
+def corruption(meta: TableMeta, offset: int, what: str, cause: OSError | None = None) -> CorruptionError:
+    """The error for damage in a table, with the place named.
+
+    `cause` is for modules that can be compiled: what compiles them drops the `from` of a raise, and whether this is
+    damage is judged by its cause (`lost_ranges.is_damage`)."""
+    error = CorruptionError(f"{meta.path} at {offset}: {what}", path=meta.path, offset=offset)
+    error.__cause__ = cause
+    return error
 
 
 @dataclass(frozen=True, slots=True)

@@ -115,7 +115,7 @@ class TableReader:
         try:
             file = fs.open_read(meta.path)
         except OSError as error:
-            raise corruption(meta, 0, f"cannot be opened: {error}") from error
+            raise corruption(meta, 0, f"cannot be opened: {error}", error) from error
         try:
             size = file.size()
             if size != meta.size:
@@ -149,7 +149,7 @@ class TableReader:
             try:
                 sealed = self._file.read_nowait(offset, size)
             except OSError as error:
-                raise corruption(self.meta, offset, f"unreadable: {error}") from error
+                raise corruption(self.meta, offset, f"unreadable: {error}", error) from error
             if sealed is None:
                 return WOULD_BLOCK
             block = self._decode(sealed, offset)
@@ -231,7 +231,7 @@ class TableReader:
         try:
             data = self._file.read_at(offset, size)
         except OSError as error:
-            raise corruption(self.meta, offset, f"unreadable: {error}") from error
+            raise corruption(self.meta, offset, f"unreadable: {error}", error) from error
         if len(data) != size:
             raise corruption(self.meta, offset, f"{len(data)} bytes where {size} were written")
         return data

@@ -115,7 +115,7 @@ def test_malformed_bytes_are_a_value_error() -> None:
 def test_runs_are_joined_in_order() -> None:
     left: Columns = ([b"a"], [1], [b"x"])
     right: Columns = ([b"b", b"c"], (2, 3), (None, b"z"))
-    assert concatenate([left]) is left
+    assert concatenate([left]) == left
     assert concatenate([left, right]) == ([b"a", b"b", b"c"], [1, 2, 3], [b"x", None, b"z"])
 
 
