@@ -31,6 +31,13 @@ def test_what_was_deleted_stays_away_and_what_lives_stays() -> None:
     assert outcome.broken is None, f"seed {seed}: {outcome.broken}"
 
 
+def test_nobody_lets_go_of_what_owners_have_lost_since_they_confirmed_it() -> None:
+    """Seed 1027134910, history 41: all three owners' disks failed one after the other, and the copy of the one that
+    was replaced, which had offered it before, went in that time. What it waits for must be true when it goes."""
+    outcome = count_histories(1027134910, 1, first=41)
+    assert outcome.broken is None, outcome.broken
+
+
 MUTATIONS: Final[dict[Callable[[Patch], None], int]] = {
     broken.purge_by_clock: 22,
     broken.admission_per_key: 24,

@@ -117,8 +117,11 @@ class PurgeWorld:
         return [self.nodes[number] for number in (*self.owners, *self.pending)]
 
     def start(self, node: PurgeNode) -> None:
-        """Up again. A store that may have forgotten something hears of the register before it serves."""
+        """Up again. A store that may have forgotten something hears of the register before it serves. What it has
+        confirmed to have was in its life before: who is to let go of its copies asks again."""
         node.start()
+        for number in self.leftover:
+            self.nodes[number].exchanged.discard(node.id)
         if node.store.data.get(DOUBT):
             node.learn(self.horizon)
 
@@ -130,7 +133,7 @@ class PurgeWorld:
                 self.let_go(self._cut_over)
         elif self.leftover:
             old = self.nodes[self.leftover[0]]
-            if old.up and old.exchanged >= set(self.owners):
+            if all(self.nodes[number].up for number in (old.id, *self.owners)) and old.exchanged >= set(self.owners):
                 self.let_go(lambda: self._drop(old))
         elif begin and len(self.members) < len(self.nodes) and self.rng.random() < 0.5:
             self.join()

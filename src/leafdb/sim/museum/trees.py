@@ -44,6 +44,7 @@ MUTATIONS: Final = (
             "        if kept.tree is None or change.lsn <= numbers.get(place, 0):\n",
             "        if kept.tree is None:\n",
         ),
+        caught_by=APART,
     ),
     _tree(
         "log-forgets-before-trees",
