@@ -17,6 +17,8 @@ from leafdb.model.record import header
 from leafdb.model.record_format import Record, Sibling, encode, first
 from leafdb.node.left_out import LeftOut
 from leafdb.node.node import Node
+from leafdb.node.purge_member import Asked
+from leafdb.node.purge_rules import Hold, ground_of
 from leafdb.node.register import META_TREE, METADATA_KEY
 from leafdb.quorum.messages import FLAG_HORIZON, ReplicaStatus, decode_reply, encode_replica_get, encode_replica_put
 from leafdb.ring.metadata import decode
@@ -130,6 +132,26 @@ async def test_a_horizon_is_in_force_only_when_the_metadata_that_say_so_are_sync
             node.horizons.on_change.insert(0, partial(changed, number, node))
         await set_horizon(cluster, horizon, vouching=())
         await until(lambda: sorted(seen) == [N1, N2, N3])
+
+
+@virtual
+async def test_no_horizon_is_proved_below_what_a_store_has_vouched_for_already() -> None:
+    async with memory_cluster(3) as cluster:
+        node = cluster.nodes[N2]
+        metadata = node.view.metadata
+        assert metadata is not None
+        stamp = stamp_now(cluster)
+        over = trio.Event()
+        node.horizons.vouch([3], stamp + 1, lambda error: over.set())  # for a proof that came to nothing
+        await over.wait()
+        partitions = (1 << metadata.partitions) - 1
+        asked = Asked(N1, b"anything", stamp, ground_of(metadata), metadata.epoch, partitions)
+        answer = node.purge.member.begin(asked)
+        assert answer.yes == partitions & ~(1 << 3)
+        (refusal,) = answer.refusals
+        assert refusal.hold is Hold.CLOCK
+        assert "has vouched for more already" in refusal.why
+        assert node.purge.member.begin(asked._replace(stamp=stamp + 1)).yes == partitions
 
 
 @virtual

@@ -117,3 +117,36 @@ def test_a_copy_given_up_for_one_that_was_lost_unnoticed_is_lost(history: PurgeH
     history.calm.drain()
     assert not holder.hints()
     assert write.lost
+
+
+def test_no_horizon_rises_below_what_somebody_has_vouched_for_already(history: PurgeHistory) -> None:
+    """Seed 9011, history 422: a proof with a fast clock came to nothing, but one owner had its mark. A deletion after that
+    was older than the mark, by a slow clock; so was the next horizon. An old copy of that owner's disk had the mark and
+    not the deletion, was believed, and gave back what had been deleted."""
+    first, second, third = owners(history)
+    for node in owners(history):
+        node.skew_ms = 0
+    history.traffic.put(first, KEY, UNSEEN, False, 0, 2, Reach.ALL)
+    history.calm.settle()
+    early = first.stamp() + (3_000 << 16)
+    for node in owners(history):
+        assert node.begin(99, early)
+    assert second.end(99, owner=True)
+    third.start()  # it forgets what it promised, and the proof comes to nothing
+    history.faults.sync_all()
+    history.faults.back_up_all()
+    history.traffic.put(third, KEY, history.traffic.shown(KEY, third), True, 0, 1, Reach.ALL)
+    history.calm.settle()
+    assert history.oracle.writes[-1].stamp < early
+    history.world.step += 5
+    assert not second.begin(100, third.stamp()), "a horizon below the mark"
+    history.world.step += 1_000  # clocks pass it
+    forget(history)
+    assert history.world.horizon > early
+    assert second.record(KEY) is None
+    history.faults.restore(second)
+    history.world.start(second)
+    assert second.record(KEY) is not None
+    assert not second.vouches, "its old mark is below the horizon"
+    history.calm.settle()
+    assert second.record(KEY) is None

@@ -91,7 +91,7 @@ class PurgeMember:
             why = f"the clock of {node.view.name_of(asked.leader)} is {ahead_ms / 1000:.0f} s ahead of its own"
             return Answer(0, (Refusal(Hold.CLOCK, why, asked.partitions),), ahead_ms)
         node.leases.lift(asked.stamp)
-        answer = refuse(asked.partitions, *self._in_the_way(asked.partitions))
+        answer = refuse(asked.partitions, self._marked_above(asked), *self._in_the_way(asked.partitions))
         if not self.promises.make(asked.leader, asked.proof, asked.stamp, asked.ground, answer.yes):
             return refuse(asked.partitions, Refusal(Hold.BUSY, "it has promised too much already", asked.partitions))
         node.hints.watch = self._hint_taken
@@ -151,6 +151,13 @@ class PurgeMember:
             return None, stranger
         why = "it knows nothing of this proof: it was started anew since, or has heard of a later one"
         return promise, Refusal(Hold.FORGOTTEN, why, asked.partitions)
+
+    def _marked_above(self, asked: Asked) -> Refusal:
+        """Marks of proofs that came to nothing and had later stamps. Between such a mark and a horizon below it things
+        may have been written that are older than both; an old copy of this store has the mark, lacks these, and would
+        be believed. So horizons do not rise below a mark; clocks soon do."""
+        marked = mask_of(at for at in bits(asked.partitions) if self._node.horizons.mark(at) > asked.stamp)
+        return Refusal(Hold.CLOCK, "it has vouched for more already, in a proof that came to nothing", marked)
 
     def _in_the_way(self, partitions: int) -> list[Refusal]:
         """Writes that may be nowhere but here, and that no exchange would bring to the owners."""

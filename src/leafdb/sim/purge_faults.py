@@ -92,6 +92,13 @@ class PurgeFaults:
 
         self._forget(node, damage)
 
+    def doubt(self, node: PurgeNode) -> None:
+        """It vouches for nothing any more: what it has below the horizon may be what was forgotten by right."""
+        before = self.world.held()
+        node.doubt(vouches=False)
+        node.store.sync()
+        self.world.oracle.lost(before & ~self.world.held())
+
     def lose(self, node: PurgeNode | None = None, key: int | None = None) -> None:
         """A write that did not reach the disk: nobody knows."""
         world = self.world

@@ -312,7 +312,12 @@ class PurgeNode:
         """The first answer of a member: nothing below `horizon` is minted from now on, and no hint is kept."""
         self.lift(horizon)
         self.promises[proof] = Promise(horizon)
-        return not self.hints()
+        return not self.hints() and not self.marked_above(horizon)
+
+    def marked_above(self, horizon: int) -> bool:
+        """Whether it has vouched for more already, in a proof that came to nothing. Copies of its disk still do."""
+        mark = self.store.data.get(MARK)
+        return isinstance(mark, int) and mark > horizon
 
     def end(self, proof: int, *, owner: bool) -> bool:
         """The second: nothing that old was taken in as a hint since; an owner vouches, durably."""

@@ -185,7 +185,7 @@ class PurgeStory:
         return (
             partial(self._storm, self.other), partial(self._put, self.other, Reach.LATE), self.calm.settle,
             partial(self._delete, self.other), self.calm.settle, *self._prove(self.other), self._forget,
-            partial(hero.doubt, vouches=False), hero.store.sync,
+            partial(self.faults.doubt, hero),
             partial(self.world.exchange, hero, self.other, first=self.key), partial(self._hear, 2), self._late,
             self._hear, self.calm.settle,
         )  # fmt: skip

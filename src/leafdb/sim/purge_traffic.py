@@ -247,16 +247,24 @@ class PurgeTraffic:
         if node.id not in (*self.world.owners, *self.world.pending):
             return
         self.trace.probe(LEFT_OUT, not node.take(record_of(key), record))
-        taken = partial(self._hint_taken, holder, node, key, target, record, left)
+        taken = partial(self._hint_taken, holder, (node, node.incarnation), key, target, record, left)
         self._durable(node, partial(self.world.send, holder, taken), always=True)
 
     def _hint_taken(
-        self, holder: PurgeNode, node: PurgeNode, key: int, target: int, record: bytes, left: set[NodeId]
+        self,
+        holder: PurgeNode,
+        taker: tuple[PurgeNode, int],
+        key: int,
+        target: int,
+        record: bytes,
+        left: set[NodeId],
     ) -> None:
+        node, incarnation = taker
         left.discard(node.id)
         place = hint_of(key, target)
         if not left and holder.store.data.get(place) == record:
-            self.world.let_go(lambda: holder.store.write(place, None))
+            destroyed = node.incarnation != incarnation
+            self.world.let_go(lambda: holder.store.write(place, None), destroyed=destroyed)
 
     def drain_hints(self) -> None:
         """Somebody drains: what it keeps for others goes to another member."""

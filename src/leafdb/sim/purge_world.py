@@ -294,12 +294,14 @@ class PurgeWorld:
         owners = (*self.owners, *self.pending)
         return self.oracle.held(self.nodes.values(), owners, self.leftover, self.horizon, periodic=self.periodic)
 
-    def let_go(self, how: Callable[[], None]) -> None:
-        """A store gives up what others have confirmed; one of them may have lost it since, and not know."""
-        if unsure := self.oracle.unsure_writes():
+    def let_go(self, how: Callable[[], None], *, destroyed: bool = False) -> None:
+        """A store gives up what others have confirmed; one of them may have lost it since, and not know. `destroyed`:
+        who confirmed it has had another disk since, and its word was under way."""
+        if destroyed or (unsure := self.oracle.unsure_writes()):
             before = self.held()
             how()
-            self.oracle.lost(before & ~self.held() & unsure)
+            gone = before & ~self.held()
+            self.oracle.lost(gone if destroyed else gone & unsure)
         else:
             how()
 
