@@ -120,9 +120,9 @@ def test_a_copy_given_up_for_one_that_was_lost_unnoticed_is_lost(history: PurgeH
 
 
 def test_no_horizon_rises_below_what_somebody_has_vouched_for_already(history: PurgeHistory) -> None:
-    """Seed 9011, history 422: a proof with a fast clock came to nothing, but one owner had its mark. A deletion after that
-    was older than the mark, by a slow clock; so was the next horizon. An old copy of that owner's disk had the mark and
-    not the deletion, was believed, and gave back what had been deleted."""
+    """Seed 9011, history 422: a proof with a fast clock came to nothing, but one owner had its mark. A deletion after
+    that was older than the mark, by a slow clock; so was the next horizon. An old copy of that owner's disk had the
+    mark and not the deletion, was believed, and gave back what had been deleted."""
     first, second, third = owners(history)
     for node in owners(history):
         node.skew_ms = 0
