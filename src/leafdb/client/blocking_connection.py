@@ -23,7 +23,7 @@ import struct
 import threading
 import time
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, Protocol
 
 from leafdb.client.effects import ExchangeFailed, Expired, Severed, Unsent
 from leafdb.client.farewell import AGENT, farewell_of
@@ -38,6 +38,34 @@ from leafdb.wire.registry import MessageType
 
 _TIMEVAL: Final = struct.Struct("ll")
 _ROOM_POLL_S: Final = 0.1
+
+
+class Line(Protocol):
+    """What is asked of a connected socket: of one of the system's, or of one under TLS (`blocking_tls`)."""
+
+    def fileno(self) -> int:
+        """The descriptor, to be polled: readable when `recv` gives something."""
+
+    def recv(self, size: int, flags: int = 0, /) -> bytes:
+        """Some bytes, b"" at the end; BlockingIOError when there are none yet."""
+
+    def send(self, data: bytes | memoryview, flags: int = 0, /) -> int:
+        """How much was taken; BlockingIOError when nothing was."""
+
+    def sendall(self, data: bytes, /) -> None:
+        """Wait until all is taken."""
+
+    def settimeout(self, seconds: float | None, /) -> None:
+        """How long `recv` and `sendall` wait."""
+
+    def setsockopt(self, level: int, option: int, value: bytes, /) -> None:
+        """As a socket's."""
+
+    def shutdown(self, how: int, /) -> None:
+        """End both directions, waking who waits."""
+
+    def close(self) -> None:
+        """Let the descriptor go."""
 
 
 class Slot:
@@ -60,7 +88,7 @@ class BlockingConnection:
         "facts", "waiting",
     )  # fmt: skip
 
-    def __init__(self, sock: socket.socket, reader: FrameReader, facts: ServerFacts) -> None:
+    def __init__(self, sock: Line, reader: FrameReader, facts: ServerFacts) -> None:
         self._socket = sock
         self._reader = reader
         self.facts: ServerFacts = facts
@@ -76,7 +104,7 @@ class BlockingConnection:
         self._poll.register(sock, select.POLLIN)
 
     @classmethod
-    def establish(cls, sock: socket.socket, deadline: float) -> BlockingConnection:
+    def establish(cls, sock: Line, deadline: float) -> BlockingConnection:
         """Shake hands over a connected socket. Raises Unsent; the socket is then closed."""
         wire = Connection(ClientHello(AGENT))
         try:
@@ -84,7 +112,10 @@ class BlockingConnection:
             sock.sendall(wire.start())
             while wire.facts is None:
                 sock.settimeout(max(0.001, deadline - time.monotonic()))
-                data = sock.recv(RECEIVE_BYTES)
+                try:
+                    data = sock.recv(RECEIVE_BYTES)
+                except BlockingIOError:
+                    continue  # half a record of TLS
                 if not data:
                     raise Unsent("the node closed the connection during the handshake")
                 wire.receive(data)

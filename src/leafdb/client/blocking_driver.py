@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Final, TypeVar
 
 from leafdb.client.batch import Batch, Ticket
-from leafdb.client.blocking_connection import BlockingConnection, Slot
+from leafdb.client.blocking_connection import BlockingConnection, Line, Slot
 from leafdb.client.call import Begun, KeyCall
 from leafdb.client.core import Core
 from leafdb.client.effects import Effect, Exchange, ExchangeFailed, Operation, Unsent
@@ -28,7 +28,7 @@ from leafdb.wire.frame import Frame
 
 T = TypeVar("T")
 
-Dial = Callable[[Address, float], socket.socket]
+Dial = Callable[[Address, float], Line]
 """(address, seconds) -> a connected stream socket; raises OSError."""
 
 CONNECT_S_MAX: Final = 1.0
