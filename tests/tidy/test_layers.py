@@ -87,6 +87,7 @@ HEAVY: dict[str, tuple[str, ...]] = {
     "prometheus_client": ("leafdb.node.metrics_page",),
     "typer": (),
     "rich": (),
+    "cryptography": (),
     "pytest": ("leafdb.testing",),
     "hypothesis": ("leafdb.testing",),
 }

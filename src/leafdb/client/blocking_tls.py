@@ -78,8 +78,8 @@ class TlsSocket:
         return plain
 
     def send(self, data: bytes | memoryview, flags: int = 0) -> int:
-        """How much of `data` is done with; BlockingIOError when nothing of it. Never waits: MSG_DONTWAIT is wanted."""
-        assert flags & socket.MSG_DONTWAIT
+        """How much of `data` is done with, perhaps nothing. Never waits: with MSG_DONTWAIT, or on a socket that does
+        not block."""
 
         def put(sealed: bytes) -> int:
             try:
@@ -102,6 +102,10 @@ class TlsSocket:
     def settimeout(self, seconds: float | None) -> None:
         """As a socket's."""
         self._socket.settimeout(seconds)
+
+    def setblocking(self, flag: bool) -> None:
+        """As a socket's."""
+        self._socket.setblocking(flag)
 
     def setsockopt(self, level: int, option: int, value: bytes) -> None:
         """As a socket's."""

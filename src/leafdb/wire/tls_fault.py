@@ -12,11 +12,7 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import Any, Final
 
-NODE_MARK: Final = "urn:leafdb:node:"
-CLIENT_MARK: Final = "urn:leafdb:client:"
-"""How a certificate says what its holder is: a URI among its subject's alternative names. The CA writes it there, so
-that a client's certificate does not open a session between nodes."""
-
+from leafdb.types import NODE_MARK
 
 class Why(Enum):
     """What went wrong."""
