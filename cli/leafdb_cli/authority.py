@@ -91,7 +91,9 @@ def begin_rotation(directory: Path, days: int = CA_DAYS) -> x509.Certificate:
     """Have another CA follow the one in this directory; both are trusted from now on. Raises ConfigError."""
     authority = Authority.load(directory)
     if len(authority.certificates) > 1:
-        raise ConfigError(f"{directory / 'ca.crt'} holds two CAs already: leafdb cert rotate --authority --finish first")
+        raise ConfigError(
+            f"{directory / 'ca.crt'} holds two CAs already: leafdb cert rotate --authority --finish first"
+        )
     key = ec.generate_private_key(ec.SECP256R1())
     certificate = _self_signed(_cluster_of(authority.certificates[0]), key, days)
     # In this order: a ca.crt with a certificate too many trusts nobody who is not to be trusted, whatever comes next.
@@ -160,9 +162,7 @@ class Authority:
             .add_extension(_usage(signs_certificates=False), critical=True)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
-            .add_extension(
-                x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key()), critical=False
-            )
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key()), critical=False)
             .sign(self.key, hashes.SHA256())
         )
 

@@ -15,7 +15,7 @@ from leafdb_cli.session import Session, session_of
 app = typer.Typer(help="Certificates for TLS.", no_args_is_help=True, rich_markup_mode=None)
 
 DEFAULT_CA: Final = Path("./leafdb-ca")
-JOIN_LISTEN: Final = "0.0.0.0:7419"  # noqa: S104  # a new host must reach it
+JOIN_LISTEN: Final = "0.0.0.0:7419"  # a new host must reach it
 
 CA = Annotated[Path, typer.Option("--ca", metavar="DIR", help="The directory of the CA.")]
 DAYS = Annotated[int, typer.Option("--days", min=1, max=36_500, help="How long it is valid.")]
@@ -61,7 +61,9 @@ def issue(
     host: HOSTS = None,
     client: Annotated[bool, typer.Option("--client", help="For a client, which no node takes for a node.")] = False,
     ca: CA = DEFAULT_CA,
-    out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Where to write; the CA's unless said.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="Where to write; the CA's unless said.")
+    ] = None,
     days: DAYS = 397,
 ) -> None:
     """Make NAME.crt and NAME.key for a node, or for a client.
@@ -149,7 +151,8 @@ def invite(
     ] = "",
     listen: Annotated[str, typer.Option("--listen", metavar="HOST:PORT", help="Where to wait for it.")] = JOIN_LISTEN,
     secret_file: Annotated[
-        Path | None, typer.Option("--secret-file", metavar="FILE", help="The cluster secret, to be handed over as well.")
+        Path | None,
+        typer.Option("--secret-file", metavar="FILE", help="The cluster secret, to be handed over as well."),
     ] = None,
     ca: CA = DEFAULT_CA,
     days: DAYS = 397,

@@ -113,9 +113,7 @@ class DevCluster:
             raise
         return nodes
 
-    def _plan(
-        self, count: int | None, base_port: int | None, shards: int | None, *, tls: bool | None
-    ) -> list[DevNode]:
+    def _plan(self, count: int | None, base_port: int | None, shards: int | None, *, tls: bool | None) -> list[DevNode]:
         nodes = existing_nodes(self.directory)
         if not nodes:
             count = NODES_DEFAULT if count is None else count

@@ -152,9 +152,7 @@ class DevNode:
         return [self.member(shard) for shard in range(self.shards)]
 
 
-def planned_nodes(
-    directory: Path, count: int, base_port: int, shards: int = 1, *, tls: bool = False
-) -> list[DevNode]:
+def planned_nodes(directory: Path, count: int, base_port: int, shards: int = 1, *, tls: bool = False) -> list[DevNode]:
     """The nodes of a cluster that begins at this port. ConfigError when the ports run out."""
     if count < 1 or shards < 1 or count * shards > NODES_MAX:
         raise ConfigError(f"a local cluster has 1 to {NODES_MAX} nodes, shards counted, not {count * shards}")

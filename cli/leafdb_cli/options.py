@@ -4,8 +4,8 @@
 
 `hoist` moves them to the front, where typer's callback in `main` parses them; what follows a bare `--` is never
 touched. Where to connect is decided here: --node, else --cluster (a saved connection), each with its environment
-variable, else the default port of this machine; and whether TLS is spoken: when a CA is given (--tls-ca), or the node is
-named by a URL that says so.
+variable, else the default port of this machine; and whether TLS is spoken: when a CA is given (--tls-ca), or the node
+is named by a URL that says so.
 """
 
 from __future__ import annotations

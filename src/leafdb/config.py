@@ -317,9 +317,7 @@ class TlsConfig:
         "", Kind.PATH, "This node's certificate, shown to nodes and clients. `leafdb cert issue` makes it."
     )
     key_file: str = setting("", Kind.PATH, "The key of that certificate, with mode 0600 and without a password.")
-    client_ca_file: str = setting(
-        "", Kind.PATH, "Clients must show a certificate of this CA. Empty: they show none."
-    )
+    client_ca_file: str = setting("", Kind.PATH, "Clients must show a certificate of this CA. Empty: they show none.")
     optional: bool = setting(
         False,
         Kind.FLAG,

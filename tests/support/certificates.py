@@ -31,7 +31,9 @@ class Pki:
         Authority.load(self.directory).equip(subject, stem, days)
         return stem.with_name(f"{subject.name}.crt"), stem.with_name(f"{subject.name}.key")
 
-    def node(self, name: str = "n1", hosts: tuple[str, ...] = HOSTS, *, days: int = 30, clients: bool = False) -> TlsFiles:
+    def node(
+        self, name: str = "n1", hosts: tuple[str, ...] = HOSTS, *, days: int = 30, clients: bool = False
+    ) -> TlsFiles:
         """A node's files; with `clients` it wants certificates of clients."""
         certificate, key = self.equip(Subject(name, hosts), days=days)
         return TlsFiles(str(self.ca), str(certificate), str(key), str(self.ca) if clients else "")

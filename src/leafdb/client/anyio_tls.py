@@ -1,4 +1,4 @@
-"""A stream of trio or asyncio under TLS, as `AnyioConnection` wants one: a reader and a writer, each at its own pace."""
+"""A stream of trio or asyncio under TLS, as `AnyioConnection` wants one: read by one task, written by another."""
 
 from __future__ import annotations
 

@@ -95,5 +95,7 @@ def context_of(tls: TLS) -> ssl.SSLContext:
                 f"a password: {error.reason}"
             ) from None
         except OSError as error:
-            raise ConfigError(f"cert_file: {tls.cert_file} or {tls.key_file} cannot be read: {error.strerror}") from None
+            raise ConfigError(
+                f"cert_file: {tls.cert_file} or {tls.key_file} cannot be read: {error.strerror}"
+            ) from None
     return context

@@ -47,6 +47,9 @@ class Sealed:
         self.name = name
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
+        if context.check_hostname and not server_side and not name:
+            # The standard library would take that for "any name will do".
+            raise TlsFault("nobody is named, so nobody can be believed", Why.UNTRUSTED)
         try:
             self._object = context.wrap_bio(
                 self._incoming, self._outgoing, server_side=server_side, server_hostname=name or None

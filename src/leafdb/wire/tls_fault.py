@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from leafdb.types import NODE_MARK
 
+
 class Why(Enum):
     """What went wrong."""
 

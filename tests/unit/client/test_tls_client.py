@@ -79,7 +79,8 @@ class TlsCluster(FakeCluster):
 
 @contextmanager
 def cluster(files: TlsFiles) -> Iterator[TlsCluster]:
-    with TlsCluster(files) as made:
+    made = TlsCluster(files)
+    with made:
         made.create("b")
         yield made
 

@@ -66,15 +66,15 @@ def test_files_are_taken_over_when_they_change_and_are_sound(tmp_path: Path) -> 
         assert tls.clients is not tls.peers
 
         # A certificate whose key is not there yet: what works goes on, and is looked at again.
-        second, key = tls.contexts, Path(config.tls.key_file)
-        kept = key.read_bytes()
-        key.write_bytes(b"half a key")
+        second, key = tls.contexts, trio.Path(config.tls.key_file)
+        kept = await key.read_bytes()
+        await key.write_bytes(b"half a key")
         tls.look()
         assert tls.contexts is second
         (problem,) = tls.problems()
         assert "not in use" in problem
         assert str(key) in problem
-        key.write_bytes(kept)
+        await key.write_bytes(kept)
         tls.look()
         assert tls.problems() == []
         assert tls.contexts is not second

@@ -1,4 +1,4 @@
-"""TLS on real sockets: peers believe nodes of their CA and nobody else, sessions stay pollable, strangers cost little."""
+"""TLS on real sockets: peers believe nodes of their CA and nobody else, sessions stay pollable."""
 
 from __future__ import annotations
 
@@ -30,7 +30,9 @@ class Refusals(list[tuple[str, str]]):
         self.append((remote, why))
 
 
-def network(doors: Doors, *, peers: bool = True, optional: bool = False, refusals: Refusals | None = None) -> TlsNetwork:
+def network(
+    doors: Doors, *, peers: bool = True, optional: bool = False, refusals: Refusals | None = None
+) -> TlsNetwork:
     return TlsNetwork(
         SocketNetwork(),
         doors,
