@@ -12,7 +12,7 @@ from leafdb.client.tls import ClientTls
 from leafdb.client.url import Address
 from leafdb.limits import RECEIVE_BYTES
 from leafdb.wire.sealed import Sealed
-from leafdb.wire.tls_fault import TlsFault
+from leafdb.wire.tls_fault import TlsFault, cut_off_behind
 
 
 def dialler(tls: ClientTls) -> AsyncDial:
@@ -70,13 +70,23 @@ class TlsTransport:
             return len(sealed)
 
         self._sealed.send(item, put)
-        await self._stream.send(parts[0] if len(parts) == 1 else b"".join(parts))
+        try:
+            await self._stream.send(parts[0] if len(parts) == 1 else b"".join(parts))
+        except STREAM_ERRORS:
+            if not self._sealed.heard:
+                raise cut_off_behind() from None
+            raise
 
     async def receive(self, max_bytes: int = 65_536, /) -> bytes:
-        """Some plaintext; b"" or anyio.EndOfStream at the end."""
+        """Some plaintext; b"" at the end, however it came."""
         while True:
-            data = await self._stream.receive(max_bytes)
+            try:
+                data = await self._stream.receive(max_bytes)
+            except STREAM_ERRORS:
+                data = b""
             if not data:
+                if not self._sealed.heard:
+                    raise cut_off_behind()
                 return b""
             plain = self._sealed.open(data)
             if plain is not None:

@@ -17,7 +17,7 @@ from leafdb.client.tls import ClientTls
 from leafdb.client.url import Address
 from leafdb.limits import RECEIVE_BYTES
 from leafdb.wire.sealed import Sealed
-from leafdb.wire.tls_fault import TlsFault
+from leafdb.wire.tls_fault import TlsFault, cut_off_behind
 
 
 def dialler(tls: ClientTls) -> Dial:
@@ -68,8 +68,13 @@ class TlsSocket:
 
     def recv(self, size: int, flags: int = 0) -> bytes:
         """Plaintext, b"" at the end. BlockingIOError when the time is up, or with MSG_DONTWAIT, before there is any."""
-        data = self._socket.recv(size, flags)
+        try:
+            data = self._socket.recv(size, flags)
+        except ConnectionError:
+            data = b""
         if not data:
+            if not self._sealed.heard:
+                raise cut_off_behind()
             return b""
         with self._lock:
             plain = self._sealed.open(data)
@@ -96,7 +101,12 @@ class TlsSocket:
             self._sealed.send(data, self._put_all)
 
     def _put_all(self, sealed: bytes) -> int:
-        self._socket.sendall(sealed)
+        try:
+            self._socket.sendall(sealed)
+        except ConnectionError:
+            if not self._sealed.heard:
+                raise cut_off_behind() from None
+            raise
         return len(sealed)
 
     def settimeout(self, seconds: float | None) -> None:

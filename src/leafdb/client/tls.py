@@ -39,6 +39,8 @@ class ClientTls:
     """The context of one client. Raises ConfigError when it is made and a file is unsound. Threads may share it."""
 
     def __init__(self, tls: TLS) -> None:
+        if not isinstance(tls, TLS):
+            raise ConfigError(f"tls is a leafdb.TLS, not {type(tls).__name__}")
         self._tls = tls
         self._paths = [os.fspath(path) for path in (tls.ca_file, tls.cert_file, tls.key_file) if path is not None]
         self._stamps = self._look()
@@ -69,8 +71,6 @@ def _stamp(path: str) -> tuple[int, int, int] | None:
 
 def context_of(tls: TLS) -> ssl.SSLContext:
     """Trust and identity as `tls` has them. Raises ConfigError."""
-    if not isinstance(tls, TLS):
-        raise ConfigError(f"tls is a leafdb.TLS, not {type(tls).__name__}")
     if tls.server_name is not None and not tls.server_name:
         raise ConfigError("server_name: is empty: leave it out, and nodes are known by the hosts they are dialled at")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)

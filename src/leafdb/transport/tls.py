@@ -241,6 +241,8 @@ async def shake(inner: PollableStream, sealed: Sealed, data: bytes, turn: trio.L
     except TlsFault:
         with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
             inner.send_now(sealed.take())
+            # Unread bytes would make the kernel reset the connection, and the reason could be lost with it.
+            inner.receive_now(FRAME_BYTES_MAX_UNAUTHENTICATED)
         raise
     except (trio.BrokenResourceError, trio.ClosedResourceError):
         raise cut_off() from None

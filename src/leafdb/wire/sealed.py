@@ -41,7 +41,7 @@ class Sealed:
     """One side of one connection. `name` is whom a client means to speak to; the other side's certificate must say so,
     where the context asks for it. Raises TlsFault for a name no certificate can have."""
 
-    __slots__ = ("_begun", "_incoming", "_object", "_outgoing", "_owed", "_pending", "name")
+    __slots__ = ("_begun", "_incoming", "_object", "_outgoing", "_owed", "_pending", "heard", "name")
 
     def __init__(self, context: ssl.SSLContext, *, server_side: bool, name: str = "") -> None:
         self.name = name
@@ -59,6 +59,8 @@ class Sealed:
         self._pending = b""
         self._owed = 0
         self._begun = False
+        self.heard = False
+        """Plaintext has come."""
 
     def hear(self, data: bytes) -> bool:
         """One step of the handshake with what has been received, b"" being the end of the connection; whether it is
@@ -106,6 +108,7 @@ class Sealed:
                 return None
         except ssl.SSLError as error:
             raise fault_of(error, self.name) from None
+        self.heard = self.heard or bool(parts)
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def send(self, data: bytes | memoryview, put: Callable[[bytes], int]) -> int:

@@ -77,7 +77,19 @@ def not_tls(said: str = "") -> TlsFault:
 
 def cut_off() -> TlsFault:
     """The connection ended during the TLS handshake."""
-    return TlsFault("the other side closed the connection during the TLS handshake: see its log", Why.BROKEN)
+    return TlsFault(
+        "the other side closed the connection during the TLS handshake: it may not speak TLS here; see its log",
+        Why.BROKEN,
+    )
+
+
+def cut_off_behind() -> TlsFault:
+    """It ended with our handshake: the other side judges our certificate only then, and its alert may get lost."""
+    return TlsFault(
+        "the other side closed the connection when the TLS handshake was over: it may want a certificate, or another "
+        "one (cert_file, key_file); see its log",
+        Why.REFUSED,
+    )
 
 
 def is_node(certificate: Mapping[str, Any]) -> bool:

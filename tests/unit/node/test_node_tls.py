@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -14,8 +16,9 @@ from leafdb.config import Address, AuthConfig, Config, ListenConfig, TlsConfig
 from leafdb.errors import ConfigError
 from leafdb.node import config_rules
 from leafdb.node.bell import Bell
-from leafdb.node.real_world import real_world, wall_ms
+from leafdb.node.real_world import wall_ms
 from leafdb.node.tls import LEFT_S_MIN, NodeTls, try_files
+from leafdb.node.world import World
 from leafdb.transport.stream import SocketNetwork
 from leafdb.transport.tls import TlsNetwork
 from support.certificates import Pki
@@ -28,14 +31,22 @@ def config_of(pki: Pki, *, days: int = 365, clients: bool = False, optional: boo
     return Config(tls=tls)
 
 
-async def opened(config: Config, directory: Path) -> NodeTls:
-    async with real_world(str(directory)) as world:
-        return NodeTls(config, world)
+def world_at(now_ms: Callable[[], int] = wall_ms) -> World:
+    """The little of a world that TLS needs."""
+    nothing: Any = None
+    return World(
+        fs=nothing, network=SocketNetwork(), now=nothing, now_ms=now_ms, rng=nothing, random_bytes=nothing,
+        log_executor=nothing, read_executor=nothing, jobs=nothing, boot_id="", worker_pid=nothing,
+    )  # fmt: skip
 
 
-def test_without_a_section_there_is_none(tmp_path: Path) -> None:
+def opened(config: Config) -> NodeTls:
+    return NodeTls(config, world_at())
+
+
+def test_without_a_section_there_is_none() -> None:
     async def main() -> None:
-        tls = await opened(Config(), tmp_path)
+        tls = opened(Config())
         assert isinstance(tls.peers, SocketNetwork)
         assert tls.clients is tls.peers
         assert tls.problems() == []
@@ -51,7 +62,7 @@ def test_files_are_taken_over_when_they_change_and_are_sound(tmp_path: Path) -> 
     config = config_of(pki, days=100)
 
     async def main() -> None:
-        tls = await opened(config, tmp_path / "data")
+        tls = opened(config)
         assert isinstance(tls.peers, TlsNetwork)
         first = tls.contexts
         assert first is not None
@@ -87,7 +98,7 @@ def test_a_hangup_has_files_read_at_once(tmp_path: Path) -> None:
     config = config_of(pki)
 
     async def main() -> None:
-        tls = await opened(config, tmp_path / "data")
+        tls = opened(config)
         first = tls.contexts
         bell = Bell()
         async with trio.open_nursery() as nursery:
@@ -105,13 +116,13 @@ def test_it_says_so_before_a_certificate_runs_out(tmp_path: Path) -> None:
     pki = Pki(tmp_path / "pki")
 
     async def main() -> None:
-        tls = await opened(config_of(pki, days=29), tmp_path / "data")
+        tls = opened(config_of(pki, days=29))
         assert tls.left_s() < LEFT_S_MIN
         assert tls.problems() == ["its certificate runs out in 29 days: issue it anew (leafdb cert rotate)"]
         expiry = tls.expiry()
         assert expiry["node"] == pytest.approx(wall_ms() / 1000 + 29 * 86_400, abs=60)
         assert expiry["ca"] > expiry["node"]
-        later = await opened(config_of(pki, days=31), tmp_path / "data")
+        later = opened(config_of(pki, days=31))
         assert later.problems() == []
 
     trio.run(main)
@@ -121,9 +132,8 @@ def test_one_that_has_run_out_while_the_node_runs_is_told_too(tmp_path: Path) ->
     pki = Pki(tmp_path / "pki")
 
     async def main() -> None:
-        async with real_world(str(tmp_path / "data")) as world:
-            tls = NodeTls(config_of(pki, days=31), replace(world, now_ms=lambda: wall_ms() + 40 * 86_400_000))
-            assert any("has run out" in problem for problem in tls.problems())
+        tls = NodeTls(config_of(pki, days=31), world_at(lambda: wall_ms() + 40 * 86_400_000))
+        assert any("has run out" in problem for problem in tls.problems())
 
     trio.run(main)
 
@@ -133,7 +143,7 @@ def test_optional_is_told_as_long_as_it_lasts(tmp_path: Path) -> None:
     config = config_of(pki, optional=True)
 
     async def main() -> None:
-        tls = await opened(config, tmp_path / "data")
+        tls = opened(config)
         assert tls.problems() == ["it takes connections without TLS: tls.optional is set"]
 
     trio.run(main)

@@ -65,7 +65,7 @@ class Pipe:
         return data
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(
     frames=st.lists(st.integers(2, 3 * SEAL_BYTES), min_size=1, max_size=4),
     room=st.sampled_from([1, 23, 1_000, 16_384, 100_000, 1 << 20]),
