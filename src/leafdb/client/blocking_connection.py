@@ -23,10 +23,11 @@ import struct
 import threading
 import time
 from collections.abc import Sequence
-from typing import Final, Protocol
+from typing import Final
 
 from leafdb.client.effects import ExchangeFailed, Expired, Severed, Unsent
 from leafdb.client.farewell import AGENT, farewell_of
+from leafdb.client.line import Line
 from leafdb.client.pulse import Pulse
 from leafdb.errors import LeafdbError, ProtocolError
 from leafdb.limits import RECEIVE_BYTES
@@ -38,34 +39,6 @@ from leafdb.wire.registry import MessageType
 
 _TIMEVAL: Final = struct.Struct("ll")
 _ROOM_POLL_S: Final = 0.1
-
-
-class Line(Protocol):
-    """What is asked of a connected socket: of one of the system's, or of one under TLS (`blocking_tls`)."""
-
-    def fileno(self) -> int:
-        """The descriptor, to be polled: readable when `recv` gives something."""
-
-    def recv(self, size: int, flags: int = 0, /) -> bytes:
-        """Some bytes, b"" at the end; BlockingIOError when there are none yet."""
-
-    def send(self, data: bytes | memoryview, flags: int = 0, /) -> int:
-        """How much was taken; BlockingIOError when nothing was."""
-
-    def sendall(self, data: bytes, /) -> None:
-        """Wait until all is taken."""
-
-    def settimeout(self, seconds: float | None, /) -> None:
-        """How long `recv` and `sendall` wait."""
-
-    def setsockopt(self, level: int, option: int, value: bytes, /) -> None:
-        """As a socket's."""
-
-    def shutdown(self, how: int, /) -> None:
-        """End both directions, waking who waits."""
-
-    def close(self) -> None:
-        """Let the descriptor go."""
 
 
 class Slot:

@@ -16,10 +16,11 @@ from types import TracebackType
 from typing import Final, TypeVar
 
 from leafdb.client.batch import Batch, Ticket
-from leafdb.client.blocking_connection import BlockingConnection, Line, Slot
+from leafdb.client.blocking_connection import BlockingConnection, Slot
 from leafdb.client.call import Begun, KeyCall
 from leafdb.client.core import Core
 from leafdb.client.effects import Effect, Exchange, ExchangeFailed, Operation, Unsent
+from leafdb.client.line import Line
 from leafdb.client.results import Failed
 from leafdb.client.routing import NodeState
 from leafdb.client.url import Address
