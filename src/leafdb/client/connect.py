@@ -38,12 +38,11 @@ def connect(
     """A client for `leafdb://host[:port][,...]`, or `leafdbs://` for TLS, on blocking sockets. The first call connects:
     nothing but the files of `tls` is read before. Raises ConfigError."""
     addresses, client_tls = _meant(url, tls, auth)
-    dial = None
-    if client_tls is not None:
-        from leafdb.client.blocking_tls import dialler
+    if client_tls is None:
+        return client_over(addresses, zone=zone, timeout=timeout, routing=routing)
+    from leafdb.client.blocking_tls import dialler
 
-        dial = dialler(client_tls)
-    return client_over(addresses, dial=dial, zone=zone, timeout=timeout, routing=routing)
+    return client_over(addresses, dial=dialler(client_tls), zone=zone, timeout=timeout, routing=routing)
 
 
 def connect_async(
@@ -57,12 +56,11 @@ def connect_async(
 ) -> AsyncClient:
     """The same for trio and asyncio; use it as `async with leafdb.connect_async(url) as db`."""
     addresses, client_tls = _meant(url, tls, auth)
-    dial = None
-    if client_tls is not None:
-        from leafdb.client.anyio_tls import dialler
+    if client_tls is None:
+        return async_client_over(addresses, zone=zone, timeout=timeout, routing=routing)
+    from leafdb.client.anyio_tls import dialler
 
-        dial = dialler(client_tls)
-    return async_client_over(addresses, dial=dial, zone=zone, timeout=timeout, routing=routing)
+    return async_client_over(addresses, dial=dialler(client_tls), zone=zone, timeout=timeout, routing=routing)
 
 
 def client_over(
