@@ -28,7 +28,6 @@ from leafdb_cli import exits
 from leafdb_cli.backup import TIMEOUT_S, damage_text, problems_of
 from leafdb_cli.checkpoint import Checkpoint, default_path
 from leafdb_cli.exits import Quit
-from leafdb_cli.options import url_of
 from leafdb_cli.progress import Bar, bar
 from leafdb_cli.render import human_bytes
 from leafdb_cli.session import Session
@@ -252,13 +251,9 @@ class BackupJob:
         return listing
 
     def _connect(self, stack: ExitStack, member: Mapping[str, Any]) -> Client:
-        """A client of this node alone, by the scheme of the address that was given."""
-        from leafdb.client.connect import connect
-
-        scheme = url_of(self._session.options).partition("://")[0]
-        url = f"{scheme}://{member['client']}"
+        """A client of this node alone."""
         timeout_s = self._session.request_s(TIMEOUT_S)
-        return stack.enter_context(connect(url, timeout=timeout_s, routing="listed"))
+        return stack.enter_context(self._session.connect(str(member["client"]), timeout_s=timeout_s))
 
 
 class _Pace:

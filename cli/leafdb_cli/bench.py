@@ -76,7 +76,7 @@ def run(
     )
     with session.client(routing="listed", timeout_s=10.0) as client:
         try:
-            figures = run_plan(client, plan, _teller(session))
+            figures = run_plan(client, plan, _teller(session), session.client_tls())
         finally:
             if session.output.err.isatty():
                 session.output.err.write(CLEAR_LINE)

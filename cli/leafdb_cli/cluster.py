@@ -79,16 +79,12 @@ def init(
 
 def found(session: Session, name: str, members: Sequence[Mapping[str, Any]]) -> None:
     """Ask the node the options name, or else the first member, to found the cluster."""
-    from leafdb.client.connect import connect
     from leafdb_cli.options import url_of
 
-    url = (
-        url_of(session.options)
-        if session.options.node or session.options.cluster
-        else f"leafdb://{members[0]['client']}"
-    )
+    named = session.options.node or session.options.cluster
+    where = url_of(session.options) if named else str(members[0]["client"])
     args = {"name": name, "members": [dict(entry) for entry in members]}
-    with connect(url, timeout=session.timeout_s(INIT_TIMEOUT_S), routing="listed") as client:
+    with session.connect(where, timeout_s=session.timeout_s(INIT_TIMEOUT_S)) as client:
         client.admin("cluster.init", args, changes=True)
 
 

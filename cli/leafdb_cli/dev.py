@@ -52,18 +52,22 @@ def up(
     shards: Annotated[
         int | None, typer.Option("--shards", metavar="K", help="Members on each node, 1 unless said: node.shards.")
     ] = None,
+    tls: Annotated[
+        bool | None, typer.Option("--tls/--no-tls", help="Speak TLS, with a CA made for it; not unless said.")
+    ] = None,
 ) -> None:
     """Start a cluster, or start again what is in the directory; returns when every node is ready."""
     from leafdb_cli.dev_layout import node_items
 
     session = session_of(ctx)
     started = time.monotonic()
-    nodes = _cluster(session, directory).up(n, base_port, shards)
+    nodes = _cluster(session, directory).up(n, base_port, shards, tls=tls)
     items = [item for node in nodes for item in node_items(node)]
     _print(session, items)
     session.note(f"{len(items)} nodes ready after {time.monotonic() - started:.1f} s")
     if session.output.pretty:
-        session.note(f"try: leafdb --node {nodes[0].client} bucket create demo")
+        given = f" --tls-ca {nodes[0].ca}" if nodes[0].ca else ""
+        session.note(f"try: leafdb --node {nodes[0].client}{given} bucket create demo")
 
 
 @app.command()

@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from random import Random
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from leafdb.errors import ConfigError, LeafdbError
 from leafdb_cli import exits
@@ -38,6 +38,9 @@ from leafdb_cli.dev_layout import (
     write_layout,
 )
 from leafdb_cli.exits import Quit
+
+if TYPE_CHECKING:
+    from leafdb.client.sync_client import Client
 
 READY_S: Final = 60.0
 POLL_S: Final = 0.05
@@ -79,10 +82,17 @@ class DevCluster:
 
     # -- up
 
-    def up(self, count: int | None = None, base_port: int | None = None, shards: int | None = None) -> list[DevNode]:
+    def up(
+        self,
+        count: int | None = None,
+        base_port: int | None = None,
+        shards: int | None = None,
+        *,
+        tls: bool | None = None,
+    ) -> list[DevNode]:
         """Start what does not run; found the cluster the first time; return when all are ready. Whatever keeps it from
         being ready stops again what this call started."""
-        nodes = self._plan(count, base_port, shards)
+        nodes = self._plan(count, base_port, shards, tls=tls)
         stopped = [node for node in nodes if holder(node) is None]
         self._refuse_taken_ports(stopped)
         write_layout(self.directory, nodes)
@@ -103,7 +113,7 @@ class DevCluster:
             raise
         return nodes
 
-    def _plan(self, count: int | None, base_port: int | None, shards: int | None) -> list[DevNode]:
+    def _plan(self, count: int | None, base_port: int | None, shards: int | None, *, tls: bool | None) -> list[DevNode]:
         nodes = existing_nodes(self.directory)
         if not nodes:
             count = NODES_DEFAULT if count is None else count
@@ -111,7 +121,10 @@ class DevCluster:
             base = BASE_PORT if base_port is None else base_port
             if base == 0:
                 base = free_base_port(count * shards, Random())
-            return planned_nodes(self.directory, count, base, shards)
+            return planned_nodes(self.directory, count, base, shards, tls=bool(tls))
+        if tls is not None and any(node.tls != tls for node in nodes):
+            speaks = "does not speak" if tls else "speaks"
+            raise Quit(exits.USAGE, f"{self.directory} {speaks} TLS: dev down --purge first")
         if shards is not None and any(node.shards != shards for node in nodes):
             raise Quit(exits.USAGE, f"{self.directory} has not {shards} shards for each node: dev down --purge first")
         if count is not None and count != len(nodes):
@@ -190,6 +203,7 @@ class DevCluster:
         if purge:
             for node in nodes:
                 shutil.rmtree(node.directory, ignore_errors=True)
+            shutil.rmtree(self.directory / "tls", ignore_errors=True)
             with suppress(FileNotFoundError):
                 (self.directory / "secret").unlink()
             with suppress(OSError):
@@ -282,11 +296,19 @@ def _founded(nodes: Sequence[DevNode]) -> bool:
     return all((reply or {}).get("epoch", 0) for node in nodes for reply in _ask(node, "ping", 5.0))
 
 
-def _found(nodes: Sequence[DevNode]) -> None:
+def connected(node: DevNode, address: str, timeout_s: float) -> Client:
+    """A client of this node alone, or of one of its shards."""
     from leafdb.client.connect import connect
+    from leafdb.client.tls import TLS
 
+    if node.ca is None:
+        return connect(f"leafdb://{address}", timeout=timeout_s, routing="listed")
+    return connect(f"leafdbs://{address}", tls=TLS(ca_file=node.ca), timeout=timeout_s, routing="listed")
+
+
+def _found(nodes: Sequence[DevNode]) -> None:
     args = {"name": CLUSTER_NAME, "members": [member for node in nodes for member in node.members()]}
-    with connect(f"leafdb://{nodes[0].client}", timeout=INIT_S, routing="listed") as client:
+    with connected(nodes[0], nodes[0].client, INIT_S) as client:
         client.admin("cluster.init", args, changes=True)
 
 
@@ -296,12 +318,10 @@ def _sees(node: DevNode, count: int) -> bool:
 
 def _ask(node: DevNode, verb: str, timeout_s: float) -> list[dict[str, Any] | None]:
     """What each shard answers; None when it has no answer."""
-    from leafdb.client.connect import connect
-
     replies: list[dict[str, Any] | None] = []
     for member in node.members():
         try:
-            with connect(f"leafdb://{member['client']}", timeout=timeout_s, routing="listed") as client:
+            with connected(node, member["client"], timeout_s) as client:
                 replies.append(dict(client.admin(verb)))
         except (LeafdbError, ConfigError):
             replies.append(None)

@@ -4,6 +4,7 @@ With shards node I is K members dev-I-0, dev-I-1, ... of one leafdbd; the first 
 for I, the others the next ten each, and keeps its data in data/shard-J.
 
     DIR/secret               the cluster secret, for the owner's eyes
+    DIR/tls                  a CA of its own, where TLS is spoken; node I has node.crt and node.key then
     DIR/node-I/leafdb.toml   node I: client port P+10*I, peer port one above, HTTP two above, host label dev-I
     DIR/node-I/data          its data directory; whoever holds the lock on data/LOCK is the living node
     DIR/node-I/log           what it says
@@ -59,6 +60,13 @@ client = "127.0.0.1:{client}"
 peer = "127.0.0.1:{peer}"
 http = "127.0.0.1:{http}"
 """
+TLS: Final = """
+[tls]
+ca_file = "../tls/ca.crt"
+cert_file = "node.crt"
+key_file = "node.key"
+"""
+HOSTS: Final = ("127.0.0.1", "localhost")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +78,12 @@ class DevNode:
     client_port: int
     """Of its first shard."""
     shards: int = 1
+    tls: bool = False
+
+    @property
+    def ca(self) -> Path | None:
+        """The certificate of the CA, where TLS is spoken."""
+        return self.directory.parent / "tls" / "ca.crt" if self.tls else None
 
     @property
     def name(self) -> str:
@@ -138,7 +152,7 @@ class DevNode:
         return [self.member(shard) for shard in range(self.shards)]
 
 
-def planned_nodes(directory: Path, count: int, base_port: int, shards: int = 1) -> list[DevNode]:
+def planned_nodes(directory: Path, count: int, base_port: int, shards: int = 1, *, tls: bool = False) -> list[DevNode]:
     """The nodes of a cluster that begins at this port. ConfigError when the ports run out."""
     if count < 1 or shards < 1 or count * shards > NODES_MAX:
         raise ConfigError(f"a local cluster has 1 to {NODES_MAX} nodes, shards counted, not {count * shards}")
@@ -147,7 +161,7 @@ def planned_nodes(directory: Path, count: int, base_port: int, shards: int = 1) 
         raise ConfigError(f"{count * shards} nodes from port {base_port} on would need ports up to {last}")
     root = Path(os.path.abspath(directory))
     return [
-        DevNode(index, root / f"node-{index}", base_port + PORTS_PER_NODE * shards * index, shards)
+        DevNode(index, root / f"node-{index}", base_port + PORTS_PER_NODE * shards * index, shards, tls)
         for index in range(count)
     ]
 
@@ -166,12 +180,12 @@ def existing_nodes(directory: Path) -> list[DevNode]:
             shards = int(written.get("node", {}).get("shards", 1))
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ConfigError(f"{path} cannot be read: {error}") from None
-        nodes.append(DevNode(int(index), path.parent, port, shards))
+        nodes.append(DevNode(int(index), path.parent, port, shards, "tls" in written))
     return sorted(nodes, key=lambda node: node.index)
 
 
 def write_layout(directory: Path, nodes: Iterable[DevNode]) -> None:
-    """Write the secret and every configuration; what is there already stays."""
+    """Write the secret, certificates and every configuration; what is there already stays."""
     nodes = list(nodes)
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     secret = directory / "secret"
@@ -181,13 +195,26 @@ def write_layout(directory: Path, nodes: Iterable[DevNode]) -> None:
             file.write(secrets.token_hex(SECRET_BYTES) + "\n")
     for node in nodes:
         node.directory.mkdir(mode=0o700, exist_ok=True)
+        _certify(node)
         if not node.config.exists():
             node.config.write_text(config_text(node, nodes), encoding="utf-8")
 
 
+def _certify(node: DevNode) -> None:
+    """A certificate for a node that has none; the CA first, if this is the first."""
+    if node.ca is None or (node.directory / "node.crt").exists():
+        return
+    from leafdb_cli import authority
+
+    if not node.ca.exists():
+        authority.found(node.ca.parent, CLUSTER_NAME)
+    subject = authority.Subject(node.name, HOSTS)
+    authority.Authority.load(node.ca.parent).equip(subject, node.directory / "node")
+
+
 def config_text(node: DevNode, nodes: Iterable[DevNode]) -> str:
     """The configuration of one node; the others are its seeds."""
-    return CONFIG.format(
+    return (CONFIG + (TLS if node.tls else "")).format(
         name=node.name,
         cluster=CLUSTER_NAME,
         shards=node.shards,

@@ -33,6 +33,7 @@ NOUNS: Final[Mapping[str, str]] = {
     "backup": "Backups of the whole cluster.",
     "storage": "The stores of the nodes, and their files.",
     "config": "Configuration of nodes.",
+    "cert": "Certificates for TLS: the CA, nodes, clients.",
     "bench": "The load generator.",
     "sim": "Simulations from one seed, and known bugs that they must find.",
     "version": "The version of this client.",
@@ -48,6 +49,13 @@ def root(
     cluster_: Annotated[
         str, typer.Option("--cluster", metavar="NAME", help="A saved connection instead. [env: LEAFDB_CLUSTER]")
     ] = "",
+    tls_ca: Annotated[
+        str, typer.Option("--tls-ca", metavar="FILE", help="Speak TLS; the cluster's CA. [env: LEAFDB_CA_FILE]")
+    ] = "",
+    tls_cert: Annotated[
+        str, typer.Option("--tls-cert", metavar="FILE", help="A client's certificate. [env: LEAFDB_CERT_FILE]")
+    ] = "",
+    tls_key: Annotated[str, typer.Option("--tls-key", metavar="FILE", help="Its key. [env: LEAFDB_KEY_FILE]")] = "",
     output: Annotated[Format, typer.Option("-o", "--output", help="How data is printed.")] = Format.TABLE,
     timeout: Annotated[
         str,
@@ -75,6 +83,9 @@ def root(
         Options(
             node=node_,
             cluster=cluster_,
+            tls_ca=tls_ca,
+            tls_cert=tls_cert,
+            tls_key=tls_key,
             output=output,
             timeout_s=timeout_s,
             yes=yes,

@@ -4,7 +4,8 @@
 
 `hoist` moves them to the front, where typer's callback in `main` parses them; what follows a bare `--` is never
 touched. Where to connect is decided here: --node, else --cluster (a saved connection), each with its environment
-variable, else the default port of this machine.
+variable, else the default port of this machine; and whether TLS is spoken: when a CA is given (--tls-ca), or the node
+is named by a URL that says so.
 """
 
 from __future__ import annotations
@@ -15,15 +16,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from leafdb.errors import ConfigError
+
+if TYPE_CHECKING:
+    from leafdb.client.tls import TLS
 
 DEFAULT_NODE: Final = "127.0.0.1:7411"
 NODE_VARIABLE: Final = "LEAFDB_NODE"
 CLUSTER_VARIABLE: Final = "LEAFDB_CLUSTER"
+CA_VARIABLE: Final = "LEAFDB_CA_FILE"
+CERT_VARIABLE: Final = "LEAFDB_CERT_FILE"
+KEY_VARIABLE: Final = "LEAFDB_KEY_FILE"
 
-VALUED: Final = ("--node", "--cluster", "--output", "-o", "--timeout")
+VALUED: Final = ("--node", "--cluster", "--tls-ca", "--tls-cert", "--tls-key", "--output", "-o", "--timeout")
 FLAGS: Final = ("--yes", "--dry-run", "--watch", "--wait", "--no-color")
 
 _DURATION: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(ms|s|m|h|d|)")
@@ -44,6 +51,9 @@ class Options:
 
     node: str = ""
     cluster: str = ""
+    tls_ca: str = ""
+    tls_cert: str = ""
+    tls_key: str = ""
     output: Format = Format.TABLE
     timeout_s: float | None = None
     yes: bool = False
@@ -108,9 +118,29 @@ def url_of(options: Options, environment: Mapping[str, str] = os.environ) -> str
     if node and cluster:
         raise ConfigError("--node and --cluster both say where to connect: give one")
     if cluster:
-        return "leafdb://" + ",".join(_saved_nodes(cluster, saved_clusters_path(environment)))
+        return scheme_of(options, environment) + ",".join(_saved_nodes(cluster, saved_clusters_path(environment)))
     node = node or DEFAULT_NODE
-    return node if "://" in node else f"leafdb://{node}"
+    return node if "://" in node else scheme_of(options, environment) + node
+
+
+def scheme_of(options: Options, environment: Mapping[str, str] = os.environ) -> str:
+    """How the URL of an address begins: with TLS when a CA is given, or when the nodes that are named are named so."""
+    secure = options.tls_ca or environment.get(CA_VARIABLE) or options.node.startswith("leafdbs://")
+    secure = secure or (not options.node and environment.get(NODE_VARIABLE, "").startswith("leafdbs://"))
+    return "leafdbs://" if secure else "leafdb://"
+
+
+def tls_of(options: Options, url: str, environment: Mapping[str, str] = os.environ) -> TLS | None:
+    """What to know for a URL that wants TLS: the files of the options, or of the environment."""
+    if not url.startswith("leafdbs://"):
+        return None
+    from leafdb.client.tls import TLS
+
+    return TLS(
+        ca_file=options.tls_ca or environment.get(CA_VARIABLE) or None,
+        cert_file=options.tls_cert or environment.get(CERT_VARIABLE) or None,
+        key_file=options.tls_key or environment.get(KEY_VARIABLE) or None,
+    )
 
 
 def _saved_nodes(cluster: str, path: Path) -> list[str]:

@@ -20,12 +20,13 @@ from typer.core import TyperGroup
 from leafdb.errors import LeafdbError
 from leafdb_cli import exits
 from leafdb_cli.exits import Quit
-from leafdb_cli.options import Options, url_of
+from leafdb_cli.options import Options, scheme_of, tls_of, url_of
 from leafdb_cli.render import Output
 
 if TYPE_CHECKING:
     from leafdb.client.core import Routing
     from leafdb.client.sync_client import Client
+    from leafdb.client.tls import ClientTls
 
 WATCH_S: Final = 2.0
 TIMEOUT_S: Final = 5.0
@@ -57,10 +58,24 @@ class Session:
     @contextmanager
     def client(self, *, routing: Routing = "ring", timeout_s: float = TIMEOUT_S) -> Iterator[Client]:
         """A client for the nodes the options name."""
+        with self.connect(url_of(self.options), timeout_s=self.request_s(timeout_s), routing=routing) as client:
+            yield client
+
+    def connect(self, where: str, *, timeout_s: float, routing: Routing = "listed") -> Client:
+        """A client for these nodes: a URL, or HOST:PORT, which TLS is spoken with if it is with the others."""
         from leafdb.client.connect import connect
 
-        with connect(url_of(self.options), timeout=self.request_s(timeout_s), routing=routing) as client:
-            yield client
+        url = where if "://" in where else scheme_of(self.options) + where
+        return connect(url, tls=tls_of(self.options, url), timeout=timeout_s, routing=routing)
+
+    def client_tls(self) -> ClientTls | None:
+        """TLS for whoever connects by itself; None where none is spoken."""
+        tls = tls_of(self.options, url_of(self.options))
+        if tls is None:
+            return None
+        from leafdb.client.tls import ClientTls
+
+        return ClientTls(tls)
 
     def ask(
         self,

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from leafdb.client.sync_bucket import Bucket, LwwBucket, SiblingBucket
     from leafdb.client.sync_client import Client
     from leafdb.client.sync_scan import Range, Scan
+    from leafdb.client.tls import TLS
     from leafdb.embedded import open, open_async
     from leafdb.errors import (
         ClientMisuse,
@@ -77,6 +78,7 @@ _HOMES = {
     "leafdb.client.sync_bucket": ("Bucket", "LwwBucket", "SiblingBucket"),
     "leafdb.client.sync_client": ("Client",),
     "leafdb.client.sync_scan": ("Range", "Scan"),
+    "leafdb.client.tls": ("TLS",),
     "leafdb.embedded": ("open", "open_async"),
     "leafdb.errors": (
         "ClientMisuse", "ConfigError", "ConnectFailed", "ContextMismatch", "DataError", "DeadlineExceeded",
@@ -93,6 +95,7 @@ __all__ = [
     "BLIND",
     "CBOR",
     "JSON",
+    "TLS",
     "Answer",
     "AsyncBucket",
     "AsyncClient",

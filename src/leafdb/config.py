@@ -4,7 +4,7 @@ Each setting states what it is for and what it costs beside its default. A field
 configuration file the unit stands in the value instead, so `wal_sync_interval_s` is written
 `wal_sync_interval = "100ms"`. What must hold between settings is in `node/config_rules.py`.
 
-A setting that nothing reads does not exist: TLS, roles and schedules get theirs when they are built.
+A setting that nothing reads does not exist: roles and schedules get theirs when they are built.
 """
 
 from __future__ import annotations
@@ -304,7 +304,26 @@ class LimitsConfig:
 
 @dataclass(frozen=True, slots=True)
 class TlsConfig:
-    """Encryption. This version has none: the section exists so that its absence is plain."""
+    """Encryption, between nodes and to clients: TLS 1.3, on when there is a certificate (see tls.md). Files are in PEM;
+    when they change they are taken over, at SIGHUP or a little later, without a restart."""
+
+    ca_file: str = setting(
+        "",
+        Kind.PATH,
+        "Certificate of the cluster's CA, or of two while one follows the other. A node is believed with a certificate "
+        "of this CA only.",
+    )
+    cert_file: str = setting(
+        "", Kind.PATH, "This node's certificate, shown to nodes and clients. `leafdb cert issue` makes it."
+    )
+    key_file: str = setting("", Kind.PATH, "The key of that certificate, with mode 0600 and without a password.")
+    client_ca_file: str = setting("", Kind.PATH, "Clients must show a certificate of this CA. Empty: they show none.")
+    optional: bool = setting(
+        False,
+        Kind.FLAG,
+        "Take connections without TLS as well, and make them to nodes that have none yet: only while a running cluster "
+        "is moved to TLS.",
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -314,7 +333,7 @@ class AuthConfig:
     insecure: bool = setting(
         False,
         Kind.FLAG,
-        "Listen on other than loopback addresses though this version has neither TLS nor accounts. "
+        "Listen on other than loopback addresses without `[tls]`, or to clients that prove nothing. "
         "Anyone who reaches the port can read and write everything.",
     )
 

@@ -28,6 +28,11 @@ Key = str | bytes | tuple[str | bytes, str | bytes]
 
 FIRST_BUCKET_ID = 256
 
+NODE_MARK = "urn:leafdb:node:"
+CLIENT_MARK = "urn:leafdb:client:"
+"""How a certificate says what its holder is: a URI among its subject's alternative names. The CA writes it there, so
+that a client's certificate does not open a session between nodes."""
+
 
 class Durability(IntEnum):
     """When a write may be acknowledged. The numbers are persisted and cross the wire."""

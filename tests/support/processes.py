@@ -77,9 +77,13 @@ class Cluster:
     are the nodes that are members, or are about to be: a test that changes the ring keeps it up to date.
     """
 
-    def __init__(self, directory: Path, count: int = 3, *, shards: int = 1, founders: int | None = None) -> None:
+    def __init__(
+        self, directory: Path, count: int = 3, *, shards: int = 1, founders: int | None = None, tls: bool = False
+    ) -> None:
         self.directory = directory
-        self.nodes = planned_nodes(directory, count, free_base_port(count * shards, Random()), shards)
+        self.nodes = planned_nodes(directory, count, free_base_port(count * shards, Random()), shards, tls=tls)
+        self.scheme = "leafdbs://" if tls else "leafdb://"
+        self.tls = leafdb.TLS(ca_file=self.nodes[0].ca) if tls else None
         self.indexes = list(range(count if founders is None else founders))
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
         self._lock = threading.Lock()
@@ -97,7 +101,7 @@ class Cluster:
     @property
     def url(self) -> str:
         """All nodes."""
-        return "leafdb://" + ",".join(member["client"] for member in self.members())
+        return self.scheme + ",".join(member["client"] for member in self.members())
 
     def members(self) -> list[dict[str, str]]:
         """Every member: each shard of each node."""
@@ -105,11 +109,11 @@ class Cluster:
 
     def connect(self, **options: Any) -> Client:
         """A client of the whole cluster."""
-        return leafdb.connect(self.url, **options)
+        return leafdb.connect(self.url, tls=self.tls, **options)
 
     def connect_to(self, index: int, **options: Any) -> Client:
         """A client that speaks to one node only."""
-        return leafdb.connect(f"leafdb://{self.nodes[index].client}", routing="listed", **options)
+        return leafdb.connect(self.scheme + self.nodes[index].client, tls=self.tls, routing="listed", **options)
 
     # -- processes
 
@@ -225,7 +229,7 @@ class Cluster:
 
     def _ask_at(self, client: str, verb: str, args: Mapping[str, Any] | None = None) -> Mapping[str, Any] | None:
         try:
-            with leafdb.connect(f"leafdb://{client}", routing="listed", timeout=5.0) as asking:
+            with leafdb.connect(self.scheme + client, tls=self.tls, routing="listed", timeout=5.0) as asking:
                 return asking.admin(verb, args or {})
         except LeafdbError:
             return None
@@ -260,8 +264,10 @@ class Cluster:
 
     def cli(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """A `leafdb` command that asks the first member."""
+        node = self.nodes[self.indexes[0]]
+        secure = ["--tls-ca", str(node.ca)] if node.ca else []
         return subprocess.run(
-            [sys.executable, "-m", "leafdb_cli.main", "--node", self.nodes[self.indexes[0]].client, *arguments],
+            [sys.executable, "-m", "leafdb_cli.main", "--node", node.client, *secure, *arguments],
             capture_output=True,
             text=True,
             timeout=WAIT_S,

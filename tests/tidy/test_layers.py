@@ -68,6 +68,8 @@ EXCUSED: dict[str, set[str]] = {
     "leafdb.storage.worker": {"os", "subprocess", "threading", "queue", "time"},  # the worker is a process
     "leafdb.storage.block_cache": {"threading"},  # a lock: readers in threads share it
     "leafdb.storage.value_reader": {"threading"},  # likewise
+    "leafdb.wire.sealed": {"ssl"},  # TLS over memory BIOs: bytes in, bytes out, no socket
+    "leafdb.wire.tls_fault": {"ssl"},  # the words for its errors
     "leafdb.storage.executor": {"threading", "queue", "concurrent"},  # the engine's threads
     "leafdb.node.main": {"os", "time", "pathlib"},  # the process: limits, the real clock
     "leafdb.node.real_world": {"os", "time", "pathlib"},  # the clock, the entropy, the disk, handed to a node
@@ -85,6 +87,7 @@ HEAVY: dict[str, tuple[str, ...]] = {
     "prometheus_client": ("leafdb.node.metrics_page",),
     "typer": (),
     "rich": (),
+    "cryptography": (),
     "pytest": ("leafdb.testing",),
     "hypothesis": ("leafdb.testing",),
 }

@@ -14,11 +14,15 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from leafdb.client import bare
+from leafdb.client.blocking_tls import TlsSocket, secure
+from leafdb.client.tls import ClientTls
+from leafdb.client.url import Address
 from leafdb.errors import ConnectFailed, ProtocolError
 
 RECEIVE_BYTES: Final = 65_536
 CONNECT_S: Final = 5.0
 AGENT: Final = "leafdb-bench"
+Sock = socket.socket | TlsSocket
 IDLE: Final = -1
 """The key of a lane that has nothing in flight."""
 
@@ -42,7 +46,7 @@ class Connection:
 
     __slots__ = ("lanes", "node", "received", "sock", "unsent")
 
-    def __init__(self, sock: socket.socket, node: int, lanes: int) -> None:
+    def __init__(self, sock: Sock, node: int, lanes: int) -> None:
         self.sock = sock
         self.node = node
         self.lanes = [Lane(self, number) for number in range(1, lanes + 1)]
@@ -53,14 +57,16 @@ class Connection:
 class Connections:
     """All of them, and the poll that wakes when one has an answer."""
 
-    def __init__(self, addresses: Sequence[tuple[str, int]], count: int, lanes: int) -> None:
+    def __init__(
+        self, addresses: Sequence[tuple[str, int]], count: int, lanes: int, tls: ClientTls | None = None
+    ) -> None:
         self._poll = select.epoll()
         self.by_descriptor: dict[int, Connection] = {}
         self.lost = 0
         try:
             for index in range(count):
                 node = index % len(addresses)
-                sock = connect(addresses[node])
+                sock = connect(addresses[node], tls)
                 self.by_descriptor[sock.fileno()] = Connection(sock, node, lanes)
                 self._poll.register(sock.fileno(), select.EPOLLIN)
         except BaseException:
@@ -146,16 +152,17 @@ class Connections:
 _unpack_header: Final = bare.HEADER.unpack_from
 
 
-def connect(address: tuple[str, int]) -> socket.socket:
+def connect(address: tuple[str, int], tls: ClientTls | None = None) -> Sock:
     """A connected socket past the handshake, not blocking any more. ConnectFailed when there is none to be had."""
     where = f"{address[0]}:{address[1]}"
     deadline = time.monotonic() + CONNECT_S
     try:
-        sock = socket.create_connection(address, CONNECT_S)
+        plain = socket.create_connection(address, CONNECT_S)
+        plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock: Sock = plain if tls is None else secure(plain, tls, Address(*address), deadline)
     except OSError as error:
         raise ConnectFailed(f"{where}: {error}", attempts={where: str(error)}) from None
     try:
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.sendall(bare.hello(AGENT))
         welcome = b""
         while not bare.welcomed(welcome):

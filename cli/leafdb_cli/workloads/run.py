@@ -20,6 +20,7 @@ from leafdb_cli.workloads.mixes import Mix, mix_named
 if TYPE_CHECKING:
     from leafdb.client import bare
     from leafdb.client.sync_client import Client
+    from leafdb.client.tls import ClientTls
 
 WARM_UP_SHARE: Final = 0.15
 WARM_UP_S_MAX: Final = 3.0
@@ -66,7 +67,7 @@ Tell = Callable[[str, float, float], None]
 """(phase, done, total) of what takes a while."""
 
 
-def run(client: Client, plan: Plan, tell: Tell) -> dict[str, Any]:
+def run(client: Client, plan: Plan, tell: Tell, tls: ClientTls | None = None) -> dict[str, Any]:
     """Run it; the figures. Raises LeafdbError."""
     mix = mix_named(plan.workload)
     plan.check()
@@ -75,7 +76,7 @@ def run(client: Client, plan: Plan, tell: Tell) -> dict[str, Any]:
         raise ConnectFailed("no node is alive")
     synced_ms = sync_ms(plan.sync_directory) if plan.durability == "always" else None
     with _bucket(client, plan) as bucket_reply:
-        figures = _measure(client, plan, mix, nodes, bucket_reply, tell)
+        figures = _measure(client, plan, mix, nodes, bucket_reply, tell, tls)
     figures["fdatasync_p50_ms"] = None if synced_ms is None else round(synced_ms, 3)
     return figures
 
@@ -91,7 +92,13 @@ def _bucket(client: Client, plan: Plan) -> Iterator[Mapping[str, Any]]:
 
 
 def _measure(
-    client: Client, plan: Plan, mix: Mix, nodes: list[Mapping[str, Any]], bucket_reply: Mapping[str, Any], tell: Tell
+    client: Client,
+    plan: Plan,
+    mix: Mix,
+    nodes: list[Mapping[str, Any]],
+    bucket_reply: Mapping[str, Any],
+    tell: Tell,
+    tls: ClientTls | None,
 ) -> dict[str, Any]:
     from leafdb.client import bare
 
@@ -101,9 +108,9 @@ def _measure(
     keys = Keyspace(bucket, placement, addresses, plan.keys)
     rng = Random(plan.seed or None)
     if mix.preloads:
-        with _generator(plan, addresses, bucket, keys, rng, PRELOAD_LANES) as generator:
+        with _generator(plan, addresses, bucket, keys, rng, PRELOAD_LANES, tls) as generator:
             generator.preload(_ticker("preload", plan.keys, tell))
-    with _generator(plan, addresses, bucket, keys, rng, 1) as generator:
+    with _generator(plan, addresses, bucket, keys, rng, 1, tls) as generator:
         warm_up_s = min(WARM_UP_S_MAX, plan.duration_s * WARM_UP_SHARE)
         generator.run(mix, warm_up_s, _clock("warm-up", warm_up_s, tell))
         # The generator makes no cycles; a collection over its tables would show as a pause of the servers.
@@ -149,9 +156,15 @@ def _figures(
 
 @contextmanager
 def _generator(
-    plan: Plan, addresses: list[str], bucket: bare.Bucket, keys: Keyspace, rng: Random, lanes: int
+    plan: Plan,
+    addresses: list[str],
+    bucket: bare.Bucket,
+    keys: Keyspace,
+    rng: Random,
+    lanes: int,
+    tls: ClientTls | None,
 ) -> Iterator[Generator]:
-    connections = Connections([_endpoint(address) for address in addresses], plan.connections, lanes)
+    connections = Connections([_endpoint(address) for address in addresses], plan.connections, lanes, tls)
     try:
         yield Generator(connections, bucket, keys, plan.value_size, rng)
     finally:

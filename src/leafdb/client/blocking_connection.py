@@ -27,6 +27,7 @@ from typing import Final
 
 from leafdb.client.effects import ExchangeFailed, Expired, Severed, Unsent
 from leafdb.client.farewell import AGENT, farewell_of
+from leafdb.client.line import Line
 from leafdb.client.pulse import Pulse
 from leafdb.errors import LeafdbError, ProtocolError
 from leafdb.limits import RECEIVE_BYTES
@@ -60,7 +61,7 @@ class BlockingConnection:
         "facts", "waiting",
     )  # fmt: skip
 
-    def __init__(self, sock: socket.socket, reader: FrameReader, facts: ServerFacts) -> None:
+    def __init__(self, sock: Line, reader: FrameReader, facts: ServerFacts) -> None:
         self._socket = sock
         self._reader = reader
         self.facts: ServerFacts = facts
@@ -76,7 +77,7 @@ class BlockingConnection:
         self._poll.register(sock, select.POLLIN)
 
     @classmethod
-    def establish(cls, sock: socket.socket, deadline: float) -> BlockingConnection:
+    def establish(cls, sock: Line, deadline: float) -> BlockingConnection:
         """Shake hands over a connected socket. Raises Unsent; the socket is then closed."""
         wire = Connection(ClientHello(AGENT))
         try:
@@ -84,7 +85,10 @@ class BlockingConnection:
             sock.sendall(wire.start())
             while wire.facts is None:
                 sock.settimeout(max(0.001, deadline - time.monotonic()))
-                data = sock.recv(RECEIVE_BYTES)
+                try:
+                    data = sock.recv(RECEIVE_BYTES)
+                except BlockingIOError:
+                    continue  # half a record of TLS
                 if not data:
                     raise Unsent("the node closed the connection during the handshake")
                 wire.receive(data)

@@ -20,6 +20,7 @@ from leafdb.client.blocking_connection import BlockingConnection, Slot
 from leafdb.client.call import Begun, KeyCall
 from leafdb.client.core import Core
 from leafdb.client.effects import Effect, Exchange, ExchangeFailed, Operation, Unsent
+from leafdb.client.line import Line
 from leafdb.client.results import Failed
 from leafdb.client.routing import NodeState
 from leafdb.client.url import Address
@@ -28,7 +29,7 @@ from leafdb.wire.frame import Frame
 
 T = TypeVar("T")
 
-Dial = Callable[[Address, float], socket.socket]
+Dial = Callable[[Address, float], Line]
 """(address, seconds) -> a connected stream socket; raises OSError."""
 
 CONNECT_S_MAX: Final = 1.0

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from leafdb.client.core import Core, Routing
 from leafdb.client.options import Seconds
-from leafdb.client.url import Address, parse_url
+from leafdb.client.url import Address, parse_url, wants_tls
 from leafdb.errors import ConfigError
 from leafdb.limits import REQUEST_TIMEOUT_S_DEFAULT
 
@@ -23,34 +23,44 @@ if TYPE_CHECKING:
     from leafdb.client.async_client import AsyncClient
     from leafdb.client.blocking_driver import Dial
     from leafdb.client.sync_client import Client
+    from leafdb.client.tls import TLS, ClientTls
 
 
 def connect(
     url: str,
     *,
-    tls: None = None,
+    tls: TLS | None = None,
     auth: None = None,
     zone: str | None = None,
     timeout: Seconds = REQUEST_TIMEOUT_S_DEFAULT,
     routing: Routing = "ring",
 ) -> Client:
-    """A client for `leafdb://host[:port][,...]`, on blocking sockets. Does no I/O: the first call connects."""
-    _refuse_security(tls, auth)
-    return client_over(parse_url(url), zone=zone, timeout=timeout, routing=routing)
+    """A client for `leafdb://host[:port][,...]`, or `leafdbs://` for TLS, on blocking sockets. The first call connects:
+    nothing but the files of `tls` is read before. Raises ConfigError."""
+    addresses, client_tls = _meant(url, tls, auth)
+    if client_tls is None:
+        return client_over(addresses, zone=zone, timeout=timeout, routing=routing)
+    from leafdb.client.blocking_tls import dialler
+
+    return client_over(addresses, dial=dialler(client_tls), zone=zone, timeout=timeout, routing=routing)
 
 
 def connect_async(
     url: str,
     *,
-    tls: None = None,
+    tls: TLS | None = None,
     auth: None = None,
     zone: str | None = None,
     timeout: Seconds = REQUEST_TIMEOUT_S_DEFAULT,
     routing: Routing = "ring",
 ) -> AsyncClient:
     """The same for trio and asyncio; use it as `async with leafdb.connect_async(url) as db`."""
-    _refuse_security(tls, auth)
-    return async_client_over(parse_url(url), zone=zone, timeout=timeout, routing=routing)
+    addresses, client_tls = _meant(url, tls, auth)
+    if client_tls is None:
+        return async_client_over(addresses, zone=zone, timeout=timeout, routing=routing)
+    from leafdb.client.anyio_tls import dialler
+
+    return async_client_over(addresses, dial=dialler(client_tls), zone=zone, timeout=timeout, routing=routing)
 
 
 def client_over(
@@ -89,8 +99,15 @@ def async_client_over(
     return AsyncClient(core, AnyioDriver(core, dial or dial_tcp))
 
 
-def _refuse_security(tls: object, auth: object) -> None:
-    if tls is not None:
-        raise ConfigError("this version has no TLS yet: tls must be None")
+def _meant(url: str, tls: TLS | None, auth: None) -> tuple[tuple[Address, ...], ClientTls | None]:
+    """Where to connect, and how. ConfigError also for files of TLS that make no sense."""
+    addresses = parse_url(url)
     if auth is not None:
-        raise ConfigError("this version has no TLS yet, and no authentication without it: auth must be None")
+        raise ConfigError("this version has no accounts yet: auth must be None")
+    if not wants_tls(url):
+        if tls is not None:
+            raise ConfigError("tls is given and the URL says leafdb://: write leafdbs://")
+        return addresses, None
+    from leafdb.client.tls import TLS, ClientTls
+
+    return addresses, ClientTls(TLS() if tls is None else tls)

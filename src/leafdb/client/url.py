@@ -1,4 +1,4 @@
-"""`leafdb://HOST[:PORT][,HOST[:PORT]...]`: the addresses a client starts from.
+"""`leafdb://HOST[:PORT][,HOST[:PORT]...]`: the addresses a client starts from; `leafdbs://` to speak TLS with them.
 
 An address is written `host:port` everywhere (an IPv6 host in brackets); that text is also the name by which routing,
 errors and connections know a node's door. Only what this version can do is accepted: an option it would have to ignore
@@ -33,11 +33,9 @@ def parse_url(url: str) -> tuple[Address, ...]:
     """The addresses of a URL, in its order, each once. Raises ConfigError."""
     if not isinstance(url, str):
         raise ConfigError(f"a leafdb URL is a str, not {type(url).__name__}")
-    if url.startswith(_TLS_SCHEME):
-        raise ConfigError("this version has no TLS yet: use leafdb:// on a network you trust")
-    if not url.startswith(_SCHEME):
-        raise ConfigError(f"a leafdb URL starts with {_SCHEME}")
-    rest = url[len(_SCHEME) :]
+    if not url.startswith((_SCHEME, _TLS_SCHEME)):
+        raise ConfigError(f"a leafdb URL starts with {_SCHEME}, or with {_TLS_SCHEME} for TLS")
+    rest = url.partition("://")[2]
     if "@" in rest:
         raise ConfigError("a leafdb URL carries no user or password: secrets do not belong in URLs")
     rest, _, query = rest.partition("?")
@@ -48,6 +46,11 @@ def parse_url(url: str) -> tuple[Address, ...]:
     if len(parts) > _ADDRESSES_MAX:
         raise ConfigError(f"a leafdb URL names at most {_ADDRESSES_MAX} addresses")
     return tuple(dict.fromkeys(parse_address(part) for part in parts))
+
+
+def wants_tls(url: str) -> bool:
+    """Whether a URL that parses says that TLS is to be spoken."""
+    return url.startswith(_TLS_SCHEME)
 
 
 def parse_address(text: str) -> Address:

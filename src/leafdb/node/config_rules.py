@@ -23,6 +23,7 @@ def problems(config: Config) -> list[str]:
     return [
         *_name_problems(config),
         *_listen_problems(config),
+        *_tls_problems(config),
         *_memory_problems(config),
         *shards.problems(config),
     ]
@@ -30,10 +31,14 @@ def problems(config: Config) -> list[str]:
 
 def warnings(config: Config) -> list[str]:
     """What works and should still be known. Shown in the log, in status and in the health page."""
-    if config.auth.insecure and _exposed(config):
-        where = " and ".join(f"listen.{name} ({address})" for name, address in _exposed(config))
-        return [f"auth.insecure: {where} can be reached from other machines without TLS or accounts"]
-    return []
+    found = []
+    if config.auth.insecure and _open_doors(config):
+        where = " and ".join(f"listen.{name} ({address})" for name, address, _ in _open_doors(config))
+        without = "accounts" if _sealed(config) else "TLS or accounts"
+        found.append(f"auth.insecure: {where} can be reached from other machines without {without}")
+    if config.tls.optional:
+        found.append("tls.optional: connections without TLS are taken; take this out once every node has TLS")
+    return found
 
 
 def _name_problems(config: Config) -> Iterator[str]:
@@ -58,18 +63,43 @@ def _name_problems(config: Config) -> Iterator[str]:
         yield "node.data_dir: must not be empty"
 
 
-def _exposed(config: Config) -> list[tuple[str, Address]]:
-    listeners = (("client", config.listen.client), ("peer", config.listen.peer))
-    return [(name, address) for name, address in listeners if not address.loopback]
+def _sealed(config: Config) -> bool:
+    return bool(config.tls.cert_file) and not config.tls.optional
+
+
+def _open_doors(config: Config) -> list[tuple[str, Address, str]]:
+    """Listeners that other machines can reach and where nobody has to prove anything: name, address, what is missing.
+    A peer proves itself by certificate and secret; a client by a certificate, where one is asked for."""
+    client, peer, sealed = config.listen.client, config.listen.peer, _sealed(config)
+    found = []
+    if not client.loopback and not (sealed and config.tls.client_ca_file):
+        missing = "clients prove nothing: set tls.client_ca_file" if sealed else "there is no TLS: fill in [tls]"
+        found.append(("client", client, missing))
+    if not peer.loopback and not sealed:
+        found.append(("peer", peer, "there is no TLS: fill in [tls]"))
+    return found
+
+
+def _tls_problems(config: Config) -> Iterator[str]:
+    tls = config.tls
+    wanted = {"ca_file": tls.ca_file, "cert_file": tls.cert_file, "key_file": tls.key_file}
+    if any(wanted.values()):
+        for key, path in wanted.items():
+            if not path:
+                yield f"tls.{key}: is missing: TLS needs ca_file, cert_file and key_file (leafdb cert issue makes them)"
+    else:
+        for key, given in (("client_ca_file", tls.client_ca_file), ("optional", tls.optional)):
+            if given:
+                yield f"tls.{key}: means nothing without ca_file, cert_file and key_file"
 
 
 def _listen_problems(config: Config) -> Iterator[str]:
     listen = config.listen
     if not config.auth.insecure:
-        for name, address in _exposed(config):
+        for name, address, missing in _open_doors(config):
             yield (
-                f"listen.{name}: {address} can be reached from other machines, and this version has neither TLS nor "
-                "accounts: listen on 127.0.0.1, or set auth.insecure = true if the network itself is trusted"
+                f"listen.{name}: {address} can be reached from other machines, and {missing}, or listen on 127.0.0.1, "
+                "or set auth.insecure = true if the network itself is trusted"
             )
     seen: dict[Address, str] = {}
     for name, address in (("client", listen.client), ("peer", listen.peer), ("http", listen.http)):

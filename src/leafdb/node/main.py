@@ -30,6 +30,7 @@ import trio
 from leafdb.config import Address, Config, ListenConfig, described
 from leafdb.errors import ConfigError
 from leafdb.node import config_rules, shards
+from leafdb.node.bell import Bell
 from leafdb.node.endings import BUG, CANNOT_RUN, STOPPED, Ending, ending_of
 from leafdb.node.logs import Log
 from leafdb.node.notify import Notifier
@@ -80,18 +81,23 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(config: Config, reload: Callable[[], None], serve: Serve | None = None, *, shard: bool = False) -> int:
     """Run a node under this configuration until it is told to stop; the exit code. A shard takes orders from stdin."""
     notifier = Notifier(os.environ, pid=os.getpid())
+    bell = Bell()
+
+    def reload_all() -> None:
+        reload()
+        bell.ring()
 
     async def live() -> int:
         orders = partial(trio.lowlevel.FdStream, STDIN) if shard else None
-        return await Supervisor(config, serve or _real_serve(), notifier, reload, orders).run()
+        return await Supervisor(config, serve or _real_serve(bell), notifier, reload_all, orders).run()
 
     return _live(config, (config,), notifier, live)
 
 
-def _real_serve() -> Serve:
+def _real_serve(bell: Bell) -> Serve:
     from leafdb.node.serve import serve
 
-    return serve
+    return partial(serve, bell=bell)
 
 
 def run_shards(config: Config, reload: Callable[[], None], arguments: Sequence[str]) -> int:
@@ -165,7 +171,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _load(arguments: argparse.Namespace) -> Loaded:
-    """The configuration, a shard's own where this is one, with the secret's file looked at as well; ConfigError with
+    """The configuration, a shard's own where this is one, with the files it names looked at as well; ConfigError with
     every problem."""
     from leafdb.node import settings
 
@@ -174,6 +180,10 @@ def _load(arguments: argparse.Namespace) -> Loaded:
     )
     if loaded.config.cluster.secret_file:
         read_secret(loaded.config.cluster.secret_file)
+    if loaded.config.tls.cert_file:
+        from leafdb.node import tls
+
+        tls.try_files(loaded.config)
     if arguments.shard is None:
         return loaded
     try:

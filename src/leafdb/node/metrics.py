@@ -156,6 +156,9 @@ GAUGES: Final = {
     "tables": Gauge("leafdb_tables", "Tables in the store, by level.", "level"),
     "compaction_share": Gauge("leafdb_compaction_share", "Of the time, that a compaction may take beside requests."),
     "compaction_pending_bytes": Gauge("leafdb_compaction_pending_bytes", "Bytes compaction still has to rewrite."),
+    "certificate_expiry": Gauge(
+        "leafdb_tls_certificate_not_after_seconds", "When a TLS certificate runs out, in unix time.", "certificate"
+    ),
     "clock_drift": Gauge("leafdb_clock_drift_seconds", "Greatest drift seen from a peer's clock."),
 }
 

@@ -72,6 +72,7 @@ from leafdb.node.self_report import peer_facts, server_facts
 from leafdb.node.storage_tasks import StorageTasks
 from leafdb.node.tenure import Tenure
 from leafdb.node.timers import TimingWheel
+from leafdb.node.tls import NodeTls
 from leafdb.node.view import ClusterView
 from leafdb.node.vouching import begins, open_sweeper
 from leafdb.node.world import World
@@ -100,6 +101,7 @@ class Node:
         self.started_at = world.now()
         self.version = metadata_version("leafdb")
         self.ready = False
+        self.tls = NodeTls(config, world)
         self.tenure = Tenure(self)
         self.belonging = Belonging(self, world.random_bytes(16))
         self.drain = Drain(self)
@@ -185,7 +187,7 @@ class Node:
         seen = await read_value(engine, META_TREE, PEERS_KEY)
         self.admission = Admission(engine, view, self.belonging.contests, seen)
         self.peers = Peers(
-            world.network,
+            self.tls.peers,
             self.pump,
             own=partial(peer_facts, self),
             secret=self._secret,
@@ -301,7 +303,6 @@ class Node:
         self, nursery: trio.Nursery, drain: trio.Event, stop: trio.Event, on_ready: Callable[[], None]
     ) -> None:
         listen = self.config.listen
-        network = self.world.network
         nursery.start_soon(self.wheel.run, name="timing wheel")
         nursery.start_soon(self.memory.run, name="memory ledger")
         nursery.start_soon(self.leases.run, name="leases")
@@ -318,7 +319,7 @@ class Node:
         await nursery.start(self.peers.run)
         # Each acceptor owns its listener from the moment there is one: a start that fails leaves no port taken.
         peer_port = Acceptor(
-            await network.listen(*listen.peer),
+            await self.tls.peers.listen(*listen.peer),
             self.pump,
             handshake=self.peers.accepting,
             on_frame=self.peers.on_frame,
@@ -327,7 +328,7 @@ class Node:
         )
         await nursery.start(peer_port.run)
         self.clients = Acceptor(
-            await network.listen(*listen.client),
+            await self.tls.clients.listen(*listen.client),
             self.pump,
             handshake=lambda: ServerHello(server_facts(self)),
             on_frame=self._client_dispatch,

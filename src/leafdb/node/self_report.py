@@ -34,7 +34,7 @@ def problems(node: Node) -> list[str]:
             f"deleted values may be back in {node.anti_entropy.losses.returned} partitions: no owner could vouch for "
             "what was deleted long ago; leafdb repair acknowledge, when that was read"
         )
-    return found + node.anti_entropy.schedule.problems() + node.estate.problems()
+    return found + node.tls.problems() + node.anti_entropy.schedule.problems() + node.estate.problems()
 
 
 def peer_facts(node: Node) -> PeerFacts:

@@ -12,6 +12,7 @@ import trio
 from leafdb.config import Config
 from leafdb.model.hlc import LOGICAL_BITS, stamp_ms
 from leafdb.node.admin_cluster import state_of
+from leafdb.node.bell import Bell
 from leafdb.node.endings import STOPPED
 from leafdb.node.http import Check, HttpPages
 from leafdb.node.metrics_page import MetricsPage
@@ -75,7 +76,8 @@ class Health:
             Check("age", not schedule.too_old(), "; ".join(schedule.problems())),
             Check("losses", not lost, f"writes may be lost in {lost} partitions"),
             Check("deletions", not returned, f"deleted values may be back in {returned} partitions"),
-            Check("secure", not node.config.auth.insecure, "no encryption, no accounts: [auth] insecure is set"),
+            Check("secure", not node.config.auth.insecure, "no accounts, or no encryption: [auth] insecure is set"),
+            Check("tls", not node.tls.problems(), "; ".join(node.tls.problems())),
         ]
         return checks
 
@@ -137,6 +139,7 @@ def watch(node: Node) -> None:
     metrics.watch("quarantined_bytes", lambda: stats().quarantined_bytes)
     metrics.watch("compaction_share", lambda: stats().compaction_share)
     metrics.watch("compaction_pending_bytes", lambda: node.engine.survey().debt_bytes)
+    metrics.watch("certificate_expiry", node.tls.expiry)
     metrics.watch("tables", lambda: {"0": stats().level0_tables, "all": stats().tables})
     metrics.info("leafdb_build_info", version=node.version)
 
@@ -149,12 +152,15 @@ def calm_collector() -> None:
     gc.set_threshold(50_000, 20, 50)
 
 
-async def serve(config: Config, *, on_ready: Callable[[], None], drain: trio.Event, stop: trio.Event) -> int:
-    """Run a node on this machine until it has stopped; the exit code. Raises what kept it from running."""
+async def serve(
+    config: Config, *, bell: Bell, on_ready: Callable[[], None], drain: trio.Event, stop: trio.Event
+) -> int:
+    """Run a node on this machine until it has stopped; the exit code. Raises what kept it from running. `bell` is rung
+    when files are to be read again."""
     secret = read_secret(config.cluster.secret_file)
     calm_collector()
     while True:
-        node = await _live(config, secret, on_ready, drain, stop)
+        node = await _live(config, secret, bell, on_ready, drain, stop)
         if not node.tenure.begins_anew:
             return STOPPED
         # Nothing of the node runs any more, its worker has ended: the directory is nobody's but ours.
@@ -162,7 +168,7 @@ async def serve(config: Config, *, on_ready: Callable[[], None], drain: trio.Eve
 
 
 async def _live(
-    config: Config, secret: bytes, on_ready: Callable[[], None], drain: trio.Event, stop: trio.Event
+    config: Config, secret: bytes, bell: Bell, on_ready: Callable[[], None], drain: trio.Event, stop: trio.Event
 ) -> Node:
     """One life of the node, on the store as it is; the node, when that is over."""
     async with real_world(config.node.data_dir) as world:
@@ -174,6 +180,7 @@ async def _live(
             listeners = await trio.open_tcp_listeners(http.port, host=http.host)
             nursery.start_soon(trio.serve_listeners, pages.handle, listeners)
             nursery.start_soon(health.run)
+            nursery.start_soon(node.tls.watch, bell)
 
             async def watched() -> None:
                 await ready.wait()

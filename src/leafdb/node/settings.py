@@ -282,8 +282,6 @@ def _unknown(path: str) -> str:
     sections = [entry.name for entry in fields(Config)]
     if not dot:
         return f"{path}: unknown section; {_did_you_mean(section, sections, 'there are ')}"
-    if section == "tls":
-        return f"{path}: this version has no TLS; remove it"
     known = [entry.key for entry in described() if entry.section == section]
     if f"{key}_file" in known:
         return f"{path}: secrets are not written into the configuration: name a file with {section}.{key}_file"

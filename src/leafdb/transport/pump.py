@@ -6,7 +6,7 @@ SLICE_S of work, flushes all sessions that have answers and gives the other task
 arrived at the node, not at one connection, and its cost is one scheduler pass: measured per round trip, half of what a
 task per connection costs (bench/micro/transport.py), and what it sends to a peer is one `send` per batch.
 
-Streams the kernel cannot watch (memory, TLS) get two small tasks instead, and behave the same.
+Streams the kernel cannot watch (memory) get two small tasks instead, and behave the same.
 
 Every second a sweep looks for sessions that have stopped (see `sweeper`).
 """

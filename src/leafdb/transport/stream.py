@@ -2,7 +2,7 @@
 
 A `ByteStream` is one connection's two directions. The request path uses its synchronous half: `receive_now` and
 `send_now` never wait, so that one task can move the bytes of every session (see `pump`). The asynchronous half serves
-what is rare: handshakes, streams that only wait (memory, TLS).
+what is rare: handshakes, streams that only wait (memory).
 
 Faults of the world come as trio's own two: BrokenResourceError (the connection broke) and ClosedResourceError (we
 closed it). Dialling and listening raise OSError.

@@ -39,6 +39,7 @@ COMMANDS = {
     "repair": {"run", "status", "cancel", "purge", "schedule", "acknowledge"},
     "storage": {"stats", "flush", "compact", "verify", "tasks", "dump", "snapshot"},
     "config": {"check"},
+    "cert": {"init", "issue", "show", "rotate", "invite", "join"},
     "bench": {"run"},
     "sim": {"run", "determinism", "museum", "detector"},
     "status": set(),

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 import leafdb
-from leafdb.client.url import Address, parse_address, parse_url
+from leafdb.client.url import Address, parse_address, parse_url, wants_tls
 
 
 @pytest.mark.parametrize(
@@ -45,15 +45,18 @@ def test_refused(url: str) -> None:
     assert "hunter2" not in str(refused.value)
 
 
-def test_no_tls_yet() -> None:
+def test_a_url_says_whether_tls_is_spoken() -> None:
+    assert parse_url("leafdbs://a:1,[::1]") == (Address("a", 1), Address("::1", 7411))
+    assert wants_tls("leafdbs://a")
+    assert not wants_tls("leafdb://a")
+
+
+def test_no_accounts_yet() -> None:
     connect: Any = leafdb.connect
     connect_async: Any = leafdb.connect_async
     for make in (connect, connect_async):
-        for refused in ({"tls": object()}, {"auth": ("user", "password")}):
-            with pytest.raises(leafdb.ConfigError, match="no TLS yet"):
-                make("leafdb://a", **refused)
-        with pytest.raises(leafdb.ConfigError, match="no TLS yet"):
-            make("leafdbs://a")
+        with pytest.raises(leafdb.ConfigError, match="no accounts yet"):
+            make("leafdb://a", auth=("user", "password"))
 
 
 def test_wrong_settings_are_refused_at_once() -> None:

@@ -71,7 +71,7 @@ def mixes_up_types(db: leafdb.Client) -> None:
     db.bucket("b").scan(page_size=None)  # type: ignore  # a number
     db.create_bucket("b", conflict="counter")  # type: ignore  # not in this version
     leafdb.connect("leafdb://a", routing="any")  # type: ignore  # ring or listed
-    leafdb.connect("leafdb://a", tls=object())  # type: ignore  # not in this version
+    leafdb.connect("leafdb://a", tls=object())  # type: ignore  # a leafdb.TLS
     print(leafdb.no_such_name)  # type: ignore  # lazy names are still checked
     print(wrong)
 
