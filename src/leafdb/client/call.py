@@ -21,7 +21,7 @@ from collections.abc import Mapping
 from typing import Final, NamedTuple, Protocol, TypeVar
 
 from leafdb.client.core import Core
-from leafdb.client.effects import Exchange, ExchangeFailed, Expired, Operation, Severed, Sleep, Unsent
+from leafdb.client.effects import Denied, Exchange, ExchangeFailed, Expired, Operation, Severed, Sleep, Unsent
 from leafdb.client.retry import RETRIES_MAX, pause_s
 from leafdb.client.routing import NodeState, Place
 from leafdb.errors import (
@@ -148,6 +148,10 @@ def call(core: Core, request: Request, deadline: float, begun: Begun | None = No
                     outcome = failure
         if node is None:
             error = leaving or _none_reached(unreached)
+        elif isinstance(outcome, Denied):
+            # Every node goes by the same accounts: another would say the same, and count it as one more failed login.
+            outcome.error.node = outcome.error.node or str(node.address)
+            raise unknown or outcome.error
         elif isinstance(outcome, Unsent) or (isinstance(outcome, Severed) and request.op_id is None):
             # A read that lost its connection goes on to the next node as if it had not been sent: many are lost at once
             # when a node dies, and they are no sign of overload, so they do not draw on the retry budget.

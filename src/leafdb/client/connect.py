@@ -21,6 +21,7 @@ from leafdb.limits import REQUEST_TIMEOUT_S_DEFAULT
 if TYPE_CHECKING:
     from leafdb.client.anyio_driver import AsyncDial
     from leafdb.client.async_client import AsyncClient
+    from leafdb.client.auth import Auth
     from leafdb.client.blocking_driver import Dial
     from leafdb.client.sync_client import Client
 
@@ -29,28 +30,30 @@ def connect(
     url: str,
     *,
     tls: None = None,
-    auth: None = None,
+    auth: Auth | None = None,
     zone: str | None = None,
     timeout: Seconds = REQUEST_TIMEOUT_S_DEFAULT,
     routing: Routing = "ring",
 ) -> Client:
-    """A client for `leafdb://host[:port][,...]`, on blocking sockets. Does no I/O: the first call connects."""
-    _refuse_security(tls, auth)
-    return client_over(parse_url(url), zone=zone, timeout=timeout, routing=routing)
+    """A client for `leafdb://host[:port][,...]`, on blocking sockets. Does no I/O: the first call connects.
+
+    `auth` says who it is, where accounts are asked for: `leafdb.Scram(user, password)` or `leafdb.Token(text)`."""
+    _refuse_security(tls)
+    return client_over(parse_url(url), auth=_checked(auth), zone=zone, timeout=timeout, routing=routing)
 
 
 def connect_async(
     url: str,
     *,
     tls: None = None,
-    auth: None = None,
+    auth: Auth | None = None,
     zone: str | None = None,
     timeout: Seconds = REQUEST_TIMEOUT_S_DEFAULT,
     routing: Routing = "ring",
 ) -> AsyncClient:
     """The same for trio and asyncio; use it as `async with leafdb.connect_async(url) as db`."""
-    _refuse_security(tls, auth)
-    return async_client_over(parse_url(url), zone=zone, timeout=timeout, routing=routing)
+    _refuse_security(tls)
+    return async_client_over(parse_url(url), auth=_checked(auth), zone=zone, timeout=timeout, routing=routing)
 
 
 def client_over(
@@ -61,12 +64,15 @@ def client_over(
     timeout: Seconds = REQUEST_TIMEOUT_S_DEFAULT,
     routing: Routing = "ring",
     rng: Random | None = None,
+    auth: Auth | None = None,
 ) -> Client:
     """A synchronous client whose connections `dial` makes (TCP when None)."""
     from leafdb.client.blocking_driver import BlockingDriver, dial_tcp
     from leafdb.client.sync_client import Client
 
-    core = Core(addresses, zone=zone, timeout=timeout, routing=routing, clock=time.monotonic, rng=rng or Random())
+    core = Core(
+        addresses, zone=zone, timeout=timeout, routing=routing, clock=time.monotonic, rng=rng or Random(), auth=auth
+    )
     return Client(core, BlockingDriver(core, dial or dial_tcp))
 
 
@@ -78,6 +84,7 @@ def async_client_over(
     timeout: Seconds = REQUEST_TIMEOUT_S_DEFAULT,
     routing: Routing = "ring",
     rng: Random | None = None,
+    auth: Auth | None = None,
 ) -> AsyncClient:
     """An asynchronous client whose connections `dial` makes (TCP when None)."""
     from anyio import current_time
@@ -85,12 +92,20 @@ def async_client_over(
     from leafdb.client.anyio_driver import AnyioDriver, dial_tcp
     from leafdb.client.async_client import AsyncClient
 
-    core = Core(addresses, zone=zone, timeout=timeout, routing=routing, clock=current_time, rng=rng or Random())
+    core = Core(
+        addresses, zone=zone, timeout=timeout, routing=routing, clock=current_time, rng=rng or Random(), auth=auth
+    )
     return AsyncClient(core, AnyioDriver(core, dial or dial_tcp))
 
 
-def _refuse_security(tls: object, auth: object) -> None:
+def _refuse_security(tls: object) -> None:
     if tls is not None:
         raise ConfigError("this version has no TLS yet: tls must be None")
-    if auth is not None:
-        raise ConfigError("this version has no TLS yet, and no authentication without it: auth must be None")
+
+
+def _checked(auth: object) -> Auth | None:
+    if auth is None:
+        return None
+    from leafdb.client.auth import checked_auth
+
+    return checked_auth(auth)

@@ -5,7 +5,7 @@ None. A failure is thrown into it as one of three, told apart by the one thing t
 of the request have reached the node?
 
     Unsent    no: the connection could not be made, or was dead before the first byte; or the node has said that it did
-              nothing of what it left unanswered
+              nothing of what it left unanswered; Denied among them: the node would not have this user
     Severed   it may have: the connection ended while the answer was awaited
     Expired   the deadline passed; `sent` says whether anything can have gone
 """
@@ -16,6 +16,7 @@ from collections.abc import Generator
 from typing import NamedTuple, TypeVar
 
 from leafdb.client.routing import NodeState
+from leafdb.errors import LeafdbError
 from leafdb.wire.frame import Frame
 
 T = TypeVar("T")
@@ -50,6 +51,14 @@ class ExchangeFailed(Exception):
 
 class Unsent(ExchangeFailed):
     """Nothing of the request left this machine, or nothing of it was done."""
+
+
+class Denied(Unsent):
+    """No connection, and asking others is no use: `error` is what the caller is told."""
+
+    def __init__(self, error: LeafdbError) -> None:
+        super().__init__(str(error))
+        self.error = error
 
 
 class Severed(ExchangeFailed):

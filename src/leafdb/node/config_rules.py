@@ -23,6 +23,7 @@ def problems(config: Config) -> list[str]:
     return [
         *_name_problems(config),
         *_listen_problems(config),
+        *_auth_problems(config),
         *_memory_problems(config),
         *shards.problems(config),
     ]
@@ -88,6 +89,14 @@ def _listen_problems(config: Config) -> Iterator[str]:
         for name, address in (("client", listen.client), ("peer", listen.peer)):
             if address.wildcard:
                 yield f"listen.{name}: others cannot use {address}: set listen.advertise to the host they can use"
+
+
+def _auth_problems(config: Config) -> Iterator[str]:
+    if config.auth.mode == "off" and not config.listen.client.loopback and not config.auth.insecure:
+        yield (
+            f"auth.mode: off, and listen.client ({config.listen.client}) can be reached from other machines: leave it "
+            "at auto, or set auth.insecure = true if everybody on that network may do everything"
+        )
 
 
 def _bracketed(host: str) -> str:
