@@ -253,12 +253,10 @@ class BackupJob:
 
     def _connect(self, stack: ExitStack, member: Mapping[str, Any]) -> Client:
         """A client of this node alone, by the scheme of the address that was given."""
-        from leafdb.client.connect import connect
-
         scheme = url_of(self._session.options).partition("://")[0]
         url = f"{scheme}://{member['client']}"
         timeout_s = self._session.request_s(TIMEOUT_S)
-        return stack.enter_context(connect(url, timeout=timeout_s, routing="listed"))
+        return stack.enter_context(self._session.connect(url, timeout_s=timeout_s))
 
 
 class _Pace:

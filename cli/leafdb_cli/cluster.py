@@ -79,7 +79,6 @@ def init(
 
 def found(session: Session, name: str, members: Sequence[Mapping[str, Any]]) -> None:
     """Ask the node the options name, or else the first member, to found the cluster."""
-    from leafdb.client.connect import connect
     from leafdb_cli.options import url_of
 
     url = (
@@ -88,7 +87,7 @@ def found(session: Session, name: str, members: Sequence[Mapping[str, Any]]) -> 
         else f"leafdb://{members[0]['client']}"
     )
     args = {"name": name, "members": [dict(entry) for entry in members]}
-    with connect(url, timeout=session.timeout_s(INIT_TIMEOUT_S), routing="listed") as client:
+    with session.connect(url, timeout_s=session.timeout_s(INIT_TIMEOUT_S)) as client:
         client.admin("cluster.init", args, changes=True)
 
 

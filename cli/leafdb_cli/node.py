@@ -151,10 +151,8 @@ def _until_drained(session: Session, client: Client, reply: Mapping[str, Any]) -
 @contextmanager
 def _node(session: Session, name: str) -> Iterator[tuple[Client, str]]:
     """A client of that very node, and the node's name."""
-    from leafdb.client.connect import connect
-
     url = f"leafdb://{_address_of(session, name)}" if name else _only_url(session)
-    with connect(url, timeout=session.request_s(DRAIN_TIMEOUT_S), routing="listed") as client:
+    with session.connect(url, timeout_s=session.request_s(DRAIN_TIMEOUT_S)) as client:
         found = client.ping().name
         if name and found != name:
             raise Quit(exits.FAILED, f"{found} answers at the address of {name}: nothing was done")

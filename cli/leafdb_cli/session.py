@@ -19,11 +19,13 @@ from typer.core import TyperGroup
 
 from leafdb.errors import LeafdbError
 from leafdb_cli import exits
+from leafdb_cli.credentials import auth_of
 from leafdb_cli.exits import Quit
 from leafdb_cli.options import Options, url_of
 from leafdb_cli.render import Output
 
 if TYPE_CHECKING:
+    from leafdb.client.auth import Auth
     from leafdb.client.core import Routing
     from leafdb.client.sync_client import Client
 
@@ -38,6 +40,7 @@ class Session:
 
     def __init__(self, options: Options, output: Output | None = None) -> None:
         self.options = options
+        self._auth: Auth | None = None
         self.output = output or Output(options.output, no_color=options.no_color or bool(os.environ.get("NO_COLOR")))
 
     def note(self, text: str) -> None:
@@ -57,10 +60,16 @@ class Session:
     @contextmanager
     def client(self, *, routing: Routing = "ring", timeout_s: float = TIMEOUT_S) -> Iterator[Client]:
         """A client for the nodes the options name."""
+        with self.connect(url_of(self.options), timeout_s=self.request_s(timeout_s), routing=routing) as client:
+            yield client
+
+    def connect(self, url: str, *, timeout_s: float, routing: Routing = "listed") -> Client:
+        """A client for that URL, as whoever the environment says (`credentials`). A password is typed once a run."""
         from leafdb.client.connect import connect
 
-        with connect(url_of(self.options), timeout=self.request_s(timeout_s), routing=routing) as client:
-            yield client
+        if self._auth is None:
+            self._auth = auth_of()
+        return connect(url, auth=self._auth, timeout=timeout_s, routing=routing)
 
     def ask(
         self,

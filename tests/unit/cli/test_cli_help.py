@@ -41,6 +41,9 @@ COMMANDS = {
     "config": {"check"},
     "bench": {"run"},
     "sim": {"run", "determinism", "museum", "detector"},
+    "user": {"list", "show", "create", "set", "grant", "revoke", "drop"},
+    "role": {"list", "show", "create", "grant", "revoke", "drop"},
+    "token": {"list", "create", "drop"},
     "status": set(),
     "version": set(),
 }
