@@ -327,8 +327,8 @@ class AuthConfig:
     insecure: bool = setting(
         False,
         Kind.FLAG,
-        "Listen on other than loopback addresses though this version has neither TLS nor accounts. "
-        "Anyone who reaches the port can read and write everything.",
+        "Listen on other than loopback addresses though this version has no TLS. Unless auth.mode is `required`, "
+        "anyone who reaches the port can read and write everything.",
     )
 
 
