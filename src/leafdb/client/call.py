@@ -149,9 +149,7 @@ def call(core: Core, request: Request, deadline: float, begun: Begun | None = No
         if node is None:
             error = leaving or _none_reached(unreached)
         elif isinstance(outcome, Denied):
-            # Every node goes by the same accounts: another would say the same, and count it as one more failed login.
-            outcome.error.node = outcome.error.node or str(node.address)
-            raise unknown or outcome.error
+            raise unknown or outcome.told_by(str(node.address))
         elif isinstance(outcome, Unsent) or (isinstance(outcome, Severed) and request.op_id is None):
             # A read that lost its connection goes on to the next node as if it had not been sent: many are lost at once
             # when a node dies, and they are no sign of overload, so they do not draw on the retry budget.

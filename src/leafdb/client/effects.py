@@ -54,11 +54,17 @@ class Unsent(ExchangeFailed):
 
 
 class Denied(Unsent):
-    """No connection, and asking others is no use: `error` is what the caller is told."""
+    """No connection, and the caller is told `error` at once: every node goes by the same accounts, so another would say
+    the same, and count it as one more failed login."""
 
     def __init__(self, error: LeafdbError) -> None:
         super().__init__(str(error))
         self.error = error
+
+    def told_by(self, address: str) -> LeafdbError:
+        """The error, with the node it is about."""
+        self.error.node = self.error.node or address
+        return self.error
 
 
 class Severed(ExchangeFailed):
