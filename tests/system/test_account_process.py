@@ -26,7 +26,7 @@ pytestmark = pytest.mark.system
 
 SECRET = "canary-secret-of-the-cluster"
 PASSWORD = "canary-password of alice"
-WAIT_S = 60.0
+WAIT_S = 240.0
 CONFIG = """\
 [node]
 name = "n1"
