@@ -190,8 +190,7 @@ def call(core: Core, request: Request, deadline: float, begun: Begun | None = No
             raise unknown from error
         retries += 1
         refused = error
-        shunned = [] if node is None else [node]
-        unreached, leaving = {}, None
+        shunned, unreached, leaving = [] if node is None else [node], {}, None
         yield from _rest(pause, unknown)
 
 
