@@ -20,7 +20,6 @@ import socket
 import subprocess
 import sys
 import time
-from functools import partial
 
 import trio
 
@@ -123,7 +122,7 @@ async def serve(form: str, connections: int, seconds: float, depth: int) -> None
     acceptor = Acceptor(
         listener if form == "pump" else PlainListener(listener),
         pump,
-        handshake=partial(ServerHello, facts),
+        handshake=lambda _: ServerHello(facts),
         on_frame=meter.frame,
         on_closed=meter.stop,
     )

@@ -71,11 +71,15 @@ BY_REASON: Final[Mapping[Reason, int]] = {
     Reason.CONTROL_SET: FAILED,
     Reason.UNSAFE: FAILED,
     Reason.NO_SUCH_TASK: NOT_FOUND,
+    Reason.NO_SUCH_ACCOUNT: NOT_FOUND,
 }
 """Every reason has a code: a new one fails a test until somebody has decided."""
 
 
 ADVICE: Final[Mapping[Reason, str]] = {
+    Reason.UNAUTHORIZED: "LEAFDB_USER with LEAFDB_PASSWORD_FILE, or LEAFDB_TOKEN_FILE, say who you are; leafdb user "
+    "show USER tells an administrator what somebody may do",
+    Reason.NO_SUCH_ACCOUNT: "leafdb user list, role list and token list name those there are",
     Reason.NO_SUCH_MEMBER: "leafdb node list names the members",
     Reason.NO_SUCH_TASK: "leafdb repair status lists the tasks; one that has ended needs no cancelling",
     Reason.BANNED: "who was removed never comes back as it was: start it with an empty directory and let it join",

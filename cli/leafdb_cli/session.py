@@ -19,11 +19,13 @@ from typer.core import TyperGroup
 
 from leafdb.errors import LeafdbError
 from leafdb_cli import exits
+from leafdb_cli.credentials import auth_of
 from leafdb_cli.exits import Quit
 from leafdb_cli.options import Options, scheme_of, tls_of, url_of
 from leafdb_cli.render import Output
 
 if TYPE_CHECKING:
+    from leafdb.client.auth import Auth
     from leafdb.client.core import Routing
     from leafdb.client.sync_client import Client
     from leafdb.client.tls import ClientTls
@@ -39,6 +41,7 @@ class Session:
 
     def __init__(self, options: Options, output: Output | None = None) -> None:
         self.options = options
+        self._auth: Auth | None = None
         self.output = output or Output(options.output, no_color=options.no_color or bool(os.environ.get("NO_COLOR")))
 
     def note(self, text: str) -> None:
@@ -62,11 +65,14 @@ class Session:
             yield client
 
     def connect(self, where: str, *, timeout_s: float, routing: Routing = "listed") -> Client:
-        """A client for these nodes: a URL, or HOST:PORT, which TLS is spoken with if it is with the others."""
+        """A client for these nodes: a URL, or HOST:PORT, which TLS is spoken with if it is with the others; as
+        whoever the environment says (`credentials`). A password is typed once a run."""
         from leafdb.client.connect import connect
 
+        if self._auth is None:
+            self._auth = auth_of()
         url = where if "://" in where else scheme_of(self.options) + where
-        return connect(url, tls=tls_of(self.options, url), timeout=timeout_s, routing=routing)
+        return connect(url, tls=tls_of(self.options, url), auth=self._auth, timeout=timeout_s, routing=routing)
 
     def client_tls(self) -> ClientTls | None:
         """TLS for whoever connects by itself; None where none is spoken."""

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from leafdb.client.async_bucket import AsyncBucket, AsyncLwwBucket, AsyncSiblingBucket
     from leafdb.client.async_client import AsyncClient
     from leafdb.client.async_scan import AsyncRange, AsyncScan
+    from leafdb.client.auth import Auth, Scram, Token
     from leafdb.client.codecs import CBOR, JSON, Codec, Raw, Text
     from leafdb.client.connect import connect, connect_async
     from leafdb.client.context import BLIND, Blind, Context
@@ -66,6 +67,7 @@ _HOMES = {
     "leafdb.client.async_bucket": ("AsyncBucket", "AsyncLwwBucket", "AsyncSiblingBucket"),
     "leafdb.client.async_client": ("AsyncClient",),
     "leafdb.client.async_scan": ("AsyncRange", "AsyncScan"),
+    "leafdb.client.auth": ("Auth", "Scram", "Token"),
     "leafdb.client.codecs": ("CBOR", "JSON", "Codec", "Raw", "Text"),
     "leafdb.client.connect": ("connect", "connect_async"),
     "leafdb.client.context": ("BLIND", "Blind", "Context"),
@@ -103,6 +105,7 @@ __all__ = [
     "AsyncRange",
     "AsyncScan",
     "AsyncSiblingBucket",
+    "Auth",
     "Blind",
     "Bucket",
     "BucketInfo",
@@ -138,12 +141,14 @@ __all__ = [
     "Raw",
     "Reason",
     "Scan",
+    "Scram",
     "ServerBug",
     "SessionToken",
     "Sibling",
     "SiblingBucket",
     "Status",
     "Text",
+    "Token",
     "Written",
     "connect",
     "connect_async",

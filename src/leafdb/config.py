@@ -328,13 +328,26 @@ class TlsConfig:
 
 @dataclass(frozen=True, slots=True)
 class AuthConfig:
-    """Who may connect. This version tells peers from strangers by the cluster secret and trusts every client."""
+    """Who may connect, and do what: docs/operations/accounts.md. Users, roles and tokens are cluster state, made with
+    `leafdb user`, `role` and `token`; the cluster secret is what the first one is made with."""
 
+    mode: str = setting(
+        "auto",
+        Kind.CHOICE,
+        "Whether clients have to log in. `auto`: where the client listener can be reached from other machines, unless "
+        "auth.insecure is set. `off`: never; whoever reaches the port may do everything.",
+        choices=("auto", "required", "off"),
+    )
+    audit: bool = setting(
+        False,
+        Kind.FLAG,
+        "Write logins, refusals and every change of buckets, cluster and accounts to the log, as leafdb.audit.",
+    )
     insecure: bool = setting(
         False,
         Kind.FLAG,
         "Listen on other than loopback addresses without `[tls]`, or to clients that prove nothing. "
-        "Anyone who reaches the port can read and write everything.",
+        "Unless auth.mode is `required`, anyone who reaches the port can read and write everything.",
     )
 
 
@@ -351,6 +364,9 @@ class LogConfig:
     )
     format: str = setting(
         "auto", Kind.CHOICE, "One JSON object a line, or a form for people.", choices=("auto", "json", "console")
+    )
+    show_keys: bool = setting(
+        False, Kind.FLAG, "Write keys into the audit log as they are, not as a hash that only this cluster can make."
     )
 
 

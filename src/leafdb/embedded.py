@@ -41,7 +41,7 @@ from leafdb.client.core import Core
 from leafdb.client.options import Seconds
 from leafdb.client.sync_client import Client
 from leafdb.client.url import Address as ClientAddress
-from leafdb.config import Address, Config, ListenConfig, NodeConfig
+from leafdb.config import Address, AuthConfig, Config, ListenConfig, NodeConfig
 from leafdb.errors import (
     ConfigError,
     CorruptionError,
@@ -249,7 +249,7 @@ def config_of(path: str) -> Config:
     listen = ListenConfig(
         client=Address(HOST, CLIENT_PORT), peer=Address(HOST, CLIENT_PORT + 1), http=Address(HOST, CLIENT_PORT + 2)
     )
-    return Config(node=NodeConfig(name=HOST, data_dir=path), listen=listen)
+    return Config(node=NodeConfig(name=HOST, data_dir=path), listen=listen, auth=AuthConfig(mode="off"))
 
 
 def cluster_name_of(path: str) -> str:

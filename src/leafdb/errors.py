@@ -64,6 +64,7 @@ class Reason(StrEnum):
     CONTROL_SET = "control_set"
     UNSAFE = "unsafe"
     NO_SUCH_TASK = "no_such_task"
+    NO_SUCH_ACCOUNT = "no_such_account"
 
 
 RETRYABLE_REASONS = frozenset(

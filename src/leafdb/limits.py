@@ -219,3 +219,36 @@ FLOOR_PAUSE_S_MAX: Final = 0.25
 
 assert FLOOR_CONTEXTS_MAX < 256
 assert SESSION_TOKEN_BYTES_MAX > 2 * (KEY_BYTES_MAX + 1 * KIB)
+
+# -- accounts: what the cluster metadata hold of users, roles and tokens, and what logging in may cost
+ACCOUNT_NAME_BYTES_MAX: Final = 64
+USERS_MAX: Final = 512
+ROLES_MAX: Final = 256
+TOKENS_MAX: Final = 1_024
+USER_ROLES_MAX: Final = 16
+GRANTS_MAX: Final = 4_096
+"""Of all roles together: with these the metadata stay well within CBOR_ITEMS_MAX."""
+GRANT_PREFIX_BYTES_MAX: Final = 256
+ACCOUNTS_BYTES_MAX: Final = 1 * MIB
+"""Of users, roles and tokens together, encoded."""
+SCRAM_SALT_BYTES: Final = 16
+SCRAM_SALT_BYTES_MAX: Final = 64
+SCRAM_ITERATIONS: Final = 600_000
+"""What a new password is hashed with: 0.15 s of the client's time, once per process (today's advice for PBKDF2)."""
+SCRAM_ITERATIONS_MIN: Final = 15_000
+SCRAM_ITERATIONS_MAX: Final = 10_000_000
+"""More would let a false node keep a client busy for seconds."""
+SCRAM_MESSAGE_BYTES_MAX: Final = 1 * KIB
+PASSWORD_BYTES_MAX: Final = 1 * KIB
+TOKEN_BYTES: Final = 32
+LOGIN_FAILURES_BURST: Final = 10
+"""Failed logins of one source before it has to wait."""
+LOGIN_FAILURES_PER_S: Final = 0.2
+LOGIN_SOURCES_MAX: Final = 4_096
+AUDIT_LINES_BURST: Final = 64
+"""Lines about refusals that are written at once; beyond them AUDIT_LINES_PER_S."""
+AUDIT_LINES_PER_S: Final = 8.0
+
+assert ACCOUNTS_BYTES_MAX < METADATA_BYTES_MAX
+assert SCRAM_ITERATIONS_MIN <= SCRAM_ITERATIONS <= SCRAM_ITERATIONS_MAX
+assert 2 * SCRAM_MESSAGE_BYTES_MAX < FRAME_BYTES_MAX_UNAUTHENTICATED

@@ -121,7 +121,7 @@ async def serving(
     acceptor = Acceptor(
         await network.listen(host, 0),
         pump,
-        handshake=handshake or partial(ServerHello, FACTS),
+        handshake=lambda _: (handshake or partial(ServerHello, FACTS))(),
         on_frame=on_frame,
         on_closed=lambda _, error: closed.append(error),
         places=places,
@@ -201,7 +201,7 @@ async def start_member(
     acceptor = Acceptor(
         await network.listen(host, port),
         pump,
-        handshake=peers.accepting,
+        handshake=lambda _: peers.accepting(),
         on_frame=peers.on_frame,
         on_session=peers.adopt,
         on_closed=peers.on_closed,

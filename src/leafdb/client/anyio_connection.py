@@ -13,7 +13,7 @@ from typing import Protocol
 import anyio
 
 from leafdb.client.effects import ExchangeFailed, Expired, Severed, Unsent
-from leafdb.client.farewell import AGENT, farewell_of
+from leafdb.client.farewell import AGENT, farewell_of, no_handshake
 from leafdb.client.pulse import Pulse
 from leafdb.errors import LeafdbError, ProtocolError
 from leafdb.limits import RECEIVE_BYTES
@@ -21,6 +21,7 @@ from leafdb.wire.connection import Connection
 from leafdb.wire.frame import Frame, FrameReader, encode_frame
 from leafdb.wire.handshake import ClientHello
 from leafdb.wire.hello import ServerFacts
+from leafdb.wire.login import Login
 from leafdb.wire.registry import MessageType
 
 
@@ -70,20 +71,25 @@ class AnyioConnection:
         self._pulse = Pulse()
 
     @classmethod
-    async def establish(cls, stream: Transport) -> AnyioConnection:
+    async def establish(cls, stream: Transport, login: Login | None = None) -> AnyioConnection:
         """Shake hands over a connected stream. Raises Unsent; the stream is the caller's to close."""
-        wire = Connection(ClientHello(AGENT))
+        wire = Connection(ClientHello(AGENT, login))
         try:
             await stream.send(wire.start())
             while wire.facts is None:
                 data = await stream.receive(RECEIVE_BYTES)
                 if not data:
                     raise anyio.EndOfStream
-                wire.receive(data)
+                if login is None:
+                    wire.receive(data)
+                else:  # a password is turned into a key here: the loop must not stand still for so long
+                    await anyio.to_thread.run_sync(wire.receive, data)
+                if answer := wire.take_output():
+                    await stream.send(answer)
         except anyio.EndOfStream:
             raise Unsent("the node closed the connection during the handshake") from None
         except (LeafdbError, *STREAM_ERRORS) as error:
-            raise Unsent(f"the handshake failed: {error}") from None
+            raise no_handshake(error) from None
         assert isinstance(wire.facts, ServerFacts)
         return cls(stream, wire.reader, wire.facts)
 

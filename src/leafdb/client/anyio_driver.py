@@ -21,7 +21,7 @@ from leafdb.client.anyio_connection import STREAM_ERRORS, AnyioConnection, Slot,
 from leafdb.client.batch import Batch, Ticket
 from leafdb.client.call import Begun, KeyCall
 from leafdb.client.core import Core
-from leafdb.client.effects import Exchange, ExchangeFailed, Operation, Unsent
+from leafdb.client.effects import Denied, Exchange, ExchangeFailed, Operation, Unsent
 from leafdb.client.results import Failed
 from leafdb.client.routing import NodeState
 from leafdb.client.url import Address
@@ -45,10 +45,11 @@ async def dial_tcp(address: Address) -> Transport:
 class _Attempt:
     """A connection being made; `reason` says why there is none in the end."""
 
-    __slots__ = ("connection", "done", "reason")
+    __slots__ = ("connection", "denied", "done", "reason")
 
     def __init__(self) -> None:
         self.connection: AnyioConnection | None = None
+        self.denied: Denied | None = None
         self.done = anyio.Event()
         self.reason = f"no connection within {CONNECT_S_MAX} s"
 
@@ -224,7 +225,7 @@ class AnyioDriver:
         with anyio.CancelScope(deadline=deadline):
             await attempt.done.wait()
         if attempt.connection is None:
-            raise Unsent(attempt.reason)
+            raise attempt.denied or Unsent(attempt.reason)
         return attempt.connection
 
     async def _serve(self, node: NodeState, attempt: _Attempt) -> None:
@@ -232,10 +233,13 @@ class AnyioDriver:
         stream: Transport | None = None
         try:
             try:
+                login = self._core.login(node.address)
                 with anyio.CancelScope(deadline=anyio.current_time() + CONNECT_S_MAX):
                     stream = await self._dial(node.address)
                     attempt.reason = "the node did not answer the handshake in time"
-                    attempt.connection = self._welcome(node, await AnyioConnection.establish(stream))
+                    attempt.connection = self._welcome(node, await AnyioConnection.establish(stream, login))
+            except Denied as denied:
+                attempt.denied = denied
             except Unsent as failure:
                 attempt.reason = failure.reason
             except STREAM_ERRORS as error:

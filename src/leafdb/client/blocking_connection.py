@@ -26,7 +26,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from leafdb.client.effects import ExchangeFailed, Expired, Severed, Unsent
-from leafdb.client.farewell import AGENT, farewell_of
+from leafdb.client.farewell import AGENT, farewell_of, no_handshake
 from leafdb.client.line import Line
 from leafdb.client.pulse import Pulse
 from leafdb.errors import LeafdbError, ProtocolError
@@ -35,6 +35,7 @@ from leafdb.wire.connection import Connection
 from leafdb.wire.frame import Frame, FrameReader, encode_frame
 from leafdb.wire.handshake import ClientHello
 from leafdb.wire.hello import ServerFacts
+from leafdb.wire.login import Login
 from leafdb.wire.registry import MessageType
 
 _TIMEVAL: Final = struct.Struct("ll")
@@ -77,9 +78,9 @@ class BlockingConnection:
         self._poll.register(sock, select.POLLIN)
 
     @classmethod
-    def establish(cls, sock: Line, deadline: float) -> BlockingConnection:
+    def establish(cls, sock: Line, deadline: float, login: Login | None = None) -> BlockingConnection:
         """Shake hands over a connected socket. Raises Unsent; the socket is then closed."""
-        wire = Connection(ClientHello(AGENT))
+        wire = Connection(ClientHello(AGENT, login))
         try:
             sock.settimeout(max(0.001, deadline - time.monotonic()))
             sock.sendall(wire.start())
@@ -92,13 +93,15 @@ class BlockingConnection:
                 if not data:
                     raise Unsent("the node closed the connection during the handshake")
                 wire.receive(data)
+                if answer := wire.take_output():
+                    sock.sendall(answer)
             sock.settimeout(None)
         except TimeoutError:
             sock.close()
             raise Unsent("the node did not answer the handshake in time") from None
         except (OSError, LeafdbError) as error:
             sock.close()
-            raise Unsent(f"the handshake failed: {error}") from None
+            raise no_handshake(error) from None
         except BaseException:
             sock.close()
             raise

@@ -207,13 +207,14 @@ class BlockingDriver:
         left_s = until - time.monotonic()
         if left_s <= 0.0:
             raise Unsent("no connection in time")
+        login = self._core.login(node.address)
         try:
             sock = self._dial(node.address, left_s)
         except TimeoutError:
             raise Unsent(f"no connection within {left_s:.1f} s") from None
         except OSError as error:
             raise Unsent(error.strerror or str(error)) from None
-        connection = BlockingConnection.establish(sock, until)
+        connection = BlockingConnection.establish(sock, until, login)
         facts = connection.facts
         with self._lock:
             if self._closed:

@@ -21,7 +21,7 @@ from collections.abc import Mapping
 from typing import Final, NamedTuple, Protocol, TypeVar
 
 from leafdb.client.core import Core
-from leafdb.client.effects import Exchange, ExchangeFailed, Expired, Operation, Severed, Sleep, Unsent
+from leafdb.client.effects import Denied, Exchange, ExchangeFailed, Expired, Operation, Severed, Sleep, Unsent
 from leafdb.client.retry import RETRIES_MAX, pause_s
 from leafdb.client.routing import NodeState, Place
 from leafdb.errors import (
@@ -148,6 +148,8 @@ def call(core: Core, request: Request, deadline: float, begun: Begun | None = No
                     outcome = failure
         if node is None:
             error = leaving or _none_reached(unreached)
+        elif isinstance(outcome, Denied):
+            raise unknown or outcome.told_by(str(node.address))
         elif isinstance(outcome, Unsent) or (isinstance(outcome, Severed) and request.op_id is None):
             # A read that lost its connection goes on to the next node as if it had not been sent: many are lost at once
             # when a node dies, and they are no sign of overload, so they do not draw on the retry budget.
@@ -188,8 +190,7 @@ def call(core: Core, request: Request, deadline: float, begun: Begun | None = No
             raise unknown from error
         retries += 1
         refused = error
-        shunned = [] if node is None else [node]
-        unreached, leaving = {}, None
+        shunned, unreached, leaving = [] if node is None else [node], {}, None
         yield from _rest(pause, unknown)
 
 

@@ -21,6 +21,7 @@ from leafdb.limits import REQUEST_TIMEOUT_S_DEFAULT
 if TYPE_CHECKING:
     from leafdb.client.anyio_driver import AsyncDial
     from leafdb.client.async_client import AsyncClient
+    from leafdb.client.auth import Auth
     from leafdb.client.blocking_driver import Dial
     from leafdb.client.sync_client import Client
     from leafdb.client.tls import TLS, ClientTls
@@ -30,37 +31,42 @@ def connect(
     url: str,
     *,
     tls: TLS | None = None,
-    auth: None = None,
+    auth: Auth | None = None,
     zone: str | None = None,
     timeout: Seconds = REQUEST_TIMEOUT_S_DEFAULT,
     routing: Routing = "ring",
 ) -> Client:
     """A client for `leafdb://host[:port][,...]`, or `leafdbs://` for TLS, on blocking sockets. The first call connects:
-    nothing but the files of `tls` is read before. Raises ConfigError."""
-    addresses, client_tls = _meant(url, tls, auth)
+    nothing but the files of `tls` is read before. `auth` says who it is, where accounts are asked for:
+    `leafdb.Scram(user, password)` or `leafdb.Token(text)`. Raises ConfigError."""
+    addresses, client_tls = _meant(url, tls)
+    who = _checked(auth)
     if client_tls is None:
-        return client_over(addresses, zone=zone, timeout=timeout, routing=routing)
+        return client_over(addresses, auth=who, zone=zone, timeout=timeout, routing=routing)
     from leafdb.client.blocking_tls import dialler
 
-    return client_over(addresses, dial=dialler(client_tls), zone=zone, timeout=timeout, routing=routing)
+    dial = dialler(client_tls)
+    return client_over(addresses, dial=dial, auth=who, encrypted=True, zone=zone, timeout=timeout, routing=routing)
 
 
 def connect_async(
     url: str,
     *,
     tls: TLS | None = None,
-    auth: None = None,
+    auth: Auth | None = None,
     zone: str | None = None,
     timeout: Seconds = REQUEST_TIMEOUT_S_DEFAULT,
     routing: Routing = "ring",
 ) -> AsyncClient:
     """The same for trio and asyncio; use it as `async with leafdb.connect_async(url) as db`."""
-    addresses, client_tls = _meant(url, tls, auth)
+    addresses, client_tls = _meant(url, tls)
+    who = _checked(auth)
     if client_tls is None:
-        return async_client_over(addresses, zone=zone, timeout=timeout, routing=routing)
+        return async_client_over(addresses, auth=who, zone=zone, timeout=timeout, routing=routing)
     from leafdb.client.anyio_tls import dialler
 
-    return async_client_over(addresses, dial=dialler(client_tls), zone=zone, timeout=timeout, routing=routing)
+    dial = dialler(client_tls)
+    return async_client_over(addresses, dial=dial, auth=who, encrypted=True, zone=zone, timeout=timeout, routing=routing)
 
 
 def client_over(
@@ -71,12 +77,18 @@ def client_over(
     timeout: Seconds = REQUEST_TIMEOUT_S_DEFAULT,
     routing: Routing = "ring",
     rng: Random | None = None,
+    auth: Auth | None = None,
+    encrypted: bool = False,
 ) -> Client:
-    """A synchronous client whose connections `dial` makes (TCP when None)."""
+    """A synchronous client whose connections `dial` makes (TCP when None). `encrypted`: nobody on the way can read
+    them, so a token may be sent anywhere."""
     from leafdb.client.blocking_driver import BlockingDriver, dial_tcp
     from leafdb.client.sync_client import Client
 
-    core = Core(addresses, zone=zone, timeout=timeout, routing=routing, clock=time.monotonic, rng=rng or Random())
+    core = Core(
+        addresses, zone=zone, timeout=timeout, routing=routing, clock=time.monotonic, rng=rng or Random(), auth=auth
+    )
+    core.encrypted = encrypted
     return Client(core, BlockingDriver(core, dial or dial_tcp))
 
 
@@ -88,22 +100,25 @@ def async_client_over(
     timeout: Seconds = REQUEST_TIMEOUT_S_DEFAULT,
     routing: Routing = "ring",
     rng: Random | None = None,
+    auth: Auth | None = None,
+    encrypted: bool = False,
 ) -> AsyncClient:
-    """An asynchronous client whose connections `dial` makes (TCP when None)."""
+    """The same, asynchronous."""
     from anyio import current_time
 
     from leafdb.client.anyio_driver import AnyioDriver, dial_tcp
     from leafdb.client.async_client import AsyncClient
 
-    core = Core(addresses, zone=zone, timeout=timeout, routing=routing, clock=current_time, rng=rng or Random())
+    core = Core(
+        addresses, zone=zone, timeout=timeout, routing=routing, clock=current_time, rng=rng or Random(), auth=auth
+    )
+    core.encrypted = encrypted
     return AsyncClient(core, AnyioDriver(core, dial or dial_tcp))
 
 
-def _meant(url: str, tls: TLS | None, auth: None) -> tuple[tuple[Address, ...], ClientTls | None]:
+def _meant(url: str, tls: TLS | None) -> tuple[tuple[Address, ...], ClientTls | None]:
     """Where to connect, and how. ConfigError also for files of TLS that make no sense."""
     addresses = parse_url(url)
-    if auth is not None:
-        raise ConfigError("this version has no accounts yet: auth must be None")
     if not wants_tls(url):
         if tls is not None:
             raise ConfigError("tls is given and the URL says leafdb://: write leafdbs://")
@@ -111,3 +126,11 @@ def _meant(url: str, tls: TLS | None, auth: None) -> tuple[tuple[Address, ...], 
     from leafdb.client.tls import TLS, ClientTls
 
     return addresses, ClientTls(TLS() if tls is None else tls)
+
+
+def _checked(auth: object) -> Auth | None:
+    if auth is None:
+        return None
+    from leafdb.client.auth import checked_auth
+
+    return checked_auth(auth)

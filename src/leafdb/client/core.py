@@ -8,17 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from random import Random
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from leafdb.client import deadlines
+from leafdb.client.effects import Denied
 from leafdb.client.options import Seconds, timeout_s
 from leafdb.client.retry import RetryBudget
 from leafdb.client.routing import Router
 from leafdb.client.session import Session
 from leafdb.client.session_token import SessionToken, parse
 from leafdb.client.url import Address
-from leafdb.errors import ClientMisuse, ContextMismatch
+from leafdb.errors import ClientMisuse, ConfigError, ContextMismatch
 from leafdb.model.bucket import BucketProperties
+
+if TYPE_CHECKING:
+    from leafdb.client.auth import Auth
+    from leafdb.wire.login import Login
 
 Routing = Literal["ring", "listed"]
 
@@ -26,7 +31,9 @@ Routing = Literal["ring", "listed"]
 class Core:
     """The shared state of a client. `clock` is monotonic seconds: the loop's own where there is one."""
 
-    __slots__ = ("buckets", "budget", "clock", "cluster_id", "rng", "router", "session", "timeout_s")
+    __slots__ = (
+        "auth", "buckets", "budget", "clock", "cluster_id", "encrypted", "rng", "router", "session", "timeout_s",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -37,6 +44,7 @@ class Core:
         routing: Routing,
         clock: Callable[[], float],
         rng: Random,
+        auth: Auth | None = None,
     ) -> None:
         if routing not in ("ring", "listed"):
             raise ClientMisuse(f'routing is "ring" or "listed", not {routing!r}')
@@ -48,6 +56,9 @@ class Core:
         self.buckets: dict[str, BucketProperties] = {}
         self.cluster_id: bytes = b""
         self.session: Session = Session()
+        self.auth: Auth | None = auth
+        self.encrypted: bool = False
+        """Whether connections are TLS: nobody else reads what goes over them."""
         self.clock: Callable[[], float] = clock
         self.rng: Random = rng
 
@@ -61,6 +72,17 @@ class Core:
         if cluster_id and not self.cluster_id:
             self.cluster_id = cluster_id
         return not cluster_id or cluster_id == self.cluster_id
+
+    def login(self, address: Address) -> Login | None:
+        """Who to say this client is, to the node at that address. Raises Denied when it must not be said there."""
+        if self.auth is None:
+            return None
+        from leafdb.client.auth import login_at  # a client that has no account never needs it
+
+        try:
+            return login_at(self.auth, address, encrypted=self.encrypted)
+        except ConfigError as error:
+            raise Denied(error) from None
 
     def observe(self, token: SessionToken) -> None:
         """See no less than the client the token was taken from. Raises DataError, ContextMismatch, ClientMisuse."""

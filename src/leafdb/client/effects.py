@@ -5,7 +5,7 @@ None. A failure is thrown into it as one of three, told apart by the one thing t
 of the request have reached the node?
 
     Unsent    no: the connection could not be made, or was dead before the first byte; or the node has said that it did
-              nothing of what it left unanswered
+              nothing of what it left unanswered; Denied among them: the node would not have this user
     Severed   it may have: the connection ended while the answer was awaited
     Expired   the deadline passed; `sent` says whether anything can have gone
 """
@@ -16,6 +16,7 @@ from collections.abc import Generator
 from typing import NamedTuple, TypeVar
 
 from leafdb.client.routing import NodeState
+from leafdb.errors import LeafdbError
 from leafdb.wire.frame import Frame
 
 T = TypeVar("T")
@@ -50,6 +51,20 @@ class ExchangeFailed(Exception):
 
 class Unsent(ExchangeFailed):
     """Nothing of the request left this machine, or nothing of it was done."""
+
+
+class Denied(Unsent):
+    """No connection, and the caller is told `error` at once: every node goes by the same accounts, so another would say
+    the same, and count it as one more failed login."""
+
+    def __init__(self, error: LeafdbError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+    def told_by(self, address: str) -> LeafdbError:
+        """The error, with the node it is about."""
+        self.error.node = self.error.node or address
+        return self.error
 
 
 class Severed(ExchangeFailed):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from leafdb.client.effects import Severed, Unsent
+from leafdb.client.effects import Denied, Severed, Unsent
 from leafdb.errors import NotApplied, ProtocolError, Reason
 from leafdb.wire.errors import decode_error
 from leafdb.wire.frame import Frame
@@ -17,6 +17,13 @@ class Farewell(NamedTuple):
 
     reason: str
     waiting: type[Severed | Unsent]
+
+
+def no_handshake(error: Exception) -> Unsent:
+    """What a handshake that failed means to who wanted to send something."""
+    if isinstance(error, NotApplied) and error.reason is Reason.UNAUTHORIZED:
+        return Denied(error)
+    return Unsent(f"the handshake failed: {error}")
 
 
 def farewell_of(frame: Frame) -> Farewell:

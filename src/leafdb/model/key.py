@@ -68,6 +68,11 @@ def partition_part(encoded: bytes) -> bytes:
     return encoded[:stop]
 
 
+def escaped(part: bytes) -> bytes:
+    """How the encoding of every key begins whose partition key begins with `part`; empty for an empty one."""
+    return _escape(part)
+
+
 def _part_bytes(part: object) -> bytes:
     if isinstance(part, str):
         try:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from leafdb.node import (
+    admin_accounts,
     admin_backup,
     admin_cluster,
     admin_data,
@@ -27,6 +28,7 @@ from leafdb.node import (
 from leafdb.node.admin import Verb
 
 VERBS: Final[Mapping[str, Verb]] = {
+    **admin_accounts.VERBS,
     **admin_backup.VERBS,
     **admin_cluster.VERBS,
     **admin_data.VERBS,

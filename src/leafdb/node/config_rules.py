@@ -24,6 +24,7 @@ def problems(config: Config) -> list[str]:
         *_name_problems(config),
         *_listen_problems(config),
         *_tls_problems(config),
+        *_auth_problems(config),
         *_memory_problems(config),
         *shards.problems(config),
     ]
@@ -69,11 +70,12 @@ def _sealed(config: Config) -> bool:
 
 def _open_doors(config: Config) -> list[tuple[str, Address, str]]:
     """Listeners that other machines can reach and where nobody has to prove anything: name, address, what is missing.
-    A peer proves itself by certificate and secret; a client by a certificate, where one is asked for."""
+    A peer proves itself by certificate and secret; a client by a certificate, where one is asked for, or by its login."""
     client, peer, sealed = config.listen.client, config.listen.peer, _sealed(config)
     found = []
-    if not client.loopback and not (sealed and config.tls.client_ca_file):
-        missing = "clients prove nothing: set tls.client_ca_file" if sealed else "there is no TLS: fill in [tls]"
+    if not client.loopback and not (sealed and (config.tls.client_ca_file or config.auth.mode != "off")):
+        how = "clients prove nothing: set auth.mode = \"required\", or tls.client_ca_file"
+        missing = how if sealed else "there is no TLS: fill in [tls]"
         found.append(("client", client, missing))
     if not peer.loopback and not sealed:
         found.append(("peer", peer, "there is no TLS: fill in [tls]"))
@@ -118,6 +120,14 @@ def _listen_problems(config: Config) -> Iterator[str]:
         for name, address in (("client", listen.client), ("peer", listen.peer)):
             if address.wildcard:
                 yield f"listen.{name}: others cannot use {address}: set listen.advertise to the host they can use"
+
+
+def _auth_problems(config: Config) -> Iterator[str]:
+    if config.auth.mode == "off" and not config.listen.client.loopback and not config.auth.insecure:
+        yield (
+            f"auth.mode: off, and listen.client ({config.listen.client}) can be reached from other machines: leave it "
+            "at auto, or set auth.insecure = true if everybody on that network may do everything"
+        )
 
 
 def _bracketed(host: str) -> str:

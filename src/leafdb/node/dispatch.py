@@ -1,6 +1,7 @@
 """Message number to handler: one table each for client sessions and peer sessions. No logic lives here.
 
 The connection has already refused types that a kind of session may not send, so a missing entry is a bug of ours.
+Clients are asked at one door, here, whether they may (`guard`); peers are trusted.
 Handlers on the request path are plain functions; those that need time start a task in their driver's nursery and answer
 later through the session.
 """
@@ -11,6 +12,7 @@ from collections.abc import Callable, Mapping
 
 from leafdb.node import get_driver, put_driver
 from leafdb.node.coordinator import Coordinator
+from leafdb.node.guard import Guard
 from leafdb.node.replica_service import ReplicaService
 from leafdb.transport.session import Session
 from leafdb.types import NodeId
@@ -26,13 +28,17 @@ PeerHandler = Callable[[Session, NodeId, int, bytes], None]
 class ClientDispatch:
     """Frames of client sessions."""
 
-    def bind(self, coordinator: Coordinator, others: Mapping[MessageType, Handler]) -> None:
+    def bind(self, coordinator: Coordinator, guard: Guard, others: Mapping[MessageType, Handler]) -> None:
         """Say who handles what. Sessions are given the dispatch before the parts behind it exist."""
         self._coordinator = coordinator
+        self._guard = guard
+        self._unguarded = guard.idle
         self._others = {int(message_type): handler for message_type, handler in others.items()}
 
     def __call__(self, session: Session, message_type: int, request_id: int, body: bytes) -> None:
         """Handle one frame."""
+        if not self._unguarded and not self._guard.admits(session, message_type, request_id, body, self):
+            return
         if message_type == MessageType.GET:
             get_driver.get(self._coordinator, session, message_type, request_id, body)
         elif message_type == MessageType.PUT:

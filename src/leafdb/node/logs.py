@@ -16,6 +16,8 @@ import logging
 from typing import Any, Final
 
 ROOT: Final = "leafdb"
+AUDIT: Final = f"{ROOT}.audit"
+"""The logger of the audit log (`audit`), whose lines are all written."""
 EVENTS_REMEMBERED_MAX: Final = 1_024
 
 
@@ -63,6 +65,8 @@ class RepeatFilter(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether the record is written. Adds the fact `left_out` to one that follows a silence."""
+        if record.name == AUDIT:
+            return True
         key = (record.name, str(record.msg))
         window = self._seen.get(key)
         if window is None:

@@ -49,6 +49,7 @@ from leafdb.node.engine_clock import BatchEndExecutor, drive_engine
 from leafdb.node.engine_reads import read_value
 from leafdb.node.engine_settings import engine_config, keep_by_time
 from leafdb.node.estate import Estate
+from leafdb.node.front_door import FrontDoor
 from leafdb.node.gossiper import Gossiper
 from leafdb.node.hash_trees import HashTrees
 from leafdb.node.hint_keeper import HintKeeper
@@ -68,7 +69,7 @@ from leafdb.node.replica_service import ReplicaService
 from leafdb.node.ring_changes import open_ring_changes
 from leafdb.node.scan_driver import ScanDriver
 from leafdb.node.scrubber import Scrubber
-from leafdb.node.self_report import peer_facts, server_facts
+from leafdb.node.self_report import peer_facts
 from leafdb.node.storage_tasks import StorageTasks
 from leafdb.node.tenure import Tenure
 from leafdb.node.timers import TimingWheel
@@ -82,7 +83,6 @@ from leafdb.transport.listener import Acceptor, Places
 from leafdb.transport.peers import Peers
 from leafdb.transport.pump import Pump
 from leafdb.types import FIRST_BUCKET_ID, BucketId, NodeId, TreeId
-from leafdb.wire.handshake import ServerHello
 from leafdb.wire.registry import Lane, MessageType
 
 SEAL_PERSON: Final = b"leafdb contexts 1"
@@ -273,9 +273,9 @@ class Node:
         )  # fmt: skip
         self.scans = ScanDriver(self.coordinator, self.engine, self.peers)
         self.admin = Admin(self, VERBS, PEER_VERBS)
-        self._client_dispatch.bind(
-            self.coordinator, {MessageType.SCAN: self.scans.on_scan, MessageType.ADMIN: self.admin.on_request}
-        )
+        self.front_door = FrontDoor(self, self._secret)
+        others = {MessageType.SCAN: self.scans.on_scan, MessageType.ADMIN: self.admin.on_request}
+        self._client_dispatch.bind(self.coordinator, self.front_door.guard, others)
         self._peer_dispatch.bind(
             self.coordinator,
             service,
@@ -321,7 +321,7 @@ class Node:
         peer_port = Acceptor(
             await self.tls.peers.listen(*listen.peer),
             self.pump,
-            handshake=self.peers.accepting,
+            handshake=lambda _: self.peers.accepting(),
             on_frame=self.peers.on_frame,
             on_session=self.peers.adopt,
             on_closed=self.peers.on_closed,
@@ -330,7 +330,7 @@ class Node:
         self.clients = Acceptor(
             await self.tls.clients.listen(*listen.client),
             self.pump,
-            handshake=lambda: ServerHello(server_facts(self)),
+            handshake=self.front_door.handshake,
             on_frame=self._client_dispatch,
             places=Places(sessions_max=self.config.limits.client_sessions_max),
         )

@@ -11,6 +11,7 @@ hold the same bytes, and the epochs are one history (I18).
 - A bucket's generation is the epoch of its creation: a node that meets a later one knows which epoch to fetch.
 - `staged`, `plan`, `control_next` are changes of the ring and of the control set under way (`transitions`,
   `control_set`); a value without any is encoded as builds before them did.
+- `accounts` are the users, roles and tokens (`accounts`, `account_changes`); only nodes see them.
 - `horizons` says below which stamps dead records may be forgotten (`horizons`, `horizon_change`).
 - `recent` remembers the ids of the last changes. A proposer that lost sight of its round may run its change again; the
   id says that it is in already. Without it a retried "create" would answer "exists" about its own work.
@@ -33,9 +34,17 @@ from leafdb.model import bucket as bucket_model
 from leafdb.model.bucket import BUCKET_ID_MAX, BucketProperties
 from leafdb.ring import metadata_rules as rules
 from leafdb.ring import staging
+from leafdb.ring.accounts import Accounts
 from leafdb.ring.horizons import Horizon, check_horizons, pack_horizons
 from leafdb.ring.member import Member, ProposedMember
-from leafdb.ring.metadata_format import CHANGE_ID_BYTES, FORMAT_CHANGING, FORMAT_PURGING, FORMAT_STILL, read_fields
+from leafdb.ring.metadata_format import (
+    CHANGE_ID_BYTES,
+    FORMAT_ACCOUNTS,
+    FORMAT_CHANGING,
+    FORMAT_PURGING,
+    FORMAT_STILL,
+    read_fields,
+)
 from leafdb.ring.packing import pack_epochs, pack_owners
 from leafdb.ring.placement import claim
 from leafdb.ring.plan import Plan
@@ -85,6 +94,8 @@ class ClusterMetadata:
     """Numbers that may never come back, ascending."""
     horizons: tuple[Horizon, ...] = ()
     """Of each partition, below which stamp dead records may be forgotten; empty until something is proved."""
+    accounts: Accounts = field(default_factory=Accounts)
+    """Who may do what; empty until somebody is made."""
     staged: tuple[StagedChange, ...] = ()
     """What the next plan shall do, in the order in which it was asked for."""
     plan: Plan | None = None
@@ -97,6 +108,8 @@ class ClusterMetadata:
     @property
     def format(self) -> int:
         """The oldest format that can say this."""
+        if self.accounts:
+            return FORMAT_ACCOUNTS
         if self.horizons:
             return FORMAT_PURGING
         changing = self.staged or self.plan is not None or self.control_next or self.control_epoch != FIRST_EPOCH
@@ -229,7 +242,13 @@ class ClusterMetadata:
             wire["staged"] = [staging.to_wire(change) for change in self.staged]
             wire["control_next"] = list(self.control_next)
             wire["control_epoch"] = int(self.control_epoch)
+        if wire["format"] == FORMAT_ACCOUNTS:
+            wire["accounts"] = self.accounts.to_wire()
         return wire
+
+    def without_accounts(self) -> ClusterMetadata:
+        """As clients are given it: no verifier and no digest leaves the nodes."""
+        return replace(self, accounts=Accounts()) if self.accounts else self
 
     def encode(self) -> bytes:
         """The canonical bytes."""
@@ -257,6 +276,7 @@ class ClusterMetadata:
             *check_horizons(self.horizons, range_epochs=self.range_epochs),
             *rules.check_buckets(self.buckets, next_bucket_id=self.next_bucket_id, epoch=self.epoch),
             *rules.check_recent(self.recent, epoch=self.epoch),
+            *self.accounts.check(self.epoch),
             *rules.check_control(
                 self.control,
                 self.control_next,

@@ -1,8 +1,8 @@
 """The bytes of the cluster metadata: what is inside the canonical CBOR map (docs/formats/metadata.md).
 
 A value is written in the oldest format that can say it: format 1 until somebody stages a change of the ring or of the
-control set, or a purge horizon is proved. So nodes of builds that know no other follow as long as they can, and equal
-values have equal bytes.
+control set, a purge horizon is proved, or there are accounts. So nodes of builds that know no other follow as long as
+they can, and equal values have equal bytes.
 
 Reading checks types and bounds; whether the parts make sense together is for `ClusterMetadata.check`. Fields that are
 not known are refused, unlike in messages: this value is written back by whoever changes it, and what it did not
@@ -18,6 +18,7 @@ from leafdb.codec.fields import as_bytes, as_int, as_list, as_map, bytes_field, 
 from leafdb.limits import BUCKETS_MAX, METADATA_RECENT_MAX, NODE_ID_MAX, NODES_MAX, PARTITIONS_MAX
 from leafdb.model.bucket import BUCKET_ID_MAX, BucketProperties
 from leafdb.ring import staging
+from leafdb.ring.accounts import Accounts
 from leafdb.ring.horizons import RUN_BYTES_MAX, unpack_horizons
 from leafdb.ring.member import Member
 from leafdb.ring.packing import EPOCH_MAX, unpack_epochs, unpack_owners
@@ -31,6 +32,8 @@ FORMAT_CHANGING: Final = 2
 """Staged changes, a plan, a control set that changes or has changed."""
 FORMAT_PURGING: Final = 3
 """As the one before, with purge horizons."""
+FORMAT_ACCOUNTS: Final = 4
+"""As the one before, with users, roles and tokens."""
 CLUSTER_ID_BYTES: Final = 16
 CHANGE_ID_BYTES: Final = 16
 CONTROL_MAX: Final = 5
@@ -43,17 +46,24 @@ FIELDS: Final = frozenset(
     )
 )
 CHANGING_FIELDS: Final = FIELDS | {"staged", "control_next", "control_epoch"}
+ACCOUNTS_FIELDS: Final = CHANGING_FIELDS | {"accounts"}
+FIELDS_OF: Final = {
+    FORMAT_STILL: FIELDS,
+    FORMAT_CHANGING: CHANGING_FIELDS,
+    FORMAT_PURGING: CHANGING_FIELDS,
+    FORMAT_ACCOUNTS: ACCOUNTS_FIELDS,
+}
 
 
 def read_fields(value: object) -> dict[str, Any]:
     """The constructor arguments of ClusterMetadata from its decoded map. Raises ValueError."""
     fields = as_map(value, "cluster metadata")
     written = fields.get("format")
-    if written not in (FORMAT_STILL, FORMAT_CHANGING, FORMAT_PURGING):
+    if type(written) is not int or written not in FIELDS_OF:
         raise ValueError("not cluster metadata of a format this build knows")
-    if odd := fields.keys() ^ (FIELDS if written == FORMAT_STILL else CHANGING_FIELDS):
+    if odd := fields.keys() ^ FIELDS_OF[written]:
         raise ValueError(f"fields missing or unknown: {sorted(map(str, odd))}")
-    if written != FORMAT_PURGING and fields["horizons"] != {}:
+    if written < FORMAT_PURGING and fields["horizons"] != {}:
         raise ValueError("purge horizons in a format that has none")
     if not isinstance(fields["cluster_name"], str):
         raise ValueError("cluster_name is not text")
@@ -81,13 +91,15 @@ def read_fields(value: object) -> dict[str, Any]:
     }
     if fields["plan"] is not None:
         made["plan"] = Plan.from_wire(fields["plan"], partitions)
-    if written == FORMAT_PURGING:
+    if written == FORMAT_PURGING or fields["horizons"] != {}:
         packed = bytes_field(fields, "horizons", low=1, high=RUN_BYTES_MAX * PARTITIONS_MAX)
         made["horizons"] = unpack_horizons(packed, partitions)
     if written != FORMAT_STILL:
         made["staged"] = tuple(map(staging.from_wire, list_field(fields, "staged", items_max=2 * NODES_MAX)))
         made["control_next"] = _nodes(list_field(fields, "control_next", items_max=CONTROL_MAX), "control_next")
         made["control_epoch"] = Epoch(int_field(fields, "control_epoch", low=1, high=EPOCH_MAX))
+    if written == FORMAT_ACCOUNTS:
+        made["accounts"] = Accounts.from_wire(fields["accounts"])
     return made
 
 

@@ -116,7 +116,7 @@ class MemoryCluster(Inside):
         """The configuration of one node."""
         host = host_of(node)
         settings = self.settings.get(node, NodeConfig(name=f"n{node}", host=host))
-        return Config(node=settings, listen=listen_at(host), storage=self.storage, repair=self.repair)
+        return Config(node=settings, listen=listen_at(host), storage=self.storage, repair=self.repair, auth=self.auth)
 
     async def start(self, node: NodeId, limit_s: float = 60.0) -> Node:
         """Start a node on its disk; returns when it serves. Raises StorageError or Expelled when it ends instead."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from leafdb.config import AuthConfig
 from leafdb.model.bucket import BucketProperties
 from leafdb.model.key import encode_key
 from leafdb.model.record import describe
@@ -22,6 +23,7 @@ class Inside:
 
     nodes: dict[NodeId, Node]
     network: MemoryNetwork
+    auth = AuthConfig(mode="off")
 
     def members(self) -> Iterator[tuple[Node, set[NodeId]]]:
         """The nodes that run and are members by their own metadata, each with the numbers of the others it knows that

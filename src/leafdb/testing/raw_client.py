@@ -22,6 +22,7 @@ from leafdb.wire.control import AdminRequest
 from leafdb.wire.errors import decode_error
 from leafdb.wire.frame import Frame, encode_frame
 from leafdb.wire.handshake import ClientHello
+from leafdb.wire.login import Login
 from leafdb.wire.registry import MessageType
 from leafdb.wire.requests import (
     FLAG_BLIND,
@@ -56,11 +57,11 @@ class Severed(Exception):
 
 
 class RawClient:
-    """One connection. Make it with `MemoryCluster.client`."""
+    """One connection. Make it with `MemoryCluster.client`; with a `login` where accounts are asked for."""
 
-    def __init__(self, stream: ByteStream) -> None:
+    def __init__(self, stream: ByteStream, login: Login | None = None) -> None:
         self._stream = stream
-        self._connection = Connection(ClientHello("test"))
+        self._connection = Connection(ClientHello("test", login))
         self._waiting: dict[int, trio.Event] = {}
         self._answers: dict[int, Frame] = {}
         self._last_id = 0
@@ -77,6 +78,8 @@ class RawClient:
                     if not data:
                         raise Severed("closed in the handshake")
                     self._connection.receive(data)
+                    if answer := self._connection.take_output():
+                        await self._stream.send_all(answer)
         except (trio.BrokenResourceError, trio.TooSlowError) as error:
             raise Severed(str(error)) from None
 

@@ -1,8 +1,10 @@
 """Accepting connections: each greets in a task of its own, under a deadline, and becomes a session or is gone.
 
 One bad connection never disturbs another: whatever happens while it greets is counted and ends with it. Places are
-bounded in all, per address, and for those still greeting; past a bound a connection is told "overloaded" and closed. A
-node that is stopping takes no more, and waits for its sessions to end.
+bounded in all, per address, and for those still greeting. Where there is none, who has been greeting longest gives up
+its own: an honest handshake is over in two round trips, so what is oldest is what is slow on purpose, and a thousand of
+those keep nobody out. Where nobody is greeting, and past the bound of an address, a connection is told "overloaded" and
+closed. A node that is stopping takes no more, and waits for its sessions to end.
 """
 
 from __future__ import annotations
@@ -37,15 +39,15 @@ class Places:
 
 
 class Acceptor:
-    """One listening address. `handshake()` makes the near side of each connection's handshake; `on_session` is called
-    with each new session before its first frame; then `on_frame` and, once, `on_closed`."""
+    """One listening address. `handshake(stream)` makes the near side of each connection's handshake; `on_session` is
+    called with each new session before its first frame; then `on_frame` and, once, `on_closed`."""
 
     def __init__(
         self,
         listener: Listener,
         pump: Pump,
         *,
-        handshake: Callable[[], Handshake],
+        handshake: Callable[[ByteStream], Handshake],
         on_frame: OnFrame,
         on_session: Callable[[Session], None] = lambda _: None,
         on_closed: OnClosed = lambda *_: None,
@@ -62,7 +64,10 @@ class Acceptor:
         self._on_closed = on_closed
         self._places = places or Places()
         self._handshake_timeout_s = handshake_timeout_s
-        self._greeting = 0
+        self._greetings: dict[trio.CancelScope, None] = {}
+        """Those under way, the oldest first."""
+        self._evicted = 0
+        """Those that have lost their place and are about to end."""
         self._by_address: Counter[str] = Counter()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -85,12 +90,13 @@ class Acceptor:
                 await trio.sleep(ACCEPT_RETRY_S)
                 continue
             if self._has_place(stream):
-                self._greeting += 1
+                scope = trio.CancelScope(deadline=trio.current_time() + self._handshake_timeout_s)
+                self._greetings[scope] = None
                 self._by_address[host_of(stream.remote)] += 1
-                nursery.start_soon(self._greet, stream, name=f"greeting {stream.remote}")
+                nursery.start_soon(self._greet, stream, scope, name=f"greeting {stream.remote}")
             else:
                 self._pump.counters.sessions_refused_total += 1
-                refuse(stream, Overloaded("too many connections", retry_after=1.0), self._handshake())
+                refuse(stream, Overloaded("too many connections", retry_after=1.0), self._handshake(stream))
 
     async def stop(self) -> None:
         """Take no more connections; sessions go on."""
@@ -117,18 +123,26 @@ class Acceptor:
         return bool(self.sessions)
 
     def _has_place(self, stream: ByteStream) -> bool:
+        """Whether there is a place, or one that can be taken from who has been greeting longest."""
         places = self._places
-        return (
-            len(self.sessions) + self._greeting < places.sessions_max
-            and self._greeting < places.greetings_max
-            and self._by_address[host_of(stream.remote)] < places.per_address_max
-        )
+        if self._by_address[host_of(stream.remote)] >= places.per_address_max:
+            return False
+        greeting = len(self._greetings)
+        if len(self.sessions) + greeting < places.sessions_max and greeting < places.greetings_max:
+            return True
+        if not greeting:
+            return False
+        oldest = next(iter(self._greetings))
+        del self._greetings[oldest]
+        self._evicted += 1
+        oldest.cancel()
+        return True
 
-    async def _greet(self, stream: ByteStream) -> None:
+    async def _greet(self, stream: ByteStream, scope: trio.CancelScope) -> None:
         session: Session | None = None
         try:
-            with trio.move_on_after(self._handshake_timeout_s):
-                connection, frames = await greet(stream, self._handshake())
+            with scope:
+                connection, frames = await greet(stream, self._handshake(stream))
                 session = Session(
                     stream, connection, self._pump, on_frame=self._on_frame, on_closed=self._session_closed
                 )
@@ -139,7 +153,10 @@ class Acceptor:
         except Exception:  # a bug in what the node answers about a peer is this connection's end and nobody else's
             self._pump.counters.handler_errors_total += 1
         finally:
-            self._greeting -= 1
+            if scope in self._greetings:
+                del self._greetings[scope]
+            else:
+                self._evicted -= 1
             if session is None:
                 self._pump.counters.handshakes_failed_total += 1
                 self._leave(stream.remote)
@@ -163,7 +180,8 @@ class Acceptor:
 
     def check(self) -> None:
         """Places are counted once per connection."""
-        assert self._by_address.total() == len(self.sessions) + self._greeting
+        assert self._by_address.total() == len(self.sessions) + len(self._greetings) + self._evicted
+        assert len(self._greetings) <= self._places.greetings_max
         assert all(count > 0 for count in self._by_address.values())
 
 

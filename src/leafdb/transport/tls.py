@@ -63,6 +63,11 @@ class SecureStream:
         self._sealed = sealed
         self.remote = inner.remote
 
+    @property
+    def encrypted(self) -> bool:
+        """Whether nobody on the way can read it."""
+        return self._sealed is not None
+
     def fileno(self) -> int:
         """The socket's."""
         return self._inner.fileno()

@@ -2,7 +2,8 @@
 
     client                         node            dialling peer                        accepting peer
     HELLO kind=client ------------>                HELLO facts, nonce ----------------->
-           <------------ WELCOME | ERROR                   <------------ CHALLENGE facts, nonce
+           [a login in between: login.py]                  <------------ CHALLENGE facts, nonce
+           <------------ WELCOME | ERROR
                                                    PROOF mac(dialer) ------------------>
                                                            <------------ WELCOME version, mac(acceptor) | ERROR
 
@@ -42,6 +43,7 @@ from leafdb.wire.hello import (
     encode_client_hello,
     kind_of,
 )
+from leafdb.wire.login import Gate, Login, NodeLogin, encode_data, login_fields, read_data, read_login
 from leafdb.wire.registry import (
     CLIENT_REPLY_TYPES,
     CLIENT_REQUEST_TYPES,
@@ -80,48 +82,78 @@ class Handshake(Protocol):
 
 
 class ClientHello:
-    """The client's side towards a node."""
+    """The client's side towards a node; with a `login` when it says who it is."""
 
-    __slots__ = ("_agent",)
+    __slots__ = ("_agent", "_login")
     allowed_types = CLIENT_REPLY_TYPES
 
-    def __init__(self, agent: str) -> None:
+    def __init__(self, agent: str, login: Login | None = None) -> None:
         self._agent = agent
+        self._login = login
 
     def start(self) -> bytes:
         """HELLO."""
-        return encode_frame(MessageType.HELLO, 0, encode_client_hello(self._agent))
+        return encode_frame(MessageType.HELLO, 0, encode_client_hello(self._agent, login_fields(self._login)))
 
     def on_frame(self, frame: Frame) -> Step:
-        """WELCOME, or the node's refusal, which is raised."""
-        facts = ServerFacts.decode(_expect(frame, MessageType.WELCOME))
+        """A CHALLENGE of a login, answered by PROOF; WELCOME, or the node's refusal, which is raised."""
+        if self._login is not None and frame.type == MessageType.CHALLENGE:
+            proof = self._login.answer(read_data(_expect(frame, MessageType.CHALLENGE)))
+            return Step(encode_frame(MessageType.PROOF, 0, encode_data(proof)), None)
+        body = _expect(frame, MessageType.WELCOME)
+        facts = ServerFacts.decode(body)
         if facts.version != PROTOCOL_VERSION:
             raise ProtocolError(f"the node chose protocol version {facts.version}, which was not offered")
+        if self._login is not None:
+            if not facts.user:
+                raise ProtocolError("the node took no notice of who connects: it knows no accounts, connect without")
+            self._login.verify(read_data(body))
         return Step(b"", facts)
 
 
 class ServerHello:
-    """The node's side towards a client."""
+    """The node's side towards a client. Without a `gate` everybody is welcome and nobody is asked who it is."""
 
-    __slots__ = ("_facts",)
+    __slots__ = ("_client", "_facts", "_gate", "_login")
     allowed_types = CLIENT_REQUEST_TYPES
 
-    def __init__(self, facts: ServerFacts) -> None:
+    def __init__(self, facts: ServerFacts, *, gate: Gate | None = None) -> None:
         self._facts = facts
+        self._gate = gate
+        self._client: ClientFacts | None = None
+        self._login: NodeLogin | None = None
 
     def start(self) -> bytes:
         """Nothing: the client speaks first."""
         return b""
 
     def on_frame(self, frame: Frame) -> Step:
-        """HELLO, answered by WELCOME."""
+        """HELLO, answered by WELCOME, or by CHALLENGE; then PROOF, answered by WELCOME."""
+        if self._client is not None and self._login is not None:
+            data = read_data(_expect(frame, MessageType.PROOF))
+            return self._welcome(self._client, *self._login.prove(data))
         body = _expect(frame, MessageType.HELLO)
         if kind_of(body) != "client":
             _refuse(Refusal.WRONG_PORT, "this is the client port; peers connect to the peer port")
         offered, agent = decode_client_hello(body)
-        version = negotiate(offered, (PROTOCOL_VERSION, PROTOCOL_VERSION))
-        welcome = replace(self._facts, version=version).encode()
-        return Step(encode_frame(MessageType.WELCOME, 0, welcome), ClientFacts(version, agent))
+        client = ClientFacts(negotiate(offered, (PROTOCOL_VERSION, PROTOCOL_VERSION)), agent)
+        if self._gate is None:
+            return self._welcome(client, None, "", b"")
+        login = read_login(body)
+        if login is None:
+            self._gate.anonymous()
+            return self._welcome(client, None, "", b"")
+        self._login = NodeLogin(self._gate)
+        answer = self._login.begin(*login)
+        if isinstance(answer, bytes):
+            self._client = client
+            return Step(encode_frame(MessageType.CHALLENGE, 0, encode_data(answer)), None)
+        return self._welcome(client, *answer, b"")
+
+    def _welcome(self, client: ClientFacts, principal: object, user: str, proof: bytes) -> Step:
+        facts = replace(self._facts, version=client.version, user=user)
+        welcome = encode_frame(MessageType.WELCOME, 0, facts.encode(proof))
+        return Step(welcome, replace(client, principal=principal))
 
 
 class PeerDialer:

@@ -72,6 +72,8 @@ class ClientFacts:
 
     version: int
     agent: str
+    principal: object = None
+    """Who it has proved to be, in the node's own words; None: it did not say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +87,11 @@ class ServerFacts:
     epoch: Epoch
     version: int = PROTOCOL_VERSION
     frame_bytes_max: int = FRAME_BYTES_MAX
+    user: str = ""
+    """Whom the node takes the client for; empty when the client did not say."""
 
-    def encode(self) -> bytes:
-        """The body of a WELCOME to a client."""
+    def encode(self, proof: bytes = b"") -> bytes:
+        """The body of a WELCOME to a client; with the node's proof when it answers a login."""
         return encode_map(
             {
                 "version": self.version,
@@ -97,6 +101,7 @@ class ServerFacts:
                 "cluster_id": self.cluster_id,
                 "epoch": self.epoch,
                 "frame_bytes_max": self.frame_bytes_max,
+                **({"user": self.user, "data": proof} if self.user else {}),
             }
         )
 
@@ -113,6 +118,7 @@ class ServerFacts:
             cluster_id=_cluster_id(fields),
             epoch=Epoch(int_field(fields, "epoch", high=U32)),
             frame_bytes_max=int_field(fields, "frame_bytes_max", low=1, high=U32),
+            user=text_field(fields, "user", chars_max=NAME_CHARS_MAX) if "user" in fields else "",
         )
 
 
@@ -209,10 +215,16 @@ def version_range(fields: Mapping[str, Any]) -> tuple[int, int]:
     return low, int_field(fields, "max", low=low, high=VERSION_MAX)
 
 
-def encode_client_hello(agent: str) -> bytes:
-    """The body of a client's HELLO."""
+def encode_client_hello(agent: str, login: Mapping[str, object] | None = None) -> bytes:
+    """The body of a client's HELLO; `login` are the fields that say who it is."""
     return encode_map(
-        {"kind": "client", "min": PROTOCOL_VERSION, "max": PROTOCOL_VERSION, "agent": agent[:AGENT_CHARS_MAX]}
+        {
+            "kind": "client",
+            "min": PROTOCOL_VERSION,
+            "max": PROTOCOL_VERSION,
+            "agent": agent[:AGENT_CHARS_MAX],
+            **(login or {}),
+        }
     )
 
 

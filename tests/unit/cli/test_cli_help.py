@@ -42,6 +42,9 @@ COMMANDS = {
     "cert": {"init", "issue", "show", "rotate", "invite", "join"},
     "bench": {"run"},
     "sim": {"run", "determinism", "museum", "detector"},
+    "user": {"list", "show", "create", "set", "grant", "revoke", "drop"},
+    "role": {"list", "show", "create", "grant", "revoke", "drop"},
+    "token": {"list", "create", "drop"},
     "status": set(),
     "version": set(),
 }

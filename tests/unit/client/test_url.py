@@ -51,14 +51,6 @@ def test_a_url_says_whether_tls_is_spoken() -> None:
     assert not wants_tls("leafdb://a")
 
 
-def test_no_accounts_yet() -> None:
-    connect: Any = leafdb.connect
-    connect_async: Any = leafdb.connect_async
-    for make in (connect, connect_async):
-        with pytest.raises(leafdb.ConfigError, match="no accounts yet"):
-            make("leafdb://a", auth=("user", "password"))
-
-
 def test_wrong_settings_are_refused_at_once() -> None:
     connect: Any = leafdb.connect
     for wrong in ({"routing": "any"}, {"zone": 5}, {"timeout": 0}, {"timeout": None}, {"timeout": 301}):
