@@ -32,6 +32,8 @@ NOUNS: Final[Mapping[str, str]] = {
     "repair": "Anti-entropy between replicas.",
     "backup": "Backups of the whole cluster.",
     "storage": "The stores of the nodes, and their files.",
+    "stats": "What nodes count: durations, queues, hot keys.",
+    "metrics": "All that a node counts; dashboards and alert rules for it.",
     "config": "Configuration of nodes.",
     "bench": "The load generator.",
     "sim": "Simulations from one seed, and known bugs that they must find.",

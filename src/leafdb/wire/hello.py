@@ -85,6 +85,8 @@ class ServerFacts:
     epoch: Epoch
     version: int = PROTOCOL_VERSION
     frame_bytes_max: int = FRAME_BYTES_MAX
+    traces: bool = False
+    """It takes TRACED requests. Came later: a node that does not know it does not say so."""
 
     def encode(self) -> bytes:
         """The body of a WELCOME to a client."""
@@ -97,6 +99,7 @@ class ServerFacts:
                 "cluster_id": self.cluster_id,
                 "epoch": self.epoch,
                 "frame_bytes_max": self.frame_bytes_max,
+                "traces": self.traces,
             }
         )
 
@@ -113,6 +116,7 @@ class ServerFacts:
             cluster_id=_cluster_id(fields),
             epoch=Epoch(int_field(fields, "epoch", high=U32)),
             frame_bytes_max=int_field(fields, "frame_bytes_max", low=1, high=U32),
+            traces=fields.get("traces") is True,
         )
 
 
