@@ -1,4 +1,4 @@
-"""The page about every metric, made from the tables of `leafdb.node.metrics`.
+"""The page about every metric, made from the tables of `leafdb.node.metric_tables`.
 
     .venv/bin/python tools/metrics_reference.py > docs/operations/metrics.md
 
@@ -15,7 +15,16 @@ from itertools import groupby
 from pathlib import Path
 
 from leafdb.errors import Reason
-from leafdb.node.metrics import COUNTERS, GAUGES, STORAGE_COUNTERS, TRANSPORT_COUNTERS, Metrics
+from leafdb.node.metric_tables import (
+    BUILD_INFO,
+    COUNTERS,
+    GAUGES,
+    HISTOGRAMS,
+    REJECTED,
+    REJECTED_HELP,
+    STORAGE_COUNTERS,
+    TRANSPORT_COUNTERS,
+)
 
 SOURCE = Path(__file__).parents[1] / "src" / "leafdb"
 
@@ -69,8 +78,7 @@ def counters(text: str) -> list[str]:
         note = UNMOVED if not any(moved) else f" *Not counted yet: {', '.join(idle)}.*" if idle else ""
         rows.append(row(f"`{metric}`", labels, members[0].help + note))
     reasons = ", ".join(sorted(str(reason) for reason in Reason))
-    rows.append(row("`leafdb_rejected_total`", f"reason={reasons}",
-                    "Requests refused before anything was applied, by reason."))  # fmt: skip
+    rows.append(row(f"`{REJECTED}`", f"reason={reasons}", REJECTED_HELP))
     return rows
 
 
@@ -79,19 +87,17 @@ def gauges(text: str) -> list[str]:
     return [
         row(f"`{gauge.metric}`", gauge.label, gauge.help + ("" if f'watch("{name}"' in text else UNREAD))
         for name, gauge in GAUGES.items()
-    ] + [row("`leafdb_build_info`", "version", "Always 1: which version this is.")]
+    ] + [row(f"`{BUILD_INFO}`", "version", "Always 1: which version this is.")]
 
 
 def histograms(text: str) -> list[str]:
     """One row for each histogram's name."""
-    metrics = Metrics()
-    named = {id(value): name for name, value in vars(metrics).items()}
     rows = []
-    for metric, group in groupby(metrics.histograms, key=lambda histogram: histogram.metric):
+    for metric, group in groupby(HISTOGRAMS, key=lambda measured: measured.metric):
         members = list(group)
-        labels = ", ".join(f"{name}={value}" for histogram in members for name, value in histogram.labels)
-        observed = any(f".{named[id(histogram)]}.observe(" in text for histogram in members)
-        rows.append(row(f"`{metric}`", labels, members[0].help + ("" if observed else UNMOVED)))
+        labels = ", ".join(f"{name}={value}" for measured in members for name, value in measured.labels)
+        seen = [re.search(rf"metrics\.{measured.attribute}\b", text) for measured in members]
+        rows.append(row(f"`{metric}`", labels, members[0].help + ("" if all(seen) else UNMOVED)))
     return rows
 
 
@@ -101,6 +107,8 @@ def moves(text: str, attribute: str) -> bool:
         return f"def {STORAGE_COUNTERS[attribute]}(self) -> int:" in text
     if attribute in TRANSPORT_COUNTERS:
         return f"counters.{TRANSPORT_COUNTERS[attribute]} +=" in text
+    if f'{{"{attribute}": "' in text:
+        return True
     return re.search(rf"(?:metrics|self)\.{attribute} (?:\+=|= (?!0\n))", text) is not None
 
 

@@ -1,4 +1,5 @@
-"""`leafdb config`: what leafdbd would say about a configuration file, before it is asked to run with it."""
+"""`leafdb config`: what leafdbd would say about a configuration file, before it is asked to run with it; and what a
+node runs with."""
 
 from __future__ import annotations
 
@@ -18,6 +19,10 @@ app = typer.Typer(help="Configuration of nodes.", no_args_is_help=True, rich_mar
 
 CHECK_S: Final = 30.0
 COLUMNS: Final = [Column("level"), Column("path"), Column("problem")]
+SETTING_COLUMNS: Final = [Column("path", "setting"), Column("value")]
+ORIGIN_COLUMN: Final = Column("origin")
+DEFAULT_COLUMN: Final = Column("default")
+WAITING_COLUMN: Final = Column("waiting", "waits for a restart")
 
 
 @app.command()
@@ -46,6 +51,26 @@ def check(ctx: typer.Context, file: Annotated[Path, typer.Argument(metavar="FILE
         if line.startswith("shard "):
             session.note(line)
     session.note(f"{file} is fine")
+
+
+@app.command()
+def show(
+    ctx: typer.Context,
+    origin: Annotated[bool, typer.Option("--origin", help="Say where each value came from.")] = False,
+    diff: Annotated[bool, typer.Option("--diff", help="Only what differs from its default, or waits.")] = False,
+) -> None:
+    """Show the settings of the node that answers, as they are in force. Secrets are files, and never shown.
+
+    Example: leafdb config show --diff --origin
+    """
+    session = session_of(ctx)
+    reply = session.ask("config.show")
+    items = [dict(item) for item in reply["settings"] if not diff or item["differs"] or item["waiting"]]
+    columns = [*SETTING_COLUMNS, *([DEFAULT_COLUMN] if diff else []), *([ORIGIN_COLUMN] if origin else [])]
+    if any(item["waiting"] for item in items):
+        columns.append(WAITING_COLUMN)
+    session.output.items("SettingList", items, columns, extra={"node": reply["node"]})
+    session.note(f"of node {reply['node']}")
 
 
 def _item(level: str, line: str) -> dict[str, str]:

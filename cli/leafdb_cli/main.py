@@ -35,6 +35,8 @@ NOUNS: Final[Mapping[str, str]] = {
     "token": "Tokens, by which programs log in.",
     "backup": "Backups of the whole cluster.",
     "storage": "The stores of the nodes, and their files.",
+    "stats": "What nodes count: durations, queues, hot keys.",
+    "metrics": "All that a node counts; dashboards and alert rules for it.",
     "config": "Configuration of nodes.",
     "cert": "Certificates for TLS: the CA, nodes, clients.",
     "bench": "The load generator.",

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from leafdb_cli import exits
+from leafdb_cli import exits, node_process
 from leafdb_cli.exits import Quit
 from leafdb_cli.members import tell_changes
 from leafdb_cli.options import url_of
@@ -91,7 +91,7 @@ def drain(ctx: typer.Context, name: NAME = "") -> None:
     Example: leafdb node drain dev-2 --wait
     """
     session = session_of(ctx)
-    with _node(session, name) as (client, who):
+    with node_client(session, name) as (client, who):
         reply = client.admin("node.drain", changes=True)
         if session.options.wait:
             reply = _until_drained(session, client, reply)
@@ -105,9 +105,13 @@ def undrain(ctx: typer.Context, name: NAME = "") -> None:
     Example: leafdb node undrain dev-2
     """
     session = session_of(ctx)
-    with _node(session, name) as (client, who):
+    with node_client(session, name) as (client, who):
         reply = client.admin("node.undrain", changes=True)
     session.output.items("NodeStateList", [{"name": who, "state": str(reply["state"])}], STATE_COLUMNS)
+
+
+app.command()(node_process.loglevel)
+app.command()(node_process.profile)
 
 
 @app.command("safe-to-stop")
@@ -149,10 +153,10 @@ def _until_drained(session: Session, client: Client, reply: Mapping[str, Any]) -
 
 
 @contextmanager
-def _node(session: Session, name: str) -> Iterator[tuple[Client, str]]:
+def node_client(session: Session, name: str, *, request_s: float = DRAIN_TIMEOUT_S) -> Iterator[tuple[Client, str]]:
     """A client of that very node, and the node's name."""
     where = _address_of(session, name) if name else _only_url(session)
-    with session.connect(where, timeout_s=session.request_s(DRAIN_TIMEOUT_S)) as client:
+    with session.connect(where, timeout_s=session.request_s(request_s)) as client:
         found = client.ping().name
         if name and found != name:
             raise Quit(exits.FAILED, f"{found} answers at the address of {name}: nothing was done")
@@ -163,7 +167,7 @@ def _node(session: Session, name: str) -> Iterator[tuple[Client, str]]:
 def _about(session: Session, name: str) -> Iterator[tuple[Client, str]]:
     """A client of any node, and the name of the one that is meant."""
     if not name:
-        with _node(session, "") as found:
+        with node_client(session, "") as found:
             yield found
         return
     with session.client(routing="listed", timeout_s=DRAIN_TIMEOUT_S) as client:

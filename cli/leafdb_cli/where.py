@@ -29,6 +29,7 @@ def show_where(session: Session, bucket: str, key: Key) -> None:
         "bucket": reply["bucket"],
         **key_fields(key),
         **{name: reply[name] for name in ("token", "partition", "epoch", "replicas")},
+        "key_hash": reply.get("key_hash", ""),
     }
     errors = reply.get("errors") or {}
     summary = reply["summary"]

@@ -299,6 +299,7 @@ class LimitsConfig:
         "Client connections at a time; one more is refused at once.",
         at_least=1,
         at_most=limits.CLIENT_SESSIONS_MAX,
+        reloadable=True,
     )
 
 
@@ -361,6 +362,15 @@ class LogConfig:
         "The least important line that is written.",
         choices=("debug", "info", "warning", "error"),
         reloadable=True,
+    )
+    slow_request_s: float = setting(
+        1.0, Kind.DURATION, "A put or get this slow is logged; 0: none.", at_least=0.0, at_most=3_600.0, reloadable=True
+    )
+    show_keys: bool = setting(
+        False, Kind.FLAG, "Log keys, not a hash of them (`key_hash` in `leafdb kv where -o json`).", reloadable=True
+    )
+    traces: bool = setting(
+        False, Kind.FLAG, "Make OpenTelemetry spans of requests that come with a trace. Wants `leafdb[otel]`."
     )
     format: str = setting(
         "auto", Kind.CHOICE, "One JSON object a line, or a form for people.", choices=("auto", "json", "console")

@@ -263,6 +263,7 @@ class AnyioDriver:
             raise Unsent(f"the node belongs to another cluster ({facts.cluster})")
         self._connections[node] = connection
         node.waiting = connection.waiting
+        node.traces = facts.traces
         self._core.router.saw_epoch(facts.epoch)
         return connection
 

@@ -224,6 +224,7 @@ class BlockingDriver:
             else:
                 self._connections[node] = connection
                 node.waiting = connection.waiting
+                node.traces = facts.traces
                 self._core.router.saw_epoch(facts.epoch)
                 return connection
         connection.close(refused)

@@ -36,13 +36,15 @@ class Place(NamedTuple):
 class NodeState:
     """One node's door as this client sees it. Drivers hang the table of waiting requests here: its size is the load."""
 
-    __slots__ = ("address", "disgraced_until", "failures", "waiting", "zone")
+    __slots__ = ("address", "disgraced_until", "failures", "traces", "waiting", "zone")
 
     def __init__(self, address: Address, zone: str | None = None) -> None:
         self.address: Address = address
         self.zone: str | None = zone
         self.waiting: Sized = _EMPTY
         self.failures: int = 0
+        self.traces: bool = False
+        """It takes requests that say to which trace they belong, as it said when it was met."""
         self.disgraced_until: float = 0.0
 
     def failed(self, now: float) -> None:

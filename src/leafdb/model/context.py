@@ -34,6 +34,9 @@ EMPTY_CONTEXT_BYTES: Final = CLOCK_AT + COUNTS.size + SEAL_BYTES
 
 _SCOPE: Final = Struct(">IH")
 """Bucket id, length of the encoded key: what follows the key cannot be taken for a part of it."""
+_NAME_SCOPE: Final = _SCOPE.pack(0xFFFF_FFFF, 0xFFFF)
+"""Begins nothing that a seal covers: no bucket has this id, no key this length."""
+KEY_HASH_DIGITS: Final = 16
 
 
 class ContextError(ValueError):
@@ -74,6 +77,12 @@ class ContextSealer:
         if not hmac.compare_digest(seal, self._mac(payload, bucket_id, encoded_key)):
             raise ContextError("not a context of this key in this bucket of this cluster")
         return _past(payload)
+
+    def key_hash(self, encoded_key: bytes) -> str:
+        """A name for a key in logs, in hex: only who has the sealing key can tell whose it is."""
+        keyed = self._keyed.copy()
+        keyed.update(_NAME_SCOPE + encoded_key)
+        return keyed.hexdigest()[:KEY_HASH_DIGITS]
 
     def _mac(self, payload: bytes, bucket_id: BucketId, encoded_key: bytes) -> bytes:
         mac = self._keyed.copy()

@@ -53,6 +53,23 @@ class Admin:
         self._clients = _Table(verbs)
         self._peers = _Table(peer_verbs)
         self._nursery: trio.Nursery | None = None
+        self._alone: set[str] = set()
+
+    @property
+    def running(self) -> int:
+        """Verbs that clients wait for."""
+        return self._clients.running
+
+    def begin_alone(self, what: str) -> bool:
+        """Whether nobody does this at the moment; then the caller does, until `end_alone`."""
+        if what in self._alone:
+            return False
+        self._alone.add(what)
+        return True
+
+    def end_alone(self, what: str) -> None:
+        """Somebody else may."""
+        self._alone.remove(what)
 
     async def run(self) -> None:
         """Own the tasks of verbs until cancelled."""
@@ -88,8 +105,12 @@ class Admin:
     async def _run(
         self, table: _Table, verb: Verb, request: AdminRequest, answer: Callable[[dict[str, Any] | LeafdbError], None]
     ) -> None:
+        node = self._node
+        began = node.world.now()
         try:
-            answer(await verb(self._node, request.args))
+            answer(await verb(node, request.args))
+            if table is self._clients:
+                node.metrics.admin_duration.observe(node.world.now() - began)
         except LeafdbError as error:
             answer(error)
         except (KeyError, TypeError, ValueError) as error:

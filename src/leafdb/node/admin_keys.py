@@ -114,7 +114,8 @@ async def kv_where(node: Node, args: Args) -> Answer:
             entry["error"] = seen.errors[name]
         replicas.append(entry)
     lines = sentences(seen.copies, seen.errors)
-    return {**seen.head(node.view.epoch), "replicas": replicas, "summary": lines}
+    key_hash = node.coordinator.sealer.key_hash(seen.key)
+    return {**seen.head(node.view.epoch), "key_hash": key_hash, "replicas": replicas, "summary": lines}
 
 
 async def kv_history(node: Node, args: Args) -> Answer:

@@ -17,13 +17,16 @@ from leafdb.node import (
     admin_keys,
     admin_outcome,
     admin_plan,
+    admin_process,
     admin_purge,
     admin_recovery,
     admin_repair,
     admin_ring,
     admin_snapshots,
+    admin_stats,
     admin_storage,
     admin_transfers,
+    clock_watch,
 )
 from leafdb.node.admin import Verb
 
@@ -38,11 +41,13 @@ VERBS: Final[Mapping[str, Verb]] = {
     **admin_keys.VERBS,
     **admin_outcome.VERBS,
     **admin_plan.VERBS,
+    **admin_process.VERBS,
     **admin_purge.VERBS,
     **admin_recovery.VERBS,
     **admin_repair.VERBS,
     **admin_ring.VERBS,
     **admin_snapshots.VERBS,
+    **admin_stats.VERBS,
     **admin_storage.VERBS,
     **admin_transfers.VERBS,
 }
@@ -62,5 +67,7 @@ PEER_VERBS: Final[Mapping[str, Verb]] = {
     **admin_storage.PEER_VERBS,
     **admin_ring.PEER_VERBS,
     **admin_snapshots.PEER_VERBS,
+    **admin_stats.PEER_VERBS,
     **admin_transfers.PEER_VERBS,
+    **clock_watch.PEER_VERBS,
 }

@@ -39,6 +39,7 @@ from leafdb.node.logs import Log
 from leafdb.node.memory import MemoryLedger
 from leafdb.node.metrics import Metrics
 from leafdb.node.replica import Replica
+from leafdb.node.request_times import RequestTimes
 from leafdb.node.timers import TimingWheel
 from leafdb.node.view import BucketView, ClusterView
 from leafdb.quorum.messages import MalformedMessage, ReplicaStatus, decode_reply
@@ -49,6 +50,7 @@ from leafdb.wire.errors import encode_error
 from leafdb.wire.frame import encode_frame
 from leafdb.wire.registry import MessageType
 from leafdb.wire.requests import with_deadline
+from leafdb.wire.traced import TraceContext
 
 SIBLINGS_WARNED_EVERY_S: Final = 60.0
 
@@ -166,9 +168,12 @@ class Coordinator:
         self.catch_up = catch_up
         self.completeness = completeness
         self.latency = PeerLatency()
+        self.times = RequestTimes(metrics, sealer, now)
         self.metrics = metrics
         self.now = now
         self.now_ms = now_ms
+        self.follow_trace: Callable[[Requester, TraceContext, int, bytes], Requester] | None = None
+        """Asked, where traces are followed, who is to be answered in place of the session of a traced request."""
         self.operations: dict[int, Operation] = {}
         self.draining = False
         self.memory: MemoryLedger = memory
@@ -238,11 +243,11 @@ class Coordinator:
                 bucket=bucket.properties.name, siblings=count, refused_from=SIBLINGS_MAX,
             )  # fmt: skip
 
-    def refuse(self, session: Requester, request_id: int, error: LeafdbError) -> None:
-        """Answer a request with a typed error."""
+    def refuse(self, session: Requester, request_id: int, error: LeafdbError, op: str = "") -> None:
+        """Answer a request with a typed error; `op` says of a put or a get that it was one."""
         if error.node is None:
             error.node = self.view.name_of(self.view.self_id)
-        self.metrics.refused(error)
+        self.metrics.refused(error, op)
         session.send(encode_frame(MessageType.ERROR, request_id, encode_error(error)))
 
     # -- answers of replicas
@@ -304,7 +309,7 @@ class Coordinator:
             if node not in usable:
                 continue
             reachable = True
-            operation = Forwarded(self, session, request_id, message_type, node, op_id)
+            operation = Forwarded(self, session, request_id, message_type, node, op_id, place)
             operation.id = self.register(operation, deadline)
             left_ms = max(1, int((deadline - self.now()) * 1000))
             lane = self.lanes.get(node)
@@ -327,7 +332,10 @@ class Coordinator:
 class Forwarded:
     """A request on its way to a node that may coordinate it. It is never sent a second time."""
 
-    __slots__ = ("_coordinator", "_message_type", "_node", "_op_id", "_request_id", "_session", "id", "slot")
+    __slots__ = (
+        "_coordinator", "_message_type", "_node", "_op_id", "_place", "_request_id", "_session", "_started", "id",
+        "slot",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -337,6 +345,7 @@ class Forwarded:
         message_type: MessageType,
         node: NodeId,
         op_id: bytes,
+        place: Place,
     ) -> None:
         self._coordinator = coordinator
         self._session = session
@@ -344,13 +353,19 @@ class Forwarded:
         self._message_type = message_type
         self._node = node
         self._op_id = op_id
+        self._place = place
+        self._started = coordinator.now()
         self.id = 0
         self.slot = 0
 
     def relay(self, message_type: int, body: bytes) -> None:
         """Pass the answer on as it came."""
-        self._coordinator.forget(self.id, self)
+        coordinator = self._coordinator
+        coordinator.forget(self.id, self)
         self._session.send(encode_frame(message_type, self._request_id, body))
+        if message_type != MessageType.ERROR:
+            taken, bucket = coordinator.metrics.forward_duration, self._place.bucket.properties.name
+            coordinator.times.answered(taken, self._started, "forward", bucket, self._place.key, self._request_id)
 
     def expired(self) -> None:
         """No answer in time."""
@@ -376,9 +391,11 @@ class Forwarded:
         text = f"{what} {name}, to which the request was forwarded"
         if self._message_type is MessageType.FORWARD_PUT:
             error: LeafdbError = OutcomeUnknown(text, acks=0, required=1, replicas=(name,), op_id=self._op_id)
+            op = "put"
         else:
             error = DeadlineExceeded(text, stage="forward", got=0, required=1)
-        coordinator.refuse(self._session, self._request_id, error)
+            op = "get"
+        coordinator.refuse(self._session, self._request_id, error, op)
 
 
 def not_enough(alive: int, required: int, what: str) -> NotEnoughReplicas:

@@ -11,13 +11,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from leafdb.node import get_driver, put_driver
-from leafdb.node.coordinator import Coordinator
+from leafdb.node.coordinator import Coordinator, Requester
 from leafdb.node.guard import Guard
 from leafdb.node.replica_service import ReplicaService
 from leafdb.transport.session import Session
 from leafdb.types import NodeId
 from leafdb.wire.hello import PeerFacts
 from leafdb.wire.registry import MessageType
+from leafdb.wire.traced import decode_traced
 
 Handler = Callable[[Session, int, bytes], None]
 """(session, request id, body)."""
@@ -34,6 +35,18 @@ class ClientDispatch:
         self._guard = guard
         self._unguarded = guard.idle
         self._others = {int(message_type): handler for message_type, handler in others.items()}
+        self._others[int(MessageType.TRACED)] = self._traced
+
+    def _traced(self, session: Session, request_id: int, body: bytes) -> None:
+        """A put or get that belongs to a trace: whoever follows it stands between it and its answer. Asked about is
+        what is inside."""
+        trace, message_type, inside = decode_traced(body)
+        if not self._unguarded and not self._guard.admits(session, message_type, request_id, inside, self):
+            return
+        follow = self._coordinator.follow_trace
+        asker: Requester = session if follow is None else follow(session, trace, message_type, inside)
+        driver = get_driver.get if message_type == MessageType.GET else put_driver.put
+        driver(self._coordinator, asker, message_type, request_id, inside)
 
     def __call__(self, session: Session, message_type: int, request_id: int, body: bytes) -> None:
         """Handle one frame."""

@@ -73,7 +73,7 @@ def get(
     except LeafdbError as error:
         if isinstance(error, ProtocolError):
             raise
-        coordinator.refuse(session, request_id, error)
+        coordinator.refuse(session, request_id, error, "get")
 
 
 def _begin(
@@ -208,6 +208,6 @@ def _get_local(coordinator: Coordinator, session: Requester, request_id: int, pl
             else:
                 session.send(encode_frame(MessageType.GET_REPLY, request_id, body))
                 return
-        coordinator.refuse(session, request_id, refusal_of(error))
+        coordinator.refuse(session, request_id, refusal_of(error), "get")
 
     coordinator.replica.show(bucket.tree, place.storage_key, bucket.durability, 0, shown)

@@ -139,7 +139,9 @@ class CoordinatedGet:
         """A replica's record, its definitive absence, or neither."""
         coordinator = self._coordinator
         if node not in self._asked_later:
-            coordinator.latency.observed(node, coordinator.now() - self.started)
+            seconds = coordinator.now() - self.started
+            coordinator.latency.observed(node, seconds)
+            coordinator.metrics.replica_get_duration.observe(seconds)
         if status is ReplicaStatus.FOUND:
             self._answered(node, record, vouches=True)
         elif status is ReplicaStatus.ABSENT:
@@ -224,7 +226,7 @@ class CoordinatedGet:
         """Whose record it is cannot be told here; the read fails, and touches nothing else."""
         self.machine.expired()
         self._coordinator.forget(self.id, self)
-        self._coordinator.refuse(self._session, self._request_id, refusal_of(error))
+        self._coordinator.refuse(self._session, self._request_id, refusal_of(error), "get")
 
     def _step(self, step: GetStep) -> None:
         machine = self.machine
@@ -349,10 +351,13 @@ class CoordinatedGet:
         try:
             body = get_reply_body(coordinator, self.place, self.machine.merged)
         except RecordError as error:
-            coordinator.refuse(self._session, self._request_id, refusal_of(error))
+            coordinator.refuse(self._session, self._request_id, refusal_of(error), "get")
             return
         self._session.send(encode_frame(MessageType.GET_REPLY, self._request_id, body))
-        coordinator.metrics.gets_total += 1
+        metrics, place = coordinator.metrics, self.place
+        metrics.gets_total += 1
+        bucket = place.bucket.properties.name
+        coordinator.times.answered(metrics.get_duration, self.started, "get", bucket, place.key, self._request_id)
 
     def _fail(self) -> None:
         machine = self.machine
@@ -375,4 +380,4 @@ class CoordinatedGet:
             )
         else:
             error = not_enough(machine.definitive, machine.r, "replicas that can answer")
-        coordinator.refuse(self._session, self._request_id, error)
+        coordinator.refuse(self._session, self._request_id, error, "get")

@@ -1,8 +1,8 @@
 """Where `leafdbd`'s lines go: stderr, one JSON object each, or a form for people on a terminal.
 
 Part of the server extra: structlog is met here and nowhere else. Nothing is rotated or written to files; that is the
-business of journald or whoever started the process. Bytes are shown in hex; keys and values are never logged by the
-node in the first place.
+business of journald or whoever started the process. Bytes are shown in hex; values are never
+logged, and keys by a hash only unless `log.show_keys` says otherwise (`request_times`).
 """
 
 from __future__ import annotations
@@ -13,9 +13,7 @@ from typing import IO, Any
 
 import structlog
 
-from leafdb.node.logs import ROOT, RepeatFilter
-
-LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+from leafdb.node.logs import ROOT, RepeatFilter, set_level
 
 
 def configure(level: str, form: str, stream: IO[str], **facts: str) -> None:
@@ -33,11 +31,6 @@ def configure(level: str, form: str, stream: IO[str], **facts: str) -> None:
         logger.propagate = False
     logging.captureWarnings(True)
     set_level(level)
-
-
-def set_level(level: str) -> None:
-    """Change what is written from now on."""
-    logging.getLogger(ROOT).setLevel(LEVELS[level])
 
 
 def _formatter(console: bool, stream: IO[str], facts: dict[str, str]) -> logging.Formatter:

@@ -19,6 +19,7 @@ ROOT: Final = "leafdb"
 AUDIT: Final = f"{ROOT}.audit"
 """The logger of the audit log (`audit`), whose lines are all written."""
 EVENTS_REMEMBERED_MAX: Final = 1_024
+LEVELS: Final = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
 
 class Log:
@@ -48,6 +49,24 @@ class Log:
         self._logger.error(event, exc_info=error, extra={"facts": facts})
 
 
+def set_level(level: str) -> None:
+    """Change what is written from now on: a name of LEVELS."""
+    logging.getLogger(ROOT).setLevel(LEVELS[level])
+
+
+def level() -> str:
+    """What is written now, by the name of the least important."""
+    threshold = logging.getLogger(ROOT).getEffectiveLevel()
+    return next((name for name, number in LEVELS.items() if number >= threshold), "error")
+
+
+def lines_left_out() -> RepeatFilter:
+    """The filter of this process's lines, which counts those it does not let through; one that counts nothing where
+    the host application decides."""
+    filters = [each for handler in logging.getLogger(ROOT).handlers for each in handler.filters]
+    return next((each for each in filters if isinstance(each, RepeatFilter)), RepeatFilter())
+
+
 class RepeatFilter(logging.Filter):
     """Lets `burst` lines of one event through per `window_s`; the next one let through says how many were not.
 
@@ -61,6 +80,7 @@ class RepeatFilter(logging.Filter):
         assert window_s > 0
         self._burst = burst
         self._window_s = window_s
+        self.left_out_total = 0
         self._seen: dict[tuple[str, str], _Window] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
@@ -82,6 +102,7 @@ class RepeatFilter(logging.Filter):
             window.shown += 1
             return True
         window.left_out += 1
+        self.left_out_total += 1
         return False
 
     def check(self) -> None:

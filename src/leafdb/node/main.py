@@ -27,14 +27,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
-from leafdb.config import Address, Config, ListenConfig, described
+from leafdb.config import Address, Config, ListenConfig
 from leafdb.errors import ConfigError
 from leafdb.node import config_rules, shards
 from leafdb.node.bell import Bell
 from leafdb.node.endings import BUG, CANNOT_RUN, STOPPED, Ending, ending_of
-from leafdb.node.logs import Log
+from leafdb.node.logs import Log, set_level
 from leafdb.node.notify import Notifier
 from leafdb.node.secret import read_secret
+from leafdb.node.settings_in_force import Read, SettingsInForce
 from leafdb.node.supervisor import Serve, Supervisor
 
 if TYPE_CHECKING:
@@ -72,32 +73,34 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.shard is None:
         for warning in warnings:
             log.warning("configuration", problem=warning)
-    reload = partial(_reload, arguments, config)
+    settings = SettingsInForce(Read(config, loaded.origins), partial(_read, arguments))
+    settings.follow(lambda config: set_level(config.log.level))
     if config.node.shards > 1:
-        return run_shards(config, reload, [*(sys.argv[1:] if argv is None else argv)])
-    return run(config, reload, shard=arguments.shard is not None)
+        return run_shards(config, settings.reload, [*(sys.argv[1:] if argv is None else argv)])
+    return run(config, settings, shard=arguments.shard is not None)
 
 
-def run(config: Config, reload: Callable[[], None], serve: Serve | None = None, *, shard: bool = False) -> int:
+def run(config: Config, settings: SettingsInForce, serve: Serve | None = None, *, shard: bool = False) -> int:
     """Run a node under this configuration until it is told to stop; the exit code. A shard takes orders from stdin."""
     notifier = Notifier(os.environ, pid=os.getpid())
     bell = Bell()
 
     def reload_all() -> None:
-        reload()
+        settings.reload()
         bell.ring()
 
     async def live() -> int:
         orders = partial(trio.lowlevel.FdStream, STDIN) if shard else None
-        return await Supervisor(config, serve or _real_serve(bell), notifier, reload_all, orders).run()
+        serving = serve or _real_serve(bell, settings)
+        return await Supervisor(config, serving, notifier, reload_all, orders).run()
 
     return _live(config, (config,), notifier, live)
 
 
-def _real_serve(bell: Bell) -> Serve:
+def _real_serve(bell: Bell, settings: SettingsInForce) -> Serve:
     from leafdb.node.serve import serve
 
-    return partial(serve, bell=bell)
+    return partial(serve, bell=bell, settings=settings)
 
 
 def run_shards(config: Config, reload: Callable[[], None], arguments: Sequence[str]) -> int:
@@ -207,26 +210,9 @@ def _misplaced(config: Config) -> list[str]:
     return []
 
 
-def _reload(arguments: argparse.Namespace, running: Config) -> None:
-    """Take over what may change while running and say what may not."""
-    from leafdb.node import log_output
-
-    try:
-        wanted = _load(arguments).config
-    except ConfigError as error:
-        log.error("configuration not reloaded", problems=list(error.problems or (str(error),)))
-        return
-    waiting = [
-        entry.path
-        for entry in described()
-        if not entry.setting.reloadable
-        and getattr(getattr(wanted, entry.section), entry.attribute)
-        != getattr(getattr(running, entry.section), entry.attribute)
-    ]
-    log_output.set_level(wanted.log.level)
-    log.info("configuration reloaded", level=wanted.log.level)
-    if waiting:
-        log.warning("these settings wait for a restart", settings=waiting)
+def _read(arguments: argparse.Namespace) -> Read:
+    loaded = _load(arguments)
+    return Read(loaded.config, loaded.origins)
 
 
 def ports_taken(listen: ListenConfig) -> list[str]:

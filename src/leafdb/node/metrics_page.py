@@ -20,10 +20,10 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-from leafdb.node.metrics import COUNTERS, GAUGES, Counted, Histogram, Metrics
+from leafdb.node.metric_tables import COUNTERS, GAUGES, REJECTED, REJECTED_HELP, Counted
+from leafdb.node.metrics import Histogram, Metrics
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
-REJECTED: Final = "Requests refused before anything was applied, by reason."
 
 
 class MetricsPage:
@@ -58,11 +58,11 @@ class NodeCollector(Collector):
             yield info
         for metric, group in groupby(COUNTERS, key=lambda counted: counted.metric):
             yield _counter(metric, list(group), metrics)
-        rejected = CounterMetricFamily("leafdb_rejected", REJECTED, labels=["reason"])
+        rejected = CounterMetricFamily(REJECTED.removesuffix("_total"), REJECTED_HELP, labels=["reason"])
         for reason, count in metrics.rejected.items():
             rejected.add_metric([reason], count)
         yield rejected
-        for metric, histograms in groupby(metrics.histograms, key=lambda histogram: histogram.metric):
+        for metric, histograms in groupby(metrics.histograms, key=lambda histogram: histogram.about.metric):
             yield _histogram(metric, list(histograms))
         for name, value in metrics.gauges().items():
             yield _gauge(name, value)
@@ -77,7 +77,7 @@ def _counter(metric: str, group: list[Counted], metrics: Metrics) -> Metric:
 
 
 def _histogram(metric: str, histograms: list[Histogram]) -> Metric:
-    first = histograms[0]
+    first = histograms[0].about
     family = HistogramMetricFamily(metric, first.help, labels=[name for name, _ in first.labels])
     for histogram in histograms:
         seen = 0
@@ -85,7 +85,7 @@ def _histogram(metric: str, histograms: list[Histogram]) -> Metric:
         for bound, count in zip((*histogram.bounds, float("inf")), histogram.counts, strict=True):
             seen += count
             buckets.append(("+Inf" if bound == float("inf") else repr(bound), seen))
-        family.add_metric([value for _, value in histogram.labels], buckets, histogram.total)
+        family.add_metric([value for _, value in histogram.about.labels], buckets, histogram.total)
     return family
 
 

@@ -59,7 +59,7 @@ from leafdb.node.horizons import Horizons
 from leafdb.node.leases import Leases
 from leafdb.node.logs import Log
 from leafdb.node.lost_tables import follow_losses
-from leafdb.node.metrics import TRANSPORT_COUNTERS, Metrics
+from leafdb.node.metrics import Metrics
 from leafdb.node.news import News
 from leafdb.node.parting import Parting
 from leafdb.node.purge import Purge
@@ -130,7 +130,7 @@ class Node:
         """
         world = self.world
         self.pump = Pump(clock=world.now)
-        self.metrics.follow(self.pump.counters, TRANSPORT_COUNTERS)
+        self.metrics.follow_transport(self.pump.counters)
         self.trees = HashTrees(self.metrics, world.now)
         async with trio.open_nursery() as nursery:
             await nursery.start(self.pump.run)

@@ -61,7 +61,7 @@ def put(
     except LeafdbError as error:
         if isinstance(error, ProtocolError):
             raise
-        coordinator.refuse(session, request_id, error)
+        coordinator.refuse(session, request_id, error, "put")
 
 
 def _begin(

@@ -54,6 +54,7 @@ class CoordinatedPut:
         "seen",
         "sloppy",
         "slot",
+        "started",
         "storage_key",
         "twins",
         "value",
@@ -77,6 +78,7 @@ class CoordinatedPut:
         self._request = request
         self._request_id = request_id
         self._deadline = deadline
+        self.started = coordinator.now()
         self.place = place
         self.bucket = place.bucket
         self.storage_key = place.storage_key
@@ -144,6 +146,8 @@ class CoordinatedPut:
     def put_reply(self, node: NodeId, status: ReplicaStatus) -> None:
         """Another replica has it, or says why not."""
         machine = self.machine
+        coordinator = self._coordinator
+        coordinator.metrics.replica_put_duration.observe(coordinator.now() - self.started)
         if status is ReplicaStatus.APPLIED:
             self._step(machine.acked(node))
             return
@@ -285,7 +289,12 @@ class CoordinatedPut:
         machine = self.machine
         body = encode_put_reply(coordinator.view.epoch, machine.acks, machine.primary_acks, sealed)
         self._session.send(encode_frame(MessageType.PUT_REPLY, self._request_id, body))
-        coordinator.metrics.puts_total += 1
+        metrics = coordinator.metrics
+        metrics.puts_total += 1
+        if self.value is not None:
+            metrics.value_bytes.observe(len(self.value))
+        bucket = self.bucket.properties.name
+        coordinator.times.answered(metrics.put_duration, self.started, "put", bucket, self.place.key, self._request_id)
 
     def _own_stamp(self, record: bytes) -> int:
         """The stamp of this write, the newest in what it has just made; of one that was here already, or what has
@@ -319,4 +328,4 @@ class CoordinatedPut:
         )
 
     def _refuse(self, error: LeafdbError) -> None:
-        self._coordinator.refuse(self._session, self._request_id, error)
+        self._coordinator.refuse(self._session, self._request_id, error, "put")

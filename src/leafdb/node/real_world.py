@@ -10,6 +10,7 @@ import os
 import random
 import time
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -38,6 +39,15 @@ def boot_id() -> str:
         return BOOT_ID_PATH.read_text().strip()
     except OSError:
         return os.urandom(16).hex()
+
+
+def disk_bytes(path: str) -> int:
+    """The size of the file system that a directory lies on; 0 when it cannot be asked."""
+    try:
+        found = os.statvfs(path)
+    except OSError:
+        return 0
+    return found.f_frsize * found.f_blocks
 
 
 class Bugs:
@@ -96,6 +106,7 @@ async def real_world(data_dir: str) -> AsyncIterator[World]:
                 boot_id=boot_id(),
                 worker_pid=lambda: jobs.pid,
                 pid=os.getpid(),
+                disk_bytes=partial(disk_bytes, fs.root),
             )
             nursery.cancel_scope.cancel()
     finally:

@@ -186,10 +186,12 @@ class ScanDriver:
 
     async def _coordinate(self, session: Session, request_id: int, scan: _Scan) -> None:
         coordinator = self._coordinator
+        began = coordinator.now()
         try:
             reply = await self._page(scan)
             session.send(encode_frame(MessageType.SCAN_REPLY, request_id, reply.encode()))
             coordinator.metrics.scans_total += 1
+            coordinator.metrics.scan_duration.observe(coordinator.now() - began)
         except LeafdbError as error:
             coordinator.refuse(session, request_id, error)
         finally:

@@ -62,4 +62,5 @@ def server_facts(node: Node) -> ServerFacts:
         cluster=metadata.cluster_name if metadata else "",
         cluster_id=metadata.cluster_id if metadata else b"",
         epoch=Epoch(node.view.epoch),
+        traces=True,
     )

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from itertools import chain
 from typing import Final
 
 import trio
 
 from leafdb.config import Config
-from leafdb.model.hlc import LOGICAL_BITS, stamp_ms
-from leafdb.node.admin_cluster import state_of
+from leafdb.errors import ConfigError
 from leafdb.node.bell import Bell
+from leafdb.node.clock_watch import ClockWatch
+from leafdb.node.collector import calm_collector, pauses_measured
+from leafdb.node.coordinator import Requester
 from leafdb.node.endings import STOPPED
+from leafdb.node.gauges import watch
 from leafdb.node.http import Check, HttpPages
 from leafdb.node.metrics_page import MetricsPage
 from leafdb.node.node import Node
 from leafdb.node.real_world import real_world
+from leafdb.node.request_times import NEVER_S
 from leafdb.node.secret import read_secret
+from leafdb.node.settings_in_force import SettingsInForce
 from leafdb.node.tenure import empty_store
+from leafdb.wire.traced import TraceContext
 
 LIVE_WITHIN_S: Final = 5.0
 LAG_INTERVAL_S: Final = 0.1
@@ -82,85 +89,24 @@ class Health:
         return checks
 
 
-def watch(node: Node) -> None:
-    """Name the reader of every gauge."""
-    metrics, stats, now_ms = node.metrics, node.engine.stats, node.world.now_ms
-
-    def members() -> Mapping[str, float]:
-        states = {"alive": 0.0, "suspect": 0.0, "dead": 0.0}
-        for member in node.view.metadata.members if node.view.metadata else ():
-            states[state_of(node, member).value] += 1
-        return states
-
-    def owned() -> float:
-        metadata = node.view.metadata
-        return metadata.owners.count(node.view.self_id) / metadata.partitions if metadata else 0.0
-
-    def hints() -> Mapping[str, float]:
-        return {node.view.name_of(line.target): line.records for line in node.hints.ledger.summaries()}
-
-    def oldest() -> float:
-        born = [line.oldest_ms for line in node.hints.ledger.summaries()]
-        return max(0.0, (now_ms() - min(born)) / 1000) if born else 0.0
-
-    def dead() -> list[int]:
-        return node.sweeper.dead_since(now_ms() << LOGICAL_BITS)
-
-    metrics.watch("inflight_requests", lambda: len(node.coordinator.operations))
-    metrics.watch("pending_keys", lambda: node.replica.pending_keys)
-    metrics.watch("sessions", lambda: {"client": len(node.clients.sessions), "all": len(node.pump.sessions)})
-    metrics.watch("outbox_bytes", lambda: sum(session.outbox_bytes for session in node.pump.sessions))
-    metrics.watch("memory_bytes", lambda: {line.holder: line.held_bytes for line in node.memory.read()})
-    metrics.watch("memory_limit_bytes", lambda: node.memory.bytes_max)
-    metrics.watch("members", members)
-    metrics.watch("ring_epoch", lambda: node.view.epoch)
-    metrics.watch("ring_owned_ratio", owned)
-    metrics.watch("hints_pending", hints)
-    metrics.watch("hint_bytes", lambda: node.hints.ledger.bytes)
-    metrics.watch("hint_oldest_age", oldest)
-    metrics.watch("repairs_pending", lambda: node.anti_entropy.pending)
-    schedule, losses = node.anti_entropy.schedule, node.anti_entropy.losses
-    metrics.watch("repair_oldest_age", schedule.oldest_s)
-    metrics.watch("repair_ranges_over_age", lambda: sum(line.ranges for line in schedule.too_old()))
-    metrics.watch("purge_lag", node.purge.driver.lag_s)
-    metrics.watch("purge_waiting", lambda: len(node.purge.driver.waiting()))
-    metrics.watch("purge_held_up", node.purge.driver.held_up)
-    metrics.watch("possible_losses", lambda: losses.partitions)
-    metrics.watch("hash_trees_unknown", lambda: len(node.trees.kept.unknown))
-    metrics.watch("deaths_due", lambda: len(dead()))
-    metrics.watch("oldest_death", lambda: max((now_ms() - stamp_ms(since) for since in dead()), default=0) / 1000)
-    metrics.watch("leftover_ranges", lambda: node.estate.leftovers.ranges)
-    metrics.watch("transfers_left", lambda: node.transfers.progress.copies.pending)
-    metrics.watch("storage_bytes", lambda: {"tables": stats().table_bytes, "values": stats().value_bytes})
-    metrics.watch("value_dead_bytes", lambda: stats().value_dead_bytes)
-    metrics.watch("memtable_bytes", lambda: stats().memtable_bytes + stats().frozen_bytes)
-    metrics.watch("scrub_age", node.scrubber.age_s)
-    metrics.watch("damaged_tables", lambda: stats().damaged_tables)
-    metrics.watch("quarantined_bytes", lambda: stats().quarantined_bytes)
-    metrics.watch("compaction_share", lambda: stats().compaction_share)
-    metrics.watch("compaction_pending_bytes", lambda: node.engine.survey().debt_bytes)
-    metrics.watch("certificate_expiry", node.tls.expiry)
-    metrics.watch("tables", lambda: {"0": stats().level0_tables, "all": stats().tables})
-    metrics.info("leafdb_build_info", version=node.version)
-
-
-def calm_collector() -> None:
-    """Have the garbage collector look less often. What a request makes holds no cycles and is freed by its counts; the
-    default thresholds walk it over and over, for about a tenth of a put's time."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 50)
-
-
 async def serve(
-    config: Config, *, bell: Bell, on_ready: Callable[[], None], drain: trio.Event, stop: trio.Event
+    config: Config,
+    *,
+    bell: Bell,
+    on_ready: Callable[[], None],
+    drain: trio.Event,
+    stop: trio.Event,
+    settings: SettingsInForce | None = None,
 ) -> int:
-    """Run a node on this machine until it has stopped; the exit code. Raises what kept it from running. `bell` is rung
-    when files are to be read again."""
+    """Run a node on this machine until it has stopped; the exit code. Raises what kept it from running.
+
+    `settings`: where the configuration came from, and who reads it again. `bell` is rung when files are to be read
+    again.
+    """
     secret = read_secret(config.cluster.secret_file)
     calm_collector()
     while True:
-        node = await _live(config, secret, bell, on_ready, drain, stop)
+        node = await _live(config, secret, bell, on_ready, drain, stop, settings)
         if not node.tenure.begins_anew:
             return STOPPED
         # Nothing of the node runs any more, its worker has ended: the directory is nobody's but ours.
@@ -168,12 +114,18 @@ async def serve(
 
 
 async def _live(
-    config: Config, secret: bytes, bell: Bell, on_ready: Callable[[], None], drain: trio.Event, stop: trio.Event
+    config: Config,
+    secret: bytes,
+    bell: Bell,
+    on_ready: Callable[[], None],
+    drain: trio.Event,
+    stop: trio.Event,
+    settings: SettingsInForce | None,
 ) -> Node:
     """One life of the node, on the store as it is; the node, when that is over."""
     async with real_world(config.node.data_dir) as world:
-        node = Node(config, world, secret)
-        health = Health(node)
+        node = Node(config, replace(world, settings=settings), secret)
+        health, clocks = Health(node), ClockWatch(node)
         pages = HttpPages(health, MetricsPage(node.metrics).render)
         http = config.listen.http
         async with trio.open_nursery() as nursery:
@@ -185,10 +137,35 @@ async def _live(
             async def watched() -> None:
                 await ready.wait()
                 watch(node)
+                node.coordinator.follow_trace = trace_follower(node)
+                node.metrics.watch("clock_skew", clocks.skews)
+                nursery.start_soon(clocks.run, name="clock watch")
+                if settings is not None:
+                    settings.follow(partial(take_settings, node))
                 on_ready()
 
             ready = trio.Event()
             nursery.start_soon(watched)
-            await node.run(drain=drain, stop=stop, on_ready=ready.set)
+            with pauses_measured(node.metrics.gc_pause, world.now):
+                await node.run(drain=drain, stop=stop, on_ready=ready.set)
             nursery.cancel_scope.cancel()
     return node
+
+
+def trace_follower(node: Node) -> Callable[[Requester, TraceContext, int, bytes], Requester] | None:
+    """Who makes spans of traced requests, if that is wanted. Raises ConfigError when it cannot be."""
+    if not node.config.log.traces:
+        return None
+    try:
+        from leafdb.node import tracing
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"log.traces: {error.name} is missing: install leafdb[otel]") from None
+    return tracing.follower(node)
+
+
+def take_settings(node: Node, config: Config) -> None:
+    """Have a running node go by what may change while it runs."""
+    times = node.coordinator.times
+    times.slow_s = config.log.slow_request_s or NEVER_S
+    times.show_keys = config.log.show_keys
+    node.clients.allow(config.limits.client_sessions_max)

@@ -18,7 +18,7 @@ from leafdb.node.hint_keeper import HINTS_TREE
 from leafdb.node.horizons import PURGE_TREE
 from leafdb.node.kept_trees import TREES_TREE
 from leafdb.node.logs import Log
-from leafdb.node.metrics import STORAGE_COUNTERS
+from leafdb.node.metric_tables import STORAGE_COUNTERS
 from leafdb.node.register import META_TREE, REGISTERS_TREE
 from leafdb.node.vouching import touched
 from leafdb.storage.descents import Compacted

@@ -10,10 +10,16 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from leafdb.node.settings_in_force import SettingsInForce
 from leafdb.storage.executor import Executor
 from leafdb.storage.job_runner import JobRunner
 from leafdb.transport.stream import Network
 from leafdb.vfs.base import FileSystem
+
+
+def no_disk() -> int:
+    """The size of memory files."""
+    return 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,3 +44,7 @@ class World:
     worker_pid: Callable[[], int | None]
     pid: int = 0
     """This process, for whoever accounts for its CPU time; 0 in a simulated world."""
+    disk_bytes: Callable[[], int] = no_disk
+    """The size of the file system that `fs` lies on; 0 where there is none."""
+    settings: SettingsInForce | None = None
+    """Where the node's configuration came from, and who may change it; None when a program gave it."""

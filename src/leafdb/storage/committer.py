@@ -43,7 +43,9 @@ _pack = ENTRY.pack
 class Batch:
     """The writes of one commit."""
 
-    __slots__ = ("bytes_used", "first_lsn", "given_s", "outcome", "parts", "seal_as", "sync", "waiters", "writes")
+    __slots__ = (
+        "bytes_used", "first_lsn", "given_s", "outcome", "parts", "seal_as", "sync", "synced_in_s", "waiters", "writes",
+    )  # fmt: skip
 
     def __init__(self, first_lsn: int) -> None:
         self.first_lsn = first_lsn
@@ -52,6 +54,7 @@ class Batch:
         self.parts: list[bytes] = []
         self.bytes_used = 0
         self.sync = False
+        self.synced_in_s = 0.0  # set by the log thread
         self.seal_as = 0  # number of the segment to start after this batch; 0: go on with the present one
         self.waiters: list[Waiter] = []
         self.outcome: BaseException | bool = False  # set by the log thread: an error, or True
@@ -87,6 +90,8 @@ class Committer:
         self._on_failure = on_failure
         self._now_s = now_s
         self._on_wait = on_wait  # told how long each batch took to the log thread and back
+        self.on_synced: Callable[[float], None] = lambda seconds: None
+        """Told, on the loop, how long each sync took on the log thread."""
         self._in_flight: deque[Batch] = deque()
         self._batch = Batch(next_lsn)
         self._scheduled = False
@@ -280,7 +285,9 @@ class Committer:
             if batch.writes:
                 writer.append(batch.first_lsn, batch.writes, batch.parts)
             if batch.sync:
+                began_s = self._now_s()
                 writer.sync()
+                batch.synced_in_s = self._now_s() - began_s
             if batch.seal_as:
                 writer.seal()
                 writer.start_segment(batch.seal_as, batch.first_lsn + batch.writes)
@@ -292,6 +299,8 @@ class Committer:
     def _committed(self, batch: Batch, result: BaseException | None) -> None:
         if self._in_flight and self._in_flight[0] is batch:  # else settled by `finish` or `fail`
             self._on_wait(self._now_s() - batch.given_s)
+            if batch.sync and result is None:
+                self.on_synced(batch.synced_in_s)
             self._settle(batch, result)
 
     def _settle(self, batch: Batch, error: BaseException | None) -> None:

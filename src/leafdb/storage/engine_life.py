@@ -243,7 +243,13 @@ class EngineLife:
     @property
     def work(self) -> Work:
         """What was flushed, compacted and read again since the start, for who counts."""
-        return Work(self._maintenance, (self.verifier, self.scrubber))
+        verifiers = (self.verifier, self.scrubber)
+        cache, reads, pressure = self._parts.cache, self._reads, self._pressure
+        return Work(self._maintenance, verifiers, cache=cache, reads=reads, pressure=pressure)
+
+    def follow_syncs(self, told: Callable[[float], None]) -> None:
+        """Tell how many seconds each sync of the log took, on its thread, once that is known here."""
+        self._committer.on_synced = told
 
     def stats(self) -> EngineStats:
         return collect(

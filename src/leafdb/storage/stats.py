@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from leafdb.storage.block_cache import BlockCache
 from leafdb.storage.committer import Committer
 from leafdb.storage.compaction_pace import CompactionPace
 from leafdb.storage.maintenance import Maintenance
@@ -129,11 +130,38 @@ def collect(
 class Work:
     """Counters that only rise, read where they are kept."""
 
-    __slots__ = ("_maintenance", "_verifiers")
+    __slots__ = ("_cache", "_maintenance", "_pressure", "_reads", "_verifiers")
 
-    def __init__(self, maintenance: Maintenance, verifiers: Sequence[Verifier]) -> None:
+    def __init__(
+        self,
+        maintenance: Maintenance,
+        verifiers: Sequence[Verifier],
+        *,
+        cache: BlockCache,
+        reads: Reads,
+        pressure: Pressure,
+    ) -> None:
         self._maintenance = maintenance
         self._verifiers = verifiers
+        self._cache = cache
+        self._reads = reads
+        self._pressure = pressure
+
+    @property
+    def block_cache_hits(self) -> int:
+        return self._cache.hits
+
+    @property
+    def block_cache_misses(self) -> int:
+        return self._cache.misses
+
+    @property
+    def reads_refused(self) -> int:
+        return self._reads.refused
+
+    @property
+    def writes_held(self) -> int:
+        return self._pressure.refusals
 
     @property
     def flushes(self) -> int:

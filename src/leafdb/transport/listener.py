@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import trio
@@ -69,6 +69,10 @@ class Acceptor:
         self._evicted = 0
         """Those that have lost their place and are about to end."""
         self._by_address: Counter[str] = Counter()
+
+    def allow(self, sessions_max: int) -> None:
+        """From now on take so many sessions at a time; those there are stay."""
+        self._places = replace(self._places, sessions_max=sessions_max)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Accept until cancelled or stopped; then the address is free again."""

@@ -89,6 +89,8 @@ class ServerFacts:
     frame_bytes_max: int = FRAME_BYTES_MAX
     user: str = ""
     """Whom the node takes the client for; empty when the client did not say."""
+    traces: bool = False
+    """It takes TRACED requests. Came later: a node that does not know it does not say so."""
 
     def encode(self, proof: bytes = b"") -> bytes:
         """The body of a WELCOME to a client; with the node's proof when it answers a login."""
@@ -102,6 +104,7 @@ class ServerFacts:
                 "epoch": self.epoch,
                 "frame_bytes_max": self.frame_bytes_max,
                 **({"user": self.user, "data": proof} if self.user else {}),
+                "traces": self.traces,
             }
         )
 
@@ -119,6 +122,7 @@ class ServerFacts:
             epoch=Epoch(int_field(fields, "epoch", high=U32)),
             frame_bytes_max=int_field(fields, "frame_bytes_max", low=1, high=U32),
             user=text_field(fields, "user", chars_max=NAME_CHARS_MAX) if "user" in fields else "",
+            traces=fields.get("traces") is True,
         )
 
 

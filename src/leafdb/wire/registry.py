@@ -36,6 +36,7 @@ class MessageType(IntEnum):
     ADMIN_REPLY = 0x17
     PUT_EXPLAINED = 0x18
     GET_EXPLAINED = 0x19
+    TRACED = 0x30
 
     # between nodes: requests lane
     REPLICA_PUT = 0x40
@@ -106,7 +107,8 @@ HANDSHAKE_TYPES: Final = frozenset(
     )
 )
 CLIENT_REQUEST_TYPES: Final = SESSION_TYPES | {
-    int(member) for member in (MessageType.PUT, MessageType.GET, MessageType.SCAN, MessageType.ADMIN)
+    int(member)
+    for member in (MessageType.PUT, MessageType.GET, MessageType.SCAN, MessageType.ADMIN, MessageType.TRACED)
 }
 """What a node takes from a client."""
 CLIENT_REPLY_TYPES: Final = SESSION_TYPES | {

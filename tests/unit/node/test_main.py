@@ -29,7 +29,7 @@ async def serve(config, *, on_ready, drain, stop):
     return 0
 
 real_run = main.run
-main.run = lambda config, reload, shard: real_run(config, reload, serve, shard=shard)
+main.run = lambda config, settings, shard: real_run(config, settings, serve, shard=shard)
 sys.exit(main.main(sys.argv[1:]))
 """
 

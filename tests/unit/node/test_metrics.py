@@ -7,7 +7,8 @@ import re
 import pytest
 
 from leafdb.errors import DeadlineExceeded, NotApplied, NotEnoughReplicas, OutcomeUnknown, Reason, ServerBug
-from leafdb.node.metrics import COUNTERS, GAUGES, TRANSPORT_COUNTERS, Histogram, Metrics
+from leafdb.node.metric_tables import COUNTERS, GAUGES, TRANSPORT_COUNTERS, Measured
+from leafdb.node.metrics import Histogram, Metrics
 from leafdb.transport.counters import TransportCounters
 
 prometheus_parser = pytest.importorskip("prometheus_client.parser")
@@ -101,7 +102,7 @@ def test_a_histogram_is_cumulative_on_the_page() -> None:
 
 
 def test_quantiles_are_upper_bounds() -> None:
-    histogram = Histogram("leafdb_x_seconds", "x.", (1.0, 2.0, 4.0))
+    histogram = Histogram(Measured("x", "leafdb_x_seconds", "x.", (1.0, 2.0, 4.0)))
     assert histogram.quantile(0.5) == 0.0
     for value in (0.5, 1.5, 1.5, 3.0):
         histogram.observe(value)

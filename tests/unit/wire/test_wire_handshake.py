@@ -225,7 +225,7 @@ def test_a_client_session_refuses_every_peer_type() -> None:
         node = Connection(ServerHello(SERVER))
         node.receive(ClientHello("x").start())
         allowed = message_type in (
-            MessageType.PUT, MessageType.GET, MessageType.SCAN, MessageType.ADMIN,
+            MessageType.PUT, MessageType.GET, MessageType.SCAN, MessageType.ADMIN, MessageType.TRACED,
             MessageType.PING, MessageType.PONG, MessageType.ERROR,
         )  # fmt: skip
         if allowed:
