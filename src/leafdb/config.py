@@ -375,9 +375,6 @@ class LogConfig:
     format: str = setting(
         "auto", Kind.CHOICE, "One JSON object a line, or a form for people.", choices=("auto", "json", "console")
     )
-    show_keys: bool = setting(
-        False, Kind.FLAG, "Write keys into the audit log as they are, not as a hash that only this cluster can make."
-    )
 
 
 @dataclass(frozen=True, slots=True)

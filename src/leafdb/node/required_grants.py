@@ -37,6 +37,7 @@ OF_CLUSTER: Final[Mapping[str, Verb]] = {
             *("cluster.staged", "cluster.plan", "cluster.status", "hints.list", "node.list", "node.safe_to_stop"),
             *("repair.findings", "repair.status", "ring.history", "ring.show", "ring.simulate", "snapshots.list"),
             *("stats", "status", "storage.stats", "storage.tasks", "transfer.list"),
+            *("config.show", "doctor", "metrics.read", "stats.latency", "stats.queues"),
         ),
         Verb.ADMIN_READ,
     ),
@@ -45,6 +46,7 @@ OF_CLUSTER: Final[Mapping[str, Verb]] = {
             *("hints.pause", "hints.purge", "node.drain", "node.undrain", "repair.acknowledge", "repair.cancel"),
             *("repair.dry", "repair.purge", "repair.run", "repair.schedule", "snapshots.create", "snapshots.drop"),
             *("storage.compact", "storage.flush", "storage.stop", "storage.verify", "transfer.limit"),
+            *("node.loglevel", "node.profile", "stats.top"),  # the last shows keys
         ),
         Verb.ADMIN_OPERATE,
     ),
