@@ -1,4 +1,4 @@
-"""What the client adds to a bare exchange of the same bytes: CPU of its process, beside that of a plain blocking socket.
+"""What the client adds to a bare exchange of the same bytes: CPU of its process beside that of a plain blocking socket.
 
     python bench/micro/client.py [--rounds 15] [--exchanges 3000] [--value-size 100] [--profile FORM]
 
@@ -33,8 +33,6 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
-
-sys.path[:0] = [str(Path(__file__).resolve().parents[2] / name) for name in ("src", "cli", "bench")]
 
 import leafdb
 from leafdb import BLIND
@@ -306,6 +304,7 @@ class Turns:
 
 def measure(forms: tuple[str, ...], rounds: int, exchanges: int, value_size: int) -> str:
     """All forms by turns; a page of what they took."""
+    sys.path.append(str(Path(__file__).resolve().parents[1]))
     from machine_notes import machine_notes
 
     notes = machine_notes(".")

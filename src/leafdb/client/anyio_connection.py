@@ -1,4 +1,4 @@
-"""One connection under trio or asyncio over any stream: a reader task hands answers out, a writer task sends in batches.
+"""One connection under trio or asyncio, over any stream: a reader task hands answers out, a writer sends in batches.
 
 A TCP socket is watched directly, which costs half as much: see `socket_connection`. This form serves what is no plain
 socket: encryption, an embedded node, memory.
@@ -16,7 +16,7 @@ from typing import Protocol, Self
 
 import anyio
 
-from leafdb.client.effects import ExchangeFailed, Expired, Severed, Unsent
+from leafdb.client.effects import Ended, ExchangeFailed, Expired, Severed, Unsent
 from leafdb.client.farewell import AGENT, farewell_of
 from leafdb.client.pulse import Pulse
 from leafdb.errors import LeafdbError, ProtocolError
@@ -58,6 +58,10 @@ class Slot:
     def wake(self) -> None:
         """The slot has its frame or its error."""
         raise NotImplementedError
+
+    def answered(self) -> None:
+        """As `wake`, by whoever reads."""
+        self.wake()
 
 
 class EventSlot(Slot):
@@ -131,9 +135,9 @@ class AnyioConnection:
         return await self.wait(slot, deadline)
 
     def submit(self, requests: Sequence[tuple[int, bytes]]) -> list[Slot]:
-        """Queue requests (type, body) to be sent. Raises Unsent when the connection is dead."""
+        """Queue requests (type, body) to be sent. Raises Ended when the connection is dead."""
         if self.dead is not None:
-            raise Unsent(self.dead)
+            raise Ended(self.dead)
         self._pulse.asked(anyio.current_time())
         slots: list[Slot] = []
         for message_type, body in requests:

@@ -22,7 +22,7 @@ from leafdb.client.batch import Batch, Ticket
 from leafdb.client.call import Begun, KeyCall
 from leafdb.client.core import Core
 from leafdb.client.dial_socket import SocketTransport, dial_socket
-from leafdb.client.effects import Exchange, ExchangeFailed, Operation, Unsent
+from leafdb.client.effects import Ended, Exchange, ExchangeFailed, Operation, Unsent
 from leafdb.client.event_loop import EventLoop, running_loop
 from leafdb.client.results import Failed
 from leafdb.client.routing import NodeState
@@ -194,12 +194,18 @@ class AnyioDriver:
         raise ClientMisuse("this client belongs to another event loop: connect again in this one")
 
     async def _exchange(self, exchange: Exchange) -> Frame:
-        connection = self._connections.get(exchange.node)
-        if connection is None or not connection.usable:
-            connection = await self._connect(exchange.node, exchange.deadline)
+        node, message_type, body, deadline = exchange
         assert self._loop is not None
-        await self._loop.checkpoint_if_cancelled()  # what is cancelled already is not sent
-        return await connection.exchange(exchange.message_type, exchange.body, exchange.deadline)
+        connection = self._connections.get(node)
+        if connection is not None and connection.usable:
+            await self._loop.checkpoint_if_cancelled()  # what is cancelled already is not sent
+            try:
+                return await connection.exchange(message_type, body, deadline)
+            except Ended:
+                pass  # while nobody looked: that is no fault of the node
+        connection = await self._connect(node, deadline)
+        await self._loop.checkpoint_if_cancelled()
+        return await connection.exchange(message_type, body, deadline)
 
     async def _submit_all(self, batch: Batch[T], tickets: list[Ticket]) -> list[tuple[Ticket, AnyioConnection, Slot]]:
         """Queue tickets; those that cannot be sent are resumed with the reason."""

@@ -17,15 +17,16 @@ that still waits. A thread alone is always leader and pays two system calls a ro
 from __future__ import annotations
 
 import contextlib
+import math
 import select
 import socket
 import struct
 import threading
-import time
 from collections.abc import Sequence
+from time import monotonic
 from typing import Final
 
-from leafdb.client.effects import ExchangeFailed, Expired, Severed, Unsent
+from leafdb.client.effects import Ended, ExchangeFailed, Expired, Severed, Unsent
 from leafdb.client.farewell import AGENT, farewell_of
 from leafdb.client.pulse import Pulse
 from leafdb.errors import LeafdbError, ProtocolError
@@ -38,6 +39,9 @@ from leafdb.wire.registry import MessageType
 
 _TIMEVAL: Final = struct.Struct("ll")
 _ROOM_POLL_S: Final = 0.1
+_DONTWAIT: Final = int(socket.MSG_DONTWAIT)
+_PING: Final = int(MessageType.PING)
+_ERROR: Final = int(MessageType.ERROR)
 
 
 class Slot:
@@ -56,8 +60,8 @@ class BlockingConnection:
     """An established connection. `deadline`s are times of `time.monotonic`."""
 
     __slots__ = (
-        "_dead", "_kernel_ms", "_lock", "_next_id", "_poll", "_pulse", "_reader", "_reading", "_send_lock", "_socket",
-        "facts", "waiting",
+        "_dead", "_kernel_s", "_kernel_s_max", "_lock", "_next_id", "_poll", "_pulse", "_reader", "_reading",
+        "_receive_now", "_send_lock", "_send_now", "_socket", "facts", "waiting",
     )  # fmt: skip
 
     def __init__(self, sock: socket.socket, reader: FrameReader, facts: ServerFacts) -> None:
@@ -70,7 +74,11 @@ class BlockingConnection:
         self._next_id = 1
         self._reading = False
         self._dead: str | None = None
-        self._kernel_ms = 0
+        self._kernel_s = math.inf
+        self._kernel_s_max = math.inf
+        """The kernel's timeout serves while what is left of a deadline is at least the first and below the second."""
+        self._receive_now = sock.recv
+        self._send_now = sock.send
         self._pulse = Pulse()
         self._poll = select.poll()
         self._poll.register(sock, select.POLLIN)
@@ -80,10 +88,10 @@ class BlockingConnection:
         """Shake hands over a connected socket. Raises Unsent; the socket is then closed."""
         wire = Connection(ClientHello(AGENT))
         try:
-            sock.settimeout(max(0.001, deadline - time.monotonic()))
+            sock.settimeout(max(0.001, deadline - monotonic()))
             sock.sendall(wire.start())
             while wire.facts is None:
-                sock.settimeout(max(0.001, deadline - time.monotonic()))
+                sock.settimeout(max(0.001, deadline - monotonic()))
                 data = sock.recv(RECEIVE_BYTES)
                 if not data:
                     raise Unsent("the node closed the connection during the handshake")
@@ -114,12 +122,15 @@ class BlockingConnection:
     def exchange(self, message_type: int, body: bytes, deadline: float) -> Frame:
         """`submit` and `wait` in one: a thread that is alone takes both offices at once, to send and to read."""
         with self._lock:
-            alone = not self.waiting and not self._reading and self._send_lock.acquire(blocking=False)
+            alone = not self.waiting and not self._reading and self._send_lock.acquire(False)
             if alone:
                 try:
-                    self._look_up(time.monotonic())
+                    now = monotonic()
+                    if self._dead is not None or not self._pulse.fresh(now):
+                        self._look_up()
+                    self._pulse.asked(now)
                     request_id = self._next_id
-                    self._next_id += 1
+                    self._next_id = request_id + 1
                     slot = self.waiting[request_id] = Slot(request_id)
                     self._reading = True
                 except BaseException:
@@ -130,10 +141,23 @@ class BlockingConnection:
         if not alone:
             (slot,) = self.submit(((message_type, body),), deadline)
             return self.wait(slot, deadline)
+        frame = encode_frame(message_type, request_id, body)
+        sending = True
         try:
             try:
-                self._send_holding(encode_frame(message_type, request_id, body), deadline, leads=True)
+                try:
+                    sent = self._send_now(frame, _DONTWAIT)
+                except OSError:  # no room, or broken: what is to be done about it is decided in one place
+                    sent = 0
+                sending = False
+                if sent == len(frame) and self._dead is None:
+                    self._send_lock.release()
+                else:
+                    self._send_holding(frame, deadline, leads=True, sent=sent)
             except BaseException:
+                if sending:
+                    self._send_lock.release()
+                    self._after_send("sending was interrupted")
                 self._stop_reading()
                 raise
             self._lead(slot, deadline)
@@ -144,29 +168,31 @@ class BlockingConnection:
             if slot.frame is None:
                 self.abandon(slot)
 
-    def _look_up(self, now: float) -> None:
-        """Before sending, when nobody is owed anything: has something come all the same? Raises Unsent when dead.
+    def _look_up(self) -> None:
+        """Before sending, when nobody is owed anything: has something come all the same? Raises Ended when dead.
 
         It is late answers, or the end of the connection: seen now, the request is provably unsent. The lock is held.
         """
-        if self._dead is None and not self._pulse.fresh(now) and self._poll.poll(0):
-            self._deliver(*self._receive(socket.MSG_DONTWAIT))
+        if self._dead is None and self._poll.poll(0):
+            self._deliver(*self._receive(_DONTWAIT))
         if self._dead is not None:
-            raise Unsent(self._dead)
-        self._pulse.asked(now)
+            raise Ended(self._dead)
 
     def _expired(self) -> Expired:
         with self._lock:
-            self._pulse.expired(time.monotonic())
+            self._pulse.expired(monotonic())
         return Expired("wait", sent=True)
 
     def submit(self, requests: Sequence[tuple[int, bytes]], deadline: float) -> list[Slot]:
         """Send requests (type, body) with one send. Raises Unsent when no byte of them has gone."""
         with self._lock:
             if not self.waiting and not self._reading:
-                self._look_up(time.monotonic())
+                now = monotonic()
+                if self._dead is not None or not self._pulse.fresh(now):
+                    self._look_up()
+                self._pulse.asked(now)
             elif self._dead is not None:
-                raise Unsent(self._dead)
+                raise Ended(self._dead)
             slots = []
             frames = []
             for message_type, body in requests:
@@ -201,8 +227,8 @@ class BlockingConnection:
                 if gate is None:
                     self._lead(slot, deadline)
                 else:
-                    gate.acquire(timeout=max(0.0, deadline - time.monotonic()))
-                if slot.frame is None and slot.error is None and time.monotonic() >= deadline:
+                    gate.acquire(timeout=max(0.0, deadline - monotonic()))
+                if slot.frame is None and slot.error is None and monotonic() >= deadline:
                     raise self._expired()
         finally:
             if slot.frame is None:
@@ -246,10 +272,11 @@ class BlockingConnection:
         """Read for everybody until `slot` is answered or the deadline has passed."""
         try:
             while slot.request_id in self.waiting:
-                left_ms = int((deadline - time.monotonic()) * 1000)
-                if left_ms < 0:
-                    break
-                self._limit_receive(left_ms)
+                left_s = deadline - monotonic()
+                if not self._kernel_s <= left_s < self._kernel_s_max:
+                    if left_s < 0.0:
+                        break
+                    self._limit_receive(left_s)
                 data, reason = self._receive(0)
                 with self._lock:
                     self._deliver(data, reason)
@@ -283,17 +310,18 @@ class BlockingConnection:
                 gate.release()
                 return
 
-    def _limit_receive(self, left_ms: int) -> None:
-        kernel_ms = 1 << max(0, left_ms.bit_length() - 1)
-        if kernel_ms != self._kernel_ms:
-            timeval = _TIMEVAL.pack(kernel_ms // 1000, kernel_ms % 1000 * 1000)
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeval)
-            self._kernel_ms = kernel_ms
+    def _limit_receive(self, left_s: float) -> None:
+        """Have the kernel wait for a power of two of milliseconds, as long as `left_s` allows, or one."""
+        kernel_ms = 1 << max(0, int(left_s * 1000).bit_length() - 1)
+        timeval = _TIMEVAL.pack(kernel_ms // 1000, kernel_ms % 1000 * 1000)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeval)
+        self._kernel_s = kernel_ms / 1000 if kernel_ms > 1 else 0.0
+        self._kernel_s_max = kernel_ms / 500
 
     def _receive(self, flags: int) -> tuple[bytes | None, str]:
         """One recv: (data, why there is none); None when the time was up first."""
         try:
-            return self._socket.recv(RECEIVE_BYTES, flags), "the node closed the connection"
+            return self._receive_now(RECEIVE_BYTES, flags), "the node closed the connection"
         except BlockingIOError:
             return None, ""
         except OSError as error:
@@ -305,27 +333,29 @@ class BlockingConnection:
             if data is not None:
                 self._die(reason)
             return
-        self._pulse.heard(time.monotonic())
+        self._pulse.heard(monotonic())
         try:
             frames = self._reader.feed(data)
         except ProtocolError as error:
             self._die(str(error))
             return
         for frame in frames:
-            if frame.type == MessageType.PING:
+            message_type, request_id, _ = frame
+            if message_type == _PING:
                 # It goes unanswered: between calls nobody is here to answer it, so nodes cannot count on it.
                 continue
-            slot = self.waiting.pop(frame.request_id, None)
+            slot = self.waiting.pop(request_id, None)
             if slot is not None:
                 slot.frame = frame
                 if slot.gate is not None:
                     slot.gate.release()
                     slot.gate = None
-            elif frame.type == MessageType.ERROR and frame.request_id == 0:
+            elif message_type == _ERROR and request_id == 0:
                 self._die(*farewell_of(frame))
-            elif frame.request_id >= self._next_id:
+            elif request_id >= self._next_id:
                 self._die("the node answered a request that was never made")
-        self._leave_silence()
+        if self._pulse.silent:
+            self._leave_silence()
 
     def _die(self, reason: str, waiting: type[Severed | Unsent] = Severed) -> None:
         """The lock is held. The descriptor itself is closed once no thread is inside a call on it."""
@@ -353,20 +383,20 @@ class BlockingConnection:
 
     def _send(self, data: bytes, deadline: float) -> None:
         """Send all of it. Raises Unsent, or Expired with `sent` False, when no byte has gone; Severed or Expired."""
-        if not self._send_lock.acquire(timeout=max(0.0, deadline - time.monotonic())):
+        if not self._send_lock.acquire(timeout=max(0.0, deadline - monotonic())):
             raise Expired("send", sent=False)
         self._send_holding(data, deadline, leads=False)
 
-    def _send_holding(self, data: bytes, deadline: float, *, leads: bool) -> None:
-        """As `_send`, by the holder of the send lock, which is released; `leads`: it is the reader, too."""
-        sent = 0
+    def _send_holding(self, data: bytes, deadline: float, *, leads: bool, sent: int = 0) -> None:
+        """As `_send`, by the holder of the send lock, which is released; `leads`: it is the reader, too. `sent` bytes
+        have gone already."""
         broken: str | None = "sending was interrupted"
         try:
-            sent = self._send_some(data)
+            sent = sent or self._send_some(data)
             if sent < len(data):
                 view = memoryview(data)
                 while sent < len(data):
-                    left_s = deadline - time.monotonic()
+                    left_s = deadline - monotonic()
                     if left_s <= 0.0:
                         broken = "a request was cut off by its deadline" if sent else None
                         raise Expired("send", sent=sent > 0)
@@ -390,7 +420,7 @@ class BlockingConnection:
 
     def _send_some(self, data: bytes | memoryview) -> int:
         try:
-            return self._socket.send(data, socket.MSG_DONTWAIT)
+            return self._send_now(data, _DONTWAIT)
         except BlockingIOError:
             return 0
 
@@ -407,7 +437,7 @@ class BlockingConnection:
             poll.register(self._socket, select.POLLOUT | select.POLLIN if leads else select.POLLOUT)
             events = poll.poll(min(left_s, _ROOM_POLL_S) * 1000)
             if leads and any(flags & ~select.POLLOUT for _, flags in events):
-                data, reason = self._receive(socket.MSG_DONTWAIT)
+                data, reason = self._receive(_DONTWAIT)
                 with self._lock:
                     self._deliver(data, reason)
         finally:

@@ -24,6 +24,8 @@ from leafdb.types import Conflict
 from leafdb.wire.frame import Frame
 from leafdb.wire.requests import FLAG_LOCAL, FLAG_LWW, QUORUM_DEFAULT
 
+_new: Final = tuple.__new__
+"""ReadPlan(...) goes through a Python function, which each call of a user would pay for."""
 _STALE: Final = frozenset({Reason.NO_SUCH_BUCKET, Reason.STALE_EPOCH, Reason.WRONG_BUCKET_KIND})
 
 
@@ -45,8 +47,9 @@ class BucketRef:
         self.prefix: bytes = tag_prefix(name)
 
     def place(self, properties: BucketProperties, encoded_key: bytes) -> Place | None:
-        """Where a key lies, once there is a ring to place it on."""
-        if not self.core.router.has_ring:
+        """Where a key lies, once there is a ring to place it on and more than one node to choose from."""
+        router = self.core.router
+        if not router.several or not router.has_ring:
             return None
         return Place(token_of(properties.id, partition_part(encoded_key)), properties.n)
 
@@ -82,7 +85,7 @@ def plan_read(
     """Check a read's options. Raises ClientMisuse."""
     deadline = ref.core.deadline(timeout)
     if r is None and pr is None and sloppy is None and local is False:
-        return ReadPlan(QUORUM_DEFAULT, QUORUM_DEFAULT, ref.kind_flags, deadline)
+        return _new(ReadPlan, (QUORUM_DEFAULT, QUORUM_DEFAULT, ref.kind_flags, deadline))
     return ReadPlan(
         quorum_number("r", r, zero_allowed=False),
         quorum_number("pr", pr, zero_allowed=True),
@@ -103,7 +106,7 @@ def plan_write(
     """Check a write's options. Raises ClientMisuse."""
     deadline = ref.core.deadline(timeout)
     if w is None and pw is None and dw is None and sloppy is None and ttl is None:
-        return WritePlan(QUORUM_DEFAULT, QUORUM_DEFAULT, QUORUM_DEFAULT, ref.kind_flags, 0, deadline)
+        return _new(WritePlan, (QUORUM_DEFAULT, QUORUM_DEFAULT, QUORUM_DEFAULT, ref.kind_flags, 0, deadline))
     return WritePlan(
         quorum_number("w", w, zero_allowed=False),
         quorum_number("pw", pw, zero_allowed=True),
@@ -131,10 +134,11 @@ class BucketCall(Request, Protocol):
 
 def begin(request: BucketCall) -> Exchange | None:
     """The exchange the request begins with, when nothing has to be fetched before it; `in_bucket` then."""
-    core = request.ref.core
+    ref = request.ref
+    core = ref.core
     now = core.clock()
-    properties = core.buckets.get(request.ref.name)
-    if properties is None or properties.conflict is not request.ref.conflict or core.router.refresh_due(now):
+    properties = core.buckets.get(ref.name)
+    if properties is None or properties.conflict is not ref.conflict or core.router.refresh_due(now):
         return None
     request.bind(properties)
     return first_exchange(core, request, now, request.deadline)

@@ -52,6 +52,10 @@ class Unsent(ExchangeFailed):
     """Nothing of the request left this machine, or nothing of it was done."""
 
 
+class Ended(Unsent):
+    """The connection was found to have ended before anything was sent on it: another to the same node may do."""
+
+
 class Severed(ExchangeFailed):
     """The connection ended after the request may have gone out."""
 

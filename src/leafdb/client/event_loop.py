@@ -2,7 +2,7 @@
 
 anyio asks on every call which of its two libraries runs. A client belongs to one loop for its life, so what every
 request needs (is this still that loop, what time is it, am I cancelled) is bound to that loop's own functions here,
-and a TCP connection is watched in the way that is cheapest there (docs/decisions/0010-sockets-of-the-client.md).
+and a TCP connection is watched in the way that is cheapest there (docs/decisions/0002-pure-drivers-and-callbacks.md).
 """
 
 from __future__ import annotations
@@ -45,6 +45,4 @@ def _of_trio() -> EventLoop:
     from leafdb.client.trio_connection import TrioConnection
 
     lowlevel = trio.lowlevel
-    return EventLoop(
-        lowlevel.current_trio_token, trio.current_time, lowlevel.checkpoint_if_cancelled, TrioConnection
-    )
+    return EventLoop(lowlevel.current_trio_token, trio.current_time, lowlevel.checkpoint_if_cancelled, TrioConnection)

@@ -23,7 +23,7 @@ import anyio
 
 from leafdb.client.anyio_connection import AnyioConnection, Slot, Transport
 from leafdb.client.dial_socket import SocketTransport
-from leafdb.client.effects import Expired, Severed, Unsent
+from leafdb.client.effects import Ended, Expired, Severed, Unsent
 from leafdb.client.farewell import farewell_of
 from leafdb.errors import ProtocolError
 from leafdb.limits import RECEIVE_BYTES, SEND_BYTES
@@ -75,12 +75,12 @@ class SocketConnection(AnyioConnection, ABC):
         return await self.wait(self._ask(message_type, body, deadline), deadline)
 
     def submit(self, requests: Sequence[tuple[int, bytes]]) -> list[Slot]:
-        """Queue requests (type, body) to be sent. Raises Unsent when the connection is dead."""
+        """Queue requests (type, body) to be sent. Raises Ended when the connection is dead."""
         return [self._ask(message_type, body, math.inf) for message_type, body in requests]
 
     def _ask(self, message_type: int, body: bytes, deadline: float) -> Slot:
         if self.dead is not None:
-            raise Unsent(self.dead)
+            raise Ended(self.dead)
         self._pulse.asked(self._now())
         request_id = self._next_id
         self._next_id = request_id + 1
@@ -229,7 +229,7 @@ class SocketConnection(AnyioConnection, ABC):
             slot = waiting.pop(request_id, None)
             if slot is not None:
                 slot.frame = frame
-                slot.wake()
+                slot.answered()
             elif message_type == _ERROR and request_id == 0:
                 self.close(*farewell_of(frame))
             elif request_id >= self._next_id:

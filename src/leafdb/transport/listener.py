@@ -1,13 +1,17 @@
 """Accepting connections: each greets in a task of its own, under a deadline, and becomes a session or is gone.
 
 One bad connection never disturbs another: whatever happens while it greets is counted and ends with it. Places are
-bounded in all, per address, and for those still greeting; past a bound a connection is told "overloaded" and closed. A
-node that is stopping takes no more, and waits for its sessions to end.
+bounded: for sessions, per address, and for those still greeting, who have not said or not proved who they are. Whoever
+greets takes no place from a session. Where all places to greet are taken, the oldest of those who greet gives way to
+the newcomer: an honest handshake is over in a few milliseconds, so whoever is the oldest of a thousand is most likely
+none, and no crowd of silent connections keeps anybody out. The same when the system has no descriptor left. Past the
+other bounds a connection is told "overloaded" and closed. A node that is stopping takes no more, and waits for its
+sessions to end.
 """
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -16,7 +20,7 @@ import trio
 
 from leafdb.errors import LeafdbError, NotApplied, Overloaded, Reason
 from leafdb.limits import CLIENT_SESSIONS_MAX, GREETINGS_MAX, HANDSHAKE_TIMEOUT_S
-from leafdb.transport.greet import greet, refuse
+from leafdb.transport.greet import greet, refuse, say_now
 from leafdb.transport.pump import Pump
 from leafdb.transport.session import OnClosed, OnFrame, Session
 from leafdb.transport.stream import ByteStream, Listener
@@ -29,7 +33,7 @@ DRAIN_LOOK_S: Final = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """How many connections there may be. `per_address_max` counts by the other side's host."""
+    """How many connections there may be: established, from one host, and greeting."""
 
     sessions_max: int = CLIENT_SESSIONS_MAX
     per_address_max: int = CLIENT_SESSIONS_MAX
@@ -62,7 +66,9 @@ class Acceptor:
         self._on_closed = on_closed
         self._places = places or Places()
         self._handshake_timeout_s = handshake_timeout_s
-        self._greeting = 0
+        self._greetings: OrderedDict[int, ByteStream] = OrderedDict()
+        """Those who greet, oldest first, by a running number."""
+        self._next_greeting = 0
         self._by_address: Counter[str] = Counter()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -82,15 +88,22 @@ class Acceptor:
             except trio.ClosedResourceError:
                 return
             except OSError:
-                await trio.sleep(ACCEPT_RETRY_S)
+                if not self._evict():
+                    await trio.sleep(ACCEPT_RETRY_S)
                 continue
-            if self._has_place(stream):
-                self._greeting += 1
+            if self._make_place(stream):
+                number = self._next_greeting
+                self._next_greeting += 1
+                self._greetings[number] = stream
                 self._by_address[host_of(stream.remote)] += 1
-                nursery.start_soon(self._greet, stream, name=f"greeting {stream.remote}")
+                nursery.start_soon(self._greet, stream, number, name=f"greeting {stream.remote}")
             else:
-                self._pump.counters.sessions_refused_total += 1
-                refuse(stream, Overloaded("too many connections", retry_after=1.0), self._handshake())
+                self._refuse(stream)
+
+    @property
+    def greeting(self) -> int:
+        """How many connections are not sessions yet."""
+        return len(self._greetings)
 
     async def stop(self) -> None:
         """Take no more connections; sessions go on."""
@@ -116,22 +129,40 @@ class Acceptor:
                 session.close(NotApplied("this node is stopping", reason=Reason.DRAINING))
         return bool(self.sessions)
 
-    def _has_place(self, stream: ByteStream) -> bool:
+    def _make_place(self, stream: ByteStream) -> bool:
+        """Whether the connection may greet; the oldest of those who do gives way where it must."""
         places = self._places
-        return (
-            len(self.sessions) + self._greeting < places.sessions_max
-            and self._greeting < places.greetings_max
-            and self._by_address[host_of(stream.remote)] < places.per_address_max
-        )
+        if len(self.sessions) >= places.sessions_max:
+            return False
+        if self._by_address[host_of(stream.remote)] >= places.per_address_max:
+            return False
+        return len(self._greetings) < places.greetings_max or self._evict()
 
-    async def _greet(self, stream: ByteStream) -> None:
+    def _evict(self) -> bool:
+        """End the oldest greeting; False when there is none."""
+        if not self._greetings:
+            return False
+        _, stream = self._greetings.popitem(last=False)
+        self._leave(stream.remote)
+        self._refuse(stream)
+        return True
+
+    def _refuse(self, stream: ByteStream) -> None:
+        self._pump.counters.sessions_refused_total += 1
+        refuse(stream, Overloaded("too many connections", retry_after=1.0))
+
+    async def _greet(self, stream: ByteStream, number: int) -> None:
         session: Session | None = None
         try:
             with trio.move_on_after(self._handshake_timeout_s):
                 connection, frames = await greet(stream, self._handshake())
-                session = Session(
-                    stream, connection, self._pump, on_frame=self._on_frame, on_closed=self._session_closed
-                )
+                if number in self._greetings and len(self.sessions) >= self._places.sessions_max:
+                    error = Overloaded("too many connections", retry_after=1.0)
+                    say_now(stream, connection.farewell(error))
+                elif number in self._greetings:
+                    session = Session(
+                        stream, connection, self._pump, on_frame=self._on_frame, on_closed=self._session_closed
+                    )
         except (LeafdbError, trio.BrokenResourceError, trio.ClosedResourceError):
             pass
         except AssertionError:
@@ -139,11 +170,12 @@ class Acceptor:
         except Exception:  # a bug in what the node answers about a peer is this connection's end and nobody else's
             self._pump.counters.handler_errors_total += 1
         finally:
-            self._greeting -= 1
+            greeted = self._greetings.pop(number, None) is not None
             if session is None:
                 self._pump.counters.handshakes_failed_total += 1
-                self._leave(stream.remote)
                 stream.close()
+                if greeted:
+                    self._leave(stream.remote)
         if session is not None:
             self.sessions[session] = None
             self._pump.attach(session)
@@ -163,7 +195,9 @@ class Acceptor:
 
     def check(self) -> None:
         """Places are counted once per connection."""
-        assert self._by_address.total() == len(self.sessions) + self._greeting
+        assert self._by_address.total() == len(self.sessions) + len(self._greetings)
+        assert len(self.sessions) <= self._places.sessions_max
+        assert len(self._greetings) <= self._places.greetings_max
         assert all(count > 0 for count in self._by_address.values())
 
 
