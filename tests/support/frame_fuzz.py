@@ -28,7 +28,7 @@ from leafdb.errors import LeafdbError, Overloaded
 from leafdb.limits import FRAME_BYTES_MAX, FRAME_BYTES_MAX_UNAUTHENTICATED
 from leafdb.model.bucket import BucketProperties
 from leafdb.quorum.messages import decode_replica_get, decode_replica_put, decode_reply
-from leafdb.types import Conflict, Epoch, NodeId
+from leafdb.types import BucketId, Conflict, Epoch, NodeId
 from leafdb.wire import explanations
 from leafdb.wire.connection import Connection, ConnectionState
 from leafdb.wire.control import AdminRequest, MetadataFetch, MetadataReply, ScanReply, ScanRequest
@@ -134,7 +134,7 @@ def _said(frame: bytes) -> Said:
     return Said(message_type, request_id, frame[HEADER_BYTES:])
 
 
-_BUCKET: Final = BucketProperties(id=256, name="b", generation=1, conflict=Conflict.SIBLINGS)
+_BUCKET: Final = BucketProperties(id=BucketId(256), name="b", generation=1, conflict=Conflict.SIBLINGS)
 _GET_REPLY: Final = encode_get_reply(5, b"c" * 48, [(b"actor-of-14-by", 7, 1 << 60, b"value")] * 2)
 _ERROR: Final = encode_error(Overloaded("busy", retry_after=0.5), node="n2")
 _ADMIN: Final = AdminRequest(verb="bucket.get", args={"name": "b"}).encode()

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Generator
 from contextvars import Context
-from typing import Any, Self
+from typing import Any
 
 from leafdb.client.anyio_connection import Slot, Transport
 from leafdb.client.effects import Severed, Unsent
@@ -30,7 +30,7 @@ class TaskSlot(Slot):
         self._loop = loop
         self._asyncio_future_blocking = False
         self._cancelled: asyncio.CancelledError | None = None
-        self._step: Callable[[Self], object] | None = None
+        self._step: Callable[[TaskSlot], object] | None = None
         """Goes on with the task that waits."""
         self._context: Context | None = None
 
@@ -39,7 +39,7 @@ class TaskSlot(Slot):
         """Whether there is something to wait for still."""
         return self.frame is None and self.error is None
 
-    def __await__(self) -> Generator[Self, None, None]:
+    def __await__(self) -> Generator[TaskSlot, None, None]:
         """Until there is a frame or an error."""
         if self.waits:
             self._asyncio_future_blocking = True
@@ -60,7 +60,7 @@ class TaskSlot(Slot):
 
     # -- what asyncio's tasks ask of whatever they wait for
 
-    def add_done_callback(self, step: Callable[[Self], object], *, context: Context) -> None:
+    def add_done_callback(self, step: Callable[[TaskSlot], object], *, context: Context) -> None:
         """The task says how to go on with it."""
         self._step, self._context = step, context
         if not self.waits:

@@ -16,6 +16,7 @@ from leafdb.client.core import Core
 from leafdb.client.effects import Exchange, Operation
 from leafdb.client.options import Quorum, Seconds, count_of, quorum_number, sloppy_flags, ttl_ms
 from leafdb.client.routing import Place
+from leafdb.client.session import Held, held_by
 from leafdb.errors import ClientMisuse, NotApplied, Reason
 from leafdb.model.bucket import BucketProperties, check_name
 from leafdb.model.key import partition_part
@@ -32,7 +33,7 @@ _STALE: Final = frozenset({Reason.NO_SUCH_BUCKET, Reason.STALE_EPOCH, Reason.WRO
 class BucketRef:
     """The bucket a handle stands for, and the kind the handle is made for."""
 
-    __slots__ = ("conflict", "core", "kind_flags", "name", "prefix")
+    __slots__ = ("_held", "conflict", "core", "kind_flags", "name", "prefix")
 
     def __init__(self, core: Core, name: str, conflict: Conflict) -> None:
         if not isinstance(name, str):
@@ -45,6 +46,15 @@ class BucketRef:
         self.conflict: Conflict = conflict
         self.kind_flags: int = FLAG_LWW if conflict is Conflict.LWW else 0
         self.prefix: bytes = tag_prefix(name)
+        self._held: tuple[BucketProperties | None, Held] = (None, Held.NOBODY)
+
+    def held_by_reads(self, properties: BucketProperties) -> Held:
+        """Who surely has what a read with the bucket's own r was shown."""
+        known, held = self._held
+        if known is not properties:
+            held = held_by(count_of(QUORUM_DEFAULT, properties.r, properties.n), properties.n)
+            self._held = (properties, held)
+        return held
 
     def place(self, properties: BucketProperties, encoded_key: bytes) -> Place | None:
         """Where a key lies, once there is a ring to place it on and more than one node to choose from."""

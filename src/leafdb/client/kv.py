@@ -122,7 +122,7 @@ class Get(Generic[A]):
             core.router.saw_epoch(reply.epoch)
         if properties is not None and not plan.flags & FLAG_LOCAL:
             n = properties.n
-            held = held_by(count_of(plan.r, properties.r, n), n)
+            held = held_by(count_of(plan.r, properties.r, n), n) if plan.r else self.ref.held_by_reads(properties)
             core.session.read(properties.id, self._key, reply.context, held, self._asked)
         return self._form(tag_of(self.ref.prefix, self._key), reply)
 

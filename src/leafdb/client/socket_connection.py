@@ -16,8 +16,8 @@ from __future__ import annotations
 import math
 import socket
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from typing import Final
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Final
 
 import anyio
 
@@ -60,6 +60,9 @@ class SocketConnection(AnyioConnection, ABC):
     def _slot(self, request_id: int, deadline: float) -> Slot:
         """A place for an answer that can be waited for in this loop."""
 
+    def _look_up(self, now: float) -> None:
+        """Before the first to wait: has something come meanwhile? For a loop that does not say so by itself."""
+
     @abstractmethod
     def _flush_soon(self) -> None:
         """Call `_flush` at the end of this pass."""
@@ -70,21 +73,24 @@ class SocketConnection(AnyioConnection, ABC):
 
     # -- asking
 
-    async def exchange(self, message_type: int, body: bytes, deadline: float) -> Frame:
-        """Send a request and wait for its answer. Raises Unsent, Severed or Expired."""
-        return await self.wait(self._ask(message_type, body, deadline), deadline)
+    def exchange(self, message_type: int, body: bytes, deadline: float) -> Coroutine[Any, Any, Frame]:
+        """Send a request, at once, and wait for its answer. Raises Unsent, Severed or Expired."""
+        return self.wait(self._ask(message_type, body, deadline), deadline)
 
     def submit(self, requests: Sequence[tuple[int, bytes]]) -> list[Slot]:
         """Queue requests (type, body) to be sent. Raises Ended when the connection is dead."""
         return [self._ask(message_type, body, math.inf) for message_type, body in requests]
 
     def _ask(self, message_type: int, body: bytes, deadline: float) -> Slot:
+        now = self._now()
+        waiting = self.waiting
+        if not waiting and self.dead is None:
+            self._look_up(now)
         if self.dead is not None:
             raise Ended(self.dead)
-        self._pulse.asked(self._now())
+        self._pulse.asked(now)
         request_id = self._next_id
         self._next_id = request_id + 1
-        waiting = self.waiting
         slot = waiting[request_id] = self._slot(request_id, deadline)
         frame = encode_frame(message_type, request_id, body)
         if self._flushing:

@@ -65,10 +65,10 @@ class TrioConnection(SocketConnection):
     def _slot(self, request_id: int, deadline: float) -> Slot:
         return TaskSlot(request_id, deadline, self._descriptor)
 
-    def _ask(self, message_type: int, body: bytes, deadline: float) -> Slot:
-        if not self.waiting and not self._pulse.fresh(self._now()) and self.dead is None:
+    def _look_up(self, now: float) -> None:
+        """Nobody reads while nobody waits."""
+        if not self._pulse.fresh(now):
             self._receive()
-        return super()._ask(message_type, body, deadline)
 
     async def wait(self, slot: Slot, deadline: float) -> Frame:
         """The answer to a submitted request. Raises Severed, Unsent or Expired; the slot is given up then."""
@@ -81,8 +81,15 @@ class TrioConnection(SocketConnection):
             while slot.frame is None and slot.error is None:
                 if self._led:
                     await slot.park()
-                else:
-                    await self._lead(slot)
+                    continue
+                self._led = slot.leads = True
+                try:
+                    await trio.lowlevel.wait_readable(self._descriptor)
+                except trio.ClosedResourceError:
+                    continue
+                finally:
+                    self._led = slot.leads = False
+                self._receive()
             if slot.frame is not None:
                 return slot.frame
             assert slot.error is not None
@@ -92,22 +99,6 @@ class TrioConnection(SocketConnection):
                 self.abandon(slot)
             if not self._led and self.waiting:
                 self._promote()
-
-    async def _lead(self, slot: TaskSlot) -> None:
-        """Read for everybody until `slot` has its answer."""
-        self._led = True
-        try:
-            while slot.frame is None and slot.error is None:
-                slot.leads = True
-                try:
-                    await trio.lowlevel.wait_readable(self._descriptor)
-                except trio.ClosedResourceError:
-                    continue
-                slot.leads = False
-                self._receive()
-        finally:
-            slot.leads = False
-            self._led = False
 
     def _promote(self) -> None:
         """Have one of those who wait become the leader."""
