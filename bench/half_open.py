@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import math
 import os
 import random
 import resource
@@ -197,13 +198,16 @@ def healthy(client_port: int) -> None:
         until = time.monotonic() + float(line)
         requests: list[float] = []
         newcomers: list[float] = []
-        number = 0
+        number = failures = 0
         while (now := time.monotonic()) < until:
             number += 1
             began = time.perf_counter()
             if number % NEWCOMER_EACH == 0:
                 with leafdb.connect(url, routing="listed") as new:
-                    new.lww_bucket("healthy").get("key")
+                    try:
+                        new.lww_bucket("healthy").get("key")
+                    except leafdb.LeafdbError:
+                        failures += 1
                 newcomers.append(time.perf_counter() - began)
             else:
                 if number % 2:
@@ -212,7 +216,8 @@ def healthy(client_port: int) -> None:
                     bucket.get(f"key{number % 100}")
                 requests.append(time.perf_counter() - began)
             time.sleep(max(0.0, PACE_S - (time.monotonic() - now)))
-        print(*(f"{each * 1e3:.4f}" for each in (*_of(requests), *_of(newcomers))), len(requests), flush=True)
+        times = (f"{each * 1e3:.4f}" for each in (*_of(requests), *_of(newcomers)))
+        print(*times, failures, len(requests), flush=True)
 
 
 def _of(times: list[float]) -> tuple[float, float]:
@@ -230,6 +235,8 @@ class Phase(NamedTuple):
     p99: float
     newcomer_p50: float
     newcomer_p99: float
+    failures: float
+    """Newcomers that were not served within their timeout."""
     requests: int
     rss_mib: float
     cpu_share: float
@@ -291,9 +298,9 @@ def measure(directory: Path, connections: int, greetings_max: int, rounds: int, 
 
         def phase(name: str) -> Phase:
             cpu, began = cpu_s(pid), time.monotonic()
-            p50, p99, new50, new99, count = client.ask(str(seconds))
+            p50, p99, new50, new99, failures, count = client.ask(str(seconds))
             share = (cpu_s(pid) - cpu) / (time.monotonic() - began)
-            found = Phase(p50, p99, new50, new99, int(count), rss_mib(pid), share)
+            found = Phase(p50, p99, new50, new99, failures, int(count), rss_mib(pid), share)
             phases[name].append(found)
             tell(f"  {name}: {found}")
             return found
@@ -321,13 +328,13 @@ def table(phases: dict[str, list[Phase]]) -> list[str]:
     lines = ["| | alone | with the crowd | ratio | lowest, highest |", "|---|---:|---:|---:|---:|"]
     names = {
         "p50": "requests, p50 ms", "p99": "requests, p99 ms", "newcomer_p50": "newcomers, p50 ms",
-        "newcomer_p99": "newcomers, p99 ms", "rss_mib": "memory of the node, MiB",
+        "newcomer_p99": "newcomers, p99 ms", "failures": "newcomers not served", "rss_mib": "memory of the node, MiB",
         "cpu_share": "CPU of the node, share of one core",
     }  # fmt: skip
     for field, name in names.items():
         alone = [float(getattr(each, field)) for each in phases["alone"]]
         crowded = [float(getattr(each, field)) for each in phases["crowd"]]
-        ratios = [more / less for less, more in zip(alone, crowded, strict=True)]
+        ratios = [more / less if less else math.nan for less, more in zip(alone, crowded, strict=True)]
         lines.append(
             f"| {name} | {statistics.median(alone):.2f} | {statistics.median(crowded):.2f} "
             f"| {statistics.median(ratios):.2f} | {min(ratios):.2f}, {max(ratios):.2f} |"

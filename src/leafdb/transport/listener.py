@@ -1,4 +1,5 @@
-"""Accepting connections: each greets in a task of its own, under a deadline, and becomes a session or is gone.
+"""Accepting connections: each greets under a deadline, and becomes a session or is gone. Sockets greet together (see
+`greeter`), any other stream in a task of its own.
 
 One bad connection never disturbs another: whatever happens while it greets is counted and ends with it. Places are
 bounded: for sessions, per address, and for those still greeting, who have not said or not proved who they are. Whoever
@@ -21,9 +22,12 @@ import trio
 from leafdb.errors import LeafdbError, NotApplied, Overloaded, Reason
 from leafdb.limits import CLIENT_SESSIONS_MAX, GREETINGS_MAX, HANDSHAKE_TIMEOUT_S
 from leafdb.transport.greet import greet, refuse, say_now
+from leafdb.transport.greeter import Greeter, Greeting
 from leafdb.transport.pump import Pump
 from leafdb.transport.session import OnClosed, OnFrame, Session
-from leafdb.transport.stream import ByteStream, Listener
+from leafdb.transport.stream import ByteStream, Listener, PollableStream
+from leafdb.wire.connection import Connection
+from leafdb.wire.frame import Frame
 from leafdb.wire.handshake import Handshake
 
 ACCEPT_RETRY_S: Final = 0.1
@@ -69,6 +73,7 @@ class Acceptor:
         self._greetings: OrderedDict[int, ByteStream] = OrderedDict()
         """Those who greet, oldest first, by a running number."""
         self._next_greeting = 0
+        self._greeter: Greeter | None = None
         self._by_address: Counter[str] = Counter()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -77,6 +82,9 @@ class Acceptor:
             async with trio.open_nursery() as nursery:
                 task_status.started()
                 await self._accept(nursery)
+                while self._greetings:  # noqa: ASYNC110  they have little time
+                    await trio.sleep(DRAIN_LOOK_S)
+                nursery.cancel_scope.cancel()
         finally:
             with trio.CancelScope(shield=True):
                 await self._listener.aclose()
@@ -96,7 +104,10 @@ class Acceptor:
                 self._next_greeting += 1
                 self._greetings[number] = stream
                 self._by_address[host_of(stream.remote)] += 1
-                nursery.start_soon(self._greet, stream, number, name=f"greeting {stream.remote}")
+                if isinstance(stream, PollableStream):
+                    self._greet_polled(stream, number, nursery)
+                else:
+                    nursery.start_soon(self._greet, stream, number, name=f"greeting {stream.remote}")
             else:
                 self._refuse(stream)
 
@@ -144,6 +155,9 @@ class Acceptor:
             return False
         _, stream = self._greetings.popitem(last=False)
         self._leave(stream.remote)
+        if self._greeter is not None and isinstance(stream, PollableStream):
+            self._greeter.forget(stream)
+            self._pump.counters.handshakes_failed_total += 1
         self._refuse(stream)
         return True
 
@@ -151,18 +165,15 @@ class Acceptor:
         self._pump.counters.sessions_refused_total += 1
         refuse(stream, Overloaded("too many connections", retry_after=1.0))
 
+    # -- one connection's handshake
+
     async def _greet(self, stream: ByteStream, number: int) -> None:
-        session: Session | None = None
+        """In a task."""
+        connection: Connection | None = None
+        frames: list[Frame] = []
         try:
             with trio.move_on_after(self._handshake_timeout_s):
                 connection, frames = await greet(stream, self._handshake())
-                if number in self._greetings and len(self.sessions) >= self._places.sessions_max:
-                    error = Overloaded("too many connections", retry_after=1.0)
-                    say_now(stream, connection.farewell(error))
-                elif number in self._greetings:
-                    session = Session(
-                        stream, connection, self._pump, on_frame=self._on_frame, on_closed=self._session_closed
-                    )
         except (LeafdbError, trio.BrokenResourceError, trio.ClosedResourceError):
             pass
         except AssertionError:
@@ -170,17 +181,53 @@ class Acceptor:
         except Exception:  # a bug in what the node answers about a peer is this connection's end and nobody else's
             self._pump.counters.handler_errors_total += 1
         finally:
-            greeted = self._greetings.pop(number, None) is not None
-            if session is None:
-                self._pump.counters.handshakes_failed_total += 1
-                stream.close()
-                if greeted:
-                    self._leave(stream.remote)
-        if session is not None:
-            self.sessions[session] = None
-            self._pump.attach(session)
-            self._on_session(session)
-            session.begin(frames)
+            if connection is None or number not in self._greetings:
+                self._gone(stream, number)
+        if connection is not None and number in self._greetings:
+            self._greeted(stream, number, connection, frames)
+
+    def _greet_polled(self, stream: PollableStream, number: int, nursery: trio.Nursery) -> None:
+        """With all others whose streams the kernel can watch."""
+        if self._greeter is None:
+            self._greeter = Greeter(on_greeted=self._on_greeted, on_failed=self._on_failed)
+            nursery.start_soon(self._greeter.run, name="greeter")
+        try:
+            connection = Connection(self._handshake())
+        except AssertionError:
+            raise
+        except Exception:  # as above
+            self._pump.counters.handler_errors_total += 1
+            self._gone(stream, number)
+            return
+        self._greeter.add(Greeting(number, stream, connection, trio.current_time() + self._handshake_timeout_s))
+
+    def _on_greeted(self, greeting: Greeting, frames: list[Frame]) -> None:
+        self._greeted(greeting.stream, greeting.number, greeting.connection, frames)
+
+    def _on_failed(self, greeting: Greeting, error: Exception | None) -> None:
+        if not isinstance(error, LeafdbError | trio.BrokenResourceError | trio.ClosedResourceError | None):
+            self._pump.counters.handler_errors_total += 1
+        self._gone(greeting.stream, greeting.number)
+
+    def _greeted(self, stream: ByteStream, number: int, connection: Connection, frames: list[Frame]) -> None:
+        """The handshake is over: a session begins, if there is a place for one."""
+        if len(self.sessions) >= self._places.sessions_max:
+            say_now(stream, connection.farewell(Overloaded("too many connections", retry_after=1.0)))
+            self._gone(stream, number)
+            return
+        del self._greetings[number]
+        session = Session(stream, connection, self._pump, on_frame=self._on_frame, on_closed=self._session_closed)
+        self.sessions[session] = None
+        self._pump.attach(session)
+        self._on_session(session)
+        session.begin(frames)
+
+    def _gone(self, stream: ByteStream, number: int) -> None:
+        """The handshake is over in vain."""
+        self._pump.counters.handshakes_failed_total += 1
+        stream.close()
+        if self._greetings.pop(number, None) is not None:
+            self._leave(stream.remote)
 
     def _session_closed(self, session: Session, error: LeafdbError | None) -> None:
         del self.sessions[session]
@@ -195,6 +242,8 @@ class Acceptor:
 
     def check(self) -> None:
         """Places are counted once per connection."""
+        if self._greeter is not None:
+            self._greeter.check()
         assert self._by_address.total() == len(self.sessions) + len(self._greetings)
         assert len(self.sessions) <= self._places.sessions_max
         assert len(self._greetings) <= self._places.greetings_max
