@@ -27,6 +27,7 @@ import sys
 import tempfile
 import time
 from collections import deque
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -51,6 +52,7 @@ KINDS: Final = {
 }
 RECONNECTS_PER_S: Final = 1_500
 RAMP_S: Final = 60.0
+TICKS_PER_S: Final = 100
 PACE_S: Final = 0.001
 NEWCOMER_EACH: Final = 50
 HELLO: Final = encode_frame(MessageType.HELLO, 0, encode_client_hello("half_open"))
@@ -139,7 +141,9 @@ def _invade(count: int, client_port: int, peer_port: int) -> None:
     missing = deque(rng.choices(list(KINDS), list(KINDS.values()), k=count))
     opened = 0
     told = False
-    began = dripped = time.monotonic()
+    slow: list[set[int]] = [set() for _ in range(TICKS_PER_S)]
+    ticks = 0
+    began = time.monotonic()
     allowance = 0.0
     last = began
     while True:
@@ -156,6 +160,7 @@ def _invade(count: int, client_port: int, peer_port: int) -> None:
                 missing.append(kind)
                 continue
             guests[guest.socket.fileno()] = guest
+            slow[guest.socket.fileno() % TICKS_PER_S].add(guest.socket.fileno())
             poll.register(guest.socket.fileno(), select.EPOLLOUT | select.EPOLLRDHUP)
         for descriptor, events in poll.poll(0.01, 1_000):
             if descriptor == sys.stdin.fileno():
@@ -173,14 +178,13 @@ def _invade(count: int, client_port: int, peer_port: int) -> None:
             except OSError:
                 missing.append(guest.kind)
                 del guests[descriptor]
+                slow[descriptor % TICKS_PER_S].discard(descriptor)
                 guest.socket.close()
-        if now - dripped >= 1.0:
-            dripped = now
-            for guest in guests.values():
-                try:
-                    guest.drip()
-                except OSError:
-                    continue  # its end is reported by the poll
+        while ticks < (now - began) * TICKS_PER_S:  # each has its byte once a second, not all at once
+            ticks += 1
+            for descriptor in slow[ticks % TICKS_PER_S]:
+                with suppress(OSError):  # its end is reported by the poll
+                    guests[descriptor].drip()
         if not told and (len(guests) >= count * 0.97 or now - began > RAMP_S):
             told = True
             print(len(guests), opened, flush=True)

@@ -141,10 +141,10 @@ class BlockingConnection:
         if not alone:
             (slot,) = self.submit(((message_type, body),), deadline)
             return self.wait(slot, deadline)
-        frame = encode_frame(message_type, request_id, body)
         sending = True
         try:
             try:
+                frame = encode_frame(message_type, request_id, body)
                 try:
                     sent = self._send_now(frame, _DONTWAIT)
                 except OSError:  # no room, or broken: what is to be done about it is decided in one place
@@ -280,8 +280,10 @@ class BlockingConnection:
                 data, reason = self._receive(0)
                 with self._lock:
                     self._deliver(data, reason)
-                    if slot.request_id not in self.waiting:
-                        self._step_down()
+                    if slot.frame is not None or slot.error is not None:
+                        self._reading = False
+                        if self.waiting or self._dead is not None:
+                            self._step_down()
                         return
         except BaseException as error:
             with self._lock:
