@@ -98,7 +98,7 @@ def through_sockets(directory: Path, frames_max: int, seed: int) -> list[str]:
         assert cluster.pid(0) == pid, "the node has been another process since"
         assert _state(cluster) == before, f"{_state(cluster)} instead of {before}"
         for index in range(3):
-            assert metric(cluster.nodes[index].http_port, "leafdb_handler_errors_total") == 0
+            assert metric(cluster.nodes[index].http_port, "leafdb_callbacks_failed_total") == 0
         failed = metric(node.http_port, "leafdb_handshakes_failed_total")
         broken = metric(node.http_port, "leafdb_protocol_errors_total")
         return [
@@ -135,7 +135,7 @@ def _state(cluster: Cluster) -> dict[str, Any]:
     """What nobody may change who has not said who he is."""
     with cluster.connect_to(0) as client:
         status = client.status()
-        buckets = sorted(properties.name for properties in client.buckets())
+        buckets = sorted(client.buckets())
         members = sorted(line["name"] for line in client.admin("node.list")["nodes"])
     return {"epoch": status.epoch, "nodes": status.nodes_total, "members": members, "buckets": buckets}
 

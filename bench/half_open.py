@@ -129,6 +129,7 @@ class Guest:
 def crowd(count: int, client_port: int, peer_port: int) -> None:
     """The process of the crowd: "on" and "off" come in; how many are connected goes out, at "on" when all are."""
     raise_limits()
+    os.nice(15)  # in life it has machines of its own
     for _ in sys.stdin:
         _invade(count, client_port, peer_port)
 

@@ -185,7 +185,7 @@ def test_spoilt_conversations_on_both_ports_change_nothing(cluster: Cluster, wit
                 connection.everything()
         assert (client.status().epoch, [member["name"] for member in client.admin("node.list")["nodes"]]) == before
     for member in cluster.nodes:
-        assert metric(member.http_port, "leafdb_handler_errors_total") == 0
+        assert metric(member.http_port, "leafdb_callbacks_failed_total") == 0
 
 
 def test_those_who_trickle_or_say_nothing_are_let_go_and_cost_nobody_anything(

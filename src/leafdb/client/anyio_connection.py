@@ -11,6 +11,7 @@ somebody else. A frame still in the outbox when its caller leaves is taken out a
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Protocol, Self
 
@@ -44,7 +45,7 @@ class Transport(Protocol):
 STREAM_ERRORS = (OSError, anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream)
 
 
-class Slot:
+class Slot(ABC):
     """A place for one answer."""
 
     __slots__ = ("deadline", "error", "frame", "request_id")
@@ -55,9 +56,9 @@ class Slot:
         self.frame: Frame | None = None
         self.error: ExchangeFailed | None = None
 
+    @abstractmethod
     def wake(self) -> None:
         """The slot has its frame or its error."""
-        raise NotImplementedError
 
     def answered(self) -> None:
         """As `wake`, by whoever reads."""

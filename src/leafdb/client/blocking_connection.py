@@ -6,8 +6,7 @@ that still waits. A thread alone is always leader and pays two system calls a ro
 
 - A slot leaves `waiting` when it is answered or given up. Request numbers are never used again, so the late answer of
   an abandoned request finds no slot and is dropped; it cannot reach another caller.
-- The receive timeout is the kernel's (SO_RCVTIMEO) and is set in powers of two not above what is left, so that it is
-  hardly ever changed: setting it for each call would cost a system call each.
+- The receive timeout is the kernel's (SO_RCVTIMEO), and hardly ever changed (see `Patience`).
 - Sending never waits in the kernel (MSG_DONTWAIT): when the socket is full, the sender reads in between, for a node
   that cannot deliver its answers stops listening.
 - An exception at an unexpected place (KeyboardInterrupt among them) leaves the byte stream in an unknown state, so the
@@ -17,16 +16,15 @@ that still waits. A thread alone is always leader and pays two system calls a ro
 from __future__ import annotations
 
 import contextlib
-import math
 import select
 import socket
-import struct
 import threading
 from collections.abc import Sequence
 from time import monotonic
 from typing import Final
 
-from leafdb.client.effects import Ended, ExchangeFailed, Expired, Severed, Unsent
+from leafdb.client.blocking_slot import Patience, Slot
+from leafdb.client.effects import Ended, Expired, Severed, Unsent
 from leafdb.client.farewell import AGENT, farewell_of
 from leafdb.client.pulse import Pulse
 from leafdb.errors import LeafdbError, ProtocolError
@@ -37,31 +35,18 @@ from leafdb.wire.handshake import ClientHello
 from leafdb.wire.hello import ServerFacts
 from leafdb.wire.registry import MessageType
 
-_TIMEVAL: Final = struct.Struct("ll")
 _ROOM_POLL_S: Final = 0.1
 _DONTWAIT: Final = int(socket.MSG_DONTWAIT)
 _PING: Final = int(MessageType.PING)
 _ERROR: Final = int(MessageType.ERROR)
 
 
-class Slot:
-    """A place for one answer. `gate` is made by a thread that waits while another leads."""
-
-    __slots__ = ("error", "frame", "gate", "request_id")
-
-    def __init__(self, request_id: int) -> None:
-        self.request_id: int = request_id
-        self.frame: Frame | None = None
-        self.error: ExchangeFailed | None = None
-        self.gate: threading.Lock | None = None
-
-
 class BlockingConnection:
     """An established connection. `deadline`s are times of `time.monotonic`."""
 
     __slots__ = (
-        "_dead", "_kernel_s", "_kernel_s_max", "_lock", "_next_id", "_poll", "_pulse", "_reader", "_reading",
-        "_receive_now", "_send_lock", "_send_now", "_socket", "facts", "waiting",
+        "_dead", "_lock", "_next_id", "_patience", "_poll", "_pulse", "_reader", "_reading", "_receive_now",
+        "_send_lock", "_send_now", "_socket", "facts", "waiting",
     )  # fmt: skip
 
     def __init__(self, sock: socket.socket, reader: FrameReader, facts: ServerFacts) -> None:
@@ -74,9 +59,7 @@ class BlockingConnection:
         self._next_id = 1
         self._reading = False
         self._dead: str | None = None
-        self._kernel_s = math.inf
-        self._kernel_s_max = math.inf
-        """The kernel's timeout serves while what is left of a deadline is at least the first and below the second."""
+        self._patience = Patience(sock)
         self._receive_now = sock.recv
         self._send_now = sock.send
         self._pulse = Pulse()
@@ -139,8 +122,7 @@ class BlockingConnection:
                         self._bury()
                     raise
         if not alone:
-            (slot,) = self.submit(((message_type, body),), deadline)
-            return self.wait(slot, deadline)
+            return self.wait(self.submit(((message_type, body),), deadline)[0], deadline)
         sending = True
         try:
             try:
@@ -187,10 +169,9 @@ class BlockingConnection:
         """Send requests (type, body) with one send. Raises Unsent when no byte of them has gone."""
         with self._lock:
             if not self.waiting and not self._reading:
-                now = monotonic()
-                if self._dead is not None or not self._pulse.fresh(now):
+                if self._dead is not None or not self._pulse.fresh(monotonic()):
                     self._look_up()
-                self._pulse.asked(now)
+                self._pulse.asked(monotonic())
             elif self._dead is not None:
                 raise Ended(self._dead)
             slots = []
@@ -270,13 +251,14 @@ class BlockingConnection:
 
     def _lead(self, slot: Slot, deadline: float) -> None:
         """Read for everybody until `slot` is answered or the deadline has passed."""
+        patience = self._patience
         try:
             while slot.request_id in self.waiting:
                 left_s = deadline - monotonic()
-                if not self._kernel_s <= left_s < self._kernel_s_max:
+                if not patience.least_s <= left_s < patience.most_s:
                     if left_s < 0.0:
                         break
-                    self._limit_receive(left_s)
+                    patience.limit(left_s)
                 data, reason = self._receive(0)
                 with self._lock:
                     self._deliver(data, reason)
@@ -311,14 +293,6 @@ class BlockingConnection:
                 gate, slot.gate = slot.gate, None
                 gate.release()
                 return
-
-    def _limit_receive(self, left_s: float) -> None:
-        """Have the kernel wait for a power of two of milliseconds, as long as `left_s` allows, or one."""
-        kernel_ms = 1 << max(0, int(left_s * 1000).bit_length() - 1)
-        timeval = _TIMEVAL.pack(kernel_ms // 1000, kernel_ms % 1000 * 1000)
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeval)
-        self._kernel_s = kernel_ms / 1000 if kernel_ms > 1 else 0.0
-        self._kernel_s_max = kernel_ms / 500
 
     def _receive(self, flags: int) -> tuple[bytes | None, str]:
         """One recv: (data, why there is none); None when the time was up first."""
@@ -421,10 +395,9 @@ class BlockingConnection:
                 self._bury()
 
     def _send_some(self, data: bytes | memoryview) -> int:
-        try:
+        with contextlib.suppress(BlockingIOError):
             return self._send_now(data, _DONTWAIT)
-        except BlockingIOError:
-            return 0
+        return 0
 
     def _await_room(self, left_s: float, leads: bool) -> None:
         """Wait until the socket may take more, and read meanwhile when nobody else does."""

@@ -24,7 +24,7 @@ from leafdb.wire.connection import Connection, ConnectionState
 from leafdb.wire.frame import Frame
 
 SLICE_S: Final = 0.001
-EXPIRY_S: Final = 0.1
+EXPIRY_S: Final = 0.02
 """How often it is looked who has run out of time."""
 EVENTS_MAX: Final = 64
 
@@ -118,13 +118,17 @@ class Greeter:
     async def _expire(self) -> None:
         while True:
             await trio.sleep(EXPIRY_S)
-            now = trio.current_time()
+            stop = trio.current_time() + SLICE_S
             while self._greetings:
+                now = trio.current_time()
                 greeting = next(iter(self._greetings.values()))
                 if greeting.deadline > now:
                     break
                 self.forget(greeting.stream)
                 self._on_failed(greeting, None)
+                if now >= stop:
+                    await trio.lowlevel.checkpoint()
+                    stop = trio.current_time() + SLICE_S
 
     def check(self) -> None:
         """Everybody is known by the descriptor that is watched, and none is greeted already."""
