@@ -23,7 +23,7 @@ from leafdb.transport.stream import PollableStream
 from leafdb.wire.connection import Connection, ConnectionState
 from leafdb.wire.frame import Frame
 
-SLICE_S: Final = 0.001
+SLICE_S: Final = 0.0002
 EXPIRY_S: Final = 0.02
 """How often it is looked who has run out of time."""
 EVENTS_MAX: Final = 64

@@ -29,7 +29,7 @@ from leafdb.transport.sweeper import Sweeper
 
 SLICE_S: Final = 0.001
 POLL_EVENTS_MAX: Final = 256
-SWEEP_SLICE: Final = 128
+SWEEP_SLICE: Final = 32
 
 _IN: Final = select.EPOLLIN
 _OUT: Final = select.EPOLLOUT
