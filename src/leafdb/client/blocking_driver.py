@@ -16,7 +16,8 @@ from types import TracebackType
 from typing import Final, TypeVar
 
 from leafdb.client.batch import Batch, Ticket
-from leafdb.client.blocking_connection import BlockingConnection, Slot
+from leafdb.client.blocking_connection import BlockingConnection
+from leafdb.client.blocking_slot import Slot
 from leafdb.client.call import Begun, KeyCall
 from leafdb.client.core import Core
 from leafdb.client.effects import Effect, Ended, Exchange, ExchangeFailed, Operation, Unsent
