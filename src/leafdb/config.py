@@ -301,6 +301,14 @@ class LimitsConfig:
         at_most=limits.CLIENT_SESSIONS_MAX,
         reloadable=True,
     )
+    greetings_max: int = setting(
+        limits.GREETINGS_MAX,
+        Kind.COUNT,
+        "Connections at a time, of each port, that have not said or not proved yet who they are; one more, and the "
+        "oldest of them gives way to it.",
+        at_least=16,
+        at_most=limits.CLIENT_SESSIONS_MAX,
+    )
 
 
 @dataclass(frozen=True, slots=True)

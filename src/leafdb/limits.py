@@ -34,6 +34,9 @@ DECODE_BYTES_MAX: Final = 64 * MIB
 CLIENT_SESSIONS_MAX: Final = 10_000
 SESSION_REQUESTS_MAX: Final = 1_024
 GREETINGS_MAX: Final = 1_024
+"""Connections of a port that have not said or not proved who they are; past it the oldest of them gives way."""
+DESCRIPTORS_FOR_FILES: Final = 2_048
+"""Kept for files where a process may have twice as many; half of what it may have where not."""
 FRAMES_PER_TURN: Final = 32
 SEND_BYTES: Final = 256 * KIB
 PEER_CALLS_MAX: Final = 4_096
@@ -178,6 +181,7 @@ SIBLINGS_STORED_MAX: Final = 256
 assert KEY_BYTES_MAX < VALUE_BYTES_MAX < RECORD_BYTES_MAX < FRAME_BYTES_MAX
 assert FRAME_BYTES_MAX < OUTBOX_BYTES_MAX < MEMORY_BYTES_MAX_DEFAULT
 assert OUTBOX_BYTES_PAUSE < OUTBOX_BYTES_MAX
+assert VALUE_FILES_OPEN_MAX < DESCRIPTORS_FOR_FILES
 assert RECEIVE_BYTES <= LARGE_FRAME_BYTES < FRAME_BYTES_MAX < DECODE_BYTES_MAX
 assert SIBLINGS_WARN < SIBLINGS_MAX < SIBLINGS_STORED_MAX
 assert LEVEL0_COMPACT_TABLES < LEVEL0_SLOW_TABLES < LEVEL0_STOP_TABLES

@@ -16,6 +16,7 @@ from leafdb.limits import FRAME_BYTES_MAX, FRAME_BYTES_MAX_UNAUTHENTICATED
 from leafdb.wire.errors import HandshakeRefused
 from leafdb.wire.frame import encode_frame
 from leafdb.wire.registry import FIRST_PEER_TYPE, KNOWN_TYPES, MessageType
+from support.frame_fuzz import Side, cut, honest, spoil
 from support.processes import Cluster, eventually
 from support.raw_wire import HELLO, RawConnection, Witness, metric
 
@@ -165,6 +166,26 @@ def test_what_is_not_http_is_refused_in_http(cluster: Cluster, witness: Witness)
     with RawConnection(port) as connection:
         connection.send(b"GET /../../etc/passwd HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
         assert connection.everything().startswith(b"HTTP/1.1 404")
+
+
+def test_spoilt_conversations_on_both_ports_change_nothing(cluster: Cluster, witness: Witness) -> None:
+    """A sample of what bench/fuzz_frames.py does for longer: nobody here can prove the cluster's secret."""
+    rng = random.Random(SEED)
+    print("seed", SEED)
+    node = cluster.nodes[0]
+    with cluster.connect_to(0) as client:
+        before = client.status().epoch, [member["name"] for member in client.admin("node.list")["nodes"]]
+        for _ in range(150):
+            side, port = rng.choice(((Side.CLIENT, node.client_port), (Side.DIALER, node.peer_port)))
+            with RawConnection(port) as connection:
+                for piece in cut(spoil(honest(side, rng), rng), rng):
+                    connection.send(piece)
+                with suppress(OSError):  # the node may have hung up before
+                    connection.socket.shutdown(1)
+                connection.everything()
+        assert (client.status().epoch, [member["name"] for member in client.admin("node.list")["nodes"]]) == before
+    for member in cluster.nodes:
+        assert metric(member.http_port, "leafdb_callbacks_failed_total") == 0
 
 
 def test_those_who_trickle_or_say_nothing_are_let_go_and_cost_nobody_anything(

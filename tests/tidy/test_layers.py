@@ -82,6 +82,9 @@ EXCUSED: dict[str, set[str]] = {
     "leafdb.wire.sealed": {"ssl"},  # TLS over memory BIOs: bytes in, bytes out, no socket
     "leafdb.wire.tls_fault": {"ssl"},  # the words for its errors
     "leafdb.storage.executor": {"threading", "queue", "concurrent"},  # the engine's threads
+    "leafdb.client.event_loop": {"asyncio", "trio"},  # which of the two loops runs
+    "leafdb.client.asyncio_connection": {"asyncio"},  # each loop's own way to watch a socket
+    "leafdb.client.trio_connection": {"trio"},
     "leafdb.node.main": {"os", "time", "pathlib"},  # the process: limits, the real clock
     "leafdb.node.real_world": {"os", "time", "pathlib"},  # the clock, the entropy, the disk, handed to a node
     "leafdb.node.secret": {"os"},  # reads the secret's file

@@ -1,4 +1,7 @@
-"""One connection under trio or asyncio: a reader task that hands answers out, a writer task that sends in batches.
+"""One connection under trio or asyncio, over any stream: a reader task hands answers out, a writer sends in batches.
+
+A TCP socket is watched directly, which costs half as much: see `socket_connection`. This form serves what is no plain
+socket: encryption, an embedded node, memory.
 
 Callers never touch the stream. A caller puts its frame into the outbox and waits for its slot; being cancelled, or
 running out of time, only takes the slot away, so it can neither cut a frame in half nor leave an answer to be handed to
@@ -7,12 +10,14 @@ somebody else. A frame still in the outbox when its caller leaves is taken out a
 
 from __future__ import annotations
 
+import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, Self
 
 import anyio
 
-from leafdb.client.effects import ExchangeFailed, Expired, Severed, Unsent
+from leafdb.client.effects import Ended, ExchangeFailed, Expired, Severed, Unsent
 from leafdb.client.farewell import AGENT, farewell_of, no_handshake
 from leafdb.client.pulse import Pulse
 from leafdb.errors import LeafdbError, ProtocolError
@@ -41,16 +46,38 @@ class Transport(Protocol):
 STREAM_ERRORS = (OSError, anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream)
 
 
-class Slot:
+class Slot(ABC):
     """A place for one answer."""
 
-    __slots__ = ("error", "event", "frame", "request_id")
+    __slots__ = ("deadline", "error", "frame", "request_id")
 
-    def __init__(self, request_id: int) -> None:
+    def __init__(self, request_id: int, deadline: float = math.inf) -> None:
         self.request_id: int = request_id
+        self.deadline: float = deadline
         self.frame: Frame | None = None
         self.error: ExchangeFailed | None = None
+
+    @abstractmethod
+    def wake(self) -> None:
+        """The slot has its frame or its error."""
+
+    def answered(self) -> None:
+        """As `wake`, by whoever reads."""
+        self.wake()
+
+
+class EventSlot(Slot):
+    """Waits on an event, in either loop."""
+
+    __slots__ = ("event",)
+
+    def __init__(self, request_id: int) -> None:
+        super().__init__(request_id)
         self.event: anyio.Event = anyio.Event()
+
+    def wake(self) -> None:
+        """The slot has its frame or its error."""
+        self.event.set()
 
 
 class AnyioConnection:
@@ -71,7 +98,7 @@ class AnyioConnection:
         self._pulse = Pulse()
 
     @classmethod
-    async def establish(cls, stream: Transport, login: Login | None = None) -> AnyioConnection:
+    async def establish(cls, stream: Transport, login: Login | None = None) -> Self:
         """Shake hands over a connected stream. Raises Unsent; the stream is the caller's to close."""
         wire = Connection(ClientHello(AGENT, login))
         try:
@@ -109,16 +136,21 @@ class AnyioConnection:
         finally:
             self.close("the client was closed")
 
+    async def exchange(self, message_type: int, body: bytes, deadline: float) -> Frame:
+        """Send a request and wait for its answer. Raises Unsent, Severed or Expired."""
+        (slot,) = self.submit(((message_type, body),))
+        return await self.wait(slot, deadline)
+
     def submit(self, requests: Sequence[tuple[int, bytes]]) -> list[Slot]:
-        """Queue requests (type, body) to be sent. Raises Unsent when the connection is dead."""
+        """Queue requests (type, body) to be sent. Raises Ended when the connection is dead."""
         if self.dead is not None:
-            raise Unsent(self.dead)
+            raise Ended(self.dead)
         self._pulse.asked(anyio.current_time())
-        slots = []
+        slots: list[Slot] = []
         for message_type, body in requests:
             request_id = self._next_id
             self._next_id += 1
-            slot = self.waiting[request_id] = Slot(request_id)
+            slot = self.waiting[request_id] = EventSlot(request_id)
             self._outbox[request_id] = encode_frame(message_type, request_id, body)
             slots.append(slot)
         self._wake.set()
@@ -126,6 +158,7 @@ class AnyioConnection:
 
     async def wait(self, slot: Slot, deadline: float) -> Frame:
         """The answer to a submitted request. Raises Severed, Unsent or Expired; the slot is given up then."""
+        assert isinstance(slot, EventSlot)
         try:
             with anyio.CancelScope(deadline=deadline):
                 await slot.event.wait()
@@ -159,7 +192,7 @@ class AnyioConnection:
         for slot in self.waiting.values():
             unsent = slot.request_id in self._outbox
             slot.error = Unsent(reason) if unsent else waiting(reason)
-            slot.event.set()
+            slot.wake()
         self.waiting.clear()
         self._outbox.clear()
         self._scope.cancel()
@@ -199,7 +232,7 @@ class AnyioConnection:
             slot = self.waiting.pop(frame.request_id, None)
             if slot is not None:
                 slot.frame = frame
-                slot.event.set()
+                slot.wake()
             elif frame.type == MessageType.ERROR and frame.request_id == 0:
                 self.close(*farewell_of(frame))
             elif frame.request_id >= self._next_id:

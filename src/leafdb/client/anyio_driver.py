@@ -15,13 +15,15 @@ from typing import Final, TypeVar
 
 import anyio
 from anyio.abc import TaskGroup
-from anyio.lowlevel import checkpoint, checkpoint_if_cancelled, current_token
+from anyio.lowlevel import checkpoint
 
 from leafdb.client.anyio_connection import STREAM_ERRORS, AnyioConnection, Slot, Transport
 from leafdb.client.batch import Batch, Ticket
 from leafdb.client.call import Begun, KeyCall
 from leafdb.client.core import Core
-from leafdb.client.effects import Denied, Exchange, ExchangeFailed, Operation, Unsent
+from leafdb.client.dial_socket import SocketTransport, dial_socket
+from leafdb.client.effects import Denied, Ended, Exchange, ExchangeFailed, Operation, Unsent
+from leafdb.client.event_loop import EventLoop, running_loop
 from leafdb.client.results import Failed
 from leafdb.client.routing import NodeState
 from leafdb.client.url import Address
@@ -35,11 +37,6 @@ AsyncDial = Callable[[Address], Awaitable[Transport]]
 
 CONNECT_S_MAX: Final = 1.0
 """One node's share of a deadline: one that does not answer must not keep a call from the next."""
-
-
-async def dial_tcp(address: Address) -> Transport:
-    """Connect over TCP."""
-    return await anyio.connect_tcp(address.host, address.port)
 
 
 class _Attempt:
@@ -57,12 +54,13 @@ class _Attempt:
 class AnyioDriver:
     """Performs effects. Outside its `async with` block, in another event loop and after a fork it is misused."""
 
-    def __init__(self, core: Core, dial: AsyncDial = dial_tcp) -> None:
+    def __init__(self, core: Core, dial: AsyncDial = dial_socket) -> None:
         self._core = core
         self._dial = dial
         self._pid = os.getpid()
         self._closed = False
-        self._loop: object = None
+        self._loop: EventLoop | None = None
+        self._here: object = None
         self._tasks: TaskGroup | None = None
         self._attempts: dict[NodeState, _Attempt] = {}
         self._connections: dict[NodeState, AnyioConnection] = {}
@@ -71,7 +69,10 @@ class AnyioDriver:
         """Enter the `async with` block: the task group opens, nothing is sent."""
         if self._closed or self._tasks is not None:
             raise ClientMisuse("this client was opened before: connect again for another block")
-        self._loop = current_token()
+        self._loop = running_loop()
+        self._here = self._loop.here()
+        if self._core.clock is anyio.current_time:
+            self._core.clock = self._loop.clock
         self._tasks = anyio.create_task_group()
         await self._tasks.__aenter__()
 
@@ -182,20 +183,30 @@ class AnyioDriver:
     def _check_usable(self) -> None:
         if self._closed:
             raise ClientMisuse("this client is closed")
-        if self._tasks is None:
+        if self._tasks is None or self._loop is None:
             raise ClientMisuse("use the client inside its block: async with leafdb.connect_async(...) as db")
         if os.getpid() != self._pid:
             raise ClientMisuse("this client was opened before the process forked: connect again in the child")
-        if current_token() != self._loop:
-            raise ClientMisuse("this client belongs to another event loop: connect again in this one")
+        try:
+            if self._loop.here() is self._here:
+                return
+        except RuntimeError:
+            pass
+        raise ClientMisuse("this client belongs to another event loop: connect again in this one")
 
     async def _exchange(self, exchange: Exchange) -> Frame:
-        connection = self._connections.get(exchange.node)
-        if connection is None or not connection.usable:
-            connection = await self._connect(exchange.node, exchange.deadline)
-        await checkpoint_if_cancelled()  # what is cancelled already is not sent
-        (slot,) = connection.submit(((exchange.message_type, exchange.body),))
-        return await connection.wait(slot, exchange.deadline)
+        node, message_type, body, deadline = exchange
+        assert self._loop is not None
+        connection = self._connections.get(node)
+        if connection is not None and connection.usable:
+            await self._loop.checkpoint_if_cancelled()  # what is cancelled already is not sent
+            try:
+                return await connection.exchange(message_type, body, deadline)
+            except Ended:
+                pass  # while nobody looked: that is no fault of the node
+        connection = await self._connect(node, deadline)
+        await self._loop.checkpoint_if_cancelled()
+        return await connection.exchange(message_type, body, deadline)
 
     async def _submit_all(self, batch: Batch[T], tickets: list[Ticket]) -> list[tuple[Ticket, AnyioConnection, Slot]]:
         """Queue tickets; those that cannot be sent are resumed with the reason."""
@@ -230,6 +241,7 @@ class AnyioDriver:
 
     async def _serve(self, node: NodeState, attempt: _Attempt) -> None:
         """One connection's life: connect, shake hands, serve, close."""
+        assert self._loop is not None
         stream: Transport | None = None
         try:
             try:
@@ -237,7 +249,8 @@ class AnyioDriver:
                 with anyio.CancelScope(deadline=anyio.current_time() + CONNECT_S_MAX):
                     stream = await self._dial(node.address)
                     attempt.reason = "the node did not answer the handshake in time"
-                    attempt.connection = self._welcome(node, await AnyioConnection.establish(stream, login))
+                    kind = self._loop.over_socket if isinstance(stream, SocketTransport) else AnyioConnection
+                    attempt.connection = self._welcome(node, await kind.establish(stream, login))
             except Denied as denied:
                 attempt.denied = denied
             except Unsent as failure:

@@ -7,7 +7,8 @@ import contextlib
 import anyio
 
 from leafdb.client.anyio_connection import STREAM_ERRORS, Transport
-from leafdb.client.anyio_driver import AsyncDial, dial_tcp
+from leafdb.client.anyio_driver import AsyncDial
+from leafdb.client.dial_socket import dial_socket
 from leafdb.client.tls import ClientTls
 from leafdb.client.url import Address
 from leafdb.limits import RECEIVE_BYTES
@@ -19,7 +20,7 @@ def dialler(tls: ClientTls) -> AsyncDial:
     """What connects a client over TLS."""
 
     async def dial(address: Address) -> TlsTransport:
-        stream = await dial_tcp(address)
+        stream = await dial_socket(address)
         try:
             return await secure(stream, tls, address)
         except BaseException:

@@ -6,8 +6,7 @@ that still waits. A thread alone is always leader and pays two system calls a ro
 
 - A slot leaves `waiting` when it is answered or given up. Request numbers are never used again, so the late answer of
   an abandoned request finds no slot and is dropped; it cannot reach another caller.
-- The receive timeout is the kernel's (SO_RCVTIMEO) and is set in powers of two not above what is left, so that it is
-  hardly ever changed: setting it for each call would cost a system call each.
+- The receive timeout is the kernel's (SO_RCVTIMEO), and hardly ever changed (see `Patience`).
 - Sending never waits in the kernel (MSG_DONTWAIT): when the socket is full, the sender reads in between, for a node
   that cannot deliver its answers stops listening.
 - An exception at an unexpected place (KeyboardInterrupt among them) leaves the byte stream in an unknown state, so the
@@ -19,13 +18,13 @@ from __future__ import annotations
 import contextlib
 import select
 import socket
-import struct
 import threading
-import time
 from collections.abc import Sequence
+from time import monotonic
 from typing import Final
 
-from leafdb.client.effects import ExchangeFailed, Expired, Severed, Unsent
+from leafdb.client.blocking_slot import Patience, Slot
+from leafdb.client.effects import Ended, Expired, Severed, Unsent
 from leafdb.client.farewell import AGENT, farewell_of, no_handshake
 from leafdb.client.line import Line
 from leafdb.client.pulse import Pulse
@@ -38,28 +37,18 @@ from leafdb.wire.hello import ServerFacts
 from leafdb.wire.login import Login
 from leafdb.wire.registry import MessageType
 
-_TIMEVAL: Final = struct.Struct("ll")
 _ROOM_POLL_S: Final = 0.1
-
-
-class Slot:
-    """A place for one answer. `gate` is made by a thread that waits while another leads."""
-
-    __slots__ = ("error", "frame", "gate", "request_id")
-
-    def __init__(self, request_id: int) -> None:
-        self.request_id: int = request_id
-        self.frame: Frame | None = None
-        self.error: ExchangeFailed | None = None
-        self.gate: threading.Lock | None = None
+_DONTWAIT: Final = int(socket.MSG_DONTWAIT)
+_PING: Final = int(MessageType.PING)
+_ERROR: Final = int(MessageType.ERROR)
 
 
 class BlockingConnection:
     """An established connection. `deadline`s are times of `time.monotonic`."""
 
     __slots__ = (
-        "_dead", "_kernel_ms", "_lock", "_next_id", "_poll", "_pulse", "_reader", "_reading", "_send_lock", "_socket",
-        "facts", "waiting",
+        "_dead", "_lock", "_next_id", "_patience", "_poll", "_pulse", "_reader", "_reading", "_receive_now",
+        "_send_lock", "_send_now", "_socket", "facts", "waiting",
     )  # fmt: skip
 
     def __init__(self, sock: Line, reader: FrameReader, facts: ServerFacts) -> None:
@@ -72,7 +61,9 @@ class BlockingConnection:
         self._next_id = 1
         self._reading = False
         self._dead: str | None = None
-        self._kernel_ms = 0
+        self._patience = Patience(sock)
+        self._receive_now = sock.recv
+        self._send_now = sock.send
         self._pulse = Pulse()
         self._poll = select.poll()
         self._poll.register(sock, select.POLLIN)
@@ -82,10 +73,10 @@ class BlockingConnection:
         """Shake hands over a connected socket. Raises Unsent; the socket is then closed."""
         wire = Connection(ClientHello(AGENT, login))
         try:
-            sock.settimeout(max(0.001, deadline - time.monotonic()))
+            sock.settimeout(max(0.001, deadline - monotonic()))
             sock.sendall(wire.start())
             while wire.facts is None:
-                sock.settimeout(max(0.001, deadline - time.monotonic()))
+                sock.settimeout(max(0.001, deadline - monotonic()))
                 try:
                     data = sock.recv(RECEIVE_BYTES)
                 except BlockingIOError:
@@ -121,12 +112,15 @@ class BlockingConnection:
     def exchange(self, message_type: int, body: bytes, deadline: float) -> Frame:
         """`submit` and `wait` in one: a thread that is alone takes both offices at once, to send and to read."""
         with self._lock:
-            alone = not self.waiting and not self._reading and self._send_lock.acquire(blocking=False)
+            alone = not self.waiting and not self._reading and self._send_lock.acquire(False)
             if alone:
                 try:
-                    self._look_up(time.monotonic())
+                    now = monotonic()
+                    if self._dead is not None or not self._pulse.fresh(now):
+                        self._look_up()
+                    self._pulse.asked(now)
                     request_id = self._next_id
-                    self._next_id += 1
+                    self._next_id = request_id + 1
                     slot = self.waiting[request_id] = Slot(request_id)
                     self._reading = True
                 except BaseException:
@@ -135,12 +129,24 @@ class BlockingConnection:
                         self._bury()
                     raise
         if not alone:
-            (slot,) = self.submit(((message_type, body),), deadline)
-            return self.wait(slot, deadline)
+            return self.wait(self.submit(((message_type, body),), deadline)[0], deadline)
+        sending = True
         try:
             try:
-                self._send_holding(encode_frame(message_type, request_id, body), deadline, leads=True)
+                frame = encode_frame(message_type, request_id, body)
+                try:
+                    sent = self._send_now(frame, _DONTWAIT)
+                except OSError:  # no room, or broken: what is to be done about it is decided in one place
+                    sent = 0
+                sending = False
+                if sent == len(frame) and self._dead is None:
+                    self._send_lock.release()
+                else:
+                    self._send_holding(frame, deadline, leads=True, sent=sent)
             except BaseException:
+                if sending:
+                    self._send_lock.release()
+                    self._after_send("sending was interrupted")
                 self._stop_reading()
                 raise
             self._lead(slot, deadline)
@@ -151,29 +157,30 @@ class BlockingConnection:
             if slot.frame is None:
                 self.abandon(slot)
 
-    def _look_up(self, now: float) -> None:
-        """Before sending, when nobody is owed anything: has something come all the same? Raises Unsent when dead.
+    def _look_up(self) -> None:
+        """Before sending, when nobody is owed anything: has something come all the same? Raises Ended when dead.
 
         It is late answers, or the end of the connection: seen now, the request is provably unsent. The lock is held.
         """
-        if self._dead is None and not self._pulse.fresh(now) and self._poll.poll(0):
-            self._deliver(*self._receive(socket.MSG_DONTWAIT))
+        if self._dead is None and self._poll.poll(0):
+            self._deliver(*self._receive(_DONTWAIT))
         if self._dead is not None:
-            raise Unsent(self._dead)
-        self._pulse.asked(now)
+            raise Ended(self._dead)
 
     def _expired(self) -> Expired:
         with self._lock:
-            self._pulse.expired(time.monotonic())
+            self._pulse.expired(monotonic())
         return Expired("wait", sent=True)
 
     def submit(self, requests: Sequence[tuple[int, bytes]], deadline: float) -> list[Slot]:
         """Send requests (type, body) with one send. Raises Unsent when no byte of them has gone."""
         with self._lock:
             if not self.waiting and not self._reading:
-                self._look_up(time.monotonic())
+                if self._dead is not None or not self._pulse.fresh(monotonic()):
+                    self._look_up()
+                self._pulse.asked(monotonic())
             elif self._dead is not None:
-                raise Unsent(self._dead)
+                raise Ended(self._dead)
             slots = []
             frames = []
             for message_type, body in requests:
@@ -208,8 +215,8 @@ class BlockingConnection:
                 if gate is None:
                     self._lead(slot, deadline)
                 else:
-                    gate.acquire(timeout=max(0.0, deadline - time.monotonic()))
-                if slot.frame is None and slot.error is None and time.monotonic() >= deadline:
+                    gate.acquire(timeout=max(0.0, deadline - monotonic()))
+                if slot.frame is None and slot.error is None and monotonic() >= deadline:
                     raise self._expired()
         finally:
             if slot.frame is None:
@@ -251,17 +258,21 @@ class BlockingConnection:
 
     def _lead(self, slot: Slot, deadline: float) -> None:
         """Read for everybody until `slot` is answered or the deadline has passed."""
+        patience = self._patience
         try:
             while slot.request_id in self.waiting:
-                left_ms = int((deadline - time.monotonic()) * 1000)
-                if left_ms < 0:
-                    break
-                self._limit_receive(left_ms)
+                left_s = deadline - monotonic()
+                if not patience.least_s <= left_s < patience.most_s:
+                    if left_s < 0.0:
+                        break
+                    patience.limit(left_s)
                 data, reason = self._receive(0)
                 with self._lock:
                     self._deliver(data, reason)
-                    if slot.request_id not in self.waiting:
-                        self._step_down()
+                    if slot.frame is not None or slot.error is not None:
+                        self._reading = False
+                        if self.waiting or self._dead is not None:
+                            self._step_down()
                         return
         except BaseException as error:
             with self._lock:
@@ -290,17 +301,10 @@ class BlockingConnection:
                 gate.release()
                 return
 
-    def _limit_receive(self, left_ms: int) -> None:
-        kernel_ms = 1 << max(0, left_ms.bit_length() - 1)
-        if kernel_ms != self._kernel_ms:
-            timeval = _TIMEVAL.pack(kernel_ms // 1000, kernel_ms % 1000 * 1000)
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeval)
-            self._kernel_ms = kernel_ms
-
     def _receive(self, flags: int) -> tuple[bytes | None, str]:
         """One recv: (data, why there is none); None when the time was up first."""
         try:
-            return self._socket.recv(RECEIVE_BYTES, flags), "the node closed the connection"
+            return self._receive_now(RECEIVE_BYTES, flags), "the node closed the connection"
         except BlockingIOError:
             return None, ""
         except OSError as error:
@@ -312,27 +316,29 @@ class BlockingConnection:
             if data is not None:
                 self._die(reason)
             return
-        self._pulse.heard(time.monotonic())
+        self._pulse.heard(monotonic())
         try:
             frames = self._reader.feed(data)
         except ProtocolError as error:
             self._die(str(error))
             return
         for frame in frames:
-            if frame.type == MessageType.PING:
+            message_type, request_id, _ = frame
+            if message_type == _PING:
                 # It goes unanswered: between calls nobody is here to answer it, so nodes cannot count on it.
                 continue
-            slot = self.waiting.pop(frame.request_id, None)
+            slot = self.waiting.pop(request_id, None)
             if slot is not None:
                 slot.frame = frame
                 if slot.gate is not None:
                     slot.gate.release()
                     slot.gate = None
-            elif frame.type == MessageType.ERROR and frame.request_id == 0:
+            elif message_type == _ERROR and request_id == 0:
                 self._die(*farewell_of(frame))
-            elif frame.request_id >= self._next_id:
+            elif request_id >= self._next_id:
                 self._die("the node answered a request that was never made")
-        self._leave_silence()
+        if self._pulse.silent:
+            self._leave_silence()
 
     def _die(self, reason: str, waiting: type[Severed | Unsent] = Severed) -> None:
         """The lock is held. The descriptor itself is closed once no thread is inside a call on it."""
@@ -360,20 +366,20 @@ class BlockingConnection:
 
     def _send(self, data: bytes, deadline: float) -> None:
         """Send all of it. Raises Unsent, or Expired with `sent` False, when no byte has gone; Severed or Expired."""
-        if not self._send_lock.acquire(timeout=max(0.0, deadline - time.monotonic())):
+        if not self._send_lock.acquire(timeout=max(0.0, deadline - monotonic())):
             raise Expired("send", sent=False)
         self._send_holding(data, deadline, leads=False)
 
-    def _send_holding(self, data: bytes, deadline: float, *, leads: bool) -> None:
-        """As `_send`, by the holder of the send lock, which is released; `leads`: it is the reader, too."""
-        sent = 0
+    def _send_holding(self, data: bytes, deadline: float, *, leads: bool, sent: int = 0) -> None:
+        """As `_send`, by the holder of the send lock, which is released; `leads`: it is the reader, too. `sent` bytes
+        have gone already."""
         broken: str | None = "sending was interrupted"
         try:
-            sent = self._send_some(data)
+            sent = sent or self._send_some(data)
             if sent < len(data):
                 view = memoryview(data)
                 while sent < len(data):
-                    left_s = deadline - time.monotonic()
+                    left_s = deadline - monotonic()
                     if left_s <= 0.0:
                         broken = "a request was cut off by its deadline" if sent else None
                         raise Expired("send", sent=sent > 0)
@@ -396,10 +402,9 @@ class BlockingConnection:
                 self._bury()
 
     def _send_some(self, data: bytes | memoryview) -> int:
-        try:
-            return self._socket.send(data, socket.MSG_DONTWAIT)
-        except BlockingIOError:
-            return 0
+        with contextlib.suppress(BlockingIOError):
+            return self._send_now(data, _DONTWAIT)
+        return 0
 
     def _await_room(self, left_s: float, leads: bool) -> None:
         """Wait until the socket may take more, and read meanwhile when nobody else does."""
@@ -414,7 +419,7 @@ class BlockingConnection:
             poll.register(self._socket, select.POLLOUT | select.POLLIN if leads else select.POLLOUT)
             events = poll.poll(min(left_s, _ROOM_POLL_S) * 1000)
             if leads and any(flags & ~select.POLLOUT for _, flags in events):
-                data, reason = self._receive(socket.MSG_DONTWAIT)
+                data, reason = self._receive(_DONTWAIT)
                 with self._lock:
                     self._deliver(data, reason)
         finally:

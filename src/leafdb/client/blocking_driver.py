@@ -16,10 +16,11 @@ from types import TracebackType
 from typing import Final, TypeVar
 
 from leafdb.client.batch import Batch, Ticket
-from leafdb.client.blocking_connection import BlockingConnection, Slot
+from leafdb.client.blocking_connection import BlockingConnection
+from leafdb.client.blocking_slot import Slot
 from leafdb.client.call import Begun, KeyCall
 from leafdb.client.core import Core
-from leafdb.client.effects import Effect, Exchange, ExchangeFailed, Operation, Unsent
+from leafdb.client.effects import Effect, Ended, Exchange, ExchangeFailed, Operation, Unsent
 from leafdb.client.line import Line
 from leafdb.client.results import Failed
 from leafdb.client.routing import NodeState
@@ -159,10 +160,14 @@ class BlockingDriver:
         return operation.send(None)
 
     def _exchange(self, exchange: Exchange) -> Frame:
-        connection = self._connections.get(exchange.node)
-        if connection is None or not connection.usable:
-            connection = self._connect(exchange.node, exchange.deadline)
-        return connection.exchange(exchange.message_type, exchange.body, exchange.deadline)
+        node, message_type, body, deadline = exchange
+        connection = self._connections.get(node)
+        if connection is not None and connection.usable:
+            try:
+                return connection.exchange(message_type, body, deadline)
+            except Ended:
+                pass  # while nobody looked: that is no fault of the node
+        return self._connect(node, deadline).exchange(message_type, body, deadline)
 
     def _submit_all(self, batch: Batch[T], tickets: list[Ticket]) -> list[tuple[Ticket, BlockingConnection, Slot]]:
         """Send tickets, one send per node; those that cannot be sent are resumed with the reason."""

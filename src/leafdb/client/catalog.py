@@ -16,6 +16,7 @@ from leafdb.client.core import Core
 from leafdb.client.effects import Exchange, Operation
 from leafdb.client.options import Quorum, Seconds, count_of, quorum_number, sloppy_flags, ttl_ms
 from leafdb.client.routing import Place
+from leafdb.client.session import Held, held_by
 from leafdb.errors import ClientMisuse, NotApplied, Reason
 from leafdb.model.bucket import BucketProperties, check_name
 from leafdb.model.key import partition_part
@@ -24,13 +25,15 @@ from leafdb.types import Conflict
 from leafdb.wire.frame import Frame
 from leafdb.wire.requests import FLAG_LOCAL, FLAG_LWW, QUORUM_DEFAULT
 
+_new: Final = tuple.__new__
+"""ReadPlan(...) goes through a Python function, which each call of a user would pay for."""
 _STALE: Final = frozenset({Reason.NO_SUCH_BUCKET, Reason.STALE_EPOCH, Reason.WRONG_BUCKET_KIND})
 
 
 class BucketRef:
     """The bucket a handle stands for, and the kind the handle is made for."""
 
-    __slots__ = ("conflict", "core", "kind_flags", "name", "prefix")
+    __slots__ = ("_held", "conflict", "core", "kind_flags", "name", "prefix")
 
     def __init__(self, core: Core, name: str, conflict: Conflict) -> None:
         if not isinstance(name, str):
@@ -43,10 +46,20 @@ class BucketRef:
         self.conflict: Conflict = conflict
         self.kind_flags: int = FLAG_LWW if conflict is Conflict.LWW else 0
         self.prefix: bytes = tag_prefix(name)
+        self._held: tuple[BucketProperties | None, Held] = (None, Held.NOBODY)
+
+    def held_by_reads(self, properties: BucketProperties) -> Held:
+        """Who surely has what a read with the bucket's own r was shown."""
+        known, held = self._held
+        if known is not properties:
+            held = held_by(count_of(QUORUM_DEFAULT, properties.r, properties.n), properties.n)
+            self._held = (properties, held)
+        return held
 
     def place(self, properties: BucketProperties, encoded_key: bytes) -> Place | None:
-        """Where a key lies, once there is a ring to place it on."""
-        if not self.core.router.has_ring:
+        """Where a key lies, once there is a ring to place it on and more than one node to choose from."""
+        router = self.core.router
+        if not router.several or not router.has_ring:
             return None
         return Place(token_of(properties.id, partition_part(encoded_key)), properties.n)
 
@@ -82,7 +95,7 @@ def plan_read(
     """Check a read's options. Raises ClientMisuse."""
     deadline = ref.core.deadline(timeout)
     if r is None and pr is None and sloppy is None and local is False:
-        return ReadPlan(QUORUM_DEFAULT, QUORUM_DEFAULT, ref.kind_flags, deadline)
+        return _new(ReadPlan, (QUORUM_DEFAULT, QUORUM_DEFAULT, ref.kind_flags, deadline))
     return ReadPlan(
         quorum_number("r", r, zero_allowed=False),
         quorum_number("pr", pr, zero_allowed=True),
@@ -103,7 +116,7 @@ def plan_write(
     """Check a write's options. Raises ClientMisuse."""
     deadline = ref.core.deadline(timeout)
     if w is None and pw is None and dw is None and sloppy is None and ttl is None:
-        return WritePlan(QUORUM_DEFAULT, QUORUM_DEFAULT, QUORUM_DEFAULT, ref.kind_flags, 0, deadline)
+        return _new(WritePlan, (QUORUM_DEFAULT, QUORUM_DEFAULT, QUORUM_DEFAULT, ref.kind_flags, 0, deadline))
     return WritePlan(
         quorum_number("w", w, zero_allowed=False),
         quorum_number("pw", pw, zero_allowed=True),
@@ -131,10 +144,11 @@ class BucketCall(Request, Protocol):
 
 def begin(request: BucketCall) -> Exchange | None:
     """The exchange the request begins with, when nothing has to be fetched before it; `in_bucket` then."""
-    core = request.ref.core
+    ref = request.ref
+    core = ref.core
     now = core.clock()
-    properties = core.buckets.get(request.ref.name)
-    if properties is None or properties.conflict is not request.ref.conflict or core.router.refresh_due(now):
+    properties = core.buckets.get(ref.name)
+    if properties is None or properties.conflict is not ref.conflict or core.router.refresh_due(now):
         return None
     request.bind(properties)
     return first_exchange(core, request, now, request.deadline)

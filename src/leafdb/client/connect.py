@@ -106,14 +106,15 @@ def async_client_over(
     """The same, asynchronous."""
     from anyio import current_time
 
-    from leafdb.client.anyio_driver import AnyioDriver, dial_tcp
+    from leafdb.client.anyio_driver import AnyioDriver
     from leafdb.client.async_client import AsyncClient
+    from leafdb.client.dial_socket import dial_socket
 
     core = Core(
         addresses, zone=zone, timeout=timeout, routing=routing, clock=current_time, rng=rng or Random(), auth=auth
     )
     core.encrypted = encrypted
-    return AsyncClient(core, AnyioDriver(core, dial or dial_tcp))
+    return AsyncClient(core, AnyioDriver(core, dial or dial_socket))
 
 
 def _meant(url: str, tls: TLS | None) -> tuple[tuple[Address, ...], ClientTls | None]:

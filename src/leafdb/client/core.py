@@ -64,8 +64,8 @@ class Core:
 
     def deadline(self, timeout: Seconds | None) -> float:
         """When a call that starts now must end: its own timeout or the client's, and the blocks around it."""
-        seconds = self.timeout_s if timeout is None else timeout_s(timeout)
-        return deadlines.nearest(self, self.clock() + seconds)
+        deadline = self.clock() + (self.timeout_s if timeout is None else timeout_s(timeout))
+        return deadlines.nearest(self, deadline) if deadlines.any_block() else deadline
 
     def meet(self, cluster_id: bytes) -> bool:
         """Whether a node of this cluster is one of ours: the first cluster met is the only one."""

@@ -15,13 +15,15 @@ _Chain = tuple[tuple[object, float], ...]
 _BLOCKS: Final[ContextVar[_Chain]] = ContextVar("leafdb_deadlines", default=())
 
 
+any_block: Final = _BLOCKS.get
+"""The blocks around the caller: true if there are any."""
+
+
 def nearest(owner: object, deadline: float) -> float:
     """`deadline`, or that of a surrounding block of `owner` that comes sooner."""
-    chain = _BLOCKS.get()
-    if chain:
-        for holder, until in chain:
-            if holder is owner and until < deadline:
-                deadline = until
+    for holder, until in _BLOCKS.get():
+        if holder is owner and until < deadline:
+            deadline = until
     return deadline
 
 

@@ -67,6 +67,10 @@ class Denied(Unsent):
         return self.error
 
 
+class Ended(Unsent):
+    """The connection was found to have ended before anything was sent on it: another to the same node may do."""
+
+
 class Severed(ExchangeFailed):
     """The connection ended after the request may have gone out."""
 

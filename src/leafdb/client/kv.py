@@ -73,7 +73,9 @@ class Get(Generic[A]):
 
     def bind(self, properties: BucketProperties) -> None:
         """Be a read in this bucket. Raises ClientMisuse."""
-        check_read(properties, self._plan)
+        plan = self._plan
+        if plan.r or plan.pr:
+            check_read(properties, plan)
         self._properties = properties
         self.place = self.ref.place(properties, self._key)
 
@@ -116,9 +118,11 @@ class Get(Generic[A]):
         except ProtocolError as error:
             raise ServerBug(str(error), request_id=frame.request_id) from None
         core, plan, properties = self.ref.core, self._plan, self._properties
-        core.router.saw_epoch(reply.epoch)
+        if reply.epoch > core.router.newest_epoch:
+            core.router.saw_epoch(reply.epoch)
         if properties is not None and not plan.flags & FLAG_LOCAL:
-            held = held_by(count_of(plan.r, properties.r, properties.n), properties.n)
+            n = properties.n
+            held = held_by(count_of(plan.r, properties.r, n), n) if plan.r else self.ref.held_by_reads(properties)
             core.session.read(properties.id, self._key, reply.context, held, self._asked)
         return self._form(tag_of(self.ref.prefix, self._key), reply)
 

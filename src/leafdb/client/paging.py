@@ -36,6 +36,8 @@ from leafdb.wire.requests import decode_get_reply
 A = TypeVar("A")
 
 PAGE_BYTES: Final = 1 * MIB
+STANDS_MAX: Final = 4
+"""Answers in a row that do not lead on."""
 RANGE_PAGE_ITEMS: Final = 256
 _CURSOR: Final = struct.Struct(">BI")
 _CURSOR_VERSION: Final = 1
@@ -47,7 +49,7 @@ class Pager(Generic[A]):
 
     __slots__ = (
         "_bounds", "_bucket_id", "_fetched", "_form", "_last", "_left", "_page_size", "_plan", "_ref", "_reverse",
-        "_start", "_stop", "done",
+        "_start", "_stood", "_stop", "done",
     )  # fmt: skip
 
     def __init__(
@@ -75,6 +77,7 @@ class Pager(Generic[A]):
         self._bucket_id = 0
         self._fetched: deque[tuple[bytes, bytes]] = deque()
         self._last: bytes | None = None
+        self._stood = 0
         self.done: bool = False
 
     @property
@@ -123,9 +126,20 @@ class Pager(Generic[A]):
             self.done = True
         elif self._reverse:
             # `next` may or may not have been looked at, so it is asked for once more.
-            self._stop = reply.items[-1][0] if reply.items else reply.next + b"\x00"
+            stop = reply.items[-1][0] if reply.items else reply.next + b"\x00"
+            self._advance(not self._stop or stop < self._stop)
+            self._stop = stop
         else:
+            self._advance(reply.next > (self._start or b""))
             self._start = reply.next
+
+    def _advance(self, advances: bool) -> None:
+        """An answer that leads back, or nowhere, would be asked for again and again. One or two may stand still: in
+        reverse the last key of a page is asked for twice."""
+        self._stood = 0 if advances else self._stood + 1
+        if self._stood > STANDS_MAX:
+            self.done = True
+            raise ServerBug("the node's answers to a scan do not advance")
 
     def asks(self, properties: BucketProperties, r: int, deadline_ms: int) -> ScanRequest:
         """The request for the next page."""

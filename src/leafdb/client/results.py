@@ -29,6 +29,7 @@ Merge = Callable[[T, T], T]
 """Folds two concurrent values into one: commutative, associative, idempotent, deterministic."""
 
 _UNIX_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_UNIX_MS_MAX: Final = (datetime.max.replace(tzinfo=UTC) - _UNIX_EPOCH) // timedelta(milliseconds=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,5 +152,5 @@ def dot_text(sibling: SiblingReply) -> str:
 
 
 def stamp_time(stamp: int) -> datetime:
-    """The wall-clock part of a hybrid stamp (unix ms << 16 | logical)."""
-    return _UNIX_EPOCH + timedelta(milliseconds=stamp >> 16)
+    """The wall-clock part of a hybrid stamp (unix ms << 16 | logical). Stamps go on for longer than Python's years."""
+    return _UNIX_EPOCH + timedelta(milliseconds=min(stamp >> 16, _UNIX_MS_MAX))

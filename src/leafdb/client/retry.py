@@ -29,7 +29,8 @@ class RetryBudget:
 
     def pay_in(self) -> None:
         """A new call: a tenth of a retry is earned."""
-        self._tokens = min(BUDGET_MAX, self._tokens + BUDGET_PER_CALL)
+        if self._tokens < BUDGET_MAX:
+            self._tokens = min(BUDGET_MAX, self._tokens + BUDGET_PER_CALL)
 
     def take(self) -> bool:
         """Spend one retry; False when there is none to spend."""

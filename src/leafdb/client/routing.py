@@ -176,6 +176,10 @@ class Router:
     def pick(self, place: Place | None, now: float, tried: Collection[NodeState]) -> NodeState | None:
         """The node to ask next that is not in `tried`; None when all have been."""
         view = self._view
+        if not self.several and not tried:
+            node = self._listed[0]
+            if node.disgraced_until <= now:
+                return node
         if view is not None and place is not None:
             near, far = view.groups(place)
             if not tried and near:

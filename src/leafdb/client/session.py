@@ -175,7 +175,14 @@ class Session:
         """A read was answered with this context."""
         place = bucket_id, key
         with self._lock:
-            entry = self._by_held[0].get(place) or self._find(place)
+            majority = self._by_held[0]
+            entry = majority.get(place)
+            if entry is not None and held is Held.MAJORITY and entry.whole and entry.contexts == (sealed,):
+                del majority[place]  # nothing is new but that it is the newest
+                majority[place] = entry
+                entry.closed = True
+                return
+            entry = entry or self._find(place)
             if entry is None:
                 self._read_first(place, sealed, held, asked)
                 return

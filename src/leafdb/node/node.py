@@ -302,7 +302,7 @@ class Node:
     async def _serve(
         self, nursery: trio.Nursery, drain: trio.Event, stop: trio.Event, on_ready: Callable[[], None]
     ) -> None:
-        listen = self.config.listen
+        listen, limits = self.config.listen, self.config.limits
         nursery.start_soon(self.wheel.run, name="timing wheel")
         nursery.start_soon(self.memory.run, name="memory ledger")
         nursery.start_soon(self.leases.run, name="leases")
@@ -325,6 +325,7 @@ class Node:
             on_frame=self.peers.on_frame,
             on_session=self.peers.adopt,
             on_closed=self.peers.on_closed,
+            places=Places(greetings_max=limits.greetings_max),
         )
         await nursery.start(peer_port.run)
         self.clients = Acceptor(
@@ -332,7 +333,7 @@ class Node:
             self.pump,
             handshake=self.front_door.handshake,
             on_frame=self._client_dispatch,
-            places=Places(sessions_max=self.config.limits.client_sessions_max),
+            places=Places(sessions_max=limits.client_sessions_max, greetings_max=limits.greetings_max),
         )
         await nursery.start(self.clients.run)
         self.ready = True

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import resource
 import time
 from collections.abc import AsyncIterator
 from functools import partial
@@ -17,7 +18,7 @@ from typing import Final
 import trio
 
 from leafdb.errors import ConfigError
-from leafdb.limits import READER_THREADS
+from leafdb.limits import DESCRIPTORS_FOR_FILES, READER_THREADS
 from leafdb.node.world import World
 from leafdb.storage.executor import Callback, ThreadExecutor
 from leafdb.storage.job_runner import ProcessJobRunner
@@ -48,6 +49,13 @@ def disk_bytes(path: str) -> int:
     except OSError:
         return 0
     return found.f_frsize * found.f_blocks
+
+
+def descriptors_for_connections() -> int:
+    """How many of the descriptors this process may have are for connections: the rest is for the engine's files, which
+    must not fail because somebody connects too often."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return max(soft - DESCRIPTORS_FOR_FILES, soft // 2)
 
 
 class Bugs:
@@ -95,7 +103,7 @@ async def real_world(data_dir: str) -> AsyncIterator[World]:
             nursery.start_soon(bugs.raise_first)
             yield World(
                 fs=fs,
-                network=SocketNetwork(),
+                network=SocketNetwork(descriptors_for_connections()),
                 now=trio.lowlevel.current_clock().current_time,
                 now_ms=wall_ms,
                 rng=random.Random(int.from_bytes(os.urandom(16), "big")),

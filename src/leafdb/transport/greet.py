@@ -14,8 +14,10 @@ from leafdb.errors import LeafdbError, ProtocolError
 from leafdb.limits import FRAME_BYTES_MAX_UNAUTHENTICATED
 from leafdb.transport.stream import ByteStream
 from leafdb.wire.connection import Connection, ConnectionState
-from leafdb.wire.frame import Frame
+from leafdb.wire.errors import encode_error
+from leafdb.wire.frame import Frame, encode_frame
 from leafdb.wire.handshake import Handshake
+from leafdb.wire.registry import MessageType
 
 
 async def greet(stream: ByteStream, handshake: Handshake) -> tuple[Connection, list[Frame]]:
@@ -37,7 +39,7 @@ async def greet(stream: ByteStream, handshake: Handshake) -> tuple[Connection, l
             try:
                 frames = connection.receive(data)
             except LeafdbError as error:
-                _say_now(stream, connection.take_output() + connection.farewell(error))
+                say_now(stream, connection.take_output() + connection.farewell(error))
                 raise
             answer = connection.take_output()
             if answer:
@@ -48,13 +50,13 @@ async def greet(stream: ByteStream, handshake: Handshake) -> tuple[Connection, l
     return connection, frames
 
 
-def refuse(stream: ByteStream, connection_error: LeafdbError, handshake: Handshake) -> None:
+def refuse(stream: ByteStream, error: LeafdbError) -> None:
     """Tell a connection that there is no place for it, and close it, without waiting."""
-    _say_now(stream, Connection(handshake).farewell(connection_error))
+    say_now(stream, encode_frame(MessageType.ERROR, 0, encode_error(error)))
     stream.close()
 
 
-def _say_now(stream: ByteStream, data: bytes) -> None:
+def say_now(stream: ByteStream, data: bytes) -> None:
     """Last words: sent if that is possible at once, and no matter if not."""
     if data:
         with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):

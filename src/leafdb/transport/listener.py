@@ -1,15 +1,18 @@
-"""Accepting connections: each greets in a task of its own, under a deadline, and becomes a session or is gone.
+"""Accepting connections: each greets under a deadline, and becomes a session or is gone. Sockets greet together (see
+`greeter`), any other stream in a task of its own: TLS too, which has a handshake before ours.
 
 One bad connection never disturbs another: whatever happens while it greets is counted and ends with it. Places are
-bounded in all, per address, and for those still greeting. Where there is none, who has been greeting longest gives up
-its own: an honest handshake is over in two round trips, so what is oldest is what is slow on purpose, and a thousand of
-those keep nobody out. Where nobody is greeting, and past the bound of an address, a connection is told "overloaded" and
-closed. A node that is stopping takes no more, and waits for its sessions to end.
+bounded: for sessions, per address, and for those still greeting, who have not said or not proved who they are. Whoever
+greets takes no place from a session. Where all places to greet are taken, the oldest of those who greet gives way to
+the newcomer: an honest handshake is over in a few milliseconds, so whoever is the oldest of a thousand is most likely
+none, and no crowd of silent connections keeps anybody out. The same when the system has no descriptor left. Past the
+other bounds a connection is told "overloaded" and closed. A node that is stopping takes no more, and waits for its
+sessions to end.
 """
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
@@ -18,10 +21,13 @@ import trio
 
 from leafdb.errors import LeafdbError, NotApplied, Overloaded, Reason
 from leafdb.limits import CLIENT_SESSIONS_MAX, GREETINGS_MAX, HANDSHAKE_TIMEOUT_S
-from leafdb.transport.greet import greet, refuse
+from leafdb.transport.greet import greet, refuse, say_now
+from leafdb.transport.greeter import Greeter, Greeting
 from leafdb.transport.pump import Pump
 from leafdb.transport.session import OnClosed, OnFrame, Session
-from leafdb.transport.stream import ByteStream, Listener
+from leafdb.transport.stream import ByteStream, Listener, PollableStream
+from leafdb.wire.connection import Connection
+from leafdb.wire.frame import Frame
 from leafdb.wire.handshake import Handshake
 
 ACCEPT_RETRY_S: Final = 0.1
@@ -31,7 +37,7 @@ DRAIN_LOOK_S: Final = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """How many connections there may be. `per_address_max` counts by the other side's host."""
+    """How many connections there may be: established, from one host, and greeting."""
 
     sessions_max: int = CLIENT_SESSIONS_MAX
     per_address_max: int = CLIENT_SESSIONS_MAX
@@ -64,10 +70,10 @@ class Acceptor:
         self._on_closed = on_closed
         self._places = places or Places()
         self._handshake_timeout_s = handshake_timeout_s
-        self._greetings: dict[trio.CancelScope, None] = {}
-        """Those under way, the oldest first."""
-        self._evicted = 0
-        """Those that have lost their place and are about to end."""
+        self._greetings: OrderedDict[int, ByteStream] = OrderedDict()
+        """Those who greet, oldest first, by a running number."""
+        self._next_greeting = 0
+        self._greeter: Greeter | None = None
         self._by_address: Counter[str] = Counter()
 
     def allow(self, sessions_max: int) -> None:
@@ -80,6 +86,9 @@ class Acceptor:
             async with trio.open_nursery() as nursery:
                 task_status.started()
                 await self._accept(nursery)
+                while self._greetings:  # noqa: ASYNC110  they have little time
+                    await trio.sleep(DRAIN_LOOK_S)
+                nursery.cancel_scope.cancel()
         finally:
             with trio.CancelScope(shield=True):
                 await self._listener.aclose()
@@ -91,16 +100,25 @@ class Acceptor:
             except trio.ClosedResourceError:
                 return
             except OSError:
-                await trio.sleep(ACCEPT_RETRY_S)
+                if not self._evict():
+                    await trio.sleep(ACCEPT_RETRY_S)
                 continue
-            if self._has_place(stream):
-                scope = trio.CancelScope(deadline=trio.current_time() + self._handshake_timeout_s)
-                self._greetings[scope] = None
+            if self._make_place(stream):
+                number = self._next_greeting
+                self._next_greeting += 1
+                self._greetings[number] = stream
                 self._by_address[host_of(stream.remote)] += 1
-                nursery.start_soon(self._greet, stream, scope, name=f"greeting {stream.remote}")
+                if isinstance(stream, PollableStream) and not getattr(stream, "arriving", False):
+                    self._greet_polled(stream, number, nursery)
+                else:
+                    nursery.start_soon(self._greet, stream, number, name=f"greeting {stream.remote}")
             else:
-                self._pump.counters.sessions_refused_total += 1
-                refuse(stream, Overloaded("too many connections", retry_after=1.0), self._handshake(stream))
+                self._refuse(stream)
+
+    @property
+    def greeting(self) -> int:
+        """How many connections are not sessions yet."""
+        return len(self._greetings)
 
     async def stop(self) -> None:
         """Take no more connections; sessions go on."""
@@ -126,30 +144,40 @@ class Acceptor:
                 session.close(NotApplied("this node is stopping", reason=Reason.DRAINING))
         return bool(self.sessions)
 
-    def _has_place(self, stream: ByteStream) -> bool:
-        """Whether there is a place, or one that can be taken from who has been greeting longest."""
+    def _make_place(self, stream: ByteStream) -> bool:
+        """Whether the connection may greet; the oldest of those who do gives way where it must."""
         places = self._places
+        if len(self.sessions) >= places.sessions_max:
+            return False
         if self._by_address[host_of(stream.remote)] >= places.per_address_max:
             return False
-        greeting = len(self._greetings)
-        if len(self.sessions) + greeting < places.sessions_max and greeting < places.greetings_max:
-            return True
-        if not greeting:
+        return len(self._greetings) < places.greetings_max or self._evict()
+
+    def _evict(self) -> bool:
+        """End the oldest greeting; False when there is none."""
+        if not self._greetings:
             return False
-        oldest = next(iter(self._greetings))
-        del self._greetings[oldest]
-        self._evicted += 1
-        oldest.cancel()
+        _, stream = self._greetings.popitem(last=False)
+        self._leave(stream.remote)
+        if self._greeter is not None and isinstance(stream, PollableStream):
+            self._greeter.forget(stream)
+            self._pump.counters.handshakes_failed_total += 1
+        self._refuse(stream)
         return True
 
-    async def _greet(self, stream: ByteStream, scope: trio.CancelScope) -> None:
-        session: Session | None = None
+    def _refuse(self, stream: ByteStream) -> None:
+        self._pump.counters.sessions_refused_total += 1
+        refuse(stream, Overloaded("too many connections", retry_after=1.0))
+
+    # -- one connection's handshake
+
+    async def _greet(self, stream: ByteStream, number: int) -> None:
+        """In a task."""
+        connection: Connection | None = None
+        frames: list[Frame] = []
         try:
-            with scope:
+            with trio.move_on_after(self._handshake_timeout_s):
                 connection, frames = await greet(stream, self._handshake(stream))
-                session = Session(
-                    stream, connection, self._pump, on_frame=self._on_frame, on_closed=self._session_closed
-                )
         except (LeafdbError, trio.BrokenResourceError, trio.ClosedResourceError):
             pass
         except AssertionError:
@@ -157,19 +185,53 @@ class Acceptor:
         except Exception:  # a bug in what the node answers about a peer is this connection's end and nobody else's
             self._pump.counters.handler_errors_total += 1
         finally:
-            if scope in self._greetings:
-                del self._greetings[scope]
-            else:
-                self._evicted -= 1
-            if session is None:
-                self._pump.counters.handshakes_failed_total += 1
-                self._leave(stream.remote)
-                stream.close()
-        if session is not None:
-            self.sessions[session] = None
-            self._pump.attach(session)
-            self._on_session(session)
-            session.begin(frames)
+            if connection is None or number not in self._greetings:
+                self._gone(stream, number)
+        if connection is not None and number in self._greetings:
+            self._greeted(stream, number, connection, frames)
+
+    def _greet_polled(self, stream: PollableStream, number: int, nursery: trio.Nursery) -> None:
+        """With all others whose streams the kernel can watch."""
+        if self._greeter is None:
+            self._greeter = Greeter(on_greeted=self._on_greeted, on_failed=self._on_failed)
+            nursery.start_soon(self._greeter.run, name="greeter")
+        try:
+            connection = Connection(self._handshake(stream))
+        except AssertionError:
+            raise
+        except Exception:  # as above
+            self._pump.counters.handler_errors_total += 1
+            self._gone(stream, number)
+            return
+        self._greeter.add(Greeting(number, stream, connection, trio.current_time() + self._handshake_timeout_s))
+
+    def _on_greeted(self, greeting: Greeting, frames: list[Frame]) -> None:
+        self._greeted(greeting.stream, greeting.number, greeting.connection, frames)
+
+    def _on_failed(self, greeting: Greeting, error: Exception | None) -> None:
+        if not isinstance(error, LeafdbError | trio.BrokenResourceError | trio.ClosedResourceError | None):
+            self._pump.counters.handler_errors_total += 1
+        self._gone(greeting.stream, greeting.number)
+
+    def _greeted(self, stream: ByteStream, number: int, connection: Connection, frames: list[Frame]) -> None:
+        """The handshake is over: a session begins, if there is a place for one."""
+        if len(self.sessions) >= self._places.sessions_max:
+            say_now(stream, connection.farewell(Overloaded("too many connections", retry_after=1.0)))
+            self._gone(stream, number)
+            return
+        del self._greetings[number]
+        session = Session(stream, connection, self._pump, on_frame=self._on_frame, on_closed=self._session_closed)
+        self.sessions[session] = None
+        self._pump.attach(session)
+        self._on_session(session)
+        session.begin(frames)
+
+    def _gone(self, stream: ByteStream, number: int) -> None:
+        """The handshake is over in vain."""
+        self._pump.counters.handshakes_failed_total += 1
+        stream.close()
+        if self._greetings.pop(number, None) is not None:
+            self._leave(stream.remote)
 
     def _session_closed(self, session: Session, error: LeafdbError | None) -> None:
         del self.sessions[session]
@@ -184,7 +246,10 @@ class Acceptor:
 
     def check(self) -> None:
         """Places are counted once per connection."""
-        assert self._by_address.total() == len(self.sessions) + len(self._greetings) + self._evicted
+        if self._greeter is not None:
+            self._greeter.check()
+        assert self._by_address.total() == len(self.sessions) + len(self._greetings)
+        assert len(self.sessions) <= self._places.sessions_max
         assert len(self._greetings) <= self._places.greetings_max
         assert all(count > 0 for count in self._by_address.values())
 

@@ -29,6 +29,7 @@ from leafdb.transport.sweeper import Sweeper
 
 SLICE_S: Final = 0.001
 POLL_EVENTS_MAX: Final = 256
+SWEEP_SLICE: Final = 32
 
 _IN: Final = select.EPOLLIN
 _OUT: Final = select.EPOLLOUT
@@ -244,10 +245,12 @@ class Pump:
     async def _sweep(self) -> None:
         while True:
             await trio.sleep(1.0)
-            for session in list(self.sessions):
-                error = self._sweeper.judge(session)
+            for at, session in enumerate(list(self.sessions), 1):
+                error = None if session.closed else self._sweeper.judge(session)
                 if error is not None:
                     session.close(error)
+                if at % SWEEP_SLICE == 0:  # thousands of sessions must not make everybody wait
+                    await trio.lowlevel.checkpoint()
             self._sweeper.forget_closed()
 
     def check(self) -> None:

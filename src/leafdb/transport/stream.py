@@ -11,7 +11,9 @@ closed it). Dialling and listening raise OSError.
 from __future__ import annotations
 
 import errno
+import os
 import socket
+import sys
 from typing import Final, Protocol, runtime_checkable
 
 import trio
@@ -159,12 +161,13 @@ class SocketByteStream:
 
 
 class SocketListener:
-    """A listening TCP socket."""
+    """A listening TCP socket. Connections get descriptors below `descriptor_max`: those above are for files."""
 
-    __slots__ = ("_socket", "address")
+    __slots__ = ("_descriptor_max", "_socket", "address")
 
-    def __init__(self, listening: socket.socket) -> None:
+    def __init__(self, listening: socket.socket, descriptor_max: int) -> None:
         self._socket = listening
+        self._descriptor_max = descriptor_max
         host, port = listening.getsockname()[:2]
         self.address: tuple[str, int] = (host, port)
 
@@ -174,6 +177,9 @@ class SocketListener:
         while True:
             try:
                 connected, _ = self._socket.accept()
+                if connected.fileno() >= self._descriptor_max:
+                    connected.close()
+                    raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
                 return SocketByteStream(connected)
             except BlockingIOError:
                 await trio.lowlevel.wait_readable(self._socket)
@@ -192,7 +198,11 @@ class SocketListener:
 
 
 class SocketNetwork:
-    """TCP over the machine's own network."""
+    """TCP over the machine's own network. A system gives out the lowest descriptor that is free, so one that reaches
+    `descriptor_max` says how many are taken; then no more connections are accepted."""
+
+    def __init__(self, descriptor_max: int = sys.maxsize) -> None:
+        self._descriptor_max = descriptor_max
 
     async def listen(self, host: str, port: int) -> SocketListener:
         """Bind and listen. A restarted node takes its old port at once (SO_REUSEADDR)."""
@@ -205,7 +215,7 @@ class SocketNetwork:
         except OSError:
             listening.close()
             raise
-        return SocketListener(listening)
+        return SocketListener(listening, self._descriptor_max)
 
     async def dial(self, host: str, port: int) -> SocketByteStream:
         """Connect to the first address of `host` that answers."""

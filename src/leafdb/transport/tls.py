@@ -133,6 +133,11 @@ class _Arrival(SecureStream):
         self._network = network
         self._settled = False
 
+    @property
+    def arriving(self) -> bool:
+        """It has to be waited for before the kernel can watch it for anything of ours."""
+        return not self._settled
+
     async def receive_some(self, bytes_max: int) -> bytes:
         """Shake hands first. BrokenResourceError when nothing comes of it."""
         if not self._settled:

@@ -76,6 +76,7 @@ class FrameReader:
                 return []
             data = bytes(buffer)
             self._buffer = bytearray()
+            self.wanted_bytes = 0
         frames: list[Frame] = []
         position = 0
         end = len(data)
@@ -92,8 +93,6 @@ class FrameReader:
             position = stop
         if position < end:
             self._keep(data, position)
-        else:
-            self.wanted_bytes = 0
         return frames
 
     def feed_one(self, data: bytes) -> Frame | None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import socket
+
 import pytest
 import trio
 from trio.testing import MockClock, trio_test
@@ -11,7 +14,7 @@ from leafdb.limits import FRAME_BYTES_MAX_UNAUTHENTICATED, HANDSHAKE_TIMEOUT_S, 
 from leafdb.testing.network import MemoryNetwork
 from leafdb.transport.listener import Places
 from leafdb.transport.pump import Pump
-from leafdb.transport.stream import SocketNetwork
+from leafdb.transport.stream import ByteStream, Listener, SocketNetwork
 from leafdb.wire.frame import encode_frame
 from leafdb.wire.handshake import ServerHello
 from leafdb.wire.registry import MessageType
@@ -229,3 +232,94 @@ def test_a_pump_that_ends_closes_its_sessions() -> None:
 
     trio.run(main)
     assert closed == []
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_oldest_of_those_who_greet_gives_way(kind: str) -> None:
+    async def main() -> None:
+        async with serving(network_of(kind), places=Places(sessions_max=8, greetings_max=2)) as node:
+            served = await node.client()
+            silent = []
+            for count in range(1, 6):
+                silent.append(Client(await node.dial()))
+                await until(lambda: node.acceptor.greeting == min(count, 2))  # noqa: B023  looked at before it changes
+            for given_up in silent[:3]:
+                assert isinstance(await given_up.last_words(), Overloaded)
+            assert await (await node.client()).ask(1, b"a newcomer") == b"a newcomer"
+            assert isinstance(await silent[3].last_words(), Overloaded)
+            assert await served.ask(1, b"x") == b"x"
+            await silent[4].greet()
+            assert await silent[4].ask(1, b"the youngest stayed") == b"the youngest stayed"
+
+    trio.run(main)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_who_greets_takes_no_place_from_a_session(kind: str) -> None:
+    async def main() -> None:
+        async with serving(network_of(kind), places=Places(sessions_max=2, greetings_max=8)) as node:
+            silent = [Client(await node.dial()) for _ in range(8)]
+            await until(lambda: node.acceptor.greeting == 8)
+            served = [await node.client() for _ in range(2)]
+            # All places for sessions are taken: those who still greet are told so when they have.
+            hello = silent[-1].connection.start()
+            await silent[-1].stream.send_all(hello)
+            assert isinstance(await silent[-1].last_words(), Overloaded)
+            assert isinstance(await Client(await node.dial()).last_words(), Overloaded)
+            assert [await client.ask(1, b"x") for client in served] == [b"x"] * 2
+
+    trio.run(main)
+
+
+class Crowded:
+    """A listener in a system that runs out of descriptors after so many connections, until one is closed."""
+
+    def __init__(self, listener: Listener, descriptors: int) -> None:
+        self.address = listener.address
+        self._listener = listener
+        self._open: list[ByteStream] = []
+        self._descriptors = descriptors
+
+    async def accept(self) -> ByteStream:
+        await trio.lowlevel.checkpoint()
+        self._open = [stream for stream in self._open if getattr(stream, "fileno", lambda: -1)() >= 0]
+        if len(self._open) >= self._descriptors:
+            raise OSError(errno.EMFILE, "too many open files")
+        stream = await self._listener.accept()
+        self._open.append(stream)
+        return stream
+
+    async def aclose(self) -> None:
+        await self._listener.aclose()
+
+
+def test_without_descriptors_the_oldest_of_those_who_greet_gives_way() -> None:
+    class Network(SocketNetwork):
+        async def listen(self, host: str, port: int) -> Listener:  # type: ignore[override]
+            return Crowded(await super().listen(host, port), 2)
+
+    async def main() -> None:
+        async with serving(Network()) as node:
+            silent = [Client(await node.dial()) for _ in range(3)]
+            served = await node.client()
+            assert await served.ask(1, b"x") == b"x"
+            for client in silent[:2]:
+                assert isinstance(await client.last_words(), Overloaded)
+
+    trio.run(main)
+
+
+def test_descriptors_above_a_bound_are_not_for_connections() -> None:
+    async def main() -> None:
+        with socket.socket() as probe:
+            lowest = probe.fileno()
+        async with serving(SocketNetwork(lowest + 6)) as node:
+            silent = [Client(await node.dial()) for _ in range(4)]
+            await until(lambda: node.pump.counters.sessions_refused_total > 0)
+            assert node.acceptor.greeting < len(silent)
+            for client in silent:
+                client.stream.close()
+            await until(lambda: not node.acceptor.greeting)
+            assert await (await node.client()).ask(1, b"x") == b"x"
+
+    trio.run(main)

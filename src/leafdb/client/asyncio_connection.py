@@ -1,0 +1,137 @@
+"""A connection over a TCP socket under asyncio: the loop calls back when there is something to read.
+
+The callback reads, hands the answers out, and goes on with each task that waited for one at once: by a future of
+asyncio's own a task is only scheduled, and the loop would have to pass once more for it. So a slot is a future-like
+object, as asyncio knows them (`_asyncio_future_blocking`), that calls its task back itself. It does so from the reading
+callback alone, where no task runs; whoever else ends a wait (a deadline, `close`) schedules the task as a future would.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Generator
+from contextvars import Context
+from typing import Any
+
+from leafdb.client.anyio_connection import Slot, Transport
+from leafdb.client.effects import Severed, Unsent
+from leafdb.client.socket_connection import SocketConnection
+from leafdb.wire.frame import Frame, FrameReader
+from leafdb.wire.hello import ServerFacts
+
+
+class TaskSlot(Slot):
+    """What a task of asyncio can wait for: once, and no other task."""
+
+    __slots__ = ("_asyncio_future_blocking", "_cancelled", "_context", "_loop", "_step")
+
+    def __init__(self, request_id: int, deadline: float, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(request_id, deadline)
+        self._loop = loop
+        self._asyncio_future_blocking = False
+        self._cancelled: asyncio.CancelledError | None = None
+        self._step: Callable[[TaskSlot], object] | None = None
+        """Goes on with the task that waits."""
+        self._context: Context | None = None
+
+    @property
+    def waits(self) -> bool:
+        """Whether there is something to wait for still."""
+        return self.frame is None and self.error is None
+
+    def __await__(self) -> Generator[TaskSlot, None, None]:
+        """Until there is a frame or an error."""
+        if self.waits:
+            self._asyncio_future_blocking = True
+            yield self
+
+    def wake(self) -> None:
+        """Schedule the task: the slot has its frame or its error."""
+        step, self._step = self._step, None
+        if step is not None:
+            self._loop.call_soon(step, self, context=self._context)
+
+    def answered(self) -> None:
+        """Go on with the task now. No task of this loop may be running."""
+        step, self._step = self._step, None
+        if step is not None:
+            assert self._context is not None
+            self._context.run(step, self)
+
+    # -- what asyncio's tasks ask of whatever they wait for
+
+    def add_done_callback(self, step: Callable[[TaskSlot], object], *, context: Context) -> None:
+        """The task says how to go on with it."""
+        self._step, self._context = step, context
+        if not self.waits:
+            self.wake()
+
+    def get_loop(self) -> asyncio.AbstractEventLoop:
+        """The loop it belongs to."""
+        return self._loop
+
+    def cancel(self, msg: Any = None) -> bool:
+        """The task is cancelled: it is woken to learn of it. False when it is being woken already."""
+        if self._step is None:
+            return False
+        self._cancelled = asyncio.CancelledError() if msg is None else asyncio.CancelledError(msg)
+        self.wake()
+        return True
+
+    def result(self) -> None:
+        """Raises CancelledError when that is why the task was woken."""
+        if self._cancelled is not None:
+            raise self._cancelled
+
+
+class AsyncioConnection(SocketConnection):
+    """See the top of this file."""
+
+    __slots__ = ("_loop",)
+
+    def __init__(self, stream: Transport, reader: FrameReader, facts: ServerFacts) -> None:
+        self._loop = asyncio.get_running_loop()
+        super().__init__(stream, reader, facts, clock=self._loop.time)
+
+    async def serve(self) -> None:
+        """Be called back until the connection ends; everybody waiting is told then."""
+        if self.dead is None:
+            self._loop.add_reader(self._socket.fileno(), self._receive)
+        await super().serve()
+
+    def _slot(self, request_id: int, deadline: float) -> Slot:
+        return TaskSlot(request_id, deadline, self._loop)
+
+    async def wait(self, slot: Slot, deadline: float) -> Frame:
+        """The answer to a submitted request. Raises Severed, Unsent or Expired; the slot is given up then."""
+        assert isinstance(slot, TaskSlot)
+        if slot.deadline != deadline:
+            slot.deadline = deadline
+            if deadline < self._look_at:
+                self._look_sooner(deadline)
+        try:
+            await slot
+            if slot.frame is not None:
+                return slot.frame
+            assert slot.error is not None
+            raise slot.error
+        finally:
+            if slot.frame is None:
+                self.abandon(slot)
+
+    def close(self, reason: str, waiting: type[Severed | Unsent] = Severed) -> None:
+        """End the connection; whoever waits is told `reason`."""
+        if self.dead is None:
+            self._loop.remove_reader(self._socket.fileno())
+            self._loop.remove_writer(self._socket.fileno())
+        super().close(reason, waiting)
+
+    def _flush_soon(self) -> None:
+        self._loop.call_soon(self._flush)
+
+    def _flush_with_room(self) -> None:
+        self._loop.add_writer(self._socket.fileno(), self._flush_again)
+
+    def _flush_again(self) -> None:
+        self._loop.remove_writer(self._socket.fileno())
+        self._flush()
