@@ -17,6 +17,7 @@ import trio
 
 from leafdb.errors import ConfigError
 from leafdb.limits import READER_THREADS
+from leafdb.node.machine import machine_facts
 from leafdb.node.world import World
 from leafdb.storage.executor import Callback, ThreadExecutor
 from leafdb.storage.job_runner import ProcessJobRunner
@@ -96,6 +97,7 @@ async def real_world(data_dir: str) -> AsyncIterator[World]:
                 boot_id=boot_id(),
                 worker_pid=lambda: jobs.pid,
                 pid=os.getpid(),
+                machine=machine_facts,
             )
             nursery.cancel_scope.cancel()
     finally:

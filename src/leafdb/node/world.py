@@ -7,13 +7,18 @@ simulated one (virtual time, memory files, memory streams, a seeded generator), 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from leafdb.storage.executor import Executor
 from leafdb.storage.job_runner import JobRunner
 from leafdb.transport.stream import Network
 from leafdb.vfs.base import FileSystem
+
+
+def no_machine() -> Mapping[str, int]:
+    """What is known of the machine in a simulated world."""
+    return {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,3 +43,5 @@ class World:
     worker_pid: Callable[[], int | None]
     pid: int = 0
     """This process, for whoever accounts for its CPU time; 0 in a simulated world."""
+    machine: Callable[[], Mapping[str, int]] = no_machine
+    """What this machine gives the process: see `machine.machine_facts`."""
