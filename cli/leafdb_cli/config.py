@@ -27,14 +27,17 @@ def check(ctx: typer.Context, file: Annotated[Path, typer.Argument(metavar="FILE
     Example: leafdb config check /etc/leafdb/leafdb.toml
     """
     session = session_of(ctx)
-    finished = subprocess.run(
-        [sys.executable, "-m", "leafdb.node.main", "--config", str(file), "--check"],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=CHECK_S,
-        check=False,
-    )
+    try:
+        finished = subprocess.run(
+            [sys.executable, "-m", "leafdb.node.main", "--config", str(file), "--check"],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=CHECK_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise Quit(exits.FAILED, f"leafdbd said nothing of {file} within {CHECK_S:.0f} s", "try it again") from None
     items = [
         _item("warning", line.removeprefix("warning: "))
         for line in finished.stdout.splitlines()

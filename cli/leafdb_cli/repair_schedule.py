@@ -13,7 +13,7 @@ from leafdb_cli.repair_view import SCHEDULE_COLUMNS, schedule_text
 from leafdb_cli.session import Session, session_of
 
 app = typer.Typer(
-    help="When ranges are compared by themselves; without a verb, show it.",
+    help="When ranges are compared by themselves; without a verb, show it.\n\nExample: leafdb repair schedule",
     invoke_without_command=True,
     rich_markup_mode=None,
 )
@@ -25,10 +25,7 @@ ONLY = Annotated[str, typer.Option("--only", metavar="NAME", help="On this membe
 
 @app.callback()
 def schedule(ctx: typer.Context) -> None:
-    """When ranges are compared by themselves; without a verb, show it.
-
-    Example: leafdb repair schedule
-    """
+    """When ranges are compared by themselves; without a verb, show it."""
     if ctx.invoked_subcommand is None:
         show(ctx)
 

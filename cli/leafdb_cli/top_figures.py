@@ -34,6 +34,8 @@ READ: Final[Mapping[str, str]] = {
     "copies": "transfers_left",
     "compaction_bytes": "compaction_pending_bytes",
 }
+SUMMED: Final = frozenset({"hints_pending", "memory_bytes"})
+"""Gauges with a value for each of a label's: for none, when there is nothing."""
 LATENCIES: Final = ("get_p50_ms", "get_p99_ms", "put_p50_ms", "put_p99_ms")
 WAITING: Final = (
     ("hints", "hints for others", str),
@@ -143,9 +145,9 @@ def _rate(
 
 
 def _gauge(values: Mapping[str, float], name: str) -> int | None:
-    """A gauge; one with a label is summed over its values."""
+    """A gauge, or the sum of one that has a label."""
     found = [value for key, value in values.items() if key == name or key.startswith(f"{name}.")]
-    return int(sum(found)) if found else None
+    return int(sum(found)) if found or name in SUMMED else None
 
 
 def _between(before: Sample, now: Sample, name: str, op: str) -> Histogram:
