@@ -65,7 +65,10 @@ def list_(
     ctx: typer.Context,
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="Where backups are kept.")],
 ) -> None:
-    """List the backups in a directory, oldest first. Needs no cluster, and reads no more than their lists."""
+    """List the backups in a directory, oldest first. Needs no cluster, and reads no more than their lists.
+
+    Example: leafdb backup list /backups
+    """
     from leafdb.backup.verifying import read_listing
     from leafdb.vfs.disk import DiskFileSystem
 
@@ -89,6 +92,8 @@ def verify(ctx: typer.Context, path: PATH) -> None:
     """Read every byte of a backup and say what is wrong, by file. Needs no cluster.
 
     Exit code 0: it is sound. 1: it is damaged.
+
+    Example: leafdb backup verify /backups/monday
     """
     from leafdb.backup.verifying import read_listing
     from leafdb.vfs.disk import DiskFileSystem
@@ -101,7 +106,9 @@ def verify(ctx: typer.Context, path: PATH) -> None:
         return
     items = [{"path": problem.path, "problem": problem.what} for problem in problems]
     session.output.items("BackupProblemList", items, PROBLEM_COLUMNS)
-    raise Quit(exits.FAILED, f"{path} is damaged: {len(problems)} problems")
+    raise Quit(
+        exits.FAILED, f"{path} is damaged: {len(problems)} problems", "restore an older one, and make a new one now"
+    )
 
 
 @app.command()

@@ -65,7 +65,7 @@ class BackupJob:
     def run(self) -> Listing:
         """Make the backup; its list. Raises Quit, LeafdbError."""
         if self._final.exists():
-            raise Quit(exits.FAILED, f"{self._final} is there already: take another --name")
+            raise Quit(exits.FAILED, f"{self._final} is there already", "take another --name")
         self._part.parent.mkdir(parents=True, exist_ok=True)
         if self._checkpoint.load():
             taken = self._checkpoint.position
@@ -100,7 +100,7 @@ class BackupJob:
                 self._snapshots(clients, stamp, hints=False)
                 after = self._client.admin("backup.state")
                 if after["ring"] != state["ring"] or after["changing"]:
-                    raise Quit(exits.FAILED, "the ring was changed meanwhile: run this again when that is done")
+                    raise Quit(exits.FAILED, "the ring was changed meanwhile", "run this again when that is done")
                 self._refuse_busy(after)
             except BaseException:
                 self._drop(clients, stamp)
@@ -121,16 +121,16 @@ class BackupJob:
     def _missing(self, state: Mapping[str, Any]) -> set[str]:
         """The members to go on without. Quit when that is not allowed, or something else speaks against a backup."""
         if state["changing"]:
-            raise Quit(exits.FAILED, "the ring is changing: run this again when leafdb cluster plan shows none")
+            raise Quit(exits.FAILED, "the ring is changing", "run this again when leafdb cluster plan shows none")
         self._refuse_busy(state)
         down = {str(name): str(reason) for name, reason in state["errors"].items()}
         not_down = sorted(set(self._allowed) - set(down))
         if not_down:
-            raise Quit(exits.USAGE, f"{', '.join(not_down)} is no member that is down: leave --allow-missing away")
+            raise Quit(exits.USAGE, f"{', '.join(not_down)} is no member that is down", "leave --allow-missing away")
         refused = sorted(set(down) - set(self._allowed))
         if refused:
             told = "; ".join(f"{name}: {down[name]}" for name in refused)
-            raise Quit(exits.UNAVAILABLE, f"not every member answers ({told}): bring it back, or --allow-missing it")
+            raise Quit(exits.UNAVAILABLE, f"not every member answers ({told})", "bring it back, or --allow-missing it")
         if down:
             self._refuse_too_many(len(down), state)
         return set(down)
@@ -144,12 +144,16 @@ class BackupJob:
             w = count_of(bucket.w, min(bucket.n, len(state["members"])))
             if down >= w:
                 what = f"a write to {bucket.name} was acknowledged with {w} copies, and {down} members are missing"
-                raise Quit(exits.UNAVAILABLE, f"{what}: an acknowledged write might not be in the backup")
+                raise Quit(
+                    exits.UNAVAILABLE,
+                    f"{what}: an acknowledged write might not be in the backup",
+                    "bring one of them back",
+                )
 
     def _refuse_busy(self, state: Mapping[str, Any]) -> None:
         if state["busy"]:
             told = "; ".join(f"{name}: {why}" for name, why in state["busy"].items())
-            raise Quit(exits.UNAVAILABLE, f"records are moving between nodes ({told}): run this again in a while")
+            raise Quit(exits.UNAVAILABLE, f"records are moving between nodes ({told})", "run this again in a while")
 
     def _snapshots(self, clients: Mapping[int, Client], stamp: str, *, hints: bool) -> None:
         """One on each node, at about the same time; returns when all are durable."""
@@ -207,7 +211,11 @@ class BackupJob:
                 args = {"name": snapshot, "path": path, "offset": have, "size": BACKUP_CHUNK_BYTES_MAX}
                 data = bytes(client.admin("backup.read", args)["data"])
                 if not data or have + len(data) > size:
-                    raise Quit(exits.FAILED, f"{directory}/{path}: the node has {have + len(data)} bytes of {size}")
+                    raise Quit(
+                        exits.FAILED,
+                        f"{directory}/{path}: the node has {have + len(data)} bytes of {size}",
+                        "begin a new one under another --name",
+                    )
                 file.write(data)
                 digest.update(data)
                 have += len(data)
@@ -239,7 +247,7 @@ class BackupJob:
             (self._part / LIST_PATH).unlink()
         if problems := problems_of(self._session.output, self._part, listing):
             damage = damage_text(self._part, problems)
-            raise Quit(exits.FAILED, f"{damage}\nnothing was named: remove {self._part} and {self._checkpoint.path}")
+            raise Quit(exits.FAILED, f"{damage}\nnothing was named", f"remove {self._part} and {self._checkpoint.path}")
         with (self._part / LIST_PATH).open("wb") as file:
             file.write(listing.encode())
             file.flush()
@@ -297,7 +305,11 @@ def _listed(client: Client, snapshot: str) -> Iterator[tuple[str, int]]:
         more = bool(page["more"])
         for path, size in page["files"]:
             if not isinstance(path, str) or not is_store_file(path) or path <= after:
-                raise Quit(exits.FAILED, f"a node lists {path!r:.80}, which no store has")
+                raise Quit(
+                    exits.FAILED,
+                    f"a node lists {path!r:.80}, which no store has",
+                    "is it of a newer version? leafdb node list",
+                )
             after = path
             yield path, int(size)
 

@@ -82,10 +82,10 @@ def restore_from(session: Session, path: Path, bucket: str, into: str) -> None:
     fs = DiskFileSystem(path)
     listing = read_listing(fs)
     if problems := problems_of(session.output, path, listing):
-        raise Quit(exits.FAILED, f"{damage_text(path, problems)}\nnothing was restored")
+        raise Quit(exits.FAILED, f"{damage_text(path, problems)}\nnothing was restored", "restore another backup")
     wanted = [each for each in listing.buckets if bucket in ("", each.name)]
     if bucket and not wanted:
-        raise Quit(exits.NOT_FOUND, f"there is no bucket {bucket!r} in {path}")
+        raise Quit(exits.NOT_FOUND, f"there is no bucket {bucket!r} in {path}", "leafdb backup list says what is in it")
     stores = open_stores(fs, listing)
     merger = Merger(stores.whole, stores.hints, listing.partitions)
     _tell(session, listing, merger)
@@ -113,7 +113,7 @@ def _refuse_number(state: Mapping[str, Any], listing: Listing, merger: Merger) -
     """Another cluster that has the number of this one by chance, one of 65,535: its dots could be taken for ours."""
     if bytes(state["cluster_id"]).hex() != listing.cluster_id and state["cluster_number"] in merger.numbers:
         what = "this cluster has by chance the number of the one in the backup, and would take its writes for its own"
-        raise Quit(exits.FAILED, f"{what}: found it anew with empty directories, and restore then")
+        raise Quit(exits.FAILED, what, "found it anew with empty directories, and restore then")
 
 
 def _counted(merger: Merger, bucket: BucketProperties, into: str) -> dict[str, Any]:
@@ -157,7 +157,9 @@ class _Target:
             session.note(f"made bucket {name}")
         if there.conflict is not source.conflict:
             want, has = source.conflict.name.lower(), there.conflict.name.lower()
-            raise Quit(exits.CONFLICT, f"bucket {name} has the policy {has}, the backup has {want}: --into another one")
+            raise Quit(
+                exits.CONFLICT, f"bucket {name} has the policy {has}, the backup has {want}", "--into another one"
+            )
         job = {"restore": str(path.absolute()), "bucket": source.name, "into": f"{name} {there.generation}"}
         checkpoint = Checkpoint(default_path(path, f"restore-{name}"), job)
         if checkpoint.load():
@@ -165,8 +167,8 @@ class _Target:
         elif not fresh and not into and _holds_keys(client, there):
             raise Quit(
                 exits.CONFLICT,
-                f"bucket {name} is there and holds keys: --bucket {source.name} --into another name, "
-                f"or --into {name} to merge the backup into it",
+                f"bucket {name} is there and holds keys",
+                f"--bucket {source.name} --into another name, or --into {name} to merge the backup into it",
             )
         return cls(source, there, checkpoint)
 
@@ -222,7 +224,7 @@ class _Restore:
         deadline = time.monotonic() + PATIENCE_S
         while problem := self._problem(args):
             if time.monotonic() >= deadline:
-                raise Quit(exits.UNAVAILABLE, f"{problem}\n  the same command goes on from here")
+                raise Quit(exits.UNAVAILABLE, problem, "the same command goes on from here")
             time.sleep(PAUSE_S)
 
     def _problem(self, args: Mapping[str, Any]) -> str:

@@ -52,6 +52,8 @@ def run(
 
     Reads find their keys loaded before; the first seconds are not counted. Server CPU is that of every leafdbd and its
     worker together, where they run on this machine.
+
+    Example: leafdb bench run ycsb-a --keys 1000000 --connections 96
     """
     from leafdb_cli.workloads.run import Plan
     from leafdb_cli.workloads.run import run as run_plan

@@ -54,7 +54,10 @@ def _print(session: Session, items: list[dict[str, Any]]) -> None:
 
 @app.command("list")
 def list_(ctx: typer.Context) -> None:
-    """List every bucket."""
+    """List every bucket.
+
+    Example: leafdb bucket list -o json
+    """
     session = session_of(ctx, watch=True)
     session.watching(
         lambda: _print(
@@ -65,7 +68,10 @@ def list_(ctx: typer.Context) -> None:
 
 @app.command()
 def show(ctx: typer.Context, bucket: NAME) -> None:
-    """Show one bucket's properties."""
+    """Show one bucket's properties.
+
+    Example: leafdb bucket show carts
+    """
     session = session_of(ctx)
     _print(session, [item_of(session.ask("bucket.get", {"name": bucket}))])
 
@@ -90,7 +96,10 @@ def create(
     strict: Annotated[bool, typer.Option("--strict", help="No copy on a fallback counts.")] = False,
     exist_ok: Annotated[bool, typer.Option("--exist-ok", help="Fine if it is there with equal properties.")] = False,
 ) -> None:
-    """Create a bucket; returns once every live member holds it."""
+    """Create a bucket; returns once every live member holds it.
+
+    Examples: leafdb bucket create carts --n 3 --w all, leafdb bucket create latest --conflict lww --ttl 7d
+    """
     session = session_of(ctx)
     counts = {name: parse_quorum(name, text) for name, text in zip(COUNTS, (r, w, pr, pw, dw), strict=True)}
     try:
@@ -168,7 +177,10 @@ def drop(
         bool, typer.Option("--i-understand-data-loss", help="With --yes: do it without asking.")
     ] = False,
 ) -> None:
-    """Drop a bucket with everything in it."""
+    """Drop a bucket with everything in it.
+
+    Examples: leafdb bucket drop carts --dry-run, leafdb bucket drop carts
+    """
     session = session_of(ctx, dry_run=True)
     with session.client() as client:
         properties = item_of(client.admin("bucket.get", {"name": bucket}))

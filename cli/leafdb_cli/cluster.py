@@ -53,6 +53,8 @@ def init(
     Where peer and http are left out they are the client's next two ports; host is the name, zone is default, weight
     is 1. With shards=K, as in that machine's configuration, NAME stands for its members NAME-0 to NAME-(K-1), each
     with ports 10 above those of the one before. Run again with the same members it goes on where it was interrupted.
+
+    Example: leafdb cluster init prod --members members.toml --dry-run
     """
     session = session_of(ctx, dry_run=True)
     try:
@@ -136,7 +138,10 @@ def _number(fields: Mapping[str, str], key: str, low: int, high: int) -> int:
 
 @app.command()
 def status(ctx: typer.Context) -> None:
-    """Show the cluster's identity, its control set, and whether all members hold the same epoch."""
+    """Show the cluster's identity, its control set, and whether all members hold the same epoch.
+
+    Example: leafdb cluster status
+    """
     session = session_of(ctx, watch=True)
     session.watching(lambda: _show(session))
 

@@ -84,6 +84,8 @@ def clear(ctx: typer.Context) -> None:
     """Forget everything that is staged.
 
     A plan in progress is not touched: that is `abort`.
+
+    Example: leafdb cluster clear
     """
     session = session_of(ctx)
     session.ask("cluster.clear", changes=True, timeout_s=PLAN_TIMEOUT_S)
@@ -196,7 +198,11 @@ def _tell(session: Session, examined: PlanView, *, force: bool) -> None:
     if examined.in_progress:
         session.note(f"plan {examined.plan_id} is in progress already")
     elif examined.refusals and not force:
-        raise Quit(exits.FAILED, "this plan would be refused: acknowledged writes may be lost; --force is for that")
+        raise Quit(
+            exits.FAILED,
+            "this plan would be refused: acknowledged writes may be lost",
+            "bring those owners back; or --force",
+        )
     else:
         session.note(f"would commit plan {examined.plan_id}; nothing was done")
 

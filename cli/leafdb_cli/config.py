@@ -27,16 +27,22 @@ WAITING_COLUMN: Final = Column("waiting", "waits for a restart")
 
 @app.command()
 def check(ctx: typer.Context, file: Annotated[Path, typer.Argument(metavar="FILE", help="A leafdb.toml.")]) -> None:
-    """Check a configuration file as leafdbd reads it: every problem at once, each with its path."""
+    """Check a configuration file as leafdbd reads it: every problem at once, each with its path.
+
+    Example: leafdb config check /etc/leafdb/leafdb.toml
+    """
     session = session_of(ctx)
-    finished = subprocess.run(
-        [sys.executable, "-m", "leafdb.node.main", "--config", str(file), "--check"],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=CHECK_S,
-        check=False,
-    )
+    try:
+        finished = subprocess.run(
+            [sys.executable, "-m", "leafdb.node.main", "--config", str(file), "--check"],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=CHECK_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise Quit(exits.FAILED, f"leafdbd said nothing of {file} within {CHECK_S:.0f} s", "try it again") from None
     items = [
         _item("warning", line.removeprefix("warning: "))
         for line in finished.stdout.splitlines()
@@ -46,7 +52,11 @@ def check(ctx: typer.Context, file: Annotated[Path, typer.Argument(metavar="FILE
     session.output.items("ConfigProblemList", items, COLUMNS)
     if finished.returncode != 0:
         count = sum(item["level"] == "error" for item in items)
-        raise Quit(exits.FAILED, f"{file}: {count} problem{'' if count == 1 else 's'}")
+        raise Quit(
+            exits.FAILED,
+            f"{file}: {count} problem{'' if count == 1 else 's'}",
+            "docs/operations/configuration.md has every setting",
+        )
     for line in finished.stdout.splitlines():
         if line.startswith("shard "):
             session.note(line)

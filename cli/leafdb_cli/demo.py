@@ -45,6 +45,7 @@ NODES: Final = 3
 VICTIM: Final = 2
 BUCKET: Final = "stdlib"
 BATCH_ITEMS: Final = 16
+LOOK: Final = "please report it, with the logs of the nodes, as said below"
 FILES_MIN: Final = 300
 SKIPPED: Final = frozenset({"site-packages", "dist-packages", "test", "tests", "idlelib", "__pycache__"})
 READ_ITEMS: Final = 64
@@ -91,7 +92,11 @@ def source_files() -> list[Entry]:
                 key = os.fsencode(path.relative_to(root).as_posix())
                 entries.append(Entry(key, path.read_bytes(), key.hex(), len(entries) + 1))
     if len(entries) < FILES_MIN:
-        raise Quit(exits.FAILED, f"only {len(entries)} sources in {root}: the demo wants {FILES_MIN}")
+        raise Quit(
+            exits.FAILED,
+            f"only {len(entries)} sources in {root}, and the demo wants {FILES_MIN}",
+            "use a Python that has its library",
+        )
     return entries
 
 
@@ -159,7 +164,7 @@ class Demo:
             f"dead; {retried} writes had an unknown outcome and were made again"
         )
         if self._report.refused or self._report.conflicts:
-            raise Quit(exits.FAILED, f"not imported: {[*self._report.refused, *self._report.conflicts][:5]}")
+            raise Quit(exits.FAILED, f"not imported: {[*self._report.refused, *self._report.conflicts][:5]}", LOOK)
 
     def _write(self, client: Client, entries: Sequence[Entry], step: str, move: Callable[[float, str], None]) -> None:
         importer = Importer(Door(client, BUCKET), self._report)
@@ -185,7 +190,7 @@ class Demo:
                 quiet = quiet + 1 if calm else 0
                 progress.move(most - waiting, f"{status.hints_pending} hints, {status.repair_pending} exchanges wait")
                 if time.monotonic() - started > WAIT_S:
-                    raise Quit(exits.UNHEALTHY, f"not repaired in {WAIT_S:.0f} s: {'; '.join(status.problems)}")
+                    raise Quit(exits.UNHEALTHY, f"not repaired in {WAIT_S:.0f} s: {'; '.join(status.problems)}", LOOK)
                 time.sleep(POLL_S)
         self._say(f"hints delivered, exchanges done, {time.monotonic() - started:.1f} s after the return")
 
@@ -226,7 +231,7 @@ class Demo:
         if wrong:
             for line in wrong[:10]:
                 self._session.note(f"  {line}")
-            raise Quit(exits.FAILED, f"{len(wrong)} of {done} comparisons did not hold")
+            raise Quit(exits.FAILED, f"{len(wrong)} of {done} comparisons did not hold", LOOK)
         self._say(f"{done} comparisons, every byte as it was written")
 
     def _show(self, client: Client) -> None:
@@ -284,7 +289,7 @@ def main() -> int:
         try:
             demo.run()
         except Quit as quit_:
-            session.note(f"demo failed: {quit_.message}")
+            session.note(f"demo failed: {quit_.message}\n  {quit_.hint}")
             return quit_.code or exits.FAILED
         except LeafdbError as error:
             session.note(f"demo failed: {exits.explanation(error)}")

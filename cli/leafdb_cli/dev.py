@@ -56,7 +56,10 @@ def up(
         bool | None, typer.Option("--tls/--no-tls", help="Speak TLS, with a CA made for it; not unless said.")
     ] = None,
 ) -> None:
-    """Start a cluster, or start again what is in the directory; returns when every node is ready."""
+    """Start a cluster, or start again what is in the directory; returns when every node is ready.
+
+    Example: leafdb dev up -n 3
+    """
     from leafdb_cli.dev_layout import node_items
 
     session = session_of(ctx)
@@ -76,7 +79,10 @@ def down(
     directory: DIR = DEFAULT_DIR,
     purge: Annotated[bool, typer.Option("--purge", help="Remove the data as well.")] = False,
 ) -> None:
-    """Stop every node. Doing it twice is fine."""
+    """Stop every node. Doing it twice is fine.
+
+    Examples: leafdb dev down, leafdb dev down --purge
+    """
     session = session_of(ctx, dry_run=True)
     cluster = _cluster(session, directory)
     if session.options.dry_run:
@@ -88,7 +94,10 @@ def down(
 
 @app.command()
 def status(ctx: typer.Context, directory: DIR = DEFAULT_DIR) -> None:
-    """List the nodes and whether they run."""
+    """List the nodes and whether they run.
+
+    Example: leafdb dev status
+    """
     session = session_of(ctx, watch=True)
     cluster = _cluster(session, directory)
     session.watching(lambda: _print(session, cluster.items()))
@@ -96,7 +105,10 @@ def status(ctx: typer.Context, directory: DIR = DEFAULT_DIR) -> None:
 
 @app.command()
 def kill(ctx: typer.Context, index: INDEX, directory: DIR = DEFAULT_DIR) -> None:
-    """Kill a node with SIGKILL, as a power cut would."""
+    """Kill a node with SIGKILL, as a power cut would.
+
+    Example: leafdb dev kill 2
+    """
     session = session_of(ctx)
     ran = _cluster(session, directory).kill(index)
     session.note(f"dev-{index} is killed" if ran else f"dev-{index} did not run")
@@ -104,7 +116,10 @@ def kill(ctx: typer.Context, index: INDEX, directory: DIR = DEFAULT_DIR) -> None
 
 @app.command()
 def start(ctx: typer.Context, index: INDEX, directory: DIR = DEFAULT_DIR) -> None:
-    """Start a node again; returns when it is ready."""
+    """Start a node again; returns when it is ready.
+
+    Example: leafdb dev start 2
+    """
     session = session_of(ctx)
     node = _cluster(session, directory).start(index)
     session.note(f"{node.name} is ready at {node.client}")
@@ -118,7 +133,10 @@ def logs(
     lines: Annotated[int, typer.Option("--lines", "-l", min=1, help="The last so many lines.")] = 50,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as lines come.")] = False,
 ) -> None:
-    """Print what a node says."""
+    """Print what a node says.
+
+    Example: leafdb dev logs 2
+    """
     session = session_of(ctx)
     cluster = _cluster(session, directory)
     node = cluster.node(index)

@@ -49,6 +49,7 @@ KILLED_S: Final = 10.0
 INIT_S: Final = 30.0
 SETTLED_S: Final = 15.0
 LOG_LINES: Final = 15
+LOG: Final = "mend what it complains of, and type the same again; leafdb dev logs I has all of its log"
 OWN_SECTIONS: Final = ("LEAFDB__NODE__", "LEAFDB__LISTEN__", "LEAFDB__CLUSTER__")
 """Settings that must come from a node's own file; others may be tried out through the environment."""
 
@@ -65,7 +66,7 @@ class DevCluster:
         """The nodes; Quit when there is no cluster here."""
         nodes = existing_nodes(self.directory)
         if not nodes:
-            raise Quit(exits.NOT_FOUND, f"no cluster in {self.directory}: leafdb dev up makes one")
+            raise Quit(exits.NOT_FOUND, f"no cluster in {self.directory}", "leafdb dev up makes one")
         return nodes
 
     def node(self, index: int) -> DevNode:
@@ -74,7 +75,7 @@ class DevCluster:
         for node in nodes:
             if node.index == index:
                 return node
-        raise Quit(exits.NOT_FOUND, f"no node {index}: {self.directory} has nodes 0 to {nodes[-1].index}")
+        raise Quit(exits.NOT_FOUND, f"no node {index}", f"{self.directory} has nodes 0 to {nodes[-1].index}")
 
     def items(self) -> list[dict[str, Any]]:
         """Every node and whether it lives."""
@@ -126,11 +127,23 @@ class DevCluster:
             speaks = "does not speak" if tls else "speaks"
             raise Quit(exits.USAGE, f"{self.directory} {speaks} TLS: dev down --purge first")
         if shards is not None and any(node.shards != shards for node in nodes):
-            raise Quit(exits.USAGE, f"{self.directory} has not {shards} shards for each node: dev down --purge first")
+            raise Quit(
+                exits.USAGE,
+                f"{self.directory} has not {shards} shards for each node",
+                "leafdb dev down --purge first, or another --dir",
+            )
         if count is not None and count != len(nodes):
-            raise Quit(exits.USAGE, f"{self.directory} has {len(nodes)} nodes, not {count}: dev down --purge first")
+            raise Quit(
+                exits.USAGE,
+                f"{self.directory} has {len(nodes)} nodes, not {count}",
+                "leafdb dev down --purge first, or another --dir",
+            )
         if base_port and base_port != nodes[0].client_port - 10 * nodes[0].index * nodes[0].shards:
-            raise Quit(exits.USAGE, f"{self.directory} begins at port {nodes[0].client_port}: dev down --purge first")
+            raise Quit(
+                exits.USAGE,
+                f"{self.directory} begins at port {nodes[0].client_port}",
+                "leafdb dev down --purge first, or another --dir",
+            )
         return nodes
 
     def _refuse_taken_ports(self, nodes: Sequence[DevNode]) -> None:
@@ -139,9 +152,8 @@ class DevCluster:
             ports = ", ".join(map(str, taken))
             raise Quit(
                 exits.FAILED,
-                f"port {ports} is taken: stop what listens there, or use --base-port 0"
-                if len(taken) == 1
-                else f"ports {ports} are taken: stop what listens there, or use --base-port 0",
+                f"port {ports} is taken" if len(taken) == 1 else f"ports {ports} are taken",
+                "stop what listens there, or use --base-port 0",
             )
 
     def start(self, index: int) -> DevNode:
@@ -188,9 +200,9 @@ class DevCluster:
         child = self._children.get(node.index)
         while not done(node):
             if child is not None and child.poll() is not None:
-                raise Quit(exits.FAILED, f"{node.name} ended with code {child.returncode}\n{self.tail(node)}")
+                raise Quit(exits.FAILED, f"{node.name} ended with code {child.returncode}\n{self.tail(node)}", LOG)
             if time.monotonic() >= deadline:
-                raise Quit(exits.FAILED, f"{node.name} did not {what} in {READY_S:.0f} s\n{self.tail(node)}")
+                raise Quit(exits.FAILED, f"{node.name} did not {what} in {READY_S:.0f} s\n{self.tail(node)}", LOG)
             time.sleep(POLL_S)
 
     # -- down
@@ -240,7 +252,7 @@ class DevCluster:
         deadline = time.monotonic() + KILLED_S
         while self._lives(node):
             if time.monotonic() >= deadline:
-                raise Quit(exits.FAILED, f"{node.name} still holds {node.lock}")
+                raise Quit(exits.FAILED, f"{node.name} still holds {node.lock}", "kill its process by hand")
             time.sleep(POLL_S / 5)
         self._reap(node)
 

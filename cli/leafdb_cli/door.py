@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from leafdb.client.context import Blind, Context
     from leafdb.client.results import Conflict, Explained, Failed, Found, Missing, Put, Written
     from leafdb.client.sync_client import Client
-    from leafdb.client.sync_scan import Scan
+    from leafdb.client.sync_scan import Range, Scan
 
     Answer = Found[bytes] | Missing | Conflict[bytes]
 
@@ -75,6 +75,10 @@ class Door:
     def scan(self, **how: Any) -> Scan[Any]:
         """Every key, in token order."""
         return self._lww.scan(**how) if self.lww else self._siblings.scan(**how)
+
+    def range(self, partition_key: bytes, **how: Any) -> Range[Any]:
+        """The pairs of one partition key, by sort key."""
+        return (self._lww if self.lww else self._siblings).range(partition_key, **how)
 
     def _refuse_context(self, after: Context | Blind) -> None:
         from leafdb.client.context import Context

@@ -14,3 +14,7 @@ def main() -> int:
         return 1
     run()
     return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

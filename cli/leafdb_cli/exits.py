@@ -2,7 +2,7 @@
 
     0 ok                                         5 unavailable: connect, replicas, overloaded, deadline
     1 failed, bad configuration too              6 unauthorized
-    2 usage                                      7 unhealthy (status --check, damaged files)
+    2 usage                                      7 unhealthy (status --check, doctor, damaged files)
     3 no such bucket, key or node                8 plan is stale
     4 conflict, context mismatch                 9 outcome unknown
                                                130 interrupted
@@ -14,7 +14,7 @@ key is 3, and a conflict that was shown is 4 (`Quit`).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
 from leafdb.errors import (
     ClientMisuse,
@@ -26,6 +26,9 @@ from leafdb.errors import (
     OutcomeUnknown,
     Reason,
 )
+from leafdb_cli.advice import advice_of
+
+API_VERSION: Final = "leafdb/v1"
 
 OK: Final = 0
 FAILED: Final = 1
@@ -38,6 +41,9 @@ UNHEALTHY: Final = 7
 STALE: Final = 8
 OUTCOME_UNKNOWN: Final = 9
 INTERRUPTED: Final = 130
+
+WHEN_BACK: Final = "run it again when they are back: leafdb node list says who is away"
+"""What to do when some members could not be told."""
 
 BY_REASON: Final[Mapping[Reason, int]] = {
     Reason.OVERLOADED: UNAVAILABLE,
@@ -76,31 +82,14 @@ BY_REASON: Final[Mapping[Reason, int]] = {
 """Every reason has a code: a new one fails a test until somebody has decided."""
 
 
-ADVICE: Final[Mapping[Reason, str]] = {
-    Reason.UNAUTHORIZED: "LEAFDB_USER with LEAFDB_PASSWORD_FILE, or LEAFDB_TOKEN_FILE, say who you are; leafdb user "
-    "show USER tells an administrator what somebody may do",
-    Reason.NO_SUCH_ACCOUNT: "leafdb user list, role list and token list name those there are",
-    Reason.NO_SUCH_MEMBER: "leafdb node list names the members",
-    Reason.NO_SUCH_TASK: "leafdb repair status lists the tasks; one that has ended needs no cancelling",
-    Reason.BANNED: "who was removed never comes back as it was: start it with an empty directory and let it join",
-    Reason.NOTHING_STAGED: "stage a change first: leafdb cluster stage --help",
-    Reason.NO_PLAN: "leafdb ring history shows how the last one ended",
-    Reason.PLAN_STALE: "look at what is staged now and commit that: leafdb cluster plan",
-    Reason.PLAN_IN_PROGRESS: "follow it with leafdb transfer list --watch, or give it up with leafdb cluster abort",
-    Reason.UNSAFE: "bring the owners of those ranges back first; or --force, and what they alone hold is lost",
-    Reason.NO_QUORUM: "leafdb cluster status names the control set: bring a majority of it back. Keys are served "
-    "meanwhile. If it is lost for good: leafdb cluster recover",
-}
-"""What to do about a refusal, where that is not what its message says."""
-
-
 class Quit(Exception):
-    """A command ends here with this code; `message`, when there is one, goes to stderr."""
+    """A command ends here with this code. `message` says what happened, `hint` what to do next; both go to stderr."""
 
-    def __init__(self, code: int, message: str = "") -> None:
+    def __init__(self, code: int, message: str = "", hint: str = "") -> None:
         super().__init__(message)
         self.code = code
         self.message = message
+        self.hint = hint
 
 
 def exit_code(error: LeafdbError) -> int:
@@ -121,7 +110,15 @@ def exit_code(error: LeafdbError) -> int:
 
 
 def explanation(error: LeafdbError) -> str:
-    """What went wrong, where, and what is known of a write, for a person."""
+    """What went wrong, where, what is known of a write, what to do next, and how it came to it, for a person."""
+    advice = advice_of(error)
+    return "\n".join(
+        [account(error), *([f"  {advice}"] if advice else []), *([str(error.explanation)] if error.explanation else [])]
+    )
+
+
+def account(error: LeafdbError) -> str:
+    """What went wrong, where, and what is known of a write."""
     lines = [error.message]
     problems = getattr(error, "problems", ())
     if len(problems) > 1:
@@ -133,11 +130,20 @@ def explanation(error: LeafdbError) -> str:
         lines.append(f"  the write may or may not live{held}; {error.acks} of {error.required} acknowledged it")
         if error.op_id:
             lines.append(f"  operation id {error.op_id.hex()}")
-    elif isinstance(error, NotApplied):
-        if error.retryable:
-            lines.append("  nothing was applied; trying again may help")
-        if (advice := ADVICE.get(error.reason)) is not None:
-            lines.append(f"  {advice}")
-    if error.explanation is not None:
-        lines.append(str(error.explanation))
     return "\n".join(lines)
+
+
+def error_document(code: int, message: str, hint: str, error: LeafdbError | None = None) -> dict[str, Any]:
+    """The same as JSON, which is an interface: the last line of stderr with -o json or jsonl."""
+    about: dict[str, Any] = {"code": code, "message": message, "hint": hint}
+    if error is not None:
+        about |= {
+            "type": type(error).__name__,
+            "reason": str(error.reason) if isinstance(error, NotApplied) else None,
+            "node": error.node,
+            "retryable": error.retryable,
+            "outcome": error.outcome,
+            "op_id": error.op_id.hex() if isinstance(error, OutcomeUnknown) else None,
+            "explanation": error.explanation.to_json() if error.explanation is not None else None,
+        }
+    return {"apiVersion": API_VERSION, "kind": "Error", "error": about}

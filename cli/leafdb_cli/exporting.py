@@ -133,4 +133,4 @@ def _finish(session: Session, bucket: str, export: _Export, seconds: float, *, t
     for line in export.skipped[:SHOWN_MAX]:
         session.note(f"not written: {line}")
     if export.skipped:
-        raise Quit(exits.CONFLICT, f"{len(export.skipped)} keys were not written: --format jsonl takes every key")
+        raise Quit(exits.CONFLICT, f"{len(export.skipped)} keys were not written", "--format jsonl takes every key")

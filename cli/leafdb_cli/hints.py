@@ -34,7 +34,10 @@ ONLY = Annotated[str, typer.Option("--only", metavar="HOLDER", help="What this m
 
 @app.command("list")
 def list_(ctx: typer.Context) -> None:
-    """List the hints of the whole cluster: who holds how many for whom."""
+    """List the hints of the whole cluster: who holds how many for whom.
+
+    Example: leafdb hints list --watch
+    """
     session = session_of(ctx, watch=True)
     session.watching(lambda: _show(session))
 
@@ -69,7 +72,10 @@ def pause(ctx: typer.Context, target: TARGET = "", only: ONLY = "") -> None:
 
 @app.command()
 def resume(ctx: typer.Context, target: TARGET = "", only: ONLY = "") -> None:
-    """Deliver hints again."""
+    """Deliver hints again.
+
+    Examples: leafdb hints resume, leafdb hints resume dev-2
+    """
     _hold(session_of(ctx), target, only, paused=False)
 
 
@@ -79,7 +85,7 @@ def _hold(session: Session, target: str, only: str, *, paused: bool) -> None:
     errors: Mapping[str, str] = reply.get("errors") or {}
     session.output.items("HintPauseList", items, PAUSED_COLUMNS, errors=errors)
     if errors:
-        raise Quit(exits.FAILED, "not every node was told; whoever is away goes on as it was when it is back")
+        raise Quit(exits.FAILED, "not every node was told; whoever is away goes on as it was", exits.WHEN_BACK)
 
 
 @app.command()
@@ -115,7 +121,7 @@ def purge(
     done = session.ask("hints.purge", {"lose": lose, **named}, changes=True, timeout_s=PURGE_TIMEOUT_S)
     _print(session, done)
     if done.get("errors"):
-        raise Quit(exits.FAILED, "not every node could be asked")
+        raise Quit(exits.FAILED, "not every node could be asked", exits.WHEN_BACK)
 
 
 def _confirm(session: Session, counted: int, purged: Mapping[str, Any], *, understood: bool) -> None:

@@ -204,6 +204,14 @@ def _finish(session: Session, bucket: str, report: Report, seconds: float) -> No
     for line in report.conflicts[:SHOWN_MAX]:
         session.note(f"has siblings, left alone: {line}")
     if report.refused:
-        raise Quit(exits.FAILED, f"{len(report.refused)} keys were refused")
+        raise Quit(
+            exits.FAILED,
+            f"{len(report.refused)} keys were refused",
+            "each is told above with its reason; what is right is in",
+        )
     if report.conflicts:
-        raise Quit(exits.CONFLICT, f"{len(report.conflicts)} keys have siblings and were left alone")
+        raise Quit(
+            exits.CONFLICT,
+            f"{len(report.conflicts)} keys have siblings and were left alone",
+            "leafdb kv siblings shows those of one; kv put --after resolves them",
+        )

@@ -15,22 +15,25 @@ from typing import TYPE_CHECKING, Any, Final
 import typer
 
 from leafdb.types import Key
-from leafdb_cli.render import bytes_fields, bytes_from_fields
+from leafdb_cli.render import bytes_fields, bytes_from_fields, human_bytes
 
 if TYPE_CHECKING:
     from leafdb.client.context import Context
     from leafdb.client.results import Conflict, Found, Missing
 
 PREVIEW_CHARS: Final = 60
+NO_KEY: Final = "leafdb kv scan lists the keys that are there; pairs want --sort-key"
+"""What to do when a key is not there."""
 
 
 def parse_key(key: str, sort_key: str | None, *, hexadecimal: bool) -> bytes | tuple[bytes, bytes]:
     """The key that was typed. BadParameter for hex that is none."""
-    first = _part(key, "KEY", hexadecimal)
-    return first if sort_key is None else (first, _part(sort_key, "--sort-key", hexadecimal))
+    first = parse_part(key, "KEY", hexadecimal=hexadecimal)
+    return first if sort_key is None else (first, parse_part(sort_key, "--sort-key", hexadecimal=hexadecimal))
 
 
-def _part(text: str, name: str, hexadecimal: bool) -> bytes:
+def parse_part(text: str, name: str, *, hexadecimal: bool) -> bytes:
+    """A key, or one half of a pair. BadParameter, about `name`, for hex that is none."""
     if not hexadecimal:
         return os.fsencode(text)
     try:
@@ -78,6 +81,13 @@ def preview(value: bytes, chars_max: int = PREVIEW_CHARS) -> str:
     if not text.isprintable():
         text = repr(text)[1:-1]
     return text if len(text) <= chars_max else text[: chars_max - 1] + "…"
+
+
+def item_line(key: Key, answer: Any) -> str:
+    """A key with what is there, on a line of a scan."""
+    if len(siblings := getattr(answer, "siblings", ())) > 1:
+        return f"{key_text(key)}\t{len(siblings)} siblings"
+    return f"{key_text(key)}\t{human_bytes(len(answer.value))}\t{preview(answer.value)}"
 
 
 def context_text(context: Context) -> str:

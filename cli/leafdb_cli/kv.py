@@ -8,17 +8,28 @@ from __future__ import annotations
 
 import os
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from leafdb_cli import exits
+from leafdb_cli import exits, kv_range
 from leafdb_cli.exits import Quit
-from leafdb_cli.keys import answer_item, context_text, key_fields, key_text, parse_context, parse_key, preview
+from leafdb_cli.keys import (
+    NO_KEY,
+    answer_item,
+    context_text,
+    item_line,
+    key_fields,
+    key_text,
+    parse_context,
+    parse_key,
+    preview,
+)
 from leafdb_cli.options import parse_duration_s
 from leafdb_cli.quorums import optional_quorum
-from leafdb_cli.render import Column, ItemStream, human_bytes
+from leafdb_cli.render import Column, ItemStream
 from leafdb_cli.session import Session, session_of
 
 if TYPE_CHECKING:
@@ -28,6 +39,7 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Keys and values.", no_args_is_help=True, rich_markup_mode=None)
 
 BULK_TIMEOUT_S: Final = 10.0
+RESOLVE: Final = "leafdb kv siblings shows them, and the context that leafdb kv put --after CTX replaces them with"
 
 BUCKET = Annotated[str, typer.Argument(metavar="BUCKET")]
 KEY = Annotated[str, typer.Argument(metavar="KEY")]
@@ -56,7 +68,10 @@ def get(
     local: Annotated[bool, typer.Option("--local", help="The named node's own replica only.")] = False,
     explain: EXPLAIN = False,
 ) -> None:
-    """Print a value's exact bytes (a newline only on a terminal). Missing: 3. A conflict: every sibling, and 4."""
+    """Print a value's exact bytes (a newline only on a terminal). Missing: 3. A conflict: every sibling, and 4.
+
+    Examples: leafdb kv get carts alice, leafdb kv get carts alice --explain -o json
+    """
     from leafdb.client.results import Conflict, Found, Missing
     from leafdb_cli.door import Door
 
@@ -70,7 +85,7 @@ def get(
     if explained is not None and (session.options.output == "table" or isinstance(answer, Missing)):
         session.note(str(explained.explanation))
     if isinstance(answer, Missing):
-        raise Quit(exits.NOT_FOUND, f"no key {key_text(wanted)} in {bucket}")
+        raise Quit(exits.NOT_FOUND, f"no key {key_text(wanted)} in {bucket}", NO_KEY)
     if session.options.output != "table":
         more = {} if explained is None else {"explanation": explained.explanation.to_json()}
         session.output.items("KeyList", [{**answer_item(wanted, answer), **more}], [])
@@ -81,7 +96,7 @@ def get(
     if isinstance(answer, Conflict):
         if session.options.output == "table":
             _print_siblings(session, answer)
-        raise Quit(exits.CONFLICT, f"{len(answer.siblings)} siblings: see leafdb kv siblings, then kv put --after")
+        raise Quit(exits.CONFLICT, f"{len(answer.siblings)} siblings", RESOLVE)
 
 
 def _print_siblings(session: Session, answer: Conflict[bytes]) -> None:
@@ -100,7 +115,10 @@ def siblings(
     key_hex: KEY_HEX = False,
     r: R = "",
 ) -> None:
-    """Show every concurrent value with the write it came from, and the context that covers them all."""
+    """Show every concurrent value with the write it came from, and the context that covers them all.
+
+    Example: leafdb kv siblings carts alice
+    """
     from leafdb.client.results import Conflict, Found, Missing
     from leafdb_cli.door import Door
 
@@ -109,7 +127,7 @@ def siblings(
     with session.client() as client:
         answer = Door(client, bucket).get(wanted, r=optional_quorum("r", r))
     if isinstance(answer, Missing):
-        raise Quit(exits.NOT_FOUND, f"no key {key_text(wanted)} in {bucket}")
+        raise Quit(exits.NOT_FOUND, f"no key {key_text(wanted)} in {bucket}", NO_KEY)
     if session.options.output != "table":
         session.output.items("KeyList", [answer_item(wanted, answer)], [])
         return
@@ -141,7 +159,10 @@ def put(
     ttl: Annotated[str, typer.Option("--ttl", metavar="TIME", help="Time to live.")] = "",
     explain: EXPLAIN = False,
 ) -> None:
-    """Write a value. Without --after or --blind: read first, replace one value, exit 4 on siblings."""
+    """Write a value. Without --after or --blind: read first, replace one value, exit 4 on siblings.
+
+    Examples: leafdb kv put carts alice tea, leafdb kv put carts photo --file photo.jpg --blind
+    """
     from leafdb_cli.door import Door
 
     session = session_of(ctx)
@@ -184,8 +205,8 @@ def _after(door: Any, key: Any, context: Any, blind: bool) -> Any:
     if isinstance(answer, Conflict):
         raise Quit(
             exits.CONFLICT,
-            f"{key_text(key)} has {len(answer.siblings)} siblings and nothing was written: see leafdb kv siblings, "
-            f"then give --after with the context it shows",
+            f"{key_text(key)} has {len(answer.siblings)} siblings and nothing was written",
+            RESOLVE,
         )
     return answer.context
 
@@ -221,7 +242,10 @@ def delete(
     pw: PW = "",
     dw: DW = "",
 ) -> None:
-    """Delete a key: what --after has seen, or the one value that is there. A missing key is fine."""
+    """Delete a key: what --after has seen, or the one value that is there. A missing key is fine.
+
+    Example: leafdb kv del carts alice
+    """
     from leafdb_cli.door import Door
 
     session = session_of(ctx)
@@ -236,7 +260,10 @@ def delete(
 
 @app.command()
 def where(ctx: typer.Context, bucket: BUCKET, key: KEY, sort_key: SORT_KEY = None, key_hex: KEY_HEX = False) -> None:
-    """Show where a key lives: its place on the ring, and which replica holds which version."""
+    """Show where a key lives: its place on the ring, and which replica holds which version.
+
+    Example: leafdb kv where carts alice
+    """
     from leafdb_cli.where import show_where
 
     session = session_of(ctx, watch=True)
@@ -249,7 +276,10 @@ def outcome(
     ctx: typer.Context,
     op_id: Annotated[str, typer.Argument(metavar="OP_ID", help="32 hex digits: what an error calls operation id.")],
 ) -> None:
-    """Ask all nodes what became of a write. Exit code 9: nobody who could be asked knows of it."""
+    """Ask all nodes what became of a write. Exit code 9: nobody who could be asked knows of it.
+
+    Example: leafdb kv outcome 3f9c2a17d04be8f1a2b3c4d5e6f70812
+    """
     from leafdb_cli.outcome import parse_op_id, show_outcome
 
     show_outcome(session_of(ctx), parse_op_id(op_id))
@@ -257,7 +287,10 @@ def outcome(
 
 @app.command()
 def history(ctx: typer.Context, bucket: BUCKET, key: KEY, sort_key: SORT_KEY = None, key_hex: KEY_HEX = False) -> None:
-    """Show what can be known of a key's past: every write that some replica still has or knows to be replaced."""
+    """Show what can be known of a key's past: every write that some replica still has or knows to be replaced.
+
+    Example: leafdb kv history carts alice
+    """
     from leafdb_cli.past import show_history
 
     session = session_of(ctx, watch=True)
@@ -267,7 +300,10 @@ def history(ctx: typer.Context, bucket: BUCKET, key: KEY, sort_key: SORT_KEY = N
 
 @app.command("why-kept")
 def why_kept(ctx: typer.Context, bucket: BUCKET, key: KEY, sort_key: SORT_KEY = None, key_hex: KEY_HEX = False) -> None:
-    """Say why the record of a deleted or expired key is still stored, and what holds it back."""
+    """Say why the record of a deleted or expired key is still stored, and what holds it back.
+
+    Example: leafdb kv why-kept carts alice
+    """
     from leafdb_cli.past import show_why_kept
 
     session = session_of(ctx, watch=True)
@@ -284,8 +320,10 @@ def scan(
     page_size: Annotated[int, typer.Option("--page-size", min=1, max=4096, help="Keys in a request.")] = 256,
     r: R = "",
 ) -> None:
-    """Print every key, in token order, as it comes."""
-    from leafdb.client.results import Conflict
+    """Print every key, in token order, as it comes.
+
+    Example: leafdb kv scan carts --limit 100 -o jsonl
+    """
     from leafdb_cli.door import Door
 
     session = session_of(ctx)
@@ -299,17 +337,14 @@ def scan(
         count = 0
         for item in found:
             count += 1
-
-            def line(key: Any = item.key, answer: Any = item.answer) -> str:
-                if isinstance(answer, Conflict):
-                    return f"{key_text(key)}\t{len(answer.siblings)} siblings"
-                return f"{key_text(key)}\t{human_bytes(len(answer.value))}\t{preview(answer.value)}"
-
-            stream.write(answer_item(item.key, item.answer), line)
+            stream.write(answer_item(item.key, item.answer), partial(item_line, item.key, item.answer))
         reached = found.cursor.hex() if limit is not None and count >= limit and found.cursor else None
         stream.close({"cursor": reached} if reached else None)
     if reached and session.options.output != "json":
         session.note(f"more with --cursor {reached}")
+
+
+app.command("range")(kv_range.range_)
 
 
 @app.command("import")
@@ -323,6 +358,8 @@ def import_(
     """Put a whole data set into a bucket. Interrupted, it goes on where it was when it is run again.
 
     A key that is there is replaced; one that has siblings is left alone and reported: exit code 4.
+
+    Examples: leafdb kv import carts ./carts --dry-run, leafdb kv import carts carts.jsonl
     """
     from leafdb_cli.importing import import_into
     from leafdb_cli.sources import source_of
@@ -342,7 +379,10 @@ def export(
     checkpoint: CHECKPOINT = None,
     r: R = "",
 ) -> None:
-    """Write every key of a bucket to files or JSON lines. Interrupted, it goes on where it was when it is run again."""
+    """Write every key of a bucket to files or JSON lines. Interrupted, it goes on where it was when it is run again.
+
+    Examples: leafdb kv export carts carts.jsonl, leafdb kv export carts - --format jsonl
+    """
     from leafdb_cli.exporting import export_from
     from leafdb_cli.targets import target_of
 

@@ -16,12 +16,15 @@ from typing import Annotated, Final, NoReturn
 import typer
 
 from leafdb.limits import REQUEST_TIMEOUT_S_MAX
+from leafdb_cli.guard import Guard
 from leafdb_cli.options import VALUED, Format, Options, hoist, parse_duration_s
-from leafdb_cli.session import Guard, Session
+from leafdb_cli.session import Session
 
 NOUNS: Final[Mapping[str, str]] = {
     "dev": "A local cluster of real processes.",
     "status": "How the cluster is; with --check an exit code for scripts.",
+    "doctor": "What is wrong, and what to do about it.",
+    "top": "What every node does just now: rates, latencies, what waits.",
     "kv": "Keys and values.",
     "bucket": "Buckets and their properties.",
     "ring": "The ring: who owns which partitions.",
@@ -37,10 +40,14 @@ NOUNS: Final[Mapping[str, str]] = {
     "storage": "The stores of the nodes, and their files.",
     "stats": "What nodes count: durations, queues, hot keys.",
     "metrics": "All that a node counts; dashboards and alert rules for it.",
+    "task": "Long jobs of the nodes, of every kind.",
     "config": "Configuration of nodes.",
     "cert": "Certificates for TLS: the CA, nodes, clients.",
     "bench": "The load generator.",
     "sim": "Simulations from one seed, and known bugs that they must find.",
+    "context": "Saved connections: what --cluster names.",
+    "shell": "Commands at a prompt, with history and completion.",
+    "completion": "Completion of commands and names in bash, zsh and fish.",
     "version": "The version of this client.",
 }
 """What may follow `leafdb`, with the line that `leafdb --help` shows. Each is a module of this package."""

@@ -18,7 +18,7 @@ from leafdb_cli import exits, node_process
 from leafdb_cli.exits import Quit
 from leafdb_cli.members import tell_changes
 from leafdb_cli.options import url_of
-from leafdb_cli.render import Column, human_bytes, human_seconds
+from leafdb_cli.render import Column, human_bytes, human_seconds, plain_table, rich_table
 from leafdb_cli.session import Session, session_of
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ COLUMNS: Final = [
 ]  # fmt: skip
 CHANGE: Final = Column("change", style=lambda _: "yellow")
 WEIGHT: Final = Column("weight", show=lambda weight: str(1 if weight is None else weight), right=True)
+FIELD_COLUMNS: Final = [Column("field"), Column("value")]
 STATE_COLUMNS: Final = [Column("name"), Column("state", style=state_style)]
 SAFE_COLUMNS: Final = [
     Column("name"),
@@ -60,7 +61,10 @@ NAME = Annotated[str, typer.Argument(metavar="NAME", help="A member's name; othe
 
 @app.command("list")
 def list_(ctx: typer.Context) -> None:
-    """List every member: its state, its addresses, its process, whether it comes or goes."""
+    """List every member: its state, its addresses, its process, whether it comes or goes.
+
+    Example: leafdb node list --watch
+    """
     session = session_of(ctx, watch=True)
     session.watching(lambda: _show(session))
 
@@ -69,6 +73,43 @@ def _show(session: Session) -> None:
     reply = session.ask("node.list")
     session.output.items("NodeList", reply["nodes"], node_columns(reply["nodes"]), errors=reply.get("errors") or {})
     tell_changes(session, reply)
+
+
+@app.command()
+def show(ctx: typer.Context, name: NAME = "") -> None:
+    """Show one member: its addresses, its process, whether it comes or goes.
+
+    Example: leafdb node show dev-1
+    """
+    session = session_of(ctx, watch=True)
+    session.watching(lambda: _show_one(session, name))
+
+
+def _show_one(session: Session, name: str) -> None:
+    if not name:
+        with _node(session, "") as (_, name):
+            pass
+    reply = session.ask("node.list")
+    item = _listed(reply["nodes"], name)
+    errors = {who: why for who, why in (reply.get("errors") or {}).items() if who == name}
+    rows = [{"field": field.replace("_", " "), "value": _field_text(field, value)} for field, value in item.items()]
+    session.output.items(
+        "NodeList",
+        [item],
+        FIELD_COLUMNS,
+        errors=errors,
+        pretty=lambda: rich_table(FIELD_COLUMNS, rows),
+        plain=lambda: plain_table(FIELD_COLUMNS, rows),
+    )
+
+
+def _field_text(field: str, value: Any) -> str:
+    """A member's field on a line."""
+    if value is None or value == "":
+        return "-"
+    if field.endswith("_bytes"):
+        return human_bytes(value)
+    return human_seconds(value) if field.endswith("_s") else str(value)
 
 
 def node_columns(nodes: Sequence[Mapping[str, Any]]) -> list[Column]:
@@ -126,7 +167,7 @@ def safe_to_stop(ctx: typer.Context, name: NAME = "") -> None:
     with _about(session, name) as (client, who):
         item = session.watching(lambda: _print_safe(session, client, who))
     if not item["safe"]:
-        raise Quit(exits.UNHEALTHY, f"{who} is not safe to stop: {'; '.join(item['reasons'])}")
+        raise Quit(exits.UNHEALTHY, f"{who} is not safe to stop: {'; '.join(item['reasons'])}", "--wait until it is")
 
 
 def _print_safe(session: Session, client: Client, who: str) -> dict[str, Any]:
@@ -146,7 +187,11 @@ def _until_drained(session: Session, client: Client, reply: Mapping[str, Any]) -
     deadline = time.monotonic() + session.timeout_s(WAIT_S)
     while reply["state"] == DRAINING:
         if time.monotonic() >= deadline:
-            raise Quit(exits.UNAVAILABLE, "the node is still draining; it goes on without anybody watching")
+            raise Quit(
+                exits.UNAVAILABLE,
+                "the node is still draining; it goes on without anybody watching",
+                "ask again: leafdb node drain",
+            )
         time.sleep(POLL_S)
         reply = client.admin("node.drain", timeout=DRAIN_TIMEOUT_S)
     return reply
@@ -159,7 +204,11 @@ def node_client(session: Session, name: str, *, request_s: float = DRAIN_TIMEOUT
     with session.connect(where, timeout_s=session.request_s(request_s)) as client:
         found = client.ping().name
         if name and found != name:
-            raise Quit(exits.FAILED, f"{found} answers at the address of {name}: nothing was done")
+            raise Quit(
+                exits.FAILED,
+                f"{found} answers at the address of {name}: nothing was done",
+                "leafdb node list has the addresses",
+            )
         yield client, found
 
 
@@ -175,12 +224,16 @@ def _about(session: Session, name: str) -> Iterator[tuple[Client, str]]:
 
 
 def _address_of(session: Session, name: str) -> str:
-    nodes = session.ask("node.list")["nodes"]
+    return str(_listed(session.ask("node.list")["nodes"], name)["client"])
+
+
+def _listed(nodes: Sequence[Mapping[str, Any]], name: str) -> Mapping[str, Any]:
+    """The member of this name. Quit when there is none."""
     for node in nodes:
         if node["name"] == name:
-            return str(node["client"])
+            return node
     known = ", ".join(str(node["name"]) for node in nodes)
-    raise Quit(exits.NOT_FOUND, f"there is no node {name!r}; there are {known}")
+    raise Quit(exits.NOT_FOUND, f"there is no node {name!r}; there are {known}", "say one of these names")
 
 
 def _only_url(session: Session) -> str:

@@ -3,9 +3,9 @@
     leafdb --node 10.0.0.1:7411 kv get carts alice      leafdb kv get carts alice --node 10.0.0.1:7411
 
 `hoist` moves them to the front, where typer's callback in `main` parses them; what follows a bare `--` is never
-touched. Where to connect is decided here: --node, else --cluster (a saved connection), each with its environment
-variable, else the default port of this machine; and whether TLS is spoken: when a CA is given (--tls-ca), or the node
-is named by a URL that says so.
+touched. Where to connect is decided here: --node, else --cluster (a saved connection), else LEAFDB_NODE or
+LEAFDB_CLUSTER of the environment, else the saved connection in use, else the default port of this machine; and whether
+TLS is spoken: when a CA is given (--tls-ca), or the node is named by a URL that says so.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from leafdb.errors import ConfigError
@@ -65,6 +64,12 @@ class Options:
 
 def hoist(arguments: Sequence[str]) -> list[str]:
     """The same line with the global options in front."""
+    front, rest = parted(arguments)
+    return front + rest
+
+
+def parted(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The global options of a line with their values, and all the rest; each in its order."""
     front: list[str] = []
     rest: list[str] = []
     position = 0
@@ -84,7 +89,7 @@ def hoist(arguments: Sequence[str]) -> list[str]:
             front.append(argument)
         else:
             rest.append(argument)
-    return front + rest
+    return front, rest
 
 
 def parse_duration_s(text: str) -> float:
@@ -103,24 +108,45 @@ def parse_size(text: str) -> int:
     return int(match[1]) << {"": 0, "B": 0, "KiB": 10, "MiB": 20}[match[2]]
 
 
-def saved_clusters_path(environment: Mapping[str, str]) -> Path:
-    """The file of saved connections."""
-    home = environment.get("XDG_CONFIG_HOME") or str(Path(environment.get("HOME", "~")).expanduser() / ".config")
-    return Path(home) / "leafdb" / "clusters.toml"
+@dataclass(frozen=True, slots=True)
+class Where:
+    """Where to connect, and what says so. `cluster` is the saved connection's name, if it is one."""
+
+    nodes: tuple[str, ...]
+    said_by: str
+    cluster: str = ""
+
+    @property
+    def url(self) -> str:
+        """For the client. What was typed as a URL stays one."""
+        return self.nodes[0] if "://" in self.nodes[0] else f"leafdb://{','.join(self.nodes)}"
+
+
+def where_of(options: Options, environment: Mapping[str, str] = os.environ) -> Where:
+    """Where to connect. ConfigError for a saved connection that is not there or makes no sense."""
+    if options.node and options.cluster:
+        raise ConfigError("--node and --cluster both say where to connect: give one")
+    if options.node:
+        return _typed(options.node, "--node")
+    if not options.cluster and (node := environment.get(NODE_VARIABLE, "")):
+        return _typed(node, NODE_VARIABLE)
+    from leafdb_cli.saved import read_saved, saved_clusters_path
+
+    saved = read_saved(saved_clusters_path(environment))
+    for name, said_by in (
+        (options.cluster, "--cluster"),
+        (environment.get(CLUSTER_VARIABLE, ""), CLUSTER_VARIABLE),
+        (saved.current, "leafdb context use"),
+    ):
+        if name:
+            return Where(saved.nodes(name), said_by, name)
+    return Where((DEFAULT_NODE,), "the default")
 
 
 def url_of(options: Options, environment: Mapping[str, str] = os.environ) -> str:
-    """The URL to connect to. ConfigError for a saved connection that is not there or makes no sense."""
-    node, cluster = options.node, options.cluster
-    if not node and not cluster:
-        node = environment.get(NODE_VARIABLE, "")
-        cluster = "" if node else environment.get(CLUSTER_VARIABLE, "")
-    if node and cluster:
-        raise ConfigError("--node and --cluster both say where to connect: give one")
-    if cluster:
-        return scheme_of(options, environment) + ",".join(_saved_nodes(cluster, saved_clusters_path(environment)))
-    node = node or DEFAULT_NODE
-    return node if "://" in node else scheme_of(options, environment) + node
+    """The URL to connect to, with TLS as `scheme_of` says. Raises as `where_of` does."""
+    url = where_of(options, environment).url
+    return url.replace("leafdb://", scheme_of(options, environment), 1)
 
 
 def scheme_of(options: Options, environment: Mapping[str, str] = os.environ) -> str:
@@ -143,21 +169,5 @@ def tls_of(options: Options, url: str, environment: Mapping[str, str] = os.envir
     )
 
 
-def _saved_nodes(cluster: str, path: Path) -> list[str]:
-    import tomllib
-
-    try:
-        saved = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(
-            f'no saved connection {cluster!r}: write [{cluster}] nodes = ["HOST:PORT"] in {path}'
-        ) from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"{path} cannot be read: {error}") from None
-    entry = saved.get(cluster)
-    if entry is None:
-        raise ConfigError(f"no saved connection {cluster!r} in {path}; it has {', '.join(saved) or 'none'}")
-    nodes = entry.get("nodes") if isinstance(entry, dict) else None
-    if not isinstance(nodes, list) or not nodes or not all(isinstance(node, str) for node in nodes):
-        raise ConfigError(f'{path}: [{cluster}] wants nodes = ["HOST:PORT", ...]')
-    return [str(node) for node in nodes]
+def _typed(text: str, said_by: str) -> Where:
+    return Where((text,) if "://" in text else tuple(text.split(",")), said_by)

@@ -39,7 +39,7 @@ def show_outcome(session: Session, op_id: bytes) -> None:
     session.output.items("OutcomeList", [outcome_item(op_id, found)], COLUMNS, errors=dict(found.unasked))
     if found.state == "unknown":
         note = "nobody who could be asked knows of this write: it may still surface"
-        raise Quit(exits.OUTCOME_UNKNOWN, note)
+        raise Quit(exits.OUTCOME_UNKNOWN, note, "ask again when all nodes are back, or read the key")
     if session.options.output == "table" and found.key is not None:
         session.note(
             f"{key_text(found.key)} in {found.bucket}: "

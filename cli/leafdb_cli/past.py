@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from leafdb.types import Key
 from leafdb_cli import exits
 from leafdb_cli.exits import Quit
-from leafdb_cli.keys import key_fields, key_text
+from leafdb_cli.keys import NO_KEY, key_fields, key_text
 from leafdb_cli.render import Column, human_bytes, stamp_text
 from leafdb_cli.session import Session
 
@@ -46,7 +46,7 @@ def show_history(session: Session, bucket: str, key: Key) -> None:
     lines: Sequence[Mapping[str, Any]] = reply["history"]
     errors = reply.get("errors") or {}
     if not lines and not errors:
-        raise Quit(exits.NOT_FOUND, f"no replica knows anything of {key_text(key)} in {bucket}")
+        raise Quit(exits.NOT_FOUND, f"no replica knows anything of {key_text(key)} in {bucket}", NO_KEY)
     extra = {"bucket": bucket, **key_fields(key), "partition": reply["partition"], "summary": reply["summary"]}
     shown_errors = errors if session.options.output != "table" else {}
     session.output.items("HistoryList", lines, HISTORY, errors=shown_errors, extra=extra)
@@ -60,7 +60,7 @@ def show_why_kept(session: Session, bucket: str, key: Key) -> None:
     reply = _ask(session, "kv.why_kept", bucket, key)
     errors = reply.get("errors") or {}
     if not reply["kept"] and not errors:
-        raise Quit(exits.NOT_FOUND, f"nothing is stored of {key_text(key)} in {bucket}")
+        raise Quit(exits.NOT_FOUND, f"nothing is stored of {key_text(key)} in {bucket}", NO_KEY)
     item = {
         "bucket": reply["bucket"],
         **key_fields(key),

@@ -16,12 +16,12 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import IO, TYPE_CHECKING, Any, Final
 
+from leafdb_cli.exits import API_VERSION
 from leafdb_cli.options import Format
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
-API_VERSION: Final = "leafdb/v1"
 GAP_CELLS: Final = 3
 """Between two columns on a terminal."""
 

@@ -66,12 +66,12 @@ def run(ctx: typer.Context, bucket: BUCKET = "", only: ONLY = "", range_: RANGE 
             items = [{"node": name, "task": task} for name, task in tasks.items()]
             session.output.items("RepairTaskList", items, STARTED_COLUMNS, errors=errors)
             if errors:
-                raise Quit(exits.FAILED, "not every node has begun")
+                raise Quit(exits.FAILED, "not every node has begun", exits.WHEN_BACK)
             return
         repairs = _wait(session, client, tasks, time.monotonic() + session.timeout_s(WAIT_S))
     session.output.items("RepairList", repairs, COLUMNS, errors=errors, pretty=lambda: view_of(repairs, (), ()))
     if errors or any(repair["state"] != "done" for repair in repairs):
-        raise Quit(exits.FAILED, "not every repair was done")
+        raise Quit(exits.FAILED, "not every repair was done", "leafdb repair status says what each waits for")
 
 
 def _look(session: Session, client: Client, args: Mapping[str, Any]) -> None:
@@ -83,7 +83,9 @@ def _look(session: Session, client: Client, args: Mapping[str, Any]) -> None:
     errors = {**(reply.get("errors") or {}), **(found.get("errors") or {})}
     repair_forecast.show(session, found["findings"], errors)
     if errors or any(line["state"] != "done" for line in lines):
-        raise Quit(exits.FAILED, "not every range could be compared")
+        raise Quit(
+            exits.FAILED, "not every range could be compared", "leafdb status says who is away; run it again then"
+        )
 
 
 def parse_range(text: str) -> list[int]:
@@ -109,7 +111,9 @@ def _wait(session: Session, client: Client, tasks: Mapping[str, Any], deadline: 
             return found
         now = time.monotonic()
         if now >= deadline:
-            raise Quit(exits.UNAVAILABLE, "it goes on without anybody watching: see leafdb repair status")
+            raise Quit(
+                exits.UNAVAILABLE, "it goes on without anybody watching", "leafdb repair status shows how far it is"
+            )
         if now >= tell_at and progress_of(found) != told:
             told, tell_at = progress_of(found), now + TELL_S
             session.note(told)
@@ -174,6 +178,8 @@ def acknowledge(ctx: typer.Context, only: ONLY = "") -> None:
     """Say that you have read where writes may be lost.
 
     It is a problem of the cluster until then. The list in repair status keeps it, with the time of this.
+
+    Example: leafdb repair acknowledge --only dev-1
     """
     session = session_of(ctx)
     reply = session.ask("repair.acknowledge", {"node": only} if only else {}, changes=True)
@@ -184,4 +190,4 @@ def acknowledge(ctx: typer.Context, only: ONLY = "") -> None:
         empty="nothing was waiting to be acknowledged",
     )  # fmt: skip
     if errors:
-        raise Quit(exits.FAILED, "not every node could be told")
+        raise Quit(exits.FAILED, "not every node could be told", exits.WHEN_BACK)

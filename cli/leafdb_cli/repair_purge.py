@@ -50,13 +50,17 @@ def purge(ctx: typer.Context, only: ONLY = "") -> None:
             items = [{"node": name, **line} for name, line in sorted(nodes.items())]
             session.output.items("PurgeList", items, STARTED_COLUMNS, errors=errors)
             if errors:
-                raise Quit(exits.FAILED, "not every node could be told")
+                raise Quit(exits.FAILED, "not every node could be told", exits.WHEN_BACK)
             return
         lines = _tried(client, nodes, time.monotonic() + session.timeout_s(WAIT_S))
     held = holders(lines)
     session.output.items("HeldUpList", held, HELD_UP_COLUMNS, errors=errors, empty="nothing holds anything up")
     if errors or held:
-        raise Quit(exits.FAILED, "not everything that was deleted may be forgotten")
+        raise Quit(
+            exits.FAILED,
+            "not everything that was deleted may be forgotten",
+            "what is held up, and by whom, is told above",
+        )
 
 
 def _purges(reply: Line, only: str) -> tuple[list[Line], dict[str, str]]:
@@ -78,5 +82,7 @@ def _tried(client: Client, nodes: Mapping[str, Line], deadline: float) -> list[L
         if len(lines) == len(nodes) and all(line["tries"] >= nodes[line["node"]]["try"] for line in lines):
             return lines
         if time.monotonic() >= deadline:
-            raise Quit(exits.UNAVAILABLE, "it goes on without anybody watching: see leafdb repair status")
+            raise Quit(
+                exits.UNAVAILABLE, "it goes on without anybody watching", "leafdb repair status shows how far it is"
+            )
         time.sleep(POLL_S)

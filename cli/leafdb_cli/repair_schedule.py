@@ -13,7 +13,7 @@ from leafdb_cli.repair_view import SCHEDULE_COLUMNS, schedule_text
 from leafdb_cli.session import Session, session_of
 
 app = typer.Typer(
-    help="When ranges are compared by themselves; without a verb, show it.",
+    help="When ranges are compared by themselves; without a verb, show it.\n\nExample: leafdb repair schedule",
     invoke_without_command=True,
     rich_markup_mode=None,
 )
@@ -32,7 +32,10 @@ def schedule(ctx: typer.Context) -> None:
 
 @app.command()
 def show(ctx: typer.Context) -> None:
-    """Show what is promised, how old the oldest comparison is, and what is too old and why."""
+    """Show what is promised, how old the oldest comparison is, and what is too old and why.
+
+    Example: leafdb repair schedule show
+    """
     session = session_of(ctx, watch=True)
     session.watching(lambda: _schedules(session, {}))
 
@@ -62,20 +65,25 @@ def pause(ctx: typer.Context, only: ONLY = "") -> None:
     """Compare nothing by itself any more, also after restarts.
 
     What is owed for a reason, as after an absence, goes on.
+
+    Example: leafdb repair schedule pause --only dev-1
     """
     _change(session_of(ctx), {"paused": True}, only)
 
 
 @app.command()
 def resume(ctx: typer.Context, only: ONLY = "") -> None:
-    """Go on comparing."""
+    """Go on comparing.
+
+    Example: leafdb repair schedule resume
+    """
     _change(session_of(ctx), {"paused": False}, only)
 
 
 def _change(session: Session, args: dict[str, Any], only: str) -> None:
     reply = _schedules(session, args | ({"node": only} if only else {}))
     if reply.get("errors"):
-        raise Quit(exits.FAILED, "not every node took it")
+        raise Quit(exits.FAILED, "not every node took it", exits.WHEN_BACK)
 
 
 def _schedules(session: Session, args: dict[str, Any]) -> dict[str, Any]:

@@ -31,7 +31,10 @@ CHANGING: Final = [Column("owned_next", "then", right=True), CHANGE]
 
 @app.command()
 def show(ctx: typer.Context) -> None:
-    """Show the members' shares, and on a terminal who owns each partition."""
+    """Show the members' shares, and on a terminal who owns each partition.
+
+    Example: leafdb ring show
+    """
     session = session_of(ctx, watch=True)
     session.watching(lambda: print_ring(session, session.ask("ring.show")))
 

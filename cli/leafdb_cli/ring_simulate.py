@@ -89,6 +89,8 @@ def history(ctx: typer.Context) -> None:
     """List what the ring went through.
 
     As far as the asked node remembers, the newest last.
+
+    Example: leafdb ring history
     """
     session = session_of(ctx, watch=True)
     session.watching(lambda: _print(session, session.ask("ring.history")))

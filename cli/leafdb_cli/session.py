@@ -1,21 +1,19 @@
-"""One run of the command line: its options, its client, its output; and the guard around every command.
+"""One run of the command line: its options, its client, its output.
 
 A command is a plain function: it takes what it needs from `session_of(ctx)`, raises whatever goes wrong, and prints
-through the session. `Guard` turns errors into a message on stderr and an exit code, once, for all of them.
+through the session. The guard around it (`guard`) turns errors into a message and an exit code.
 """
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import typer
-from typer.core import TyperGroup
 
 from leafdb.errors import LeafdbError
 from leafdb_cli import exits
@@ -117,11 +115,13 @@ class Session:
         if self.options.yes and understood:
             return
         if not (sys.stdin.isatty() and self.output.err.isatty()):
-            raise Quit(exits.USAGE, "this loses data: give --yes --i-understand-data-loss to do it without being asked")
+            raise Quit(
+                exits.USAGE, "this loses data", "give --yes --i-understand-data-loss to do it without being asked"
+            )
         self.output.err.write(f"type {name} to go on: ")
         self.output.err.flush()
         if sys.stdin.readline().strip() != name:
-            raise Quit(exits.FAILED, "nothing was done")
+            raise Quit(exits.FAILED, "nothing was done", f"run it again, and type {name} to have it done")
 
 
 def session_of(ctx: typer.Context, *, watch: bool = False, dry_run: bool = False) -> Session:
@@ -133,44 +133,3 @@ def session_of(ctx: typer.Context, *, watch: bool = False, dry_run: bool = False
     if session.options.watch and not watch:
         raise typer.BadParameter(f"'{ctx.command_path}' has no --watch; nothing was done")
     return session
-
-
-class Guard(TyperGroup):
-    """The root of the command tree: every command runs inside its `invoke`."""
-
-    def invoke(self, ctx: Any) -> Any:
-        """Run the command; whatever it raises becomes an exit code."""
-        try:
-            result = super().invoke(ctx)
-            sys.stdout.flush()
-            return result
-        except Quit as quit_:
-            if quit_.message:
-                _complain(quit_.message)
-            raise SystemExit(quit_.code) from None
-        except LeafdbError as error:
-            _complain(exits.explanation(error))
-            raise SystemExit(exits.exit_code(error)) from None
-        except KeyboardInterrupt:
-            _complain("interrupted")
-            raise SystemExit(exits.INTERRUPTED) from None
-        except OSError as error:
-            if error.errno == errno.EPIPE:
-                _abandon_stdout()
-                raise SystemExit(exits.OK) from None
-            _complain(f"{error.filename or 'input or output'}: {error.strerror or error}")
-            raise SystemExit(exits.FAILED) from None
-
-
-def _complain(message: str) -> None:
-    with suppress(OSError):
-        sys.stdout.flush()
-    with suppress(OSError):
-        sys.stderr.write(f"leafdb: {message}\n")
-        sys.stderr.flush()
-
-
-def _abandon_stdout() -> None:
-    """Nobody reads any more: what is still buffered goes nowhere, and the interpreter's last flush says nothing."""
-    with suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -64,6 +64,8 @@ def run(
     """Run one seed (--seed), or a campaign of fresh ones (--minutes, --seeds). Ends with 1 when something is broken.
 
     A seed that fails is run again with fewer operations, and the timeline of the shortest failing run is printed.
+
+    Examples: leafdb sim run --seed 7, leafdb sim run --minutes 10 --record result.md
     """
     from leafdb_cli.sim_pool import Job
 
@@ -118,7 +120,10 @@ def determinism(
     jobs: JOBS = None,
     seed_timeout: LIMITED = LIMIT,
 ) -> None:
-    """Run seeds twice, in two fresh processes with different hash seeds, and compare their traces."""
+    """Run seeds twice, in two fresh processes with different hash seeds, and compare their traces.
+
+    Example: leafdb sim determinism --seeds 100
+    """
     from leafdb_cli.sim_campaign import run_determinism
     from leafdb_cli.sim_pool import Job
 
@@ -126,7 +131,11 @@ def determinism(
     with _pool(jobs, seed_timeout) as pool:
         fine = run_determinism(session, pool, Job(_tier(tier), first_seed, nodes, operations), seeds)
     if not fine:
-        raise Quit(exits.FAILED, "not every seed gives the same run")
+        raise Quit(
+            exits.FAILED,
+            "not every seed gives the same run",
+            "something reads a clock, a dict of ids or a real random number: docs/simulation.md",
+        )
 
 
 @app.command()
@@ -137,7 +146,10 @@ def museum(
     jobs: JOBS = None,
     seed_timeout: LIMITED = LIMIT,
 ) -> None:
-    """Put known bugs into the code, one at a time, and see that each is caught. Ends with 1 when one is not."""
+    """Put known bugs into the code, one at a time, and see that each is caught. Ends with 1 when one is not.
+
+    Example: leafdb sim museum --list
+    """
     from leafdb.sim.museum import BY_NAME
     from leafdb_cli.sim_museum import print_list, run_museum
 
@@ -165,6 +177,8 @@ def detector(
     """Measure the failure detector: how soon a crash is known to all, how often a living node is called dead.
 
     Ends with 1 when a crash was not found, or a node called dead that was not standing still.
+
+    Example: leafdb sim detector --loss 0.1 --stalled 5
     """
     from leafdb.sim.membership_measure import Setting
     from leafdb_cli.sim_detector import run_detector
@@ -188,7 +202,7 @@ def _mutation(name: str) -> str:
     from leafdb.sim.museum import BY_NAME
 
     if name and name not in BY_NAME:
-        raise Quit(exits.NOT_FOUND, f"there is no mutation {name!r}: see leafdb sim museum --list")
+        raise Quit(exits.NOT_FOUND, f"there is no mutation {name!r}", "leafdb sim museum --list names them")
     return name
 
 
@@ -204,7 +218,9 @@ def _runner(job: Job) -> Runner:
         try:
             activate(BY_NAME[job.mutation])
         except MutationError as error:
-            raise Quit(exits.FAILED, str(error)) from None
+            raise Quit(
+                exits.FAILED, str(error), "the code that it changes has changed: mend leafdb/sim/museum"
+            ) from None
     return runner(Tier(job.tier))
 
 

@@ -108,7 +108,7 @@ def run_campaign(
     if tally.hopeless:
         session.note("ended early: so many problems are one problem")
     if interrupted:
-        raise Quit(exits.INTERRUPTED, "interrupted: that was the part that was done")
+        raise Quit(exits.INTERRUPTED, "interrupted: that was the part that was done", "--first-seed goes on behind it")
     return not tally.problems
 
 
@@ -135,7 +135,7 @@ def run_determinism(session: Session, pool: Runs, first: Job, seeds: int) -> boo
     session.output.items("SimDeterminism", shown, DETERMINISM_COLUMNS)
     session.note(f"{len(items) - len(bad)} of {len(items)} seeds gave the same trace in two processes")
     if interrupted:
-        raise Quit(exits.INTERRUPTED, "interrupted: that was the part that was done")
+        raise Quit(exits.INTERRUPTED, "interrupted: that was the part that was done", "--first-seed goes on behind it")
     return not bad
 
 

@@ -172,7 +172,7 @@ def run_museum(session: Session, pool: Runs, mutations: Sequence[Mutation]) -> b
         session.note(f"{item['mutation']}: {item['verdict']}: {item['message'] or item['title']}")
     session.note(f"{len(items) - len(bad)} of {len(items)} mutations are caught")
     if interrupted:
-        raise Quit(exits.INTERRUPTED, "interrupted: that was the part that was done")
+        raise Quit(exits.INTERRUPTED, "interrupted: that was the part that was done", "run it again for the rest")
     return not bad
 
 

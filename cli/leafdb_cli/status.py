@@ -32,11 +32,16 @@ def status(
     ctx: typer.Context,
     check: Annotated[bool, typer.Option("--check", help="Exit with 7 unless the cluster is healthy.")] = False,
 ) -> None:
-    """Show how the cluster is. With --wait, wait until it is healthy (--timeout, default 60s)."""
+    """Show how the cluster is. With --wait, wait until it is healthy (--timeout, default 60s).
+
+    Examples: leafdb status --check, leafdb status --wait --timeout 2m
+    """
     session = session_of(ctx, watch=True)
     healthy = session.watching(lambda: _show(session))
     if check and not healthy:
-        raise Quit(exits.UNHEALTHY, "the cluster is not healthy")
+        raise Quit(
+            exits.UNHEALTHY, "the cluster is not healthy", "each problem is told above; leafdb doctor says what to do"
+        )
 
 
 def _show(session: Session) -> bool:

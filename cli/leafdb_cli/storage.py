@@ -123,7 +123,7 @@ def verify(
         errors: Mapping[str, str] = reply.get("errors") or {}
         session.output.items("StorageStopList", items, BEGUN_COLUMNS[:1], errors=errors, empty="none was under way")
         if errors:
-            raise Quit(exits.FAILED, "not every node could be told")
+            raise Quit(exits.FAILED, "not every node could be told", exits.WHEN_BACK)
         return
     args: dict[str, Any] = _named(only)
     if rate:
@@ -161,7 +161,7 @@ def _task(session: Session, verb: str, kind: str, args: Mapping[str, Any]) -> No
             items = [{"node": name, "task": task} for name, task in begun.items()]
             session.output.items("StorageTaskList", items, BEGUN_COLUMNS, errors=errors)
             if errors:
-                raise Quit(exits.FAILED, "not every node has begun")
+                raise Quit(exits.FAILED, "not every node has begun", exits.WHEN_BACK)
             session.note("leafdb storage tasks shows how far it is")
             return
         found = _until_ended(session, client, kind, begun)
@@ -178,12 +178,18 @@ def _until_ended(session: Session, client: Client, kind: str, begun: Mapping[str
         found = [task for task in reply["tasks"] if task["kind"] == kind and begun.get(task["node"]) == task["task"]]
         away = set(begun) - {task["node"] for task in found}
         if away - set(reply.get("errors") or {}):
-            raise Quit(exits.FAILED, f"{', '.join(sorted(away))} knows nothing of it any more: it was started again")
+            raise Quit(
+                exits.FAILED,
+                f"{', '.join(sorted(away))} knows nothing of it any more: it was started again",
+                "begin it again: what was done stays done",
+            )
         if not away and all(task["state"] != RUNNING for task in found):
             return found
         now = time.monotonic()
         if now >= deadline:
-            raise Quit(exits.UNAVAILABLE, "it goes on without anybody watching: see leafdb storage tasks")
+            raise Quit(
+                exits.UNAVAILABLE, "it goes on without anybody watching", "leafdb storage tasks shows how far it is"
+            )
         if session.options.watch and session.output.pretty:
             session.output.out.write("\x1b[H\x1b[2J")
             _print(session, found, reply.get("errors") or {})
@@ -220,8 +226,8 @@ def _judge(found: Sequence[Task], errors: Mapping[str, str]) -> None:
     if damaged:
         raise Quit(
             exits.UNHEALTHY,
-            f"files of {', '.join(damaged)} are damaged. Nothing damaged is served: other replicas answer for it, so "
-            "keep them up, and look at that disk. What to do next: docs/operations/storage.md",
+            f"files of {', '.join(damaged)} are damaged. Nothing damaged is served: other replicas answer for it",
+            "keep those up, and look at that disk; step by step: docs/operations/storage.md",
         )
     if errors or any(task["state"] != "done" for task in found):
-        raise Quit(exits.FAILED, "not every store has done it")
+        raise Quit(exits.FAILED, "not every store has done it", "leafdb storage tasks says what became of each")

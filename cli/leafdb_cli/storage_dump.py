@@ -90,7 +90,11 @@ def _dump(ctx: typer.Context, kind: str, path: Path, read: Reader, *, values: bo
     damages = entries = 0
     cut = False
     if not stat.S_ISREG(path.stat().st_mode):
-        raise Quit(exits.FAILED, f"{path} is no regular file")
+        raise Quit(
+            exits.FAILED,
+            f"{path} is no regular file",
+            "name one file of a store: DATA_DIR/tables, /wal and /values have them",
+        )
     file = DiskFileSystem(path.parent).open_read(path.name)
     try:
         for line in read(file, str(path)):
@@ -109,7 +113,11 @@ def _dump(ctx: typer.Context, kind: str, path: Path, read: Reader, *, values: bo
         session.note(f"{entries} were shown, and there are more: --limit 0 shows all")
     if damages:
         places = "1 place is" if damages == 1 else f"{damages} places are"
-        raise Quit(exits.UNHEALTHY, f"{path} is damaged: {places} told above. What else was shown is sound")
+        raise Quit(
+            exits.UNHEALTHY,
+            f"{path} is damaged: {places} told above. What else was shown is sound",
+            "docs/operations/storage.md: damaged files",
+        )
 
 
 def item_of(line: Dumped, *, values: bool) -> dict[str, Any]:

@@ -46,12 +46,19 @@ def create(
     reply = session.ask("snapshots.create", args, changes=True, timeout_s=TIMEOUT_S)
     _print(session, reply)
     if reply.get("errors"):
-        raise Quit(exits.FAILED, "not every member has made it; of those that have, it stays: storage snapshot list")
+        raise Quit(
+            exits.FAILED,
+            "not every member has made it; of those that have, it stays",
+            "leafdb storage snapshot list says who has it",
+        )
 
 
 @app.command("list")
 def list_(ctx: typer.Context) -> None:
-    """List the snapshots of all members, and what disk they cost."""
+    """List the snapshots of all members, and what disk they cost.
+
+    Example: leafdb storage snapshot list
+    """
     session = session_of(ctx, watch=True)
     session.watching(lambda: _show(session))
 
@@ -68,7 +75,10 @@ def _show(session: Session) -> None:
 
 @app.command()
 def drop(ctx: typer.Context, name: NAME, only: ONLY = "") -> None:
-    """Take a snapshot away, on all members that have it or on one."""
+    """Take a snapshot away, on all members that have it or on one.
+
+    Example: leafdb storage snapshot drop before-upgrade
+    """
     session = session_of(ctx)
     reply = session.ask("snapshots.drop", {"name": name, **_named(node=only)}, changes=True, timeout_s=TIMEOUT_S)
     errors: Mapping[str, str] = reply.get("errors") or {}
@@ -76,7 +86,11 @@ def drop(ctx: typer.Context, name: NAME, only: ONLY = "") -> None:
         "SnapshotDropList", [{"node": each} for each in reply["dropped"]], DROPPED_COLUMNS, errors=errors
     )
     if errors:
-        raise Quit(exits.FAILED, "not every member could be asked, or could drop it")
+        raise Quit(
+            exits.FAILED,
+            "not every member could be asked, or could drop it",
+            "leafdb storage snapshot list says who has it still",
+        )
 
 
 def _named(**options: str) -> dict[str, str]:

@@ -100,7 +100,7 @@ def limit(
     items = [{"name": str(name), "bytes_per_s": bytes_per_s} for name in reply["nodes"]]
     session.output.items("TransferLimitList", items, LIMIT_COLUMNS, errors=errors, empty="no node took it")
     if errors:
-        raise Quit(exits.FAILED, "not every node took the limit")
+        raise Quit(exits.FAILED, "not every node took the limit", exits.WHEN_BACK)
 
 
 def parse_rate(text: str) -> int:

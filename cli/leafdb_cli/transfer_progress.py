@@ -137,7 +137,11 @@ def wait_for_end(session: Session, plan: PlanView, epoch: int) -> bool:
                 there = {int(member["id"]) for member in ring["members"]}
                 return plan.staying() <= there and not plan.going() & there
             if deadline is not None and time.monotonic() >= deadline:
-                raise Quit(exits.UNAVAILABLE, "the plan goes on: leafdb transfer list --watch follows it")
+                raise Quit(
+                    exits.UNAVAILABLE,
+                    "the plan goes on without anybody watching",
+                    "leafdb transfer list --watch follows it",
+                )
             time.sleep(POLL_S)
     raise AssertionError("unreachable")
 
@@ -190,5 +194,5 @@ def close(session: Session, plan: PlanView, *, done: bool, wanted: Sequence[bool
     """Say how a plan ended. Raises Quit when it is not how it was to end."""
     text = f"plan {plan.plan_id} is done" if done else f"plan {plan.plan_id} was given up; the ring is as it was"
     if done not in wanted:
-        raise Quit(exits.FAILED, text)
+        raise Quit(exits.FAILED, text, "leafdb ring history says how it came to that")
     session.note(text)

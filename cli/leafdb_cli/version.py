@@ -12,6 +12,9 @@ from leafdb_cli.session import session_of
 
 
 def version(ctx: typer.Context) -> None:
-    """Show the version of this client."""
+    """Show the version of this client.
+
+    Example: leafdb version
+    """
     item = {"client": leafdb.__version__, "python": platform.python_version()}
     session_of(ctx).output.items("VersionList", [item], [Column("client"), Column("python")])

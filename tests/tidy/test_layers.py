@@ -91,7 +91,7 @@ EXCUSED: dict[str, set[str]] = {
     "leafdb.node.settings": {"os", "pathlib"},  # reads the configuration file and the environment
 }
 OPENS_FILES = (
-    "leafdb.node.main", "leafdb.node.settings", "leafdb.node.secret", "leafdb.node.real_world",
+    "leafdb.node.main", "leafdb.node.settings", "leafdb.node.secret", "leafdb.node.real_world", "leafdb.node.machine",
     "leafdb.storage.worker",
 )  # fmt: skip
 

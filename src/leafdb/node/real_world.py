@@ -19,6 +19,7 @@ import trio
 
 from leafdb.errors import ConfigError
 from leafdb.limits import DESCRIPTORS_FOR_FILES, READER_THREADS
+from leafdb.node.machine import machine_facts
 from leafdb.node.world import World
 from leafdb.storage.executor import Callback, ThreadExecutor
 from leafdb.storage.job_runner import ProcessJobRunner
@@ -115,6 +116,7 @@ async def real_world(data_dir: str) -> AsyncIterator[World]:
                 worker_pid=lambda: jobs.pid,
                 pid=os.getpid(),
                 disk_bytes=partial(disk_bytes, fs.root),
+                machine=machine_facts,
             )
             nursery.cancel_scope.cancel()
     finally:

@@ -7,7 +7,7 @@ simulated one (virtual time, memory files, memory streams, a seeded generator), 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from leafdb.node.settings_in_force import SettingsInForce
@@ -20,6 +20,11 @@ from leafdb.vfs.base import FileSystem
 def no_disk() -> int:
     """The size of memory files."""
     return 0
+
+
+def no_machine() -> Mapping[str, int]:
+    """What is known of the machine in a simulated world."""
+    return {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,3 +53,5 @@ class World:
     """The size of the file system that `fs` lies on; 0 where there is none."""
     settings: SettingsInForce | None = None
     """Where the node's configuration came from, and who may change it; None when a program gave it."""
+    machine: Callable[[], Mapping[str, int]] = no_machine
+    """What this machine gives the process: see `machine.machine_facts`."""

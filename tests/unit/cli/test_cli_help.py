@@ -25,6 +25,7 @@ COMMANDS = {
         "history",
         "why-kept",
         "outcome",
+        "range",
         "scan",
         "import",
         "export",
@@ -32,7 +33,7 @@ COMMANDS = {
     "bucket": {"list", "show", "create", "set", "drop"},
     "ring": {"show", "simulate", "history"},
     "cluster": {"init", "status", "stage", "plan", "commit", "clear", "abort", "recover"},
-    "node": {"list", "drain", "undrain", "safe-to-stop", "loglevel", "profile"},
+    "node": {"list", "show", "drain", "undrain", "safe-to-stop", "loglevel", "profile"},
     "stats": {"latency", "queues", "top"},
     "metrics": {"dashboards", "rules"},
     "transfer": {"list", "limit"},
@@ -47,13 +48,20 @@ COMMANDS = {
     "user": {"list", "show", "create", "set", "grant", "revoke", "drop"},
     "role": {"list", "show", "create", "grant", "revoke", "drop"},
     "token": {"list", "create", "drop"},
+    "task": {"list", "show", "wait", "cancel"},
+    "context": {"add", "list", "use", "show", "remove"},
+    "completion": {"bash", "zsh", "fish", "words"},
     "status": set(),
+    "doctor": set(),
+    "top": set(),
+    "shell": set(),
     "version": set(),
 }
 
 HEAVY = (
     "rich", "pydantic", "trio", "anyio", "cbor2", "leafdb.client", "leafdb.node", "leafdb.wire", "leafdb.model", "http",
     "leafdb_cli.kv", "leafdb_cli.dev", "leafdb_cli.bench", "leafdb.sim", "leafdb.testing",
+    "readline", "tomllib", "concurrent.futures", "leafdb_cli.top", "leafdb_cli.doctor", "leafdb_cli.completing",
 )  # fmt: skip
 MODULES_MAX = 260
 """Python and typer alone are about 200; wall time is not asserted, what costs it is."""

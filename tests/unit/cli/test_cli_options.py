@@ -14,9 +14,9 @@ from leafdb_cli.options import (
     hoist,
     parse_duration_s,
     parse_size,
-    saved_clusters_path,
     url_of,
 )
+from leafdb_cli.saved import saved_clusters_path
 
 
 @pytest.mark.parametrize(
@@ -76,8 +76,8 @@ def test_sizes() -> None:
             parse_size(text)
 
 
-def test_where_to_connect() -> None:
-    assert url_of(Options(), {}) == "leafdb://127.0.0.1:7411"
+def test_where_to_connect(tmp_path: Path) -> None:
+    assert url_of(Options(), {"XDG_CONFIG_HOME": str(tmp_path)}) == "leafdb://127.0.0.1:7411"
     assert url_of(Options(), {"LEAFDB_NODE": "h:1"}) == "leafdb://h:1"
     assert url_of(Options(node="a:1,b:2"), {"LEAFDB_NODE": "h:1"}) == "leafdb://a:1,b:2"
     assert url_of(Options(node="leafdb://a:1"), {}) == "leafdb://a:1"

@@ -177,7 +177,7 @@ def test_another_size_or_place_is_a_usage_error(tmp_path: Path) -> None:
         with pytest.raises(Quit) as refused:
             cluster.up(count, base)
         assert refused.value.code == 2
-        assert "purge" in refused.value.message
+        assert "purge" in refused.value.hint
 
 
 def test_a_taken_port_is_named_and_nothing_is_left(tmp_path: Path) -> None:

@@ -118,7 +118,7 @@ def test_a_task_is_cancelled_by_its_name(run: Run, node: StandIn) -> None:
     node.verbs["repair.cancel"] = NotApplied("no repair 3 is running on node-a", reason=Reason.NO_SUCH_TASK)
     ended = run("repair", "cancel", "node-a/3")
     assert ended.code == 3
-    assert "repair status lists the tasks" in ended.err
+    assert "leafdb task list names the tasks" in ended.err
 
 
 def test_the_schedule_is_shown_set_paused_and_resumed(run: Run, node: StandIn) -> None:
