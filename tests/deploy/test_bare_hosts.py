@@ -53,7 +53,7 @@ class Site:
         self._ansible = ansible
         self._inventory = directory / "hosts.yml"
         self.variables: dict[str, Any] = {
-            "ansible_user": "root", "ansible_ssh_private_key_file": str(bed.key), "ansible_python_interpreter": "python3",
+            "ansible_user": "root", "ansible_ssh_private_key_file": str(bed.key), "ansible_python_interpreter": "/usr/bin/python3",
             "ansible_ssh_common_args": " ".join(bed.ssh_options()), "node_cluster_name": "prod",
             "node_secret": "a-secret-of-at-least-thirty-two-characters", "node_wheel_directory": str(wheels),
             "node_tls": False, "node_insecure": True, "node_drain_timeout_s": 10,

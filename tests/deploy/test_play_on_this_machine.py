@@ -2,7 +2,8 @@
 installed runs; a second run changes nothing, and a rehearsal of it promises nothing else; another wheel is another
 release beside the first.
 
-The wheels come from this checkout and from where `make test` had its packages.
+The wheels come from this checkout and from where pip finds packages. It takes a minute, so it runs where the extra `deploy`
+is installed, and not with every `make test`.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ class Stage:
 @pytest.fixture(scope="module")
 def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with leafdb and everything it depends on."""
-    need_ansible()
+    need_ansible("ansiblelint")
     directory = tmp_path_factory.mktemp("wheels")
     made = subprocess.run(
         [sys.executable, "-m", "pip", "wheel", "--quiet", "--wheel-dir", str(directory), f"{ROOT}[server,cli]"],

@@ -54,7 +54,7 @@ class Played(NamedTuple):
 
 
 def need_ansible(module: str = "ansible") -> None:
-    """Skip the test, with the reason, where there is none."""
+    """Skip the test, with the reason, where it is not installed: `ansible`, or `ansiblelint` with the extra `deploy`."""
     if importlib.util.find_spec(module) is None:
         extra = "dev" if module == "ansible" else "deploy"
         pytest.skip(f"{module} is not installed: pip install 'leafdb[{extra}]' brings it")
@@ -75,6 +75,7 @@ class Ansible:
             "ANSIBLE_LOCALHOST_WARNING": "0",
             "ANSIBLE_INVENTORY_UNPARSED_WARNING": "0",
             "ANSIBLE_HOST_KEY_CHECKING": "0",
+            "ANSIBLE_PIPELINING": "1",
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
             "LC_ALL": "C.UTF-8",
         }
