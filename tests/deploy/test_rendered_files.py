@@ -100,7 +100,7 @@ def test_what_the_inventory_says_is_in_it(rendered: Path) -> None:
 def test_other_machines_are_met_with_tls_unless_said(rendered: Path) -> None:
     text = (rendered / "tls" / "leafdb.toml").read_text()
     table = text.partition("[tls]\n")[2].partition("\n\n")[0]
-    assert re.findall(r"^(\w+) = ", table, re.MULTILINE)[:3] == ["ca_file", "cert_file", "key_file"]
+    assert re.findall(r"^(\w+) = ", table, re.MULTILINE) == ["ca_file", "cert_file", "key_file", "client_ca_file"]
     assert "insecure" not in text
     assert "[tls]" not in (rendered / "plain" / "leafdb.toml").read_text()
 

@@ -16,7 +16,7 @@ BLOCKS: Final = ("block", "rescue", "always")
 KEYWORDS: Final = frozenset(
     {
         "name", "when", "vars", "loop", "loop_control", "register", "changed_when", "failed_when", "check_mode", "no_log",
-        "notify", "delegate_to", "run_once", "become", "environment", "tags", "retries", "delay", "until", *BLOCKS,
+        "notify", "delegate_to", "run_once", "become", "environment", "tags", "retries", "delay", "until", "throttle", *BLOCKS,
     }
 )  # fmt: skip
 
