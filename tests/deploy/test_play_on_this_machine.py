@@ -40,7 +40,7 @@ class Stage:
             "ansible_connection": "local", "ansible_python_interpreter": sys.executable, "node_address": "127.0.0.1",
             "node_cluster_name": "prod", "node_secret": "a-secret-of-at-least-thirty-two-characters",
             "node_prefix": str(self.prefix), "node_manage_system": False, "node_python": sys.executable,
-            "node_wheel_directory": str(wheels), "node_wheel": str(*wheels.glob("leafdb-*.whl")),
+            "node_build_directory": str(directory / "built"), "node_wheel_directory": str(wheels), "node_wheel": str(*wheels.glob("leafdb-*.whl")),
         }  # fmt: skip
         self._inventory = directory / "hosts.yml"
 

@@ -8,6 +8,7 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,8 @@ def rendered(ansible: Ansible, tmp_path_factory: pytest.TempPathFactory) -> Path
     directory = tmp_path_factory.mktemp("rendered")
     role = COLLECTION / "roles" / "node"
     common = {
-        "ansible_connection": "local", "node_cluster_name": "prod", "node_secret": SECRET,
+        "ansible_connection": "local", "ansible_python_interpreter": sys.executable, "node_cluster_name": "prod",
+        "node_secret": SECRET,
         "node_prefix": f"{directory}/{{{{ inventory_hostname }}}}",
     }  # fmt: skip
     hosts = {name: {"node_name": name, **given} for name, given in HOSTS.items()}
