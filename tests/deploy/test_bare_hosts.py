@@ -1,10 +1,10 @@
-"""Promises: on bare Debian hosts the playbooks make a working, watched cluster, a second run of theirs changes nothing,
-and restart, upgrade, grow, replace, shrink and back up while clients lose nothing and see no request fail.
+"""Promises: on bare Debian hosts the playbooks make a working, watched cluster, a second run of theirs changes
+nothing, and restart, upgrade, grow, replace, shrink and back up while clients lose nothing and see no request fail.
 
-The hosts are made by `support.nspawn`, which needs root, a Debian mirror the first time, and minutes. So this runs where it
-is asked for: LEAFDB_TEST_BED names a directory in which the root file system is kept from one run to the next. The tests are
-one story, told in order. LEAFDB_TEST_BED_OLD names a wheel of an earlier commit to upgrade from; otherwise one that differs
-from this one in nothing but its digest is made.
+The hosts are made by `support.nspawn`, which needs root, a Debian mirror the first time, and minutes. So this runs
+where it is asked for: LEAFDB_TEST_BED names a directory in which the root file system is kept from one run to the
+next. The tests are one story, told in order. LEAFDB_TEST_BED_OLD names a wheel of an earlier commit to upgrade from;
+otherwise one that differs from this one in nothing but its digest is made.
 """
 
 from __future__ import annotations
@@ -53,10 +53,12 @@ class Site:
         self._ansible = ansible
         self._inventory = directory / "hosts.yml"
         self.variables: dict[str, Any] = {
-            "ansible_user": "root", "ansible_ssh_private_key_file": str(bed.key), "ansible_python_interpreter": "/usr/bin/python3",
+            "ansible_user": "root", "ansible_ssh_private_key_file": str(bed.key),
+            "ansible_python_interpreter": "/usr/bin/python3",
             "ansible_ssh_common_args": " ".join(bed.ssh_options()), "node_cluster_name": "prod",
             "node_secret": "a-secret-of-at-least-thirty-two-characters", "node_wheel_directory": str(wheels),
-            "node_build_directory": str(directory / "built"), "node_tls": False, "node_insecure": True, "node_drain_timeout_s": 10,
+            "node_build_directory": str(directory / "built"), "node_tls": False,
+            "node_insecure": True, "node_drain_timeout_s": 10,
         }  # fmt: skip
 
     @property
@@ -143,9 +145,7 @@ def build(directory: Path, *what: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def site(
-    cache: Path, ansible: Ansible, tmp_path_factory: pytest.TempPathFactory, wheels: Path
-) -> Iterator[Site]:
+def site(cache: Path, ansible: Ansible, tmp_path_factory: pytest.TempPathFactory, wheels: Path) -> Iterator[Site]:
     """Five bare hosts."""
     root = nspawn.root_of(cache)
     # Layers want a file system that can be one: not another overlay, as /tmp may be.
@@ -262,9 +262,7 @@ def test_a_dead_host_is_replaced(site: Site) -> None:
     """Its machine is off. Nobody asks it anything, and the play does not wait for it for long."""
     site.bed.cut_power("b")
     with site.connect() as client, Traffic(client, BUCKET, prefix="replace") as traffic:
-        site.play(
-            "replace_node", "--extra-vars", "leafdb_old=b leafdb_new=e", hosts=["a", "b", "c", "d", "e"]
-        )
+        site.play("replace_node", "--extra-vars", "leafdb_old=b leafdb_new=e", hosts=["a", "b", "c", "d", "e"])
     site.members = ["a", "c", "d", "e"]
     traffic_ended(site, traffic)
     assert site.names() == site.members

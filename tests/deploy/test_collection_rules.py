@@ -140,9 +140,7 @@ def test_every_variable_is_used(role: str) -> None:
 def test_what_is_notified_exists() -> None:
     for role in ROLES:
         handlers = {each["name"] for each in load(COLLECTION / "roles" / role / "handlers" / "main.yml")}
-        notified = {
-            task.body["notify"] for task in tasks() if "notify" in task.body and f"/{role}/" in str(task.path)
-        }
+        notified = {task.body["notify"] for task in tasks() if "notify" in task.body and f"/{role}/" in str(task.path)}
         assert notified == handlers
 
 

@@ -1,5 +1,5 @@
-"""Promises: the image runs as nobody in particular, has no secret and no shell in it, can be asked how it is, and stops by
-the signal that drains. It is built and started where there is a builder."""
+"""Promises: the image runs as nobody in particular, has no secret and no shell in it, can be asked how it is, and
+stops by the signal that drains. It is built and started where there is a builder."""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
-"""Promises: the Kubernetes manifests are whole and say what a node needs: an identity that outlives its pod, probes that
-no partition fools, time to drain, one disruption at a time, no two copies on one machine, nothing it does not need."""
+"""Promises: the Kubernetes manifests are whole and say what a node needs: an identity that outlives its pod, probes
+that no partition fools, time to drain, one disruption at a time, no two copies on one machine, nothing it does not
+need."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""Promises: the role installs and configures into a directory of this machine, without root and without systemd; what it
-installed runs; a second run changes nothing, and a rehearsal of it promises nothing else; another wheel is another
+"""Promises: the role installs and configures into a directory of this machine, without root and without systemd; what
+it installed runs; a second run changes nothing, and a rehearsal of it promises nothing else; another wheel is another
 release beside the first.
 
-The wheels come from this checkout and from where pip finds packages. It takes a minute, so it runs where the extra `deploy`
-is installed, and not with every `make test`.
+The wheels come from this checkout and from where pip finds packages. It takes a minute, so it runs where the extra
+`deploy` is installed, and not with every `make test`.
 """
 
 from __future__ import annotations
@@ -32,15 +32,14 @@ class Stage:
         self._ansible = ansible
         self._play = directory / "play.yml"
         self._play.write_text(
-            yaml.safe_dump(
-                [{"hosts": "leafdb", "gather_facts": False, "roles": [{"role": "leafdb.leafdb.node"}]}]
-            )
+            yaml.safe_dump([{"hosts": "leafdb", "gather_facts": False, "roles": [{"role": "leafdb.leafdb.node"}]}])
         )
         self._variables: dict[str, Any] = {
             "ansible_connection": "local", "ansible_python_interpreter": sys.executable, "node_address": "127.0.0.1",
             "node_cluster_name": "prod", "node_secret": "a-secret-of-at-least-thirty-two-characters",
             "node_prefix": str(self.prefix), "node_manage_system": False, "node_python": sys.executable,
-            "node_build_directory": str(directory / "built"), "node_wheel_directory": str(wheels), "node_wheel": str(*wheels.glob("leafdb-*.whl")),
+            "node_build_directory": str(directory / "built"), "node_wheel_directory": str(wheels),
+            "node_wheel": str(*wheels.glob("leafdb-*.whl")),
         }  # fmt: skip
         self._inventory = directory / "hosts.yml"
 

@@ -28,7 +28,8 @@ HOSTS: dict[str, dict[str, Any]] = {
     "open": {"node_address": "db1.example", "node_tls": False, "node_insecure": True, "node_client_port": 9000},
     "six": {"node_address": "fd00::1", "node_tls": False, "node_insecure": True, "node_zone": "rack-6"},
     "many": {"node_address": "127.0.0.1", "node_shards": 3, "node_weight": 4, "node_name": "big",
-             "node_settings": {"limits": {"memory_bytes_max": "1GiB"}, "node": {"zone": "moved"}, "log": {"level": "debug"}}},
+             "node_settings": {
+                 "limits": {"memory_bytes_max": "1GiB"}, "node": {"zone": "moved"}, "log": {"level": "debug"}}},
 }  # fmt: skip
 
 
@@ -152,9 +153,7 @@ def analyze(*arguments: str) -> subprocess.CompletedProcess[str]:
     program = shutil.which("systemd-analyze")
     if program is None:
         pytest.skip("there is no systemd-analyze here")
-    finished = subprocess.run(
-        [program, *arguments], capture_output=True, text=True, timeout=60, check=False
-    )
+    finished = subprocess.run([program, *arguments], capture_output=True, text=True, timeout=60, check=False)
     if "nrecognized option" in finished.stderr or "Unknown" in finished.stderr:
         pytest.skip(f"this systemd-analyze does not know {arguments[0]}: {finished.stderr[-200:]}")
     return finished

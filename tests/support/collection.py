@@ -15,8 +15,8 @@ ROLES: Final = ("node", "monitoring")
 BLOCKS: Final = ("block", "rescue", "always")
 KEYWORDS: Final = frozenset(
     {
-        "name", "when", "vars", "loop", "loop_control", "register", "changed_when", "failed_when", "check_mode", "no_log",
-        "notify", "delegate_to", "run_once", "become", "environment", "tags", "retries", "delay", "until", "throttle", *BLOCKS,
+        "name", "when", "vars", "loop", "loop_control", "register", "changed_when", "failed_when", "check_mode",
+        "no_log", "notify", "delegate_to", "run_once", "become", "environment", "throttle", *BLOCKS,
     }
 )  # fmt: skip
 

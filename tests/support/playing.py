@@ -21,7 +21,8 @@ from support.collection import COLLECTION
 
 PLAY_S: Final = 280.0
 RECAP: Final = re.compile(
-    r"^(\S+)\s+: ok=(\d+)\s+changed=(\d+)\s+unreachable=(\d+)\s+failed=(\d+)\s+skipped=(\d+)\s+rescued=(\d+)", re.MULTILINE
+    r"^(\S+)\s+: ok=(\d+)\s+changed=(\d+)\s+unreachable=(\d+)\s+failed=(\d+)\s+skipped=(\d+)\s+rescued=(\d+)",
+    re.MULTILINE,
 )
 
 
@@ -54,7 +55,7 @@ class Played(NamedTuple):
 
 
 def need_ansible(module: str = "ansible") -> None:
-    """Skip the test, with the reason, where it is not installed: `ansible`, or `ansiblelint` with the extra `deploy`."""
+    """Skip the test, with the reason, where it is not installed: `ansible`, or `ansiblelint` of extra `deploy`."""
     if importlib.util.find_spec(module) is None:
         extra = "dev" if module == "ansible" else "deploy"
         pytest.skip(f"{module} is not installed: pip install 'leafdb[{extra}]' brings it")
