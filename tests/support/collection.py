@@ -22,11 +22,10 @@ KEYWORDS: Final = frozenset(
 
 
 class Task(NamedTuple):
-    """A task, or a block of some, and where it stands. What a block says of all its tasks is in `inherited`."""
+    """A task, or a block of some, and where it stands."""
 
     path: Path
     body: dict[str, Any]
-    inherited: dict[str, Any]
 
     @property
     def where(self) -> str:
@@ -74,9 +73,9 @@ def tasks() -> Iterator[Task]:
     for role in ROLES:
         for folder in ("tasks", "handlers"):
             for path in sorted((COLLECTION / "roles" / role / folder).glob("*.yml")):
-                yield from _flat(path, load(path), {})
+                yield from _flat(path, load(path))
     for path, play in plays():
-        yield from _flat(path, play.get("tasks", []), {})
+        yield from _flat(path, play.get("tasks", []))
 
 
 def role_variables(role: str, folder: str) -> dict[str, Any]:
@@ -86,9 +85,8 @@ def role_variables(role: str, folder: str) -> dict[str, Any]:
     return found
 
 
-def _flat(path: Path, bodies: list[dict[str, Any]], inherited: dict[str, Any]) -> Iterator[Task]:
+def _flat(path: Path, bodies: list[dict[str, Any]]) -> Iterator[Task]:
     for body in bodies:
-        yield Task(path, body, inherited)
-        said = {**inherited, **{key: body[key] for key in ("check_mode", "no_log", "when", "run_once") if key in body}}
+        yield Task(path, body)
         for block in BLOCKS:
-            yield from _flat(path, body.get(block, []), said)
+            yield from _flat(path, body.get(block, []))
