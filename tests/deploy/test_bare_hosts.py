@@ -32,13 +32,13 @@ from support.processes import eventually
 from support.source_tree import ROOT
 from support.traffic import Traffic
 
-pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.timeout(1_800)]
 
 CACHE = os.environ.get("LEAFDB_TEST_BED", "")
 OLD_WHEEL = os.environ.get("LEAFDB_TEST_BED_OLD", "")
 NAMES = ("a", "b", "c", "d", "e")
 FOUNDERS = ("a", "b", "c")
-PLAY_S = 600.0
+PLAY_S = 1_200.0
 BUCKET = "carts"
 
 

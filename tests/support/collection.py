@@ -16,7 +16,8 @@ BLOCKS: Final = ("block", "rescue", "always")
 KEYWORDS: Final = frozenset(
     {
         "name", "when", "vars", "loop", "loop_control", "register", "changed_when", "failed_when", "check_mode",
-        "no_log", "notify", "delegate_to", "run_once", "become", "environment", "throttle", *BLOCKS,
+        "no_log", "notify", "delegate_to", "run_once", "become", "environment", "throttle", "until",
+        "retries", "delay", *BLOCKS,
     }
 )  # fmt: skip
 
