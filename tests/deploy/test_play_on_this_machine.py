@@ -21,7 +21,7 @@ import yaml
 from support.playing import Ansible, Played, need_ansible
 from support.source_tree import ROOT
 
-pytestmark = [pytest.mark.system, pytest.mark.slow]
+pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.timeout(1_200)]
 
 
 class Stage:
