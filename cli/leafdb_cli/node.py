@@ -87,7 +87,7 @@ def show(ctx: typer.Context, name: NAME = "") -> None:
 
 def _show_one(session: Session, name: str) -> None:
     if not name:
-        with _node(session, "") as (_, name):
+        with node_client(session, "") as (_, name):
             pass
     reply = session.ask("node.list")
     item = _listed(reply["nodes"], name)

@@ -287,7 +287,10 @@ class ProcessJobRunner:
 def be_nice() -> None:
     """Give way to the node. Where the kernel shares time out between sessions first (sched_autogroup), the niceness of
     a process weighs only inside its own, and the worker has one to itself: there the session is made as nice."""
-    niceness = os.nice(WORKER_NICE)
+    try:
+        niceness = os.nice(WORKER_NICE)
+    except PermissionError:
+        return  # a sandbox forbids it, as a unit without @resources does: node and worker are equals then
     if os.getsid(0) == os.getpid():
         with suppress(OSError), open(AUTOGROUP_PATH, "w", encoding="ascii") as group:  # other kernels have none
             group.write(str(niceness))

@@ -15,6 +15,7 @@ from leafdb.model.hlc import LOGICAL_BITS
 from leafdb.node.engine_settings import EXPIRY
 from leafdb.storage.forgotten import Told
 from leafdb.storage.jobs import CompactionJob, CompactionResult, FlushJob, FlushResult
+from leafdb.storage.worker import be_nice
 from leafdb.storage.worker_protocol import FrameBuffer, decode_answer, encode_frame, encode_request
 from leafdb.vfs.disk import DiskFileSystem
 from support.sweeping import record
@@ -149,3 +150,11 @@ def test_without_a_root_it_says_how_it_is_called() -> None:
     done = subprocess.run(COMMAND, capture_output=True, text=True, timeout=WAIT_S, check=False)
     assert done.returncode == 2
     assert "usage" in done.stderr
+
+
+def test_a_sandbox_that_forbids_niceness_stops_no_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(increment: int) -> int:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "nice", refuse)
+    be_nice()
