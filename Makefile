@@ -76,8 +76,11 @@ format: $(VENV)/.dev  ## rewrite the formatting
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-docs: $(VENV)/.dev    ## check the documentation: links, names, commands, every Python block
-	@$(BIN)/python -m pytest -q tests/tidy/test_docs.py tests/unit/docs
+docs: $(VENV)/.dev    ## make a book of the documentation, check its links and commands, run its blocks
+	@$(BIN)/python -m sphinx -W --keep-going -q -b html -d $(VENV)/docs/doctrees docs $(VENV)/docs/html
+	@echo "$(VENV)/docs/html/index.html"
+	@$(BIN)/python -m pytest -q tests/tidy/test_docs.py tests/unit/docs tests/system/test_pages_at_a_desk.py \
+	    --ignore=tests/unit/docs/test_book.py
 
 clean:                ## remove the virtual environment and caches
 	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -11,16 +11,14 @@ the address 127.X.Y.1 with the ports of the pages. What is put for something els
     systemctl restart    ends the machine's leafdbd by SIGTERM; returns when the next one answers, as Type=notify does
     ssh MACHINE          runs the rest on that machine
 
-Blocks run in bash with `-e`, on a terminal: where a command has a name typed, the name it asks for is typed. What a
-block exports, later ones see. Everything that waits has a deadline.
+Blocks run as a person would run them (support.terminal). What a block exports, later ones see. Everything that waits
+has a deadline.
 """
 
 from __future__ import annotations
 
 import os
-import pty
 import re
-import select
 import subprocess
 import sys
 import time
@@ -34,13 +32,11 @@ from leafdb.client.sync_client import Client
 from leafdb.errors import LeafdbError
 from leafdb.testing.servers import MORTAL, clean_environment
 from support.processes import LOG_LINES, WAIT_S, eventually
-from support.quick_cli import SHIM
+from support.terminal import Terminal
 
 BLOCK_S: Final = 120.0
 NAMES: Final = "abcdefgh"
 PAGES_NET: Final = "10.0.0."
-
-_TYPE: Final = re.compile(r"type (\S+) to go on: $")
 
 SYSTEMCTL: Final = """\
 #!/usr/bin/env bash
@@ -69,32 +65,23 @@ class Machines:
         self._config = config
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._environment: dict[str, str] = {}
-        bin_ = directory / "bin"
-        bin_.mkdir(parents=True)
-        shim = SHIM.format(python=sys.executable)
-        for name, text in (("leafdb", shim), ("systemctl", SYSTEMCTL), ("ssh", SSH)):
-            (bin_ / name).write_text(text)
-            (bin_ / name).chmod(0o755)
-        (bin_ / "python3").symlink_to(sys.executable)
+        self._terminal = Terminal(directory, serve=self._serve)
+        self._terminal.program("systemctl", SYSTEMCTL)
+        self._terminal.program("ssh", SSH)
+        (self._terminal.bin / "python3").symlink_to(sys.executable)
         for name in NAMES:
             self._etc(name).mkdir(parents=True)
 
     def __enter__(self) -> Machines:
-        path = self._directory / "cli"
-        log = (self._directory / "cli.log").open("wb")
-        with log:
-            self._cli = subprocess.Popen(
-                [sys.executable, "-c", MORTAL, "-m", "support.quick_cli", str(path)],
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log, env={**os.environ, "PYTHONPATH": ":".join(sys.path)},
-            )  # fmt: skip
-        eventually("the command line is there", path.exists)
+        self._terminal.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
-        for process in (self._cli, *self._processes.values()):
+        self._terminal.__exit__()
+        for process in self._processes.values():
             with suppress(ProcessLookupError):
                 process.kill()
-        for process in (self._cli, *self._processes.values()):
+        for process in self._processes.values():
             process.wait(WAIT_S)
 
     # -- machines
@@ -167,48 +154,11 @@ class Machines:
 
     def run(self, block: str, *, on: str = "a", timeout_s: float = BLOCK_S) -> str:
         """Run a block; what it printed. AssertionError with everything it said unless it ends with 0."""
-        said = self._directory / f"said-{time.monotonic_ns()}"
-        exported = said.with_suffix(".environment")
-        script = f"set -e\n{self._here(block, on)}\nenv -0 > {exported}\n"
-        master, slave = pty.openpty()
-        try:
-            with said.open("wb") as out:
-                process = subprocess.Popen(
-                    ["bash", "-c", script], stdin=slave, stdout=out, stderr=slave, cwd=self._directory,
-                    env=self._variables(on), start_new_session=True,
-                )  # fmt: skip
-            try:
-                notes = self._attend(process, master, timeout_s)
-            finally:
-                with suppress(ProcessLookupError):
-                    os.killpg(process.pid, 9)
-                process.wait(WAIT_S)
-        finally:
-            os.close(master)
-            os.close(slave)
-        text = said.read_text(encoding="utf-8")
-        assert process.returncode == 0, f"{process.returncode}\n{block}\n{text}\n{notes}\n{self.logs()}"
-        variables = dict(each.split("=", 1) for each in exported.read_text().split("\0") if each)
-        self._environment = {name: variables[name] for name in ("LEAFDB_NODE",) if name in variables}
-        return text
-
-    def _attend(self, process: subprocess.Popen[bytes], master: int, timeout_s: float) -> str:
-        """Sit at the terminal until the block ends: type what is asked for, restart what is to be. What was noted."""
-        notes = b""
-        typed = 0
-        deadline = time.monotonic() + timeout_s
-        while True:
-            ended = process.poll() is not None
-            if select.select([master], [], [], 0.0 if ended else 0.05)[0]:
-                notes += os.read(master, 65_536)
-            elif ended:
-                return notes.decode("utf-8", "replace")
-            asked = _TYPE.search(notes[typed:].decode("utf-8", "replace"))
-            if asked is not None:
-                typed = len(notes)
-                os.write(master, asked[1].encode() + b"\n")
-            self._serve()
-            assert time.monotonic() < deadline, f"not within {timeout_s:.0f} s\n{notes.decode()}\n{self.logs()}"
+        own = {"MACHINE": on, **self._environment}
+        said = self._terminal.run(self._here(block, on), {**clean_environment(os.environ), **own}, timeout_s=timeout_s)
+        assert said.code == 0, f"{said.code}\n{block}\n{said.text}\n{said.notes}\n{self.logs()}"
+        self._environment = {name: said.environment[name] for name in ("LEAFDB_NODE",) if name in said.environment}
+        return said.text
 
     def _serve(self) -> None:
         """Do what `systemctl` was asked for."""
@@ -221,11 +171,6 @@ class Machines:
         assert self.ended(name) == 0, self.logs()
         self.start(name)
         asked.unlink()
-
-    def _variables(self, on: str) -> dict[str, str]:
-        path = f"{self._directory / 'bin'}:{os.environ['PATH']}"
-        own = {"PATH": path, "STAGE": str(self._directory), "MACHINE": on, "COLUMNS": "80"}
-        return {**clean_environment(os.environ), **self._environment, **own}
 
     def _here(self, text: str, name: str) -> str:
         return text.replace(PAGES_NET, self._net).replace("/etc/leafdb/", f"{self._etc(name)}/")

@@ -1,4 +1,9 @@
-"""What the documentation says that can be checked: its Python, its shell lines, the commands it names in passing."""
+"""What the documentation says that can be checked: its Python, its shell lines, the commands it names in passing.
+
+A block that cannot be run says so in the line above it, where a reader of the page does not see it, with the reason:
+
+    <!-- no-run: needs systemd -->
+"""
 
 from __future__ import annotations
 
@@ -15,20 +20,26 @@ from support.source_tree import ROOT
 _BLOCK = re.compile(r"^( *)```(\w*)\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
 _HEADING = re.compile(r"^#+ (.*)$", re.MULTILINE)
 _INDENTED = re.compile(r"^ {4}(\S.*)$", re.MULTILINE)
+_GRAMMAR = re.compile(r"\s\[")
+_TYPED = re.compile(r"(?<=^\n)((?: {4}.*\n)+)", re.MULTILINE)
+_NO_RUN = re.compile(r"<!-- no-run: ([^\n]+?) -->\s*\Z")
 _PLACEHOLDER = re.compile(r"[A-Z.…\[<]|[a-z]+\|")  # a|b names several commands
-_DEEPER = (["cluster", "stage"], ["storage", "dump"])
+_DEEPER = (["cluster", "stage"], ["storage", "dump"], ["storage", "snapshot"], ["repair", "schedule"])
 _SPAN = re.compile(r"`([^`\n]+)`")
 SHELL = ("sh", "shell", "bash", "console")
+PROGRAMS = ("leafdb", "leafdbd", "make", "pip", "python", "python3", "systemctl", "kubectl", "ansible-playbook")
+"""With what an indented block begins that people are to type."""
 
 
 class Block(NamedTuple):
-    """A fenced block of a page, also one in a list: its code, after how many lines of the page it begins, and the
-    heading above it."""
+    """A block of a page, also one in a list: its code, after how many lines of the page it begins, the heading above
+    it, and why it is not run."""
 
     language: str
     code: str
     lines_before: int
     heading: str
+    no_run: str = ""
 
 
 class Command(NamedTuple):
@@ -51,13 +62,39 @@ def pages() -> list[Path]:
 def blocks(page: Path) -> list[Block]:
     """The fenced blocks of a page, in order."""
     text = page.read_text(encoding="utf-8")
-    prose = _BLOCK.sub(lambda found: " " * len(found[0]), text)  # a comment in a block is no heading
-    made = []
-    for found in _BLOCK.finditer(text):
-        headings = _HEADING.findall(prose, 0, found.start())
-        lines_before = text[: found.start(3)].count("\n")
-        made.append(Block(found[2], dedent(found[3]), lines_before, headings[-1] if headings else ""))
-    return made
+    return [_block(text, found[2], found, 3) for found in _BLOCK.finditer(text)]
+
+
+def shell_blocks(page: Path) -> list[Block]:
+    """What a page would have somebody type: its blocks of shell, and those that are indented and begin with a program.
+    A line with brackets is grammar, not a command."""
+    text = page.read_text(encoding="utf-8")
+    typed = [_block(text, "sh", found, 1) for found in _TYPED.finditer(_prose(text))]
+    fenced = [block for block in blocks(page) if block.language in SHELL]
+    indented = [block for block in typed if begins_with_program(block.code) and not _GRAMMAR.search(block.code)]
+    return sorted([*fenced, *indented], key=lambda block: block.lines_before)
+
+
+def begins_with_program(line: str) -> bool:
+    """Whether a line calls something that people type."""
+    return any(words[0] in PROGRAMS for words in _calls(line.partition("\n")[0]))
+
+
+def _block(text: str, language: str, found: re.Match[str], code: int) -> Block:
+    headings = _HEADING.findall(_prose(text), 0, found.start())
+    no_run = _NO_RUN.search(text, 0, found.start())
+    return Block(
+        language,
+        dedent(found[code]),
+        text.count("\n", 0, found.start(code)),
+        headings[-1] if headings else "",
+        no_run[1] if no_run else "",
+    )
+
+
+def _prose(text: str) -> str:
+    """A page with its fenced blocks blank: a comment in one is no heading."""
+    return _BLOCK.sub(lambda found: re.sub(r"[^\n]", " ", found[0]), text)
 
 
 def commands(page: Path, *programs: str) -> list[Command]:

@@ -11,6 +11,7 @@ from support.source_tree import ROOT
 
 LINK = re.compile(r"(?<!!)\[[^\]]+\]\(([^)\s]+)\)")
 FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
+TABLE_HEAD = re.compile(r"\| *:?-")
 OUTSIDE = ("http://", "https://", "mailto:")
 
 
@@ -45,6 +46,17 @@ def test_relative_links_resolve() -> None:
                 broken.append(f"{page.relative_to(ROOT)}: {link}")
             elif anchor and target.suffix == ".md" and anchor not in anchors(target):
                 broken.append(f"{page.relative_to(ROOT)}: {link} (no such heading)")
+    assert not broken, "\n".join(broken)
+
+
+def test_every_table_has_its_head() -> None:
+    """A row behind an empty line is no row: what stands there is shown as text."""
+    broken = []
+    for page in pages():
+        lines = FENCE.sub(lambda found: re.sub(r"[^\n]", "", found[0]), page.read_text(encoding="utf-8")).split("\n")
+        for number, (before, line, after) in enumerate(zip(["", *lines], lines, [*lines[1:], ""], strict=False), 1):
+            if line.startswith("|") and not before.startswith("|") and not TABLE_HEAD.match(after):
+                broken.append(f"{page.relative_to(ROOT)}:{number}: {line[:60]}")
     assert not broken, "\n".join(broken)
 
 
