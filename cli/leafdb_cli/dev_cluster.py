@@ -224,6 +224,7 @@ class DevCluster:
         return len(running)
 
     def _stop(self, nodes: Sequence[DevNode]) -> None:
+        pids = {node.index: holder(node) for node in nodes}
         for node in nodes:
             self._signal(node, signal.SIGTERM)
         deadline = time.monotonic() + DOWN_S
@@ -234,6 +235,9 @@ class DevCluster:
                 self._note(f"{node.name} did not stop in time: killing it")
                 self.kill_node(node)
             self._reap(node)
+            pid = pids[node.index]
+            while pid and _is_leafdbd(pid, node) and time.monotonic() < deadline:
+                time.sleep(POLL_S / 5)  # it has let go of its data, and has an interpreter to take down
 
     def kill(self, index: int) -> bool:
         """SIGKILL; False when it did not run."""
