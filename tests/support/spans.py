@@ -83,5 +83,6 @@ class Recorder:
     def start_as_current_span(self, name: str, context: Any = None, kind: Any = SpanKind.INTERNAL,
                               attributes: Any = None, *_: Any, **__: Any) -> Iterator[RecordedSpan]:  # fmt: skip
         span = self.start_span(name, context, kind, attributes)
-        with trace.use_span(span, end_on_exit=True, record_exception=False, set_status_on_exception=False):
+        recorded: Any = span  # as much of a Span as is looked at
+        with trace.use_span(recorded, end_on_exit=True, record_exception=False, set_status_on_exception=False):
             yield span

@@ -66,7 +66,9 @@ def connect_async(
     from leafdb.client.anyio_tls import dialler
 
     dial = dialler(client_tls)
-    return async_client_over(addresses, dial=dial, auth=who, encrypted=True, zone=zone, timeout=timeout, routing=routing)
+    return async_client_over(
+        addresses, dial=dial, auth=who, encrypted=True, zone=zone, timeout=timeout, routing=routing
+    )
 
 
 def client_over(

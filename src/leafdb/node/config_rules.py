@@ -70,11 +70,11 @@ def _sealed(config: Config) -> bool:
 
 def _open_doors(config: Config) -> list[tuple[str, Address, str]]:
     """Listeners that other machines can reach and where nobody has to prove anything: name, address, what is missing.
-    A peer proves itself by certificate and secret; a client by a certificate, where one is asked for, or by its login."""
+    A peer proves itself by certificate and secret; a client by a certificate, where one is asked for, or its login."""
     client, peer, sealed = config.listen.client, config.listen.peer, _sealed(config)
     found = []
     if not client.loopback and not (sealed and (config.tls.client_ca_file or config.auth.mode != "off")):
-        how = "clients prove nothing: set auth.mode = \"required\", or tls.client_ca_file"
+        how = 'clients prove nothing: set auth.mode = "required", or tls.client_ca_file'
         missing = how if sealed else "there is no TLS: fill in [tls]"
         found.append(("client", client, missing))
     if not peer.loopback and not sealed:
