@@ -187,7 +187,7 @@ WITH_CLIENTS = replace(FILES, client_ca_file="ca")
     ],
 )
 def test_what_other_machines_reach_must_be_proved(tls: TlsConfig, insecure: bool, refused: set[str]) -> None:
-    config = Config(listen=OUTSIDE, tls=tls, auth=AuthConfig(insecure=insecure))
+    config = Config(listen=OUTSIDE, tls=tls, auth=AuthConfig(mode="off", insecure=insecure))
     found = config_rules.problems(config)
     assert {line.partition(":")[0] for line in found} & {"listen.client", "listen.peer"} == refused
     warned = any(line.startswith("auth.insecure") for line in config_rules.warnings(config))
