@@ -72,7 +72,7 @@ MUTATIONS: Final = (
     _purge(
         "hint-after-reap",
         "Hints that are still kept somewhere do not stop tombstones from being dropped (Scylla's batches and hints).",
-        (NODE, "        return not self.hints()\n", "        return True\n"),
+        (NODE, "        return not self.hints() and not self.marked_above(horizon)\n", "        return True\n"),
         (NODE, "if promise is None or not self.hints_clean(promise):", "if promise is None:"),
     ),
     _purge(
