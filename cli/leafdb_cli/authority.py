@@ -55,7 +55,7 @@ class Described:
     """What a certificate says."""
 
     kind: str
-    """ca, node, client, or other for one that no CA of leafdb made."""
+    """ca, node, client, or other for one that no CA of ours made."""
     name: str
     hosts: tuple[str, ...]
     issuer: str
@@ -136,7 +136,7 @@ class Authority:
         except (ValueError, TypeError):
             raise ConfigError(f"{directory / 'ca.key'} is not a key in PEM without a password") from None
         if not isinstance(key, ec.EllipticCurvePrivateKey):
-            raise ConfigError(f"{directory / 'ca.key'} is no key of a CA that leafdb cert init made")
+            raise ConfigError(f"{directory / 'ca.key'} is no key of a CA made by leafdb cert init")
         return cls(certificates, key, directory)
 
     def issue(self, subject: Subject, public: ec.EllipticCurvePublicKey, days: int = DAYS) -> x509.Certificate:
@@ -222,7 +222,7 @@ def describe(certificate: x509.Certificate) -> Described:
 
 
 def subject_of(path: Path) -> Subject:
-    """Whom a certificate is for, so that another can take its place. ConfigError for what no CA of leafdb issued."""
+    """Whom a certificate is for, so that another can take its place. ConfigError for what no CA of ours issued."""
     said = describe(certificates_in(path)[0])
     if said.kind not in ("node", "client"):
         raise ConfigError(f"{path} is no node's and no client's certificate, but of kind {said.kind}")

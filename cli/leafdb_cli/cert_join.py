@@ -82,7 +82,7 @@ def parse_token(text: str) -> Token:
     try:
         packed = base64.urlsafe_b64decode(body + "=" * (-len(body) % 4))
         if packed[0] != VERSION:
-            raise ConfigError(f"this token is of version {packed[0]}: join with the leafdb that made it")
+            raise ConfigError(f"this token is of version {packed[0]}: join with the version that made it")
         at = 1 + DIGEST_BYTES
         address = parse_address(packed[at + SECRET_BYTES :].decode())
     except (binascii.Error, ValueError, IndexError):
@@ -122,7 +122,7 @@ def invite(
         while tries < TRIES_MAX:
             left_s = deadline - time.monotonic()
             if left_s <= 0:
-                raise Quit(exits.UNAVAILABLE, "nobody came: the token is void; invite again")
+                raise Quit(exits.UNAVAILABLE, "nobody came: the token is void", "invite again")
             listener.settimeout(left_s)
             try:
                 visitor, _ = listener.accept()
@@ -136,7 +136,7 @@ def invite(
                     note("somebody came with a wrong secret")
                 except (OSError, ValueError, KeyError, TypeError) as error:
                     note(f"a visitor left before it was certified: {error}")
-    raise Quit(exits.FAILED, f"{TRIES_MAX} came with a wrong secret: the token is void; invite again")
+    raise Quit(exits.FAILED, f"{TRIES_MAX} came with a wrong secret: the token is void", "invite again")
 
 
 def _receive_visitor(
@@ -226,16 +226,20 @@ def _ask(token: Token, key: ec.EllipticCurvePrivateKey, timeout_s: float) -> Map
             if not hmac.compare_digest(shown, token.fingerprint):
                 raise Quit(
                     exits.UNAUTHORIZED,
-                    f"who answers at {token.address} is not who made this token: nothing was sent; ask for a new one, "
-                    "and whether somebody sits in between",
+                    f"who answers at {token.address} is not who made this token: nothing was sent",
+                    "ask for a new one, and whether somebody sits in between",
                 )
             _send(line, asked)
             return _receive(line)
     except TimeoutError:
-        raise Quit(exits.UNAVAILABLE, f"{token.address} does not answer in {timeout_s:.0f} s") from None
+        raise Quit(
+            exits.UNAVAILABLE,
+            f"{token.address} does not answer in {timeout_s:.0f} s",
+            "is leafdb cert invite still waiting there?",
+        ) from None
     except (OSError, ValueError) as error:
         raise Quit(
-            exits.UNAVAILABLE, f"{token.address}: {error}; is leafdb cert invite still waiting, and the token unused?"
+            exits.UNAVAILABLE, f"{token.address}: {error}", "is leafdb cert invite still waiting, and the token unused?"
         ) from None
 
 
@@ -251,7 +255,9 @@ def _judged(
         if certificate.public_key() != key.public_key():
             raise ValueError("it is for another key")
     except (KeyError, TypeError, ValueError, InvalidSignature) as error:
-        raise Quit(exits.FAILED, f"the answer makes no sense, and nothing was written: {error}") from None
+        raise Quit(
+            exits.FAILED, f"the answer makes no sense, and nothing was written: {error}", "invite again"
+        ) from None
     return authorities, certificate
 
 

@@ -125,7 +125,7 @@ class DevCluster:
             return planned_nodes(self.directory, count, base, shards, tls=bool(tls))
         if tls is not None and any(node.tls != tls for node in nodes):
             speaks = "does not speak" if tls else "speaks"
-            raise Quit(exits.USAGE, f"{self.directory} {speaks} TLS: dev down --purge first")
+            raise Quit(exits.USAGE, f"{self.directory} {speaks} TLS", "leafdb dev down --purge first")
         if shards is not None and any(node.shards != shards for node in nodes):
             raise Quit(
                 exits.USAGE,

@@ -67,7 +67,7 @@ def show(ctx: typer.Context, role: NAME) -> None:
     session = session_of(ctx)
     found = [item for item in session.ask("role.list")["roles"] if item["name"] == role]
     if not found:
-        raise Quit(exits.NOT_FOUND, f"there is no role {role!r}: leafdb role list names them")
+        raise Quit(exits.NOT_FOUND, f"there is no role {role!r}", "leafdb role list names them")
     _print(session, found)
 
 

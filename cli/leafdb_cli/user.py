@@ -74,7 +74,7 @@ def show(ctx: typer.Context, user: NAME) -> None:
     session = session_of(ctx)
     found = [item for item in session.ask("user.list")["users"] if item["name"] == user]
     if not found:
-        raise Quit(exits.NOT_FOUND, f"there is no user {user!r}: leafdb user list names them")
+        raise Quit(exits.NOT_FOUND, f"there is no user {user!r}", "leafdb user list names them")
     columns = [*COLUMNS, Column("grants", show=lambda grants: ", ".join(grants) or "-")]
     session.output.items("UserList", found, columns)
 
@@ -89,9 +89,9 @@ def create(
 ) -> None:
     """Make a user; the password is asked for, or read from a file. Without a role a user may do nothing.
 
-    The first one is made with the cluster's own secret.
+    The first one is made with the cluster's own secret: LEAFDB_SECRET_FILE names it.
 
-    Example: LEAFDB_SECRET_FILE=cluster.secret leafdb user create alice --role admin
+    Example: leafdb user create alice --role admin
     """
     session = session_of(ctx)
     if no_password and password_file:

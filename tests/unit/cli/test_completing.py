@@ -41,7 +41,7 @@ def at(line: str) -> list[str]:
 @pytest.mark.parametrize(
     ("line", "wanted"),
     [
-        ("leafdb sta", ["status"]),
+        ("leafdb sta", ["stats", "status"]),
         ("leafdb kv ge", ["get"]),
         ("leafdb storage snapshot ", ["create", "drop", "list"]),
         ("leafdb kv get ca", ["carts", "cats"]),

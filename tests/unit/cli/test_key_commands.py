@@ -17,7 +17,7 @@ from support.stand_in import Run, StandIn
 COLUMNS = 80
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 CLI_PAGE = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
-PINNED = ["bucket", "key", "token", "partition", "epoch", "replicas"]
+PINNED = ["bucket", "key", "token", "partition", "epoch", "replicas", "key_hash"]
 STAMP = 1_795_284_184_123 << 16
 HEAD = {"bucket": "carts", "key": b"x", "token": "00" * 8, "partition": 17, "epoch": 3, "errors": {}}
 DOT = "00010001000000010000000000ff:7"

@@ -23,7 +23,7 @@ from support.source_tree import ROOT
 
 BUILD_S = 240.0
 NAMES = [f"leafdb.{name}" for name in leafdb.__all__] + [f"leafdb.testing.{name}" for name in leafdb.testing.__all__]
-ONLY_NAMED = {"leafdb.Answer", "leafdb.BLIND", "leafdb.Key", "leafdb.Merge", "leafdb.testing.CLIENTS"}
+ONLY_NAMED = {"leafdb.Answer", "leafdb.Auth", "leafdb.BLIND", "leafdb.Key", "leafdb.Merge", "leafdb.testing.CLIENTS"}
 """Constants and type aliases: the page itself says all there is to say."""
 
 

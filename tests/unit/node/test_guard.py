@@ -123,7 +123,7 @@ def test_every_admin_verb_of_a_client_has_its_need_and_no_other_has() -> None:
 
 
 def test_what_a_client_may_send_is_what_the_guard_knows() -> None:
-    known = {MessageType.GET, MessageType.PUT, MessageType.SCAN, MessageType.ADMIN}
+    known = {MessageType.GET, MessageType.PUT, MessageType.SCAN, MessageType.ADMIN, MessageType.TRACED}
     assert known == CLIENT_REQUEST_TYPES - SESSION_TYPES
 
 

@@ -95,6 +95,8 @@ def test_every_problem_is_listed_at_once_with_its_path(tmp_path: Path) -> None:
         wal_bytes_max = "1KiB"
         [tls]
         cert_file = "x"
+        [auth]
+        mode = "off"
         [storag]
         x = 1
         [log]
@@ -106,7 +108,7 @@ def test_every_problem_is_listed_at_once_with_its_path(tmp_path: Path) -> None:
     assert paths == {
         "shards", "node.nmae", "node.shards", "node.zone", "cluster.seeds", "cluster.secret", "listen.client",
         "listen.peer", "storage.memtable_bytes", "storage.block_cache_bytes", "storage.wal_sync_interval",
-        "storage.wal_bytes_max", "tls.ca_file", "tls.key_file", "storag", "log.level",
+        "storage.wal_bytes_max", "tls.ca_file", "tls.key_file", "auth.mode", "storag", "log.level",
     }, text  # fmt: skip
     assert "did you mean node.name?" in text
     assert "write shards under [node]" in text
@@ -119,7 +121,7 @@ def test_every_problem_is_listed_at_once_with_its_path(tmp_path: Path) -> None:
     assert "entry 1" not in text
     assert "cluster.secret_file" in text
     assert "auth.insecure = true" in text
-    assert "set tls.client_ca_file" in text
+    assert "or tls.client_ca_file" in text
     assert "hunter2" not in text, "a secret must not be repeated"
 
 

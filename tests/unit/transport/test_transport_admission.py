@@ -51,32 +51,6 @@ async def test_one_address_does_not_take_all_places() -> None:
         assert await (await node.client(network.at("modest"))).ask(1, b"x") == b"x"
 
 
-@pytest.mark.parametrize("places", [Places(greetings_max=4), Places(sessions_max=6)])
-def test_the_oldest_that_has_not_greeted_gives_its_place_to_the_newest(places: Places) -> None:
-    """Connections that say nothing hold their places only until somebody comes who wants one."""
-
-    async def main() -> None:
-        network = MemoryNetwork()
-        async with serving(network.at("n"), host="n", places=places) as node:
-            settled = [await node.client(network.at("settled")) for _ in range(2)]
-            silent = [await node.dial(network.at("loris")) for _ in range(4)]
-            await trio.sleep(0.1)
-            assert await (await node.client(network.at("honest"))).ask(1, b"x") == b"x"
-            assert await silent[0].receive_some(10) == b"", "the oldest went"
-            for _ in range(50):
-                silent.append(await node.dial(network.at("loris")))
-                await trio.sleep(0.01)
-                node.acceptor.check()
-            assert await (await node.client(network.at("honest"))).ask(1, b"y") == b"y"
-            assert [await client.ask(2, b"z") for client in settled] == [b"z", b"z"], "who is in stays in"
-            assert node.pump.counters.sessions_refused_total == 0
-            await trio.sleep(2 * HANDSHAKE_TIMEOUT_S)
-            assert len(node.acceptor.sessions) == 4
-            node.acceptor.check()
-
-    trio.run(main, clock=MockClock(autojump_threshold=0))
-
-
 def test_who_greets_too_slowly_is_gone_at_the_deadline() -> None:
     """A slow-loris: one byte at a time, for ever. It holds a place for HANDSHAKE_TIMEOUT_S and a few bytes."""
 
