@@ -12,10 +12,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from leafdb.config import described
 from leafdb.node.admin import Verb, gather
 from leafdb.node.admin_cluster import metadata_of
 from leafdb.node.config_rules import warnings
+from leafdb.node.described import described
 from leafdb.node.self_report import problems
 from leafdb.node.settings_page import written
 

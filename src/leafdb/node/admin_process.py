@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
-from leafdb.config import described
 from leafdb.errors import NotApplied, Overloaded, Reason
 from leafdb.node import logs, profiler
 from leafdb.node.admin import Verb
+from leafdb.node.described import described
 from leafdb.node.settings_in_force import value_of
 from leafdb.node.settings_page import written
 

@@ -187,18 +187,10 @@ class Node:
         seen = await read_value(engine, META_TREE, PEERS_KEY)
         self.admission = Admission(engine, view, self.belonging.contests, seen)
         self.peers = Peers(
-            self.tls.peers,
-            self.pump,
-            own=partial(peer_facts, self),
-            secret=self._secret,
-            admit=self.admission.admit,
-            nonce=lambda: world.random_bytes(16),
-            rng=world.rng,
-            on_frame=self._peer_dispatch,
-            on_session_up=self._session_up,
-            on_session_down=self._session_down,
-            on_refused=self.belonging.doubt,
-        )
+            self.tls.peers, self.pump, own=partial(peer_facts, self), secret=self._secret, admit=self.admission.admit,
+            nonce=lambda: world.random_bytes(16), rng=world.rng, on_frame=self._peer_dispatch,
+            on_session_up=self._session_up, on_session_down=self._session_down, on_refused=self.belonging.doubt,
+        )  # fmt: skip
         self.belonging.recognise()
         self.register = Register(
             engine=engine, view=view, wheel=self.wheel, now=world.now, rng=world.rng,

@@ -22,9 +22,10 @@ from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainValidator, ValidationError, create_model
 
-from leafdb.config import Config, Described, Kind, Setting, described
+from leafdb.config import Config, Kind, Setting
 from leafdb.errors import ConfigError
 from leafdb.node.config_rules import problems as rule_problems
+from leafdb.node.described import Described, described
 from leafdb.node.units import (
     duration_text,
     parse_addresses,

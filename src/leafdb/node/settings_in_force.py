@@ -11,8 +11,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from leafdb.config import Config, Described, described
+from leafdb.config import Config
 from leafdb.errors import ConfigError
+from leafdb.node.described import Described, described
 from leafdb.node.logs import Log
 
 log = Log("process")

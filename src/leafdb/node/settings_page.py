@@ -13,7 +13,8 @@ import textwrap
 from dataclasses import fields
 from typing import Any, Final
 
-from leafdb.config import Config, Described, Kind, described
+from leafdb.config import Config, Kind
+from leafdb.node.described import Described, described
 from leafdb.node.units import duration_text, size_text
 
 HEAD: Final = """\

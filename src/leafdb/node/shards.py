@@ -17,8 +17,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from leafdb.config import Address, Config, Kind, described, shard_address, shard_name
+from leafdb.config import Address, Config, Kind, shard_address, shard_name
 from leafdb.limits import MIB
+from leafdb.node.described import described
 
 
 def shard_dir(data_dir: str, shard: int) -> str:

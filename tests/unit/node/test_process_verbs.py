@@ -11,10 +11,11 @@ from dataclasses import replace
 import pytest
 import trio
 
-from leafdb.config import Config, described
+from leafdb.config import Config
 from leafdb.errors import NotApplied, Overloaded
 from leafdb.model.key import encode_key
 from leafdb.node import admin_process, admin_stats, logs, profiler
+from leafdb.node.described import described
 from leafdb.node.hot_keys import EVERY
 from leafdb.node.node import Node
 from leafdb.node.settings_in_force import Read, SettingsInForce

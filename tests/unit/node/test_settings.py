@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from leafdb.config import Address, Config, Kind, described, parse_address
+from leafdb.config import Address, Config, Kind, parse_address
 from leafdb.errors import ConfigError
 from leafdb.node.config_rules import problems, warnings
+from leafdb.node.described import described
 from leafdb.node.units import duration_text, parse_duration, parse_size, size_text
 
 pytest.importorskip("pydantic")

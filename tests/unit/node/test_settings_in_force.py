@@ -8,8 +8,9 @@ from dataclasses import replace
 
 import pytest
 
-from leafdb.config import Config, described
+from leafdb.config import Config
 from leafdb.errors import ConfigError
+from leafdb.node.described import described
 from leafdb.node.settings_in_force import Read, SettingsInForce
 
 DEFAULTS = {entry.path: "default" for entry in described()}

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from leafdb.config import Config, described
+from leafdb.config import Config
+from leafdb.node.described import described
 from leafdb.node.settings_page import reference, sample
 from support.source_tree import ROOT
 
