@@ -16,11 +16,11 @@ from leafdb.config import (
     LimitsConfig,
     ListenConfig,
     NodeConfig,
-    described,
 )
 from leafdb.limits import MIB
 from leafdb.node import shards
 from leafdb.node.config_rules import problems
+from leafdb.node.described import described
 from leafdb.node.own_member import own_member
 
 
