@@ -1,6 +1,6 @@
 """What is made from other files is what they make: the synchronous client and the twins of its tests.
 
-docs/decisions/0010. Compared by syntax tree, so that a formatter's version does not matter. `make generate` writes all of it.
+docs/decisions/0010. Compared by syntax tree: a formatter's version does not matter. `make generate` writes them.
 """
 
 from __future__ import annotations

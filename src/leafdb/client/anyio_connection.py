@@ -41,7 +41,7 @@ STREAM_ERRORS = (OSError, anyio.BrokenResourceError, anyio.ClosedResourceError, 
 
 
 class Slot:
-    """A place for one answer."""
+    """A place for one answer. `event` is set when it has come, or never will."""
 
     __slots__ = ("error", "event", "frame", "request_id")
 
@@ -134,10 +134,24 @@ class AnyioConnection:
             if slot.frame is None:
                 self.abandon(slot)
 
-    def abandon(self, slot: Slot) -> None:
-        """Nobody waits for this answer any more; a request not sent yet never will be."""
+    async def wait_until(self, slot: Slot, until: float) -> Frame | None:
+        """The answer if it comes by then, else None, and the slot keeps its place. Raises Severed, Unsent."""
+        try:
+            with anyio.CancelScope(deadline=until):
+                await slot.event.wait()
+            if slot.error is not None:
+                raise slot.error
+        except BaseException:
+            self.abandon(slot)
+            raise
+        return slot.frame
+
+    def abandon(self, slot: Slot, *, outrun: bool = False) -> None:
+        """Nobody waits for this answer any more; a request not sent yet never will be. `outrun`: another came first."""
         self.waiting.pop(slot.request_id, None)
         self._outbox.pop(slot.request_id, None)
+        if outrun:
+            self._pulse.expired(anyio.current_time())
         self._leave_silence()
 
     def _leave_silence(self) -> None:

@@ -18,6 +18,7 @@ from anyio.abc import TaskGroup
 from anyio.lowlevel import checkpoint, checkpoint_if_cancelled, current_token
 
 from leafdb.client.anyio_connection import STREAM_ERRORS, AnyioConnection, Slot, Transport
+from leafdb.client.anyio_race import Runner, first_answer
 from leafdb.client.batch import Batch, Ticket
 from leafdb.client.call import Begun, KeyCall
 from leafdb.client.core import Core
@@ -192,9 +193,37 @@ class AnyioDriver:
         connection = self._connections.get(exchange.node)
         if connection is None or not connection.usable:
             connection = await self._connect(exchange.node, exchange.deadline)
+        elif exchange.hedge_at:
+            return await self._hedged(connection, exchange)
         await checkpoint_if_cancelled()  # what is cancelled already is not sent
         (slot,) = connection.submit(((exchange.message_type, exchange.body),))
         return await connection.wait(slot, exchange.deadline)
+
+    async def _hedged(self, connection: AnyioConnection, exchange: Exchange) -> Frame:
+        """As `_exchange`; when it takes too long, a second node is asked beside the first, if there is a connection."""
+        await checkpoint_if_cancelled()
+        (slot,) = connection.submit(((exchange.message_type, exchange.body),))
+        frame = await connection.wait_until(slot, exchange.hedge_at)
+        if frame is not None:
+            self._core.hedging.in_time()
+            return frame
+        second = self._start_hedge(exchange)
+        if second is None:
+            return await connection.wait(slot, exchange.deadline)
+        return await first_answer(Runner(connection, slot), second, exchange.deadline)
+
+    def _start_hedge(self, exchange: Exchange) -> Runner | None:
+        """Ask a second node; None when there is none to be asked at once: connecting would cost what it saves."""
+        hedge = self._core.hedge(exchange, self._connected)
+        if hedge is None:
+            return None
+        connection = self._connections[hedge.node]
+        (slot,) = connection.submit(((hedge.message_type, hedge.body),))
+        return Runner(connection, slot)
+
+    def _connected(self, node: NodeState) -> bool:
+        connection = self._connections.get(node)
+        return connection is not None and connection.usable
 
     async def _submit_all(self, batch: Batch[T], tickets: list[Ticket]) -> list[tuple[Ticket, AnyioConnection, Slot]]:
         """Queue tickets; those that cannot be sent are resumed with the reason."""

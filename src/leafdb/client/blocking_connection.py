@@ -25,7 +25,8 @@ import time
 from collections.abc import Sequence
 from typing import Final
 
-from leafdb.client.effects import ExchangeFailed, Expired, Severed, Unsent
+from leafdb.client.blocking_slot import Late, Slot
+from leafdb.client.effects import Expired, Severed, Unsent
 from leafdb.client.farewell import AGENT, farewell_of
 from leafdb.client.pulse import Pulse
 from leafdb.errors import LeafdbError, ProtocolError
@@ -38,18 +39,6 @@ from leafdb.wire.registry import MessageType
 
 _TIMEVAL: Final = struct.Struct("ll")
 _ROOM_POLL_S: Final = 0.1
-
-
-class Slot:
-    """A place for one answer. `gate` is made by a thread that waits while another leads."""
-
-    __slots__ = ("error", "frame", "gate", "request_id")
-
-    def __init__(self, request_id: int) -> None:
-        self.request_id: int = request_id
-        self.frame: Frame | None = None
-        self.error: ExchangeFailed | None = None
-        self.gate: threading.Lock | None = None
 
 
 class BlockingConnection:
@@ -111,7 +100,7 @@ class BlockingConnection:
         """Why the connection ended; None while it lives."""
         return self._dead
 
-    def exchange(self, message_type: int, body: bytes, deadline: float) -> Frame:
+    def exchange(self, message_type: int, body: bytes, deadline: float, until: float = 0.0) -> Frame:
         """`submit` and `wait` in one: a thread that is alone takes both offices at once, to send and to read."""
         with self._lock:
             alone = not self.waiting and not self._reading and self._send_lock.acquire(blocking=False)
@@ -129,20 +118,22 @@ class BlockingConnection:
                     raise
         if not alone:
             (slot,) = self.submit(((message_type, body),), deadline)
-            return self.wait(slot, deadline)
+            return self.wait(slot, deadline, until)
         try:
             try:
                 self._send_holding(encode_frame(message_type, request_id, body), deadline, leads=True)
             except BaseException:
                 self._stop_reading()
                 raise
-            self._lead(slot, deadline)
+            self._lead(slot, until or deadline)
             if slot.frame is not None:
                 return slot.frame
-            raise slot.error or self._expired()
-        finally:
-            if slot.frame is None:
-                self.abandon(slot)
+            raise slot.error or self._overdue(slot, deadline)
+        except Late:
+            raise
+        except BaseException:
+            self.abandon(slot)
+            raise
 
     def _look_up(self, now: float) -> None:
         """Before sending, when nobody is owed anything: has something come all the same? Raises Unsent when dead.
@@ -155,9 +146,14 @@ class BlockingConnection:
             raise Unsent(self._dead)
         self._pulse.asked(now)
 
-    def _expired(self) -> Expired:
+    def _overdue(self, slot: Slot, deadline: float) -> Expired | Late:
+        """The time to wait is over: for good, or for now when the deadline has not come."""
+        now = time.monotonic()
         with self._lock:
-            self._pulse.expired(time.monotonic())
+            if now < deadline:
+                self._step_aside(slot)
+                return Late(slot)
+            self._pulse.expired(now)
         return Expired("wait", sent=True)
 
     def submit(self, requests: Sequence[tuple[int, bytes]], deadline: float) -> list[Slot]:
@@ -183,8 +179,9 @@ class BlockingConnection:
             raise
         return slots
 
-    def wait(self, slot: Slot, deadline: float) -> Frame:
-        """The answer to a submitted request. Raises Severed or Expired; the slot is given up then."""
+    def wait(self, slot: Slot, deadline: float, until: float = 0.0) -> Frame:
+        """The answer to a submitted request. Raises Severed or Expired; the slot is given up then, but not by Late."""
+        until = until or deadline
         try:
             while True:
                 gate: threading.Lock | None = None
@@ -199,24 +196,31 @@ class BlockingConnection:
                     else:
                         self._reading = True
                 if gate is None:
-                    self._lead(slot, deadline)
+                    self._lead(slot, until)
                 else:
-                    gate.acquire(timeout=max(0.0, deadline - time.monotonic()))
-                if slot.frame is None and slot.error is None and time.monotonic() >= deadline:
-                    raise self._expired()
-        finally:
-            if slot.frame is None:
-                self.abandon(slot)
+                    gate.acquire(timeout=max(0.0, until - time.monotonic()))
+                if slot.frame is None and slot.error is None and time.monotonic() >= until:
+                    raise self._overdue(slot, deadline)
+        except Late:
+            raise
+        except BaseException:
+            self.abandon(slot)
+            raise
 
-    def abandon(self, slot: Slot) -> None:
-        """Nobody waits for this answer any more: it is dropped when it comes."""
+    def abandon(self, slot: Slot, *, outrun: bool = False) -> None:
+        """Nobody waits for this answer any more: it is dropped when it comes. `outrun`: another node was quicker."""
         with self._lock:
             self.waiting.pop(slot.request_id, None)
-            slot.gate = None
-            # It may have been woken to lead and be leaving instead.
-            if not self._reading:
-                self._promote()
+            self._step_aside(slot)
+            if outrun:
+                self._pulse.expired(time.monotonic())
             self._leave_silence()
+
+    def _step_aside(self, slot: Slot) -> None:
+        """Its thread stops waiting; it may have been woken to lead and be leaving instead. The lock is held."""
+        slot.gate = None
+        if not self._reading:
+            self._promote()
 
     def _leave_silence(self) -> None:
         """End a silent connection when nobody waits for it any more. The lock is held."""

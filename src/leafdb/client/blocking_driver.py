@@ -16,7 +16,9 @@ from types import TracebackType
 from typing import Final, TypeVar
 
 from leafdb.client.batch import Batch, Ticket
-from leafdb.client.blocking_connection import BlockingConnection, Slot
+from leafdb.client.blocking_connection import BlockingConnection
+from leafdb.client.blocking_race import Runner, first_answer
+from leafdb.client.blocking_slot import Late, Slot
 from leafdb.client.call import Begun, KeyCall
 from leafdb.client.core import Core
 from leafdb.client.effects import Effect, Exchange, ExchangeFailed, Operation, Unsent
@@ -161,7 +163,48 @@ class BlockingDriver:
         connection = self._connections.get(exchange.node)
         if connection is None or not connection.usable:
             connection = self._connect(exchange.node, exchange.deadline)
+        elif exchange.hedge_at:
+            return self._hedged(connection, exchange)
         return connection.exchange(exchange.message_type, exchange.body, exchange.deadline)
+
+    def _hedged(self, connection: BlockingConnection, exchange: Exchange) -> Frame:
+        """As `_exchange`; when it takes too long, a second node is asked beside the first, if there is a connection."""
+        hedging = self._core.hedging
+        try:
+            frame = connection.exchange(
+                exchange.message_type, exchange.body, exchange.deadline, until=exchange.hedge_at
+            )
+        except Late as late:
+            first = Runner(connection, late.slot)
+        else:
+            hedging.in_time()
+            return frame
+        try:
+            second = self._start_hedge(exchange)
+        except BaseException:
+            connection.abandon(first.slot)
+            raise
+        if second is None:
+            return connection.wait(first.slot, exchange.deadline)
+        return first_answer(first, second, exchange.deadline)
+
+    def _start_hedge(self, exchange: Exchange) -> Runner | None:
+        """Ask a second node; None when there is none to be asked at once: connecting would cost what it saves."""
+        hedge = self._core.hedge(exchange, self._connected)
+        if hedge is None:
+            return None
+        connection = self._connections.get(hedge.node)
+        if connection is None:
+            return None
+        try:
+            (slot,) = connection.submit(((hedge.message_type, hedge.body),), hedge.deadline)
+        except ExchangeFailed:
+            return None
+        return Runner(connection, slot)
+
+    def _connected(self, node: NodeState) -> bool:
+        connection = self._connections.get(node)
+        return connection is not None and connection.usable
 
     def _submit_all(self, batch: Batch[T], tickets: list[Ticket]) -> list[tuple[Ticket, BlockingConnection, Slot]]:
         """Send tickets, one send per node; those that cannot be sent are resumed with the reason."""

@@ -11,9 +11,11 @@ from random import Random
 from typing import Literal
 
 from leafdb.client import deadlines
+from leafdb.client.effects import Exchange
+from leafdb.client.hedging import Hedging
 from leafdb.client.options import Seconds, timeout_s
 from leafdb.client.retry import RetryBudget
-from leafdb.client.routing import Router
+from leafdb.client.routing import NodeState, Router
 from leafdb.client.session import Session
 from leafdb.client.session_token import SessionToken, parse
 from leafdb.client.url import Address
@@ -26,7 +28,7 @@ Routing = Literal["ring", "listed"]
 class Core:
     """The shared state of a client. `clock` is monotonic seconds: the loop's own where there is one."""
 
-    __slots__ = ("buckets", "budget", "clock", "cluster_id", "rng", "router", "session", "timeout_s")
+    __slots__ = ("buckets", "budget", "clock", "cluster_id", "hedging", "rng", "router", "session", "timeout_s")
 
     def __init__(
         self,
@@ -45,6 +47,7 @@ class Core:
         self.timeout_s: float = timeout_s(timeout)
         self.router: Router = Router(addresses, zone=zone, use_ring=routing == "ring", rng=rng)
         self.budget: RetryBudget = RetryBudget()
+        self.hedging: Hedging = Hedging()
         self.buckets: dict[str, BucketProperties] = {}
         self.cluster_id: bytes = b""
         self.session: Session = Session()
@@ -55,6 +58,15 @@ class Core:
         """When a call that starts now must end: its own timeout or the client's, and the blocks around it."""
         seconds = self.timeout_s if timeout is None else timeout_s(timeout)
         return deadlines.nearest(self, self.clock() + seconds)
+
+    def hedge(self, late: Exchange, connected: Callable[[NodeState], bool]) -> Exchange | None:
+        """The same request to another node, one that is connected and in good standing, if the budget allows it."""
+        self.hedging.late()
+        now = self.clock()
+        node = self.router.pick(late.place, now, (late.node,))
+        if node is None or node.disgraced_until > now or not connected(node) or not self.hedging.take():
+            return None
+        return late._replace(node=node, hedge_at=0.0)
 
     def meet(self, cluster_id: bytes) -> bool:
         """Whether a node of this cluster is one of ours: the first cluster met is the only one."""
@@ -76,3 +88,4 @@ class Core:
         self.session.check()
         self.router.check()
         self.budget.check()
+        self.hedging.check()

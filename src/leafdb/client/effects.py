@@ -15,19 +15,25 @@ from __future__ import annotations
 from collections.abc import Generator
 from typing import NamedTuple, TypeVar
 
-from leafdb.client.routing import NodeState
+from leafdb.client.routing import NodeState, Place
 from leafdb.wire.frame import Frame
 
 T = TypeVar("T")
 
 
 class Exchange(NamedTuple):
-    """Send one message to a node, connecting first if need be, and wait for its answer until `deadline`."""
+    """Send one message to a node, connecting first if need be, and wait for its answer until `deadline`.
+
+    A read that is not answered by `hedge_at` may be asked of another node of its `place` as well (0: it may not); the
+    first answer counts.
+    """
 
     node: NodeState
     message_type: int
     body: bytes
     deadline: float
+    hedge_at: float = 0.0
+    place: Place | None = None
 
 
 class Sleep(NamedTuple):

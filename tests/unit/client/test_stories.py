@@ -13,15 +13,17 @@ import pytest
 from unit.client import (
     async_batches,
     async_failures,
+    async_hedging,
     async_values,
     sync_batches,
     sync_failures,
+    sync_hedging,
     sync_values,
 )
 from unit.client.fake_node import FakeCluster
 
-BLOCKING = (sync_values, sync_batches, sync_failures)
-ASYNC = (async_values, async_batches, async_failures)
+BLOCKING = (sync_values, sync_batches, sync_failures, sync_hedging)
+ASYNC = (async_values, async_batches, async_failures, async_hedging)
 
 
 def stories(modules: Sequence[ModuleType]) -> list[Any]:
