@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 # A recipe that fails, or is interrupted, leaves no half-made target behind.
 .DELETE_ON_ERROR:
 
-.PHONY: help demo test up down bench check format docs clean
+.PHONY: help demo test up down bench check format generate docs clean
 
 help:            ## this list
 	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -75,6 +75,10 @@ check: $(VENV)/.dev   ## format, lint, types, layers
 format: $(VENV)/.dev  ## rewrite the formatting
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
+
+generate: $(VENV)/.dev  ## write anew what is made from other files: the synchronous client, the page of metrics
+	@$(BIN)/python tools/unasync.py
+	@$(BIN)/python tools/metrics_reference.py > docs/operations/metrics.md
 
 docs: $(VENV)/.dev    ## make a book of the documentation, check its links and commands, run its blocks
 	@$(BIN)/python -m sphinx -W --keep-going -q -b html -d $(VENV)/docs/doctrees docs $(VENV)/docs/html

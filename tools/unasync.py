@@ -30,6 +30,7 @@ FILES = {
     TESTS / "async_values.py": TESTS / "sync_values.py",
     TESTS / "async_batches.py": TESTS / "sync_batches.py",
     TESTS / "async_failures.py": TESTS / "sync_failures.py",
+    TESTS / "async_hedging.py": TESTS / "sync_hedging.py",
 }
 
 RENAMES = {

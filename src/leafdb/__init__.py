@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from leafdb.client.connect import connect, connect_async
     from leafdb.client.context import BLIND, Blind, Context
     from leafdb.client.info import BucketInfo, Pong, Status
+    from leafdb.client.model_codecs import Msgspec, Pydantic
     from leafdb.client.results import (
         Answer,
         Conflict,
@@ -72,6 +73,7 @@ _HOMES = {
     "leafdb.client.connect": ("connect", "connect_async"),
     "leafdb.client.context": ("BLIND", "Blind", "Context"),
     "leafdb.client.info": ("BucketInfo", "Pong", "Status"),
+    "leafdb.client.model_codecs": ("Msgspec", "Pydantic"),
     "leafdb.client.results": (
         "Answer", "Conflict", "Explained", "Failed", "Found", "Item", "Merge", "Missing", "Outcome", "Put", "Sibling",
         "Written",
@@ -129,6 +131,7 @@ __all__ = [
     "LwwBucket",
     "Merge",
     "Missing",
+    "Msgspec",
     "NotApplied",
     "NotEnoughReplicas",
     "OpenFailed",
@@ -137,6 +140,7 @@ __all__ = [
     "Overloaded",
     "Pong",
     "Put",
+    "Pydantic",
     "Range",
     "Raw",
     "Reason",

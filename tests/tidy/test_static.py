@@ -11,6 +11,18 @@ import pytest
 from support.source_tree import ROOT
 
 
+def run_pyright(*arguments: str) -> None:
+    """pyright of the package index fetches and runs a program of Node: where that fails, it is the reason to skip."""
+    if importlib.util.find_spec("pyright") is None:
+        pytest.skip("pyright is not installed; `pip install pyright` brings it, if there is Node or a way to fetch it")
+    probe = subprocess.run(
+        [sys.executable, "-m", "pyright", "--version"], capture_output=True, text=True, timeout=280, check=False
+    )
+    if probe.returncode:
+        pytest.skip(f"pyright does not run here: {(probe.stderr or probe.stdout).strip()[-300:]}")
+    run_tool("pyright", "--pythonpath", sys.executable, *arguments)
+
+
 def run_tool(module: str, *arguments: str) -> None:
     if importlib.util.find_spec(module) is None:
         pytest.skip(f"{module} is not installed; `make test` installs it")
@@ -30,3 +42,8 @@ def test_formatted() -> None:
 
 def test_typed() -> None:
     run_tool("mypy", "--no-pretty")
+
+
+def test_completely_typed_to_whoever_imports_it() -> None:
+    """Every public symbol has a type that is known, and known to be the same to every checker."""
+    run_pyright("--verifytypes", "leafdb", "--ignoreexternal")

@@ -10,14 +10,13 @@ somebody else. A frame still in the outbox when its caller leaves is taken out a
 
 from __future__ import annotations
 
-import math
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Protocol, Self
 
 import anyio
 
-from leafdb.client.effects import Ended, ExchangeFailed, Expired, Severed, Unsent
+from leafdb.client.anyio_slot import EventSlot, Late, Slot
+from leafdb.client.effects import Ended, Expired, Severed, Unsent
 from leafdb.client.farewell import AGENT, farewell_of, no_handshake
 from leafdb.client.pulse import Pulse
 from leafdb.errors import LeafdbError, ProtocolError
@@ -44,40 +43,6 @@ class Transport(Protocol):
 
 
 STREAM_ERRORS = (OSError, anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream)
-
-
-class Slot(ABC):
-    """A place for one answer."""
-
-    __slots__ = ("deadline", "error", "frame", "request_id")
-
-    def __init__(self, request_id: int, deadline: float = math.inf) -> None:
-        self.request_id: int = request_id
-        self.deadline: float = deadline
-        self.frame: Frame | None = None
-        self.error: ExchangeFailed | None = None
-
-    @abstractmethod
-    def wake(self) -> None:
-        """The slot has its frame or its error."""
-
-    def answered(self) -> None:
-        """As `wake`, by whoever reads."""
-        self.wake()
-
-
-class EventSlot(Slot):
-    """Waits on an event, in either loop."""
-
-    __slots__ = ("event",)
-
-    def __init__(self, request_id: int) -> None:
-        super().__init__(request_id)
-        self.event: anyio.Event = anyio.Event()
-
-    def wake(self) -> None:
-        """The slot has its frame or its error."""
-        self.event.set()
 
 
 class AnyioConnection:
@@ -136,10 +101,10 @@ class AnyioConnection:
         finally:
             self.close("the client was closed")
 
-    async def exchange(self, message_type: int, body: bytes, deadline: float) -> Frame:
-        """Send a request and wait for its answer. Raises Unsent, Severed or Expired."""
+    async def exchange(self, message_type: int, body: bytes, deadline: float, until: float = 0.0) -> Frame:
+        """Send a request and wait for its answer. Raises Unsent, and as `wait`."""
         (slot,) = self.submit(((message_type, body),))
-        return await self.wait(slot, deadline)
+        return await self.wait(slot, deadline, until)
 
     def submit(self, requests: Sequence[tuple[int, bytes]]) -> list[Slot]:
         """Queue requests (type, body) to be sent. Raises Ended when the connection is dead."""
@@ -156,27 +121,35 @@ class AnyioConnection:
         self._wake.set()
         return slots
 
-    async def wait(self, slot: Slot, deadline: float) -> Frame:
-        """The answer to a submitted request. Raises Severed, Unsent or Expired; the slot is given up then."""
+    async def wait(self, slot: Slot, deadline: float, until: float = 0.0) -> Frame:
+        """The answer to a submitted request. Raises Severed, Unsent or Expired; the slot is given up then. With `until`
+        before the deadline, raises Late at that time, and the slot keeps its place."""
         assert isinstance(slot, EventSlot)
+        until = until or deadline
         try:
-            with anyio.CancelScope(deadline=deadline):
+            with anyio.CancelScope(deadline=until):
                 await slot.event.wait()
             if slot.frame is not None:
                 return slot.frame
             if slot.error is not None:
                 raise slot.error
+            if until < deadline:
+                raise Late(slot)
             sent = slot.request_id not in self._outbox
             self._pulse.expired(anyio.current_time())
             raise Expired("wait" if sent else "send", sent=sent)
-        finally:
-            if slot.frame is None:
-                self.abandon(slot)
+        except Late:
+            raise
+        except BaseException:
+            self.abandon(slot)
+            raise
 
-    def abandon(self, slot: Slot) -> None:
-        """Nobody waits for this answer any more; a request not sent yet never will be."""
+    def abandon(self, slot: Slot, *, outrun: bool = False) -> None:
+        """Nobody waits for this answer any more; a request not sent yet never will be. `outrun`: another came first."""
         self.waiting.pop(slot.request_id, None)
         self._outbox.pop(slot.request_id, None)
+        if outrun:
+            self._pulse.expired(anyio.current_time())
         self._leave_silence()
 
     def _leave_silence(self) -> None:

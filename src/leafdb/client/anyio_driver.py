@@ -17,7 +17,9 @@ import anyio
 from anyio.abc import TaskGroup
 from anyio.lowlevel import checkpoint
 
-from leafdb.client.anyio_connection import STREAM_ERRORS, AnyioConnection, Slot, Transport
+from leafdb.client.anyio_connection import STREAM_ERRORS, AnyioConnection, Transport
+from leafdb.client.anyio_race import Runner, first_answer
+from leafdb.client.anyio_slot import Late, Slot
 from leafdb.client.batch import Batch, Ticket
 from leafdb.client.call import Begun, KeyCall
 from leafdb.client.core import Core
@@ -195,18 +197,47 @@ class AnyioDriver:
         raise ClientMisuse("this client belongs to another event loop: connect again in this one")
 
     async def _exchange(self, exchange: Exchange) -> Frame:
-        node, message_type, body, deadline = exchange
+        node, message_type, body, deadline, hedge_at, _ = exchange
         assert self._loop is not None
         connection = self._connections.get(node)
         if connection is not None and connection.usable:
             await self._loop.checkpoint_if_cancelled()  # what is cancelled already is not sent
             try:
-                return await connection.exchange(message_type, body, deadline)
+                frame = await connection.exchange(message_type, body, deadline, hedge_at)
             except Ended:
                 pass  # while nobody looked: that is no fault of the node
+            except Late as late:
+                return await self._hedged(exchange, Runner(connection, late.slot))
+            else:
+                if hedge_at:
+                    self._core.hedging.in_time()
+                return frame
         connection = await self._connect(node, deadline)
         await self._loop.checkpoint_if_cancelled()
         return await connection.exchange(message_type, body, deadline)
+
+    async def _hedged(self, exchange: Exchange, first: Runner) -> Frame:
+        """A read that takes too long: a second node is asked beside the first, if there is a connection."""
+        second = self._start_hedge(exchange)
+        if second is None:
+            return await first.connection.wait(first.slot, exchange.deadline)
+        return await first_answer(first, second, exchange.deadline)
+
+    def _start_hedge(self, exchange: Exchange) -> Runner | None:
+        """Ask a second node; None when there is none to be asked at once: connecting would cost what it saves."""
+        hedge = self._core.hedge(exchange, self._connected)
+        if hedge is None:
+            return None
+        connection = self._connections[hedge.node]
+        try:
+            (slot,) = connection.submit(((hedge.message_type, hedge.body),))
+        except Ended:
+            return None
+        return Runner(connection, slot)
+
+    def _connected(self, node: NodeState) -> bool:
+        connection = self._connections.get(node)
+        return connection is not None and connection.usable
 
     async def _submit_all(self, batch: Batch[T], tickets: list[Ticket]) -> list[tuple[Ticket, AnyioConnection, Slot]]:
         """Queue tickets; those that cannot be sent are resumed with the reason."""

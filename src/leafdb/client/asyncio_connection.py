@@ -13,7 +13,8 @@ from collections.abc import Callable, Generator
 from contextvars import Context
 from typing import Any
 
-from leafdb.client.anyio_connection import Slot, Transport
+from leafdb.client.anyio_connection import Transport
+from leafdb.client.anyio_slot import Late, Slot
 from leafdb.client.effects import Severed, Unsent
 from leafdb.client.socket_connection import SocketConnection
 from leafdb.wire.frame import Frame, FrameReader
@@ -21,7 +22,7 @@ from leafdb.wire.hello import ServerFacts
 
 
 class TaskSlot(Slot):
-    """What a task of asyncio can wait for: once, and no other task."""
+    """What a task of asyncio can wait for, and no other meanwhile."""
 
     __slots__ = ("_asyncio_future_blocking", "_cancelled", "_context", "_loop", "_step")
 
@@ -102,22 +103,25 @@ class AsyncioConnection(SocketConnection):
     def _slot(self, request_id: int, deadline: float) -> Slot:
         return TaskSlot(request_id, deadline, self._loop)
 
-    async def wait(self, slot: Slot, deadline: float) -> Frame:
-        """The answer to a submitted request. Raises Severed, Unsent or Expired; the slot is given up then."""
+    async def wait(self, slot: Slot, deadline: float, until: float = 0.0) -> Frame:
+        """The answer to a submitted request. Raises Severed, Unsent or Expired; the slot is given up then. With `until`
+        before the deadline, raises Late at that time, and the slot keeps its place."""
         assert isinstance(slot, TaskSlot)
-        if slot.deadline != deadline:
-            slot.deadline = deadline
-            if deadline < self._look_at:
-                self._look_sooner(deadline)
+        until = until or deadline
+        if slot.deadline != until:
+            slot.deadline = until
+            if until < self._look_at:
+                self._look_sooner(until)
         try:
             await slot
             if slot.frame is not None:
                 return slot.frame
-            assert slot.error is not None
-            raise slot.error
-        finally:
-            if slot.frame is None:
-                self.abandon(slot)
+            raise self._unanswered(slot, early=until < deadline)
+        except Late:
+            raise
+        except BaseException:
+            self.abandon(slot)
+            raise
 
     def close(self, reason: str, waiting: type[Severed | Unsent] = Severed) -> None:
         """End the connection; whoever waits is told `reason`."""

@@ -1,70 +1,48 @@
 """One connection on a blocking socket, shared by threads without a thread of its own.
 
-Many requests may be in flight; answers come in any order. Whoever waits and finds nobody reading becomes the reader
-(the leader): it reads for all, hands every answer to its slot, and when its own has come passes the office to a thread
-that still waits. A thread alone is always leader and pays two system calls a round trip: send and recv.
+Many requests may be in flight; answers come in any order, and the threads that wait for them read for one another
+(`blocking_reader`). A thread alone is always leader and pays two system calls a round trip: send and recv.
 
-- A slot leaves `waiting` when it is answered or given up. Request numbers are never used again, so the late answer of
-  an abandoned request finds no slot and is dropped; it cannot reach another caller.
-- The receive timeout is the kernel's (SO_RCVTIMEO), and hardly ever changed (see `Patience`).
 - Sending never waits in the kernel (MSG_DONTWAIT): when the socket is full, the sender reads in between, for a node
   that cannot deliver its answers stops listening.
 - An exception at an unexpected place (KeyboardInterrupt among them) leaves the byte stream in an unknown state, so the
   connection dies by it. After its death every slot has an error and every submit is Unsent.
+- Who waits may set a time before the deadline: it is told `Late` then, and may ask another node and come back.
 """
 
 from __future__ import annotations
 
 import contextlib
 import select
-import socket
 import threading
 from collections.abc import Sequence
 from time import monotonic
 from typing import Final
 
-from leafdb.client.blocking_slot import Patience, Slot
+from leafdb.client.blocking_reader import DONTWAIT, SharedReader
+from leafdb.client.blocking_slot import Late, Slot
 from leafdb.client.effects import Ended, Expired, Severed, Unsent
-from leafdb.client.farewell import AGENT, farewell_of, no_handshake
+from leafdb.client.farewell import AGENT, no_handshake
 from leafdb.client.line import Line
-from leafdb.client.pulse import Pulse
-from leafdb.errors import LeafdbError, ProtocolError
+from leafdb.errors import LeafdbError
 from leafdb.limits import RECEIVE_BYTES
 from leafdb.wire.connection import Connection
 from leafdb.wire.frame import Frame, FrameReader, encode_frame
 from leafdb.wire.handshake import ClientHello
 from leafdb.wire.hello import ServerFacts
 from leafdb.wire.login import Login
-from leafdb.wire.registry import MessageType
 
 _ROOM_POLL_S: Final = 0.1
-_DONTWAIT: Final = int(socket.MSG_DONTWAIT)
-_PING: Final = int(MessageType.PING)
-_ERROR: Final = int(MessageType.ERROR)
 
 
-class BlockingConnection:
+class BlockingConnection(SharedReader):
     """An established connection. `deadline`s are times of `time.monotonic`."""
 
-    __slots__ = (
-        "_dead", "_lock", "_next_id", "_patience", "_poll", "_pulse", "_reader", "_reading", "_receive_now",
-        "_send_lock", "_send_now", "_socket", "facts", "waiting",
-    )  # fmt: skip
+    __slots__ = ("_poll", "_send_now")
 
     def __init__(self, sock: Line, reader: FrameReader, facts: ServerFacts) -> None:
-        self._socket = sock
-        self._reader = reader
-        self.facts: ServerFacts = facts
-        self.waiting: dict[int, Slot] = {}
-        self._lock = threading.Lock()
-        self._send_lock = threading.Lock()
-        self._next_id = 1
-        self._reading = False
-        self._dead: str | None = None
-        self._patience = Patience(sock)
-        self._receive_now = sock.recv
+        super().__init__(sock, reader, facts)
         self._send_now = sock.send
-        self._pulse = Pulse()
         self._poll = select.poll()
         self._poll.register(sock, select.POLLIN)
 
@@ -99,17 +77,7 @@ class BlockingConnection:
         assert isinstance(wire.facts, ServerFacts)
         return cls(sock, wire.reader, wire.facts)
 
-    @property
-    def usable(self) -> bool:
-        """Whether to ask anything more here: it lives, and has not fallen silent."""
-        return self._dead is None and not self._pulse.silent
-
-    @property
-    def dead(self) -> str | None:
-        """Why the connection ended; None while it lives."""
-        return self._dead
-
-    def exchange(self, message_type: int, body: bytes, deadline: float) -> Frame:
+    def exchange(self, message_type: int, body: bytes, deadline: float, until: float = 0.0) -> Frame:
         """`submit` and `wait` in one: a thread that is alone takes both offices at once, to send and to read."""
         with self._lock:
             alone = not self.waiting and not self._reading and self._send_lock.acquire(False)
@@ -129,13 +97,13 @@ class BlockingConnection:
                         self._bury()
                     raise
         if not alone:
-            return self.wait(self.submit(((message_type, body),), deadline)[0], deadline)
+            return self.wait(self.submit(((message_type, body),), deadline)[0], deadline, until)
         sending = True
         try:
             try:
                 frame = encode_frame(message_type, request_id, body)
                 try:
-                    sent = self._send_now(frame, _DONTWAIT)
+                    sent = self._send_now(frame, DONTWAIT)
                 except OSError:  # no room, or broken: what is to be done about it is decided in one place
                     sent = 0
                 sending = False
@@ -149,13 +117,15 @@ class BlockingConnection:
                     self._after_send("sending was interrupted")
                 self._stop_reading()
                 raise
-            self._lead(slot, deadline)
+            self._lead(slot, until or deadline)
             if slot.frame is not None:
                 return slot.frame
-            raise slot.error or self._expired()
-        finally:
-            if slot.frame is None:
-                self.abandon(slot)
+            raise slot.error or self._overdue(slot, deadline)
+        except Late:
+            raise
+        except BaseException:
+            self.abandon(slot)
+            raise
 
     def _look_up(self) -> None:
         """Before sending, when nobody is owed anything: has something come all the same? Raises Ended when dead.
@@ -163,13 +133,18 @@ class BlockingConnection:
         It is late answers, or the end of the connection: seen now, the request is provably unsent. The lock is held.
         """
         if self._dead is None and self._poll.poll(0):
-            self._deliver(*self._receive(_DONTWAIT))
+            self._deliver(*self._receive(DONTWAIT))
         if self._dead is not None:
             raise Ended(self._dead)
 
-    def _expired(self) -> Expired:
+    def _overdue(self, slot: Slot, deadline: float) -> Expired | Late:
+        """The time to wait is over: for good, or for now when the deadline has not come."""
+        now = monotonic()
         with self._lock:
-            self._pulse.expired(monotonic())
+            if now < deadline:
+                self._step_aside(slot)
+                return Late(slot)
+            self._pulse.expired(now)
         return Expired("wait", sent=True)
 
     def submit(self, requests: Sequence[tuple[int, bytes]], deadline: float) -> list[Slot]:
@@ -197,8 +172,10 @@ class BlockingConnection:
             raise
         return slots
 
-    def wait(self, slot: Slot, deadline: float) -> Frame:
-        """The answer to a submitted request. Raises Severed or Expired; the slot is given up then."""
+    def wait(self, slot: Slot, deadline: float, until: float = 0.0) -> Frame:
+        """The answer to a submitted request. Raises Severed or Expired; the slot is given up then. With `until` before
+        the deadline, raises Late at that time, and the slot keeps its place."""
+        until = until or deadline
         try:
             while True:
                 gate: threading.Lock | None = None
@@ -213,154 +190,16 @@ class BlockingConnection:
                     else:
                         self._reading = True
                 if gate is None:
-                    self._lead(slot, deadline)
+                    self._lead(slot, until)
                 else:
-                    gate.acquire(timeout=max(0.0, deadline - monotonic()))
-                if slot.frame is None and slot.error is None and monotonic() >= deadline:
-                    raise self._expired()
-        finally:
-            if slot.frame is None:
-                self.abandon(slot)
-
-    def abandon(self, slot: Slot) -> None:
-        """Nobody waits for this answer any more: it is dropped when it comes."""
-        with self._lock:
-            self.waiting.pop(slot.request_id, None)
-            slot.gate = None
-            # It may have been woken to lead and be leaving instead.
-            if not self._reading:
-                self._promote()
-            self._leave_silence()
-
-    def _leave_silence(self) -> None:
-        """End a silent connection when nobody waits for it any more. The lock is held."""
-        if self._pulse.silent and not self.waiting:
-            self._die("the node fell silent")
-
-    def close(self, reason: str) -> None:
-        """End the connection; whoever waits is told `reason`."""
-        with self._lock:
-            self._die(reason)
-
-    def discard(self) -> None:
-        """Close the descriptor and nothing else: for the child of a fork, where the locks may be held by nobody."""
-        self._dead = "the process has forked"
-        self._socket.close()
-
-    def check(self) -> None:
-        """The dead wait for nothing, and only threads that wait for a leader have a gate."""
-        with self._lock:
-            assert self._dead is None or not self.waiting
-            assert all(slot.frame is None and slot.error is None for slot in self.waiting.values())
-            assert all(request_id == slot.request_id < self._next_id for request_id, slot in self.waiting.items())
-
-    # -- reading
-
-    def _lead(self, slot: Slot, deadline: float) -> None:
-        """Read for everybody until `slot` is answered or the deadline has passed."""
-        patience = self._patience
-        try:
-            while slot.request_id in self.waiting:
-                left_s = deadline - monotonic()
-                if not patience.least_s <= left_s < patience.most_s:
-                    if left_s < 0.0:
-                        break
-                    patience.limit(left_s)
-                data, reason = self._receive(0)
-                with self._lock:
-                    self._deliver(data, reason)
-                    if slot.frame is not None or slot.error is not None:
-                        self._reading = False
-                        if self.waiting or self._dead is not None:
-                            self._step_down()
-                        return
-        except BaseException as error:
-            with self._lock:
-                self._die(f"reading was interrupted by {type(error).__name__}")
-                self._step_down()
+                    gate.acquire(timeout=max(0.0, until - monotonic()))
+                if slot.frame is None and slot.error is None and monotonic() >= until:
+                    raise self._overdue(slot, deadline)
+        except Late:
             raise
-        self._stop_reading()
-
-    def _stop_reading(self) -> None:
-        with self._lock:
-            self._step_down()
-
-    def _step_down(self) -> None:
-        """Read no more. The lock is held."""
-        self._reading = False
-        if self._dead is not None:
-            self._bury()
-        elif self.waiting:
-            self._promote()
-
-    def _promote(self) -> None:
-        """Wake one thread that waits for a leader, to be it. The lock is held and nobody reads."""
-        for slot in self.waiting.values():
-            if slot.gate is not None:
-                gate, slot.gate = slot.gate, None
-                gate.release()
-                return
-
-    def _receive(self, flags: int) -> tuple[bytes | None, str]:
-        """One recv: (data, why there is none); None when the time was up first."""
-        try:
-            return self._receive_now(RECEIVE_BYTES, flags), "the node closed the connection"
-        except BlockingIOError:
-            return None, ""
-        except OSError as error:
-            return b"", error.strerror or str(error)
-
-    def _deliver(self, data: bytes | None, reason: str) -> None:
-        """Hand out what came. The lock is held."""
-        if not data:
-            if data is not None:
-                self._die(reason)
-            return
-        self._pulse.heard(monotonic())
-        try:
-            frames = self._reader.feed(data)
-        except ProtocolError as error:
-            self._die(str(error))
-            return
-        for frame in frames:
-            message_type, request_id, _ = frame
-            if message_type == _PING:
-                # It goes unanswered: between calls nobody is here to answer it, so nodes cannot count on it.
-                continue
-            slot = self.waiting.pop(request_id, None)
-            if slot is not None:
-                slot.frame = frame
-                if slot.gate is not None:
-                    slot.gate.release()
-                    slot.gate = None
-            elif message_type == _ERROR and request_id == 0:
-                self._die(*farewell_of(frame))
-            elif request_id >= self._next_id:
-                self._die("the node answered a request that was never made")
-        if self._pulse.silent:
-            self._leave_silence()
-
-    def _die(self, reason: str, waiting: type[Severed | Unsent] = Severed) -> None:
-        """The lock is held. The descriptor itself is closed once no thread is inside a call on it."""
-        if self._dead is not None:
-            return
-        self._dead = reason
-        for slot in self.waiting.values():
-            slot.error = waiting(reason)
-            if slot.gate is not None:
-                slot.gate.release()
-                slot.gate = None
-        self.waiting.clear()
-        with contextlib.suppress(OSError):
-            self._socket.shutdown(socket.SHUT_RDWR)
-        if not self._reading:
-            self._bury()
-
-    def _bury(self) -> None:
-        """Close the descriptor of a dead connection, unless somebody is sending: they do it then. The lock is held."""
-        if self._send_lock.acquire(blocking=False):
-            self._socket.close()
-            self._send_lock.release()
+        except BaseException:
+            self.abandon(slot)
+            raise
 
     # -- sending
 
@@ -403,7 +242,7 @@ class BlockingConnection:
 
     def _send_some(self, data: bytes | memoryview) -> int:
         with contextlib.suppress(BlockingIOError):
-            return self._send_now(data, _DONTWAIT)
+            return self._send_now(data, DONTWAIT)
         return 0
 
     def _await_room(self, left_s: float, leads: bool) -> None:
@@ -419,7 +258,7 @@ class BlockingConnection:
             poll.register(self._socket, select.POLLOUT | select.POLLIN if leads else select.POLLOUT)
             events = poll.poll(min(left_s, _ROOM_POLL_S) * 1000)
             if leads and any(flags & ~select.POLLOUT for _, flags in events):
-                data, reason = self._receive(_DONTWAIT)
+                data, reason = self._receive(DONTWAIT)
                 with self._lock:
                     self._deliver(data, reason)
         finally:

@@ -17,7 +17,8 @@ from typing import Final, TypeVar
 
 from leafdb.client.batch import Batch, Ticket
 from leafdb.client.blocking_connection import BlockingConnection
-from leafdb.client.blocking_slot import Slot
+from leafdb.client.blocking_race import Runner, first_answer
+from leafdb.client.blocking_slot import Late, Slot
 from leafdb.client.call import Begun, KeyCall
 from leafdb.client.core import Core
 from leafdb.client.effects import Effect, Ended, Exchange, ExchangeFailed, Operation, Unsent
@@ -160,14 +161,49 @@ class BlockingDriver:
         return operation.send(None)
 
     def _exchange(self, exchange: Exchange) -> Frame:
-        node, message_type, body, deadline = exchange
+        node, message_type, body, deadline, hedge_at, _ = exchange
         connection = self._connections.get(node)
         if connection is not None and connection.usable:
             try:
-                return connection.exchange(message_type, body, deadline)
+                frame = connection.exchange(message_type, body, deadline, hedge_at)
             except Ended:
                 pass  # while nobody looked: that is no fault of the node
+            except Late as late:
+                return self._hedged(exchange, Runner(connection, late.slot))
+            else:
+                if hedge_at:
+                    self._core.hedging.in_time()
+                return frame
         return self._connect(node, deadline).exchange(message_type, body, deadline)
+
+    def _hedged(self, exchange: Exchange, first: Runner) -> Frame:
+        """A read that takes too long: a second node is asked beside the first, if there is a connection."""
+        try:
+            second = self._start_hedge(exchange)
+        except BaseException:
+            first.connection.abandon(first.slot)
+            raise
+        if second is None:
+            return first.connection.wait(first.slot, exchange.deadline)
+        return first_answer(first, second, exchange.deadline)
+
+    def _start_hedge(self, exchange: Exchange) -> Runner | None:
+        """Ask a second node; None when there is none to be asked at once: connecting would cost what it saves."""
+        hedge = self._core.hedge(exchange, self._connected)
+        if hedge is None:
+            return None
+        connection = self._connections.get(hedge.node)
+        if connection is None:
+            return None
+        try:
+            (slot,) = connection.submit(((hedge.message_type, hedge.body),), hedge.deadline)
+        except ExchangeFailed:
+            return None
+        return Runner(connection, slot)
+
+    def _connected(self, node: NodeState) -> bool:
+        connection = self._connections.get(node)
+        return connection is not None and connection.usable
 
     def _submit_all(self, batch: Batch[T], tickets: list[Ticket]) -> list[tuple[Ticket, BlockingConnection, Slot]]:
         """Send tickets, one send per node; those that cannot be sent are resumed with the reason."""

@@ -27,9 +27,18 @@ class Slot:
         self.gate: threading.Lock | None = None
 
 
+class Late(Exception):
+    """There is no answer yet, and time is left. The slot keeps its place: wait for it again, or abandon it."""
+
+    def __init__(self, slot: Slot) -> None:
+        super().__init__("no answer yet")
+        self.slot: Slot = slot
+
+
 class Patience:
     """The receive timeout of a socket (SO_RCVTIMEO): a power of two of milliseconds, not above what is left of a
-    deadline. Between `least_s` and `most_s` it serves as it is; setting it for each call would cost a system call each.
+    deadline. With `least_s` left or more it serves as it is: setting it for each call would cost a system call each.
+    Only when it has passed, and `most_s` or more is left, is a longer one worth it.
     """
 
     __slots__ = ("_socket", "least_s", "most_s")

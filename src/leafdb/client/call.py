@@ -12,7 +12,7 @@ Repeating is safe, and done, for
 A write whose bytes may have gone out and that got no answer *is* OutcomeUnknown. Once it may have been applied, no
 refusal of a later try proves that it was not: if none succeeds, the call ends as it stood then, unknown. Changes
 without an operation id (verbs) are never sent twice. A read gives one node half of the time that is left, so that a
-node which hangs does not cost the whole deadline.
+node which hangs does not cost the whole deadline; and when that node is slow, another is asked beside it (`hedging`).
 """
 
 from __future__ import annotations
@@ -116,8 +116,10 @@ def first_exchange(core: Core, request: Request, now: float, deadline: float) ->
     node = core.router.pick(request.place, now, ())
     if node is None or now >= deadline:
         return None
-    until = _attempt_until(core, request, now, deadline) if core.router.several else deadline
-    return _new(Exchange, (node, request.message_type, request.body(_wire_ms(until - now)), until))
+    if core.router.several:
+        return _attempt(core, request, node, now, deadline)
+    body = request.body(_wire_ms(deadline - now))
+    return _new(Exchange, (node, request.message_type, body, deadline, 0.0, None))
 
 
 def call(core: Core, request: Request, deadline: float, begun: Begun | None = None) -> Operation[Frame]:
@@ -143,10 +145,8 @@ def call(core: Core, request: Request, deadline: float, begun: Begun | None = No
             if node is None and shunned:
                 node = core.router.pick(request.place, now, unreached)
             if node is not None:
-                until = _attempt_until(core, request, now, deadline)
-                body = request.body(_wire_ms(until - now), again=unknown is not None)
                 try:
-                    outcome = yield Exchange(node, request.message_type, body, until)
+                    outcome = yield _attempt(core, request, node, now, deadline, again=unknown is not None)
                 except ExchangeFailed as failure:
                     outcome = failure
         if node is None:
@@ -207,11 +207,29 @@ def _rest(pause: float, unknown: OutcomeUnknown | None) -> Operation[None]:
         raise unknown from closed
 
 
+def _attempt(
+    core: Core, request: Request, node: NodeState, now: float, deadline: float, *, again: bool = False
+) -> Exchange:
+    """What to ask of `node` now; `again`: the request may have been applied already."""
+    until = _attempt_until(core, request, now, deadline)
+    body = request.body(_wire_ms(until - now), again=again)
+    hedge_at = _hedge_at(core, request, now, until)
+    return _new(Exchange, (node, request.message_type, body, until, hedge_at, request.place))
+
+
 def _attempt_until(core: Core, request: Request, now: float, deadline: float) -> float:
     left = deadline - now
     if request.op_id is not None or request.patient or left <= ATTEMPT_S_MIN or not core.router.several:
         return deadline
     return now + max(ATTEMPT_S_MIN, left / 2)
+
+
+def _hedge_at(core: Core, request: Request, now: float, until: float) -> float:
+    """When to ask another node beside this one: for plain reads of a key; 0 when there is nobody or no time."""
+    if request.message_type is not MessageType.GET or request.once or not core.router.several:
+        return 0.0
+    at = now + core.hedging.after_s
+    return at if at < until else 0.0
 
 
 def _wire_ms(left_s: float) -> int:

@@ -11,10 +11,11 @@ from random import Random
 from typing import TYPE_CHECKING, Literal
 
 from leafdb.client import deadlines
-from leafdb.client.effects import Denied
+from leafdb.client.effects import Denied, Exchange
+from leafdb.client.hedging import Hedging
 from leafdb.client.options import Seconds, timeout_s
 from leafdb.client.retry import RetryBudget
-from leafdb.client.routing import Router
+from leafdb.client.routing import NodeState, Router
 from leafdb.client.session import Session
 from leafdb.client.session_token import SessionToken, parse
 from leafdb.client.url import Address
@@ -32,7 +33,8 @@ class Core:
     """The shared state of a client. `clock` is monotonic seconds: the loop's own where there is one."""
 
     __slots__ = (
-        "auth", "buckets", "budget", "clock", "cluster_id", "encrypted", "rng", "router", "session", "timeout_s",
+        "auth", "buckets", "budget", "clock", "cluster_id", "encrypted", "hedging", "rng", "router", "session",
+        "timeout_s",
     )  # fmt: skip
 
     def __init__(
@@ -53,6 +55,7 @@ class Core:
         self.timeout_s: float = timeout_s(timeout)
         self.router: Router = Router(addresses, zone=zone, use_ring=routing == "ring", rng=rng)
         self.budget: RetryBudget = RetryBudget()
+        self.hedging: Hedging = Hedging()
         self.buckets: dict[str, BucketProperties] = {}
         self.cluster_id: bytes = b""
         self.session: Session = Session()
@@ -66,6 +69,17 @@ class Core:
         """When a call that starts now must end: its own timeout or the client's, and the blocks around it."""
         deadline = self.clock() + (self.timeout_s if timeout is None else timeout_s(timeout))
         return deadlines.nearest(self, deadline) if deadlines.any_block() else deadline
+
+    def hedge(self, late: Exchange, connected: Callable[[NodeState], bool]) -> Exchange | None:
+        """The same request to another node, one that is connected and in good standing, if the budget allows it."""
+        self.hedging.late()
+        now = self.clock()
+        node = self.router.pick(late.place, now, (late.node,))
+        if node is None or node.disgraced_until > now or late.node.traces > node.traces or not connected(node):
+            return None
+        if not self.hedging.take():
+            return None
+        return late._replace(node=node, hedge_at=0.0)
 
     def meet(self, cluster_id: bytes) -> bool:
         """Whether a node of this cluster is one of ours: the first cluster met is the only one."""
@@ -98,3 +112,4 @@ class Core:
         self.session.check()
         self.router.check()
         self.budget.check()
+        self.hedging.check()

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Generator
 from typing import NamedTuple, TypeVar
 
-from leafdb.client.routing import NodeState
+from leafdb.client.routing import NodeState, Place
 from leafdb.errors import LeafdbError
 from leafdb.wire.frame import Frame
 
@@ -23,12 +23,18 @@ T = TypeVar("T")
 
 
 class Exchange(NamedTuple):
-    """Send one message to a node, connecting first if need be, and wait for its answer until `deadline`."""
+    """Send one message to a node, connecting first if need be, and wait for its answer until `deadline`.
+
+    A read that is not answered by `hedge_at` may be asked of another node of its `place` as well (0: it may not); the
+    first answer counts.
+    """
 
     node: NodeState
     message_type: int
     body: bytes
     deadline: float
+    hedge_at: float = 0.0
+    place: Place | None = None
 
 
 class Sleep(NamedTuple):

@@ -45,4 +45,5 @@ def _of_trio() -> EventLoop:
     from leafdb.client.trio_connection import TrioConnection
 
     lowlevel = trio.lowlevel
-    return EventLoop(lowlevel.current_trio_token, trio.current_time, lowlevel.checkpoint_if_cancelled, TrioConnection)
+    clock = lowlevel.current_clock().current_time  # unlike trio.current_time it can be asked from anywhere
+    return EventLoop(lowlevel.current_trio_token, clock, lowlevel.checkpoint_if_cancelled, TrioConnection)

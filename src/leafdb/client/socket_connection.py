@@ -21,9 +21,10 @@ from typing import Any, Final
 
 import anyio
 
-from leafdb.client.anyio_connection import AnyioConnection, Slot, Transport
+from leafdb.client.anyio_connection import AnyioConnection, Transport
+from leafdb.client.anyio_slot import Late, Slot
 from leafdb.client.dial_socket import SocketTransport
-from leafdb.client.effects import Ended, Expired, Severed, Unsent
+from leafdb.client.effects import Ended, ExchangeFailed, Expired, Severed, Unsent
 from leafdb.client.farewell import farewell_of
 from leafdb.errors import ProtocolError
 from leafdb.limits import RECEIVE_BYTES, SEND_BYTES
@@ -73,9 +74,11 @@ class SocketConnection(AnyioConnection, ABC):
 
     # -- asking
 
-    def exchange(self, message_type: int, body: bytes, deadline: float) -> Coroutine[Any, Any, Frame]:
-        """Send a request, at once, and wait for its answer. Raises Unsent, Severed or Expired."""
-        return self.wait(self._ask(message_type, body, deadline), deadline)
+    def exchange(
+        self, message_type: int, body: bytes, deadline: float, until: float = 0.0
+    ) -> Coroutine[Any, Any, Frame]:
+        """Send a request, at once, and wait for its answer. Raises Unsent, and as `wait`."""
+        return self.wait(self._ask(message_type, body, until or deadline), deadline, until)
 
     def submit(self, requests: Sequence[tuple[int, bytes]]) -> list[Slot]:
         """Queue requests (type, body) to be sent. Raises Ended when the connection is dead."""
@@ -129,16 +132,29 @@ class SocketConnection(AnyioConnection, ABC):
                 self._expire(self._now())
 
     def _expire(self, now: float) -> None:
-        """End the wait of everybody whose time is up."""
-        late = [slot for slot in self.waiting.values() if slot.deadline <= now]
-        for slot in late:
-            sent = slot.request_id not in self._outbox
-            self._pulse.expired(now)
-            slot.error = Expired("wait" if sent else "send", sent=sent)
-        self._look_at = min((slot.deadline for slot in self.waiting.values() if slot.error is None), default=math.inf)
-        for slot in late:
-            slot.wake()
-            self.abandon(slot)
+        """Wake everybody whose time is up; whether that is the end of it they know themselves (`_unanswered`)."""
+        look_at = math.inf
+        for slot in self.waiting.values():
+            if slot.error is not None:
+                continue
+            if slot.deadline <= now:
+                sent = slot.request_id not in self._outbox
+                slot.error = Expired("wait" if sent else "send", sent=sent)
+                slot.wake()
+            elif slot.deadline < look_at:
+                look_at = slot.deadline
+        self._look_at = look_at
+
+    def _unanswered(self, slot: Slot, *, early: bool) -> ExchangeFailed | Late:
+        """Why there is no frame. `early`: its time was not yet the deadline, so that it may be waited for again."""
+        error = slot.error
+        assert error is not None
+        if isinstance(error, Expired):
+            if early:
+                slot.error, slot.deadline = None, math.inf
+                return Late(slot)
+            self._pulse.expired(self._now())
+        return error
 
     # -- sending
 

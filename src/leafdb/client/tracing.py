@@ -157,10 +157,11 @@ class _Carried(Generic[T]):
             inner.close()
 
     def _carrying(self, exchange: Exchange) -> Exchange:
-        node, message_type, body, deadline = exchange
-        if self._trace is None or not node.traces or message_type not in INSIDE:
+        message_type = exchange.message_type
+        if self._trace is None or not exchange.node.traces or message_type not in INSIDE:
             return exchange
-        return Exchange(node, MessageType.TRACED, encode_traced(self._trace, message_type, body), deadline)
+        body = encode_traced(self._trace, message_type, exchange.body)
+        return exchange._replace(message_type=MessageType.TRACED, body=body)
 
 
 def _context_of(span: Span) -> TraceContext | None:

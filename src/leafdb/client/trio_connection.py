@@ -14,7 +14,8 @@ from __future__ import annotations
 import anyio
 import trio
 
-from leafdb.client.anyio_connection import Slot, Transport
+from leafdb.client.anyio_connection import Transport
+from leafdb.client.anyio_slot import Late, Slot
 from leafdb.client.socket_connection import SocketConnection
 from leafdb.wire.frame import Frame, FrameReader
 from leafdb.wire.hello import ServerFacts
@@ -70,13 +71,15 @@ class TrioConnection(SocketConnection):
         if not self._pulse.fresh(now):
             self._receive()
 
-    async def wait(self, slot: Slot, deadline: float) -> Frame:
-        """The answer to a submitted request. Raises Severed, Unsent or Expired; the slot is given up then."""
+    async def wait(self, slot: Slot, deadline: float, until: float = 0.0) -> Frame:
+        """The answer to a submitted request. Raises Severed, Unsent or Expired; the slot is given up then. With `until`
+        before the deadline, raises Late at that time, and the slot keeps its place."""
         assert isinstance(slot, TaskSlot)
-        if slot.deadline != deadline:
-            slot.deadline = deadline
-            if deadline < self._look_at:
-                self._look_sooner(deadline)
+        until = until or deadline
+        if slot.deadline != until:
+            slot.deadline = until
+            if until < self._look_at:
+                self._look_sooner(until)
         try:
             while slot.frame is None and slot.error is None:
                 if self._led:
@@ -92,11 +95,13 @@ class TrioConnection(SocketConnection):
                 self._receive()
             if slot.frame is not None:
                 return slot.frame
-            assert slot.error is not None
-            raise slot.error
+            raise self._unanswered(slot, early=until < deadline)
+        except Late:
+            raise
+        except BaseException:
+            self.abandon(slot)
+            raise
         finally:
-            if slot.frame is None:
-                self.abandon(slot)
             if not self._led and self.waiting:
                 self._promote()
 

@@ -139,10 +139,13 @@ class FakeNode:
         self.address = self.start()
 
     def start(self) -> Address:
-        listener = socket.create_server(("127.0.0.1", self.address.port if self._listener is not None else 0))
+        host = self.cluster.host
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        port = self.address.port if self._listener is not None else 0
+        listener = socket.create_server((host, port), family=family)
         self._listener = listener
         threading.Thread(target=self._accept, args=(listener,), daemon=True).start()
-        return Address(*listener.getsockname())
+        return Address(*listener.getsockname()[:2])
 
     def stop(self) -> None:
         """As a killed process: nobody listens, every connection ends."""
@@ -197,7 +200,8 @@ class FakeNode:
 class FakeCluster:
     """Nodes over one store. A context manager: nothing listens after the block."""
 
-    def __init__(self, *, cluster_id: bytes = b"c" * 16) -> None:
+    def __init__(self, *, cluster_id: bytes = b"c" * 16, host: str = "127.0.0.1") -> None:
+        self.host = host
         self.lock = threading.Lock()
         self.records: Records = {}
         self.dots = 0
@@ -213,9 +217,7 @@ class FakeCluster:
         """Found the cluster anew, with so many nodes and no bucket."""
         while len(self.nodes) < nodes:
             self.add_node()
-        members = [
-            _member(node.id, node.address.port, zones[at] if zones else "") for at, node in enumerate(self.nodes)
-        ]
+        members = [_member(node.id, node.address, zones[at] if zones else "") for at, node in enumerate(self.nodes)]
         self.metadata = found("fake", self.cluster_id, members, partitions=16)
 
     def add_node(self) -> FakeNode:
@@ -386,13 +388,13 @@ def _context(record: dict[int, Any]) -> bytes:
     return b",".join(b"%d" % dot for dot in sorted(record))
 
 
-def _member(number: int, port: int, zone: str) -> ProposedMember:
+def _member(number: int, address: Address, zone: str) -> ProposedMember:
     return ProposedMember(
         name=f"node-{number}",
         host=f"host-{number}",
         zone=zone,
-        client_address=f"127.0.0.1:{port}",
-        peer_address=f"127.0.0.1:{port}",
+        client_address=str(address),
+        peer_address=str(address),
     )
 
 

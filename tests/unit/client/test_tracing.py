@@ -30,7 +30,7 @@ from leafdb.wire.registry import MessageType
 from leafdb.wire.requests import GetRequest, encode_get
 from leafdb.wire.traced import TraceContext, decode_traced, encode_traced
 from support.spans import Recorder
-from unit.client.fake_node import FakeCluster, FakeNode, Session
+from unit.client.fake_node import FakeCluster, FakeNode, Session, silence
 
 N1 = NodeId(1)
 SYSTEM = {"db.system.name": "leafdb"}
@@ -100,6 +100,22 @@ def test_a_node_that_takes_no_traces_gets_none(recorder: Recorder) -> None:
         db.bucket("carts").put("alice", b"tea", after=BLIND)
         assert cluster.asked(MessageType.TRACED) == []
         assert [span.name for span in recorder.spans] == ["put carts"]
+
+
+def test_a_hedge_carries_the_span_of_its_read(cluster: FakeCluster, recorder: Recorder) -> None:
+    cluster.grow(3)
+    cluster.create("carts")
+    with traced(leafdb.connect(cluster.url), recorder.provider) as db:
+        raw = db.bucket("carts")
+        raw.get_many([f"k-{number}" for number in range(60)])
+        assert all(node.sessions for node in cluster.nodes)
+        unheard = [silence]
+        for node in cluster.nodes:
+            node.script(MessageType.TRACED, lambda *asked: (unheard.pop() if unheard else unwrapped)(*asked))
+        raw.get("k-7")
+    first, second = carried(cluster)
+    assert first == second
+    assert recorder.spans[-1].ended == 1
 
 
 def test_many_at_once_are_one_span(db: Client, recorder: Recorder) -> None:

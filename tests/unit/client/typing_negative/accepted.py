@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import assert_never, assert_type
 
+from pydantic import BaseModel
+
 import leafdb
 from leafdb import BLIND, Conflict, Failed, Found, Item, Missing, Sibling, Written
 
@@ -51,6 +53,8 @@ def handles(db: leafdb.Client) -> None:
     assert_type(carts.update("k", lambda cart: cart, default=Cart()), Cart)
     assert_type(carts.update("k", lambda cart: cart or Cart()), Cart)
     assert_type(carts.put("k", Cart(), after=BLIND, ttl=5.0), Written)
+    assert_type(carts.put_explained("k", Cart(), after=BLIND).answer, Written)
+    assert_type(carts.get_explained("k").answer, Cart | None)
     assert_type(carts.get_many(["k", b"k", ("p", "s")]), list[Found[Cart] | Missing | Failed])
     assert_type(db.lww_bucket("l"), leafdb.LwwBucket[bytes])
     assert_type(db.lww_bucket("l", codec=leafdb.Text()).get("k"), str | None)
@@ -58,6 +62,21 @@ def handles(db: leafdb.Client) -> None:
         assert_type(item, Item[Found[Cart] | Missing])
     for pair in db.bucket("b").range("p", start="a"):
         assert_type(pair.answer, Found[bytes] | Missing | Conflict[bytes])
+
+
+class Profile(BaseModel):
+    """A model."""
+
+    name: str
+
+
+def models(db: leafdb.Client) -> None:
+    """Codecs of models give their handles the model's type."""
+    profiles = db.bucket("b", codec=leafdb.Pydantic(Profile))
+    assert_type(profiles, leafdb.SiblingBucket[Profile])
+    assert_type(db.lww_bucket("l", codec=leafdb.Msgspec(Cart)).get("k"), Cart | None)
+    codec: leafdb.Codec[Profile] = leafdb.Pydantic(Profile)
+    assert_type(codec.decode(b""), Profile)
 
 
 async def the_same_awaited(db: leafdb.AsyncClient) -> None:
