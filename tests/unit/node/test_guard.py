@@ -238,6 +238,26 @@ def test_arguments_that_name_no_bucket_are_of_none(args: dict[str, Any]) -> None
         assert not desk.ask(alice, MessageType.ADMIN, verb_of(verb, **args))
 
 
+@pytest.mark.parametrize(
+    ("verb", "args"),
+    [
+        ("bucket.create", {"bucket": "carts", "properties": {"name": "prices"}}),
+        ("bucket.create", {"name": "carts", "properties": {"name": "prices"}}),
+        ("bucket.set", {"bucket": "carts", "name": "prices", "properties": {}}),
+        ("bucket.set", {"name": "prices", "properties": {"name": "carts"}}),
+        ("bucket.drop", {"bucket": "carts", "name": "prices"}),
+        ("bucket.get", {"bucket": "carts", "name": "prices"}),
+        ("kv.where", {"name": "carts", "bucket": "prices", "key": encode_key("user-1")}),
+    ],
+)
+def test_what_is_judged_is_the_argument_the_verb_goes_by(verb: str, args: dict[str, Any]) -> None:
+    """Whoever names two buckets is judged by the one that the verb would touch."""
+    granted = ["bucket.*:carts", "read:carts"]
+    desk, alice = desk_of(*granted)
+    assert not desk.ask(alice, MessageType.ADMIN, verb_of(verb, **args))
+    assert "'prices'" in str(desk.refused[-1])
+
+
 def test_a_key_verb_needs_that_very_key() -> None:
     desk, alice = desk_of("read:carts/user-")
     assert desk.ask(alice, MessageType.ADMIN, verb_of("kv.where", bucket="carts", key=encode_key("user-1")))
