@@ -152,7 +152,8 @@ class _Gate:
         if token is None or (token.expires_ms and self._door.node.world.now_ms() >= token.expires_ms):
             return None, ""
         user = accounts.users[token.user]
-        return self._let_in(Principal(user.name, user.generation, token.name), Mechanism.TOKEN), user.name
+        principal = Principal(user.name, user.generation, token.name, token.digest)
+        return self._let_in(principal, Mechanism.TOKEN), user.name
 
     def failed(self, mechanism: Mechanism, user: str) -> None:
         """Counted against the source, and written down; a name that is nobody's may be a password."""

@@ -74,7 +74,9 @@ class Desk:
         return admitted
 
     def principal(self, name: str, token: str = "") -> Principal:
-        return Principal(name, self.metadata.accounts.users[name].generation, token)
+        accounts = self.metadata.accounts
+        digest = accounts.tokens[token].digest if token else b""
+        return Principal(name, accounts.users[name].generation, token, digest)
 
 
 def two_buckets() -> ClusterMetadata:
@@ -298,6 +300,17 @@ def test_a_token_ends_when_it_expires_and_when_it_is_dropped() -> None:
     desk.install(changes.drop_token(desk.metadata, "long"))
     assert not desk.ask(long, MessageType.GET, get_of("a"))
     assert desk.ask(desk.principal("alice"), MessageType.GET, get_of("a"))
+
+
+def test_a_token_made_again_under_its_name_does_not_let_in_who_came_with_the_first() -> None:
+    desk, _ = desk_of("read:carts")
+    desk.install(changes.create_token(desk.metadata, Token("job", "alice", token_digest("leaked"))))
+    thief = desk.principal("alice", "job")
+    assert desk.ask(thief, MessageType.GET, get_of("a"))
+    desk.install(changes.drop_token(desk.metadata, "job"))
+    desk.install(changes.create_token(desk.metadata, Token("job", "alice", token_digest("fresh"))))
+    assert not desk.ask(thief, MessageType.GET, get_of("a"))
+    assert desk.ask(desk.principal("alice", "job"), MessageType.GET, get_of("a"))
 
 
 def test_a_bucket_this_node_has_not_heard_of_is_asked_for_once() -> None:
