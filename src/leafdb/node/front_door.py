@@ -119,13 +119,17 @@ class _Gate:
 
     def begin(self, mechanism: str) -> None:
         """Not too often, and a token only where nobody else can read it."""
+        self.hold_up()
+        if mechanism == Mechanism.TOKEN and not self._private:
+            told = "a token is taken over TLS or loopback only: others could have read this one, replace it"
+            raise NotApplied(told, reason=Reason.UNAUTHORIZED)
+
+    def hold_up(self) -> None:
+        """Nothing is looked up or judged for a source without credit."""
         wait_s = self._door.limits.wait_s(self._source)
         if wait_s:
             self._door.audit.turned_away("too many failed logins", self._remote)
             raise Overloaded("too many logins from here have failed", retry_after=wait_s)
-        if mechanism == Mechanism.TOKEN and not self._private:
-            told = "a token is taken over TLS or loopback only: others could have read this one, replace it"
-            raise NotApplied(told, reason=Reason.UNAUTHORIZED)
 
     def nonce(self) -> str:
         """Base64 has no comma."""
