@@ -126,6 +126,37 @@ def test_rotation_keeps_the_name_and_the_hosts_and_changes_the_key(run: Run, ca:
     assert run("cert", "rotate", str(ca / "n.1.crt"), "--finish", "--ca", str(ca)).code == 2
 
 
+def test_only_what_this_ca_issued_is_issued_anew(run: Run, ca: Path, tmp_path: Path) -> None:
+    """Files come from nodes; whoever has broken into one could hand in a certificate with other names."""
+    theirs = tmp_path / "theirs"
+    authority.found(theirs, "shop")
+    assert run("cert", "issue", "n9", "--host", "10.0.0.1", "--ca", str(theirs)).code == 0
+    before = (theirs / "n9.crt").read_bytes()
+    ended = run("cert", "rotate", str(theirs / "n9.crt"), "--ca", str(ca))
+    assert ended.code == 1
+    assert "not from this CA" in ended.err
+    assert (theirs / "n9.crt").read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["ca.key", "secret"])
+def test_secrets_that_others_can_read_are_refused(run: Run, ca: Path, name: str) -> None:
+    secret = ca / "secret"
+    secret.write_bytes(b"s" * 32)
+    secret.chmod(0o600)
+    (ca / name).chmod(0o640)
+    ended = run("cert", "invite", "n4", "--host", HOST, "--ca", str(ca), "--secret-file", str(secret))
+    assert ended.code == 1
+    assert f"chmod 600 {ca / name}" in ended.err
+
+
+def test_a_token_may_come_from_standard_input(run: Run, tmp_path: Path, ca: Path) -> None:
+    """What stands on a command line can be read by everybody on the machine."""
+    invitation = Invitation(ca)
+    ended = run("cert", "join", "-", "--out", str(tmp_path / "out"), typed=f"{invitation.token}\n")
+    assert ended.code == 0, ended.err
+    assert invitation.ended() is None
+
+
 def test_one_ca_follows_another_and_at_every_step_all_believe_each_other(run: Run, ca: Path, tmp_path: Path) -> None:
     """Old and new certificate, old and new ca.crt: whoever has taken a step believes whoever has not yet."""
     signer = Authority.load(ca)
