@@ -17,11 +17,11 @@ import base64
 from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
-from leafdb.config import Config
 from leafdb.errors import NotApplied, Overloaded, Reason
 from leafdb.limits import SCRAM_ITERATIONS, SCRAM_ITERATIONS_MIN
 from leafdb.model.scram import Verifier, fake_verifier, root_password, verifier_of
 from leafdb.node.audit import Audit
+from leafdb.node.config_rules import accounts_asked
 from leafdb.node.guard import ROOT, Guard
 from leafdb.node.login_limits import LoginLimits, is_loopback, source_of
 from leafdb.node.self_report import server_facts
@@ -35,16 +35,6 @@ if TYPE_CHECKING:
     from leafdb.node.node import Node
 
 NONCE_BYTES: Final = 18
-
-
-def accounts_asked(config: Config) -> bool:
-    """Whether clients have to say who they are."""
-    match config.auth.mode:
-        case "required":
-            return True
-        case "off":
-            return False
-    return not config.listen.client.loopback and not config.auth.insecure
 
 
 class FrontDoor:
