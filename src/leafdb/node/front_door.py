@@ -77,10 +77,9 @@ class FrontDoor:
         """What is kept of the password of a user, or of nobody."""
         if user == ROOT.user:
             return self.root
+        nobody = fake_verifier(self._secret, user, SCRAM_ITERATIONS)  # made for everybody: the time it takes would tell
         found = self.accounts.users.get(user)
-        if found is not None and found.verifier is not None:
-            return found.verifier
-        return fake_verifier(self._secret, user, SCRAM_ITERATIONS)
+        return nobody if found is None or found.verifier is None else found.verifier
 
 
 class _Gate:
