@@ -25,12 +25,14 @@ from pathlib import Path
 from typing import Final
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from leafdb.errors import ConfigError
 from leafdb.types import CLIENT_MARK, NODE_MARK
+from leafdb_cli.credentials import secret_in
 
 NAME: Final = re.compile(r"[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?")
 CA_DAYS: Final = 3_650
@@ -130,14 +132,23 @@ class Authority:
         """Raises ConfigError."""
         certificates = certificates_in(directory / "ca.crt")
         try:
-            key = serialization.load_pem_private_key((directory / "ca.key").read_bytes(), password=None)
-        except OSError as error:
-            raise ConfigError(f"{directory / 'ca.key'} cannot be read: {error.strerror}") from None
+            key = serialization.load_pem_private_key(secret_in(str(directory / "ca.key"), "--ca"), password=None)
         except (ValueError, TypeError):
             raise ConfigError(f"{directory / 'ca.key'} is not a key in PEM without a password") from None
         if not isinstance(key, ec.EllipticCurvePrivateKey):
             raise ConfigError(f"{directory / 'ca.key'} is no key of a CA made by leafdb cert init")
         return cls(certificates, key, directory)
+
+    def subject_of(self, path: Path) -> Subject:
+        """Whom a certificate of this CA is for, so that another can take its place. ConfigError for any other: the file
+        may come from somebody who would like to be somebody else."""
+        certificate = certificates_in(path)[0]
+        said = describe(certificate)
+        if said.kind not in ("node", "client"):
+            raise ConfigError(f"{path} is no node's and no client's certificate, but of kind {said.kind}")
+        if not any(_issued(each, certificate) for each in self.certificates):
+            raise ConfigError(f"{path} is not from this CA: leafdb cert issue {said.name} makes one that is")
+        return Subject(said.name, said.hosts, client=said.kind == "client")
 
     def issue(self, subject: Subject, public: ec.EllipticCurvePublicKey, days: int = DAYS) -> x509.Certificate:
         """A certificate for the holder of a key. Raises ConfigError."""
@@ -221,17 +232,17 @@ def describe(certificate: x509.Certificate) -> Described:
     )
 
 
-def subject_of(path: Path) -> Subject:
-    """Whom a certificate is for, so that another can take its place. ConfigError for what no CA of ours issued."""
-    said = describe(certificates_in(path)[0])
-    if said.kind not in ("node", "client"):
-        raise ConfigError(f"{path} is no node's and no client's certificate, but of kind {said.kind}")
-    return Subject(said.name, said.hosts, client=said.kind == "client")
-
-
 def fingerprint(certificate: x509.Certificate) -> str:
     """SHA-256 of the DER, in hexadecimal."""
     return certificate.fingerprint(hashes.SHA256()).hex()
+
+
+def _issued(ca: x509.Certificate, certificate: x509.Certificate) -> bool:
+    try:
+        certificate.verify_directly_issued_by(ca)
+    except (ValueError, TypeError, InvalidSignature):
+        return False
+    return True
 
 
 # -- writing

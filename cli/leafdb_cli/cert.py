@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -118,7 +119,7 @@ def rotate(
         return
     signer = maker.Authority.load(ca)
     # All are read before any is written.
-    subjects = [(file, maker.subject_of(file)) for file in files or ()]
+    subjects = [(file, signer.subject_of(file)) for file in files or ()]
     for file, subject in subjects:
         signer.equip(subject, file.with_name(file.name.removesuffix(".crt")), days)
     _print(session, [file for file, _ in subjects])
@@ -163,6 +164,7 @@ def invite(
     """
     from leafdb_cli import cert_join
     from leafdb_cli.authority import Authority, Subject
+    from leafdb_cli.credentials import secret_in
 
     session = session_of(ctx)
     cert_join.invite(
@@ -170,7 +172,7 @@ def invite(
         Subject(name, tuple(host or ())),
         address=address,
         listen=listen,
-        secret=b"" if secret_file is None else secret_file.read_bytes(),
+        secret=b"" if secret_file is None else secret_in(str(secret_file), "--secret-file"),
         days=days,
         timeout_s=session.timeout_s(cert_join.WAIT_S),
         say=lambda token: session.output.data(token.encode() + b"\n"),
@@ -182,16 +184,20 @@ def invite(
 @app.command()
 def join(
     ctx: typer.Context,
-    token: Annotated[str, typer.Argument(metavar="TOKEN", help="What leafdb cert invite printed.")],
+    token: Annotated[str, typer.Argument(metavar="TOKEN", help="What leafdb cert invite printed; - for stdin.")],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where to write.")] = Path("/etc/leafdb"),
 ) -> None:
     """Fetch this host's certificate with a token: ca.crt, node.crt, node.key, and the secret where it is handed over.
 
-    Example: leafdb cert join TOKEN --out /etc/leafdb
+    A token on the line can be read by everybody on this host while the command runs: give - and paste it.
+
+    Example: leafdb cert join - --out /etc/leafdb
     """
     from leafdb_cli import cert_join
 
     session = session_of(ctx)
+    if token == "-":  # noqa: S105 - no secret: where to read it
+        token = sys.stdin.readline()
     cert_join.join(token, out, timeout_s=session.timeout_s(cert_join.JOIN_S))
     _print(session, [out / "node.crt", out / "ca.crt"])
 

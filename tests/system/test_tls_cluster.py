@@ -113,7 +113,8 @@ def test_one_ca_follows_another_under_load_and_no_request_fails(cluster: Cluster
         writers.some_more()
         for node in cluster.nodes:
             file = node.directory / "node.crt"
-            Authority.load(directory).equip(authority.subject_of(file), file.with_name("node"))
+            signer = Authority.load(directory)
+            signer.equip(signer.subject_of(file), file.with_name("node"))
         taken_over(2)
         writers.some_more()
         authority.finish_rotation(directory)

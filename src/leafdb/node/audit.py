@@ -18,9 +18,12 @@ from typing import Any, Final
 
 from leafdb.limits import AUDIT_LINES_BURST, AUDIT_LINES_PER_S
 from leafdb.node.logs import AUDIT, Log
+from leafdb.node.required_grants import NAMED_BY, bucket_in
 
 _SHOWN: Final = ("bucket", "expires_ms", "name", "node", "role", "target", "token", "user")
 """Arguments of verbs that name something; the others may be anything."""
+_LISTED: Final = ("add", "grants", "remove", "roles")
+"""Those that say what somebody is given or loses: roles, and grants, of which a prefix is part of a key."""
 _SHOWN_CHARS_MAX: Final = 128
 _PERSON: Final = b"leafdb audit 1"
 
@@ -62,11 +65,14 @@ class Audit:
     def admin(self, user: str, verb: str, args: Mapping[str, Any], remote: str) -> None:
         """An admin verb is about to run."""
         if self.enabled:
-            shown = {
+            shown: dict[str, Any] = {
                 f"arg_{name}": value[:_SHOWN_CHARS_MAX] if isinstance(value, str) else value
                 for name in _SHOWN
                 if isinstance(value := args.get(name), str | int)
             }
+            shown.update({f"arg_{name}": text for name in _LISTED if (text := self._listed(args.get(name)))})
+            if verb in NAMED_BY:
+                shown["bucket"] = bucket_in(verb, args)[:_SHOWN_CHARS_MAX]
             log.info("admin", user=user, verb=verb, remote=remote, **shown)
 
     def _bounded(self, event: str, **facts: Any) -> None:
@@ -83,6 +89,12 @@ class Audit:
             facts["left_out"] = self._left_out
             self._left_out = 0
         log.info(event, **facts)
+
+    def _listed(self, value: object) -> str:
+        texts = [each for each in value if isinstance(each, str)] if isinstance(value, list) else []
+        if not self._show_keys:
+            texts = [each.partition("/")[0] + "/..." if "/" in each else each for each in texts]
+        return ", ".join(texts)[:_SHOWN_CHARS_MAX]
 
     def _shown_key(self, key: bytes) -> str:
         if self._show_keys:

@@ -42,6 +42,16 @@ def warnings(config: Config) -> list[str]:
     return found
 
 
+def accounts_asked(config: Config) -> bool:
+    """Whether clients have to say who they are."""
+    match config.auth.mode:
+        case "required":
+            return True
+        case "off":
+            return False
+    return not config.listen.client.loopback and not config.auth.insecure
+
+
 def _name_problems(config: Config) -> Iterator[str]:
     named = (
         ("node.name", config.node.name),
@@ -73,7 +83,7 @@ def _open_doors(config: Config) -> list[tuple[str, Address, str]]:
     A peer proves itself by certificate and secret; a client by a certificate, where one is asked for, or its login."""
     client, peer, sealed = config.listen.client, config.listen.peer, _sealed(config)
     found = []
-    if not client.loopback and not (sealed and (config.tls.client_ca_file or config.auth.mode != "off")):
+    if not client.loopback and not (sealed and (config.tls.client_ca_file or accounts_asked(config))):
         how = 'clients prove nothing: set auth.mode = "required", or tls.client_ca_file'
         missing = how if sealed else "there is no TLS: fill in [tls]"
         found.append(("client", client, missing))

@@ -17,11 +17,11 @@ import base64
 from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
-from leafdb.config import Config
 from leafdb.errors import NotApplied, Overloaded, Reason
 from leafdb.limits import SCRAM_ITERATIONS, SCRAM_ITERATIONS_MIN
 from leafdb.model.scram import Verifier, fake_verifier, root_password, verifier_of
 from leafdb.node.audit import Audit
+from leafdb.node.config_rules import accounts_asked
 from leafdb.node.guard import ROOT, Guard
 from leafdb.node.login_limits import LoginLimits, is_loopback, source_of
 from leafdb.node.self_report import server_facts
@@ -35,16 +35,6 @@ if TYPE_CHECKING:
     from leafdb.node.node import Node
 
 NONCE_BYTES: Final = 18
-
-
-def accounts_asked(config: Config) -> bool:
-    """Whether clients have to say who they are."""
-    match config.auth.mode:
-        case "required":
-            return True
-        case "off":
-            return False
-    return not config.listen.client.loopback and not config.auth.insecure
 
 
 class FrontDoor:
@@ -87,10 +77,9 @@ class FrontDoor:
         """What is kept of the password of a user, or of nobody."""
         if user == ROOT.user:
             return self.root
+        nobody = fake_verifier(self._secret, user, SCRAM_ITERATIONS)  # made for everybody: the time it takes would tell
         found = self.accounts.users.get(user)
-        if found is not None and found.verifier is not None:
-            return found.verifier
-        return fake_verifier(self._secret, user, SCRAM_ITERATIONS)
+        return nobody if found is None or found.verifier is None else found.verifier
 
 
 class _Gate:
@@ -119,13 +108,17 @@ class _Gate:
 
     def begin(self, mechanism: str) -> None:
         """Not too often, and a token only where nobody else can read it."""
+        self.hold_up()
+        if mechanism == Mechanism.TOKEN and not self._private:
+            told = "a token is taken over TLS or loopback only: others could have read this one, replace it"
+            raise NotApplied(told, reason=Reason.UNAUTHORIZED)
+
+    def hold_up(self) -> None:
+        """Nothing is looked up or judged for a source without credit."""
         wait_s = self._door.limits.wait_s(self._source)
         if wait_s:
             self._door.audit.turned_away("too many failed logins", self._remote)
             raise Overloaded("too many logins from here have failed", retry_after=wait_s)
-        if mechanism == Mechanism.TOKEN and not self._private:
-            told = "a token is taken over TLS or loopback only: others could have read this one, replace it"
-            raise NotApplied(told, reason=Reason.UNAUTHORIZED)
 
     def nonce(self) -> str:
         """Base64 has no comma."""
@@ -152,7 +145,8 @@ class _Gate:
         if token is None or (token.expires_ms and self._door.node.world.now_ms() >= token.expires_ms):
             return None, ""
         user = accounts.users[token.user]
-        return self._let_in(Principal(user.name, user.generation, token.name), Mechanism.TOKEN), user.name
+        principal = Principal(user.name, user.generation, token.name, token.digest)
+        return self._let_in(principal, Mechanism.TOKEN), user.name
 
     def failed(self, mechanism: Mechanism, user: str) -> None:
         """Counted against the source, and written down; a name that is nobody's may be a password."""

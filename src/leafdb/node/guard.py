@@ -249,21 +249,14 @@ def _missing(permit: Permit, verb: str, args: Mapping[str, Any]) -> _Asked | Non
         return None
     if (of_cluster := required_grants.OF_CLUSTER.get(verb)) is not None:
         return None if permit.has(of_cluster) else _Asked(of_cluster)
-    bucket = _bucket_in(args)
+    if verb not in required_grants.NAMED_BY:
+        return _Asked(verb)
+    bucket = required_grants.bucket_in(verb, args)
     if verb in required_grants.ANY_OF_BUCKET:
         return None if permit.touches(bucket) else _Asked(Verb.READ, bucket)
     if (of_bucket := required_grants.OF_BUCKET.get(verb)) is not None:
         return None if permit.scope_named(of_bucket, bucket) == WHOLE else _Asked(of_bucket, bucket)
-    if (of_key := required_grants.OF_KEY.get(verb)) is not None:
-        key = args.get("key")
-        if isinstance(key, bytes) and key.startswith(permit.scope_named(of_key, bucket)):
-            return None
-        return _Asked(of_key, bucket, key if isinstance(key, bytes) else None)
-    return _Asked(verb)
-
-
-def _bucket_in(args: Mapping[str, Any]) -> str:
-    """The bucket that an admin verb is about: under `bucket` or `name`, or in the properties of one to be made."""
-    properties = args.get("properties")
-    named = args.get("bucket", args.get("name", properties.get("name") if isinstance(properties, dict) else None))
-    return named if isinstance(named, str) else ""
+    of_key, key = required_grants.OF_KEY[verb], args.get("key")
+    if isinstance(key, bytes) and key.startswith(permit.scope_named(of_key, bucket)):
+        return None
+    return _Asked(of_key, bucket, key if isinstance(key, bytes) else None)

@@ -1,8 +1,9 @@
 """How often logins of one source may fail. A source is an address, of IPv6 the /64 that one customer has.
 
 A source has LOGIN_FAILURES_BURST failures to its credit, and earns them back at LOGIN_FAILURES_PER_S; one without
-credit is told to come later before anything is looked up. Only failures count, so whoever knows a password logs in as
-often as they like; and only the source is held up, never the user, so nobody can lock somebody else out.
+credit is told to come later before anything is looked up, and again before its proof is judged: a thousand logins that
+are under way at once are no thousand guesses. Only failures count, so whoever knows a password logs in as often as they
+like; and only the source is held up, never the user, so nobody can lock somebody else out.
 
 Bounded: of more than LOGIN_SOURCES_MAX sources, the one that failed longest ago is forgiven.
 """

@@ -6,7 +6,7 @@ Requests for keys need `read`, `write` or `delete` of their bucket and key; that
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
 from leafdb.model.grants import Verb
 
@@ -30,6 +30,14 @@ OF_KEY: Final[Mapping[str, Verb]] = {
     "kv.why_kept": Verb.READ,
 }
 """Granted for `bucket` and `key`."""
+
+NAMED_BY: Final[Mapping[str, tuple[str, ...]]] = {
+    "bucket.create": ("properties", "name"),
+    **dict.fromkeys(("bucket.get", "bucket.set", "bucket.drop"), ("name",)),
+    **dict.fromkeys(OF_KEY, ("bucket",)),
+}
+"""Where the arguments of a verb about a bucket name it: where the verb itself looks, and nowhere else. Whoever gives
+two names is judged by the one that counts."""
 
 OF_CLUSTER: Final[Mapping[str, Verb]] = {
     **dict.fromkeys(
@@ -74,3 +82,12 @@ OF_CLUSTER: Final[Mapping[str, Verb]] = {
 ALL: Final = LOGGED_IN | ANY_OF_BUCKET | OF_BUCKET.keys() | OF_KEY.keys() | OF_CLUSTER.keys()
 
 assert len(ALL) == sum(map(len, (LOGGED_IN, ANY_OF_BUCKET, OF_BUCKET, OF_KEY, OF_CLUSTER))), "a verb has one need"
+assert NAMED_BY.keys() == ANY_OF_BUCKET | OF_BUCKET.keys() | OF_KEY.keys()
+
+
+def bucket_in(verb: str, args: Mapping[str, Any]) -> str:
+    """The bucket that a verb about one is about; empty when its arguments name none."""
+    found: object = args
+    for name in NAMED_BY[verb]:
+        found = found.get(name) if isinstance(found, Mapping) else None
+    return found if isinstance(found, str) else ""

@@ -55,6 +55,8 @@ class Principal(NamedTuple):
     generation: int
     token: str = ""
     """The name of the token it came with; empty for a password."""
+    digest: bytes = b""
+    """That token's: another one may have its name later."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +163,7 @@ class Accounts:
             return None
         if principal.token:
             token = self.tokens.get(principal.token)
-            if token is None or token.user != user.name:
+            if token is None or token.user != user.name or token.digest != principal.digest:
                 return None
         return user
 

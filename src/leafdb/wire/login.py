@@ -101,6 +101,10 @@ class Gate(Protocol):
         """A login begins. Raises Overloaded when too many of this source have failed, NotApplied where this mechanism
         is not to be had."""
 
+    def hold_up(self) -> None:
+        """A proof has come. Raises Overloaded when too many of this source have failed since: any number of its logins
+        may be under way at once, and each would be a guess."""
+
     def nonce(self) -> str:
         """Fresh, printable, without commas."""
 
@@ -147,8 +151,9 @@ class NodeLogin:
                 raise NotApplied(f"this node knows the logins {known}", reason=Reason.UNAUTHORIZED)
 
     def prove(self, data: bytes) -> tuple[object, str, bytes]:
-        """(who it is, name, the node's own proof). Raises ProtocolError, NotApplied."""
+        """(who it is, name, the node's own proof). Raises ProtocolError, NotApplied, Overloaded."""
         assert self._scram is not None, "a proof answers a challenge"
+        self._gate.hold_up()
         signature = self._scram.answer(data)
         principal = None if signature is None else self._gate.by_password(self._user)
         if signature is None or principal is None:

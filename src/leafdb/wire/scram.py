@@ -27,6 +27,7 @@ from leafdb.model.scram import KEY_BYTES, Keys, Verifier, proof_of, signed
 _GS2: Final = "n,,"
 _BINDING: Final = "c=biws"
 """Base64 of "n,,"."""
+_ITERATIONS_CHARS_MAX: Final = len(str(SCRAM_ITERATIONS_MAX))
 
 
 class FirstMessage(NamedTuple):
@@ -59,6 +60,8 @@ class ClientScram:
 
         A node that asks for few iterations would get proofs that are cheap to guess from, so it gets none.
         """
+        if self._keys_used is not None:
+            raise ProtocolError("a second challenge: a login has one, and each costs this side a key")
         text = _text(message)
         fields = _fields(text, "rsi")
         nonce = fields["r"]
@@ -68,7 +71,8 @@ class ClientScram:
         if not 1 <= len(salt) <= SCRAM_SALT_BYTES_MAX:
             raise ProtocolError("a login with a salt that is too long")
         count = fields["i"]
-        if not (count.isascii() and count.isdigit() and iterations_min <= int(count[:9]) <= SCRAM_ITERATIONS_MAX):
+        few_digits = count.isascii() and count.isdigit() and len(count) <= _ITERATIONS_CHARS_MAX
+        if not (few_digits and iterations_min <= int(count) <= SCRAM_ITERATIONS_MAX):
             raise ProtocolError(f"a login with {count[:9]} iterations, not {iterations_min} to {SCRAM_ITERATIONS_MAX}")
         without_proof = f"{_BINDING},r={nonce}"
         self._auth_message = f"{self._bare},{text},{without_proof}".encode()

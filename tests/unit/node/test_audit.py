@@ -63,8 +63,26 @@ def test_who_came_and_what_they_changed(lines: Lines) -> None:
     assert len(lines.all) == 4, "every change has its line, however alike they are"
     assert lines.all[1] == {
         "event": "admin", "user": "alice", "verb": "bucket.drop", "remote": "10.0.0.1:5", "arg_name": "carts",
-        "arg_expires_ms": 5,
+        "arg_expires_ms": 5, "bucket": "carts",
     }  # fmt: skip
+
+
+def test_a_line_names_the_bucket_the_verb_goes_by_and_what_is_granted(lines: Lines) -> None:
+    wanted, _ = audit()
+    wanted.admin("a", "bucket.create", {"name": "decoy", "properties": {"name": "carts"}}, "r")
+    wanted.admin("a", "bucket.drop", {"bucket": "decoy", "name": "carts"}, "r")
+    assert [line["bucket"] for line in lines.all] == ["carts", "carts"]
+    wanted.admin("a", "user.roles", {"name": "bob", "add": ["admin", "reader"], "remove": []}, "r")
+    wanted.admin("a", "role.set", {"name": "hers", "add": ["read:carts/canary-", "*"], "remove": [b"canary"]}, "r")
+    assert lines.all[-2]["arg_add"] == "admin, reader"
+    assert "arg_remove" not in lines.all[-2]
+    assert lines.all[-1]["arg_add"] == "read:carts/..., *", "a prefix is part of a key"
+    wanted.admin("a", "user.create", {"name": "eve", "roles": ["x" * 500] * 500}, "r")
+    assert len(lines.all[-1]["arg_roles"]) <= 128
+    plain, _ = audit(show_keys=True)
+    plain.admin("a", "role.create", {"name": "hers", "grants": ["read:carts/canary-"]}, "r")
+    assert lines.all.pop()["arg_grants"] == "read:carts/canary-"
+    assert "canary" not in json.dumps(lines.all)
 
 
 def test_no_secret_and_no_key_is_written(lines: Lines) -> None:

@@ -74,7 +74,9 @@ class Desk:
         return admitted
 
     def principal(self, name: str, token: str = "") -> Principal:
-        return Principal(name, self.metadata.accounts.users[name].generation, token)
+        accounts = self.metadata.accounts
+        digest = accounts.tokens[token].digest if token else b""
+        return Principal(name, accounts.users[name].generation, token, digest)
 
 
 def two_buckets() -> ClusterMetadata:
@@ -238,6 +240,26 @@ def test_arguments_that_name_no_bucket_are_of_none(args: dict[str, Any]) -> None
         assert not desk.ask(alice, MessageType.ADMIN, verb_of(verb, **args))
 
 
+@pytest.mark.parametrize(
+    ("verb", "args"),
+    [
+        ("bucket.create", {"bucket": "carts", "properties": {"name": "prices"}}),
+        ("bucket.create", {"name": "carts", "properties": {"name": "prices"}}),
+        ("bucket.set", {"bucket": "carts", "name": "prices", "properties": {}}),
+        ("bucket.set", {"name": "prices", "properties": {"name": "carts"}}),
+        ("bucket.drop", {"bucket": "carts", "name": "prices"}),
+        ("bucket.get", {"bucket": "carts", "name": "prices"}),
+        ("kv.where", {"name": "carts", "bucket": "prices", "key": encode_key("user-1")}),
+    ],
+)
+def test_what_is_judged_is_the_argument_the_verb_goes_by(verb: str, args: dict[str, Any]) -> None:
+    """Whoever names two buckets is judged by the one that the verb would touch."""
+    granted = ["bucket.*:carts", "read:carts"]
+    desk, alice = desk_of(*granted)
+    assert not desk.ask(alice, MessageType.ADMIN, verb_of(verb, **args))
+    assert "'prices'" in str(desk.refused[-1])
+
+
 def test_a_key_verb_needs_that_very_key() -> None:
     desk, alice = desk_of("read:carts/user-")
     assert desk.ask(alice, MessageType.ADMIN, verb_of("kv.where", bucket="carts", key=encode_key("user-1")))
@@ -278,6 +300,17 @@ def test_a_token_ends_when_it_expires_and_when_it_is_dropped() -> None:
     desk.install(changes.drop_token(desk.metadata, "long"))
     assert not desk.ask(long, MessageType.GET, get_of("a"))
     assert desk.ask(desk.principal("alice"), MessageType.GET, get_of("a"))
+
+
+def test_a_token_made_again_under_its_name_does_not_let_in_who_came_with_the_first() -> None:
+    desk, _ = desk_of("read:carts")
+    desk.install(changes.create_token(desk.metadata, Token("job", "alice", token_digest("leaked"))))
+    thief = desk.principal("alice", "job")
+    assert desk.ask(thief, MessageType.GET, get_of("a"))
+    desk.install(changes.drop_token(desk.metadata, "job"))
+    desk.install(changes.create_token(desk.metadata, Token("job", "alice", token_digest("fresh"))))
+    assert not desk.ask(thief, MessageType.GET, get_of("a"))
+    assert desk.ask(desk.principal("alice", "job"), MessageType.GET, get_of("a"))
 
 
 def test_a_bucket_this_node_has_not_heard_of_is_asked_for_once() -> None:

@@ -194,6 +194,23 @@ def test_what_other_machines_reach_must_be_proved(tls: TlsConfig, insecure: bool
     assert warned == insecure
 
 
+@pytest.mark.parametrize(
+    ("auth", "told"),
+    [
+        (AuthConfig(insecure=True), True),
+        (AuthConfig(mode="off", insecure=True), True),
+        (AuthConfig(mode="required", insecure=True), False),
+        (AuthConfig(), False),
+    ],
+)
+def test_who_lets_everybody_in_over_tls_is_told(auth: AuthConfig, told: bool) -> None:
+    """`insecure` switches accounts off where the mode is auto, TLS or not."""
+    config = Config(listen=OUTSIDE, tls=FILES, auth=auth)
+    assert config_rules.accounts_asked(config) != told
+    assert any("without accounts" in line for line in config_rules.warnings(config)) == told
+    assert not [line for line in config_rules.problems(config) if line.startswith(("listen", "auth"))]
+
+
 def test_loopback_needs_nothing() -> None:
     assert not [line for line in config_rules.problems(Config()) if line.startswith(("listen", "tls"))]
 

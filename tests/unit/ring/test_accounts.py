@@ -179,7 +179,7 @@ def test_bounds_are_held() -> None:
 def test_somebody_is_nobody_once_dropped_or_given_another_password() -> None:
     made = example()
     alice = Principal("alice", made.accounts.users["alice"].generation)
-    by_token = alice._replace(token="job")
+    by_token = alice._replace(token="job", digest=made.accounts.tokens["job"].digest)
     assert made.accounts.user_of(alice) is made.accounts.user_of(by_token) is made.accounts.users["alice"]
     again = changes.create_user(changes.drop_user(made, "alice"), "alice", VERIFIER, ["carts"])
     assert again.accounts.user_of(alice) is None, "another one of that name"

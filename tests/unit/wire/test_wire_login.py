@@ -40,6 +40,9 @@ class Door:
             raise wanted()
 
     def begin(self, mechanism: str) -> None:
+        self.hold_up()
+
+    def hold_up(self) -> None:
         if self.held_up:
             raise Overloaded("too many", retry_after=3.0)
 
@@ -224,6 +227,23 @@ def test_a_source_that_is_held_up_learns_nothing() -> None:
     assert (door.let_in, door.failures) == ([], [])
 
 
+def test_logins_that_are_under_way_when_their_source_is_held_up_are_not_judged() -> None:
+    """Else whoever opens a thousand connections at once has a thousand guesses."""
+    door = Door()
+    under_way = []
+    for password in (b"pencils", b"pencil"):
+        client = Connection(ClientHello("test", scram(password=password)))
+        node = Connection(ServerHello(SERVER, gate=door))
+        node.receive(client.start())
+        client.receive(node.take_output())
+        under_way.append((node, client.take_output()))
+    door.held_up = True
+    for node, proof in under_way:
+        with pytest.raises(Overloaded):
+            node.receive(proof)
+    assert (door.let_in, door.failures) == ([], [])
+
+
 @pytest.mark.parametrize("count", [0, 1, SCRAM_ITERATIONS_MIN - 1, 10_000_001, 1 << 40])
 def test_a_client_proves_nothing_for_few_iterations_and_computes_none_for_too_many(count: int) -> None:
     asked: list[int] = []
@@ -236,6 +256,35 @@ def test_a_client_proves_nothing_for_few_iterations_and_computes_none_for_too_ma
     with pytest.raises(ProtocolError, match="iterations"):
         client.final(f"r=clientnode,s=c2FsdA==,i={count}".encode())
     assert not asked
+
+
+def test_a_client_counts_every_digit_of_the_iterations() -> None:
+    """A number that begins like a good one and goes on would keep a client computing for hours."""
+    asked: list[int] = []
+
+    def keys(salt: bytes, iterations: int) -> Keys:
+        asked.append(iterations)
+        return Keys(b"c" * 32, b"s" * 32)
+
+    for count in ("0000150000000", "000015000999999999", f"{SCRAM_ITERATIONS_MIN}".ljust(5_000, "0")):
+        with pytest.raises(ProtocolError, match="iterations"):
+            ClientScram("alice", "client", keys).final(f"r=clientnode,s=c2FsdA==,i={count}"[:1_024].encode())
+    assert not asked
+
+
+def test_a_client_answers_one_challenge_of_a_login() -> None:
+    """Each answer costs the client a key; a false node could ask on and on, with a new salt each time."""
+    login = scram()
+    client = Connection(ClientHello("test", login))
+    client.start()
+    for salt in ("c2FsdA==", "c2FsdB=="):
+        body = encode_data(f"r=clientnode,s={salt},i={SCRAM_ITERATIONS_MIN}".encode())
+        challenge = encode_frame(MessageType.CHALLENGE, 0, body)
+        if salt == "c2FsdA==":
+            client.receive(challenge)
+        else:
+            with pytest.raises(ProtocolError, match="second challenge"):
+                client.receive(challenge)
 
 
 @pytest.mark.parametrize(
