@@ -129,7 +129,7 @@ def build(noun: str | None = None) -> typer.Typer:
             continue
         found = import_module(f"leafdb_cli.{name}")
         if isinstance(getattr(found, "app", None), typer.Typer):
-            app.add_typer(found.app, name=name, help=line)
+            app.add_typer(found.app, name=name, short_help=line)  # its own help says more
         else:
             app.command(name, help=None)(getattr(found, name))
     return app

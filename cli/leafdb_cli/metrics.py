@@ -11,11 +11,7 @@ import typer
 from leafdb_cli.render import Column
 from leafdb_cli.session import Session, session_of
 
-app = typer.Typer(
-    help="All that a node counts; dashboards and alert rules for it.",
-    invoke_without_command=True,
-    rich_markup_mode=None,
-)
+app = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
 
 
 def labels_text(labels: Mapping[str, str]) -> str:

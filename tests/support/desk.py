@@ -7,7 +7,7 @@ What is put for something else, and nothing more is:
     leafdb                  the same, without starting Python each time (support.quick_cli)
     python, python3         the Python of the tests
     docs/                   the repository's
-    /backups                a directory beside
+    /backups, /etc/prometheus, /etc/grafana   directories beside
     DATA_DIR, /var/lib/leafdb, and names of files below   files that the first node has
     10.0.0.4:7412           the peer address of a node that waits to be staged
     CTX                     the context that `leafdb kv siblings carts alice` shows
@@ -56,6 +56,7 @@ FEWER: Final = (
     (r"--ops \d+", "--ops 25"),
     (r"--crashes [1-9]\d*", "--crashes 1"),
     (r"--node-hours [1-9]\d*", "--node-hours 1"),
+    (r"--seconds \d+", "--seconds 1"),
 )
 ENDLESS: Final = (
     (r"(leafdb dev logs .*?) --follow", r"\1"),
@@ -141,7 +142,9 @@ class Desk:
         for number in range(NODES):
             code = code.replace(f":{7411 + 10 * number}", f":{self._port + 10 * number}")
         code = code.replace("leafdb dev up", f"leafdb dev up --base-port {self._port}")
-        code = code.replace("/backups", f"{self._directory}/backups").replace("--after CTX", f'--after "$({CONTEXT})"')
+        for root in ("/backups", "/etc/prometheus", "/etc/grafana"):
+            code = code.replace(root, f"{self._directory}{root}")
+        code = code.replace("--after CTX", f'--after "$({CONTEXT})"')
         code = code.replace(BLANK, f"127.0.0.1:{self._port + 10 * NODES + 1}")
         for old, new in (*FEWER, *ENDLESS, *MEMBERS):
             code = re.sub(old, new, code)

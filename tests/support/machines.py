@@ -8,6 +8,8 @@ the address 127.X.Y.1 with the ports of the pages. What is put for something els
     /var/lib/leafdb      DIR/MACHINE/data       in the configuration
     leafdb               the same, without starting Python each time (support.quick_cli)
     PLAN_ID              what `leafdb cluster plan` showed last
+    ./out/MACHINE.crt    made as the page makes those of the first three, for machines that come later
+    auth.mode            required: what auto comes to on addresses that other machines reach, as 10.0.0.1
     systemctl restart    ends the machine's leafdbd by SIGTERM; returns when the next one answers, as Type=notify does
     ssh MACHINE          runs the rest on that machine
 
@@ -19,15 +21,17 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
 from contextlib import suppress
 from pathlib import Path
 from random import Random
-from typing import Final
+from typing import Final, Literal
 
 import leafdb
+from leafdb.client.auth import cluster_login
 from leafdb.client.sync_client import Client
 from leafdb.errors import LeafdbError
 from leafdb.testing.servers import MORTAL, clean_environment
@@ -37,6 +41,7 @@ from support.terminal import Terminal
 BLOCK_S: Final = 120.0
 NAMES: Final = "abcdefgh"
 PAGES_NET: Final = "10.0.0."
+ASKS_WHO_COMES: Final = '\n[auth]\nmode = "required"\n'
 
 SYSTEMCTL: Final = """\
 #!/usr/bin/env bash
@@ -91,20 +96,27 @@ class Machines:
         return f"{self._net}{1 + NAMES.index(name)}:{port}"
 
     def install(self, name: str) -> None:
-        """Give a machine the secret of the first one, and the page's configuration with its own name and addresses."""
-        secret = self._etc(name) / "secret"
-        if not secret.exists():
-            secret.write_bytes((self._etc("a") / "secret").read_bytes())
-            secret.chmod(0o600)
-        text = self._config.replace('name = "a" ', f'name = "{name}" ', 1).replace(
-            "/var/lib/leafdb", str(self._etc(name).parent / "data")
-        )
+        """Give a machine the secret of the first one, its certificate, and the page's configuration with its own name
+        and addresses."""
+        etc, made = self._etc(name), self._directory / "out"
+        carried = (
+            (self._etc("a") / "secret", "secret"), (self._directory / "leafdb-ca" / "ca.crt", "ca.crt"),
+            (made / f"{name}.crt", f"{name}.crt"), (made / f"{name}.key", f"{name}.key"),
+        )  # fmt: skip
+        for file, there in carried:
+            if file != etc / there:
+                shutil.copy(file, etc / there)  # its mode too: others may not read secrets
+        text = self._config.replace('name = "a" ', f'name = "{name}" ', 1).replace("/a.", f"/{name}.")
+        text = text.replace("/var/lib/leafdb", str(etc.parent / "data")) + ASKS_WHO_COMES
         text = re.sub(rf"{re.escape(PAGES_NET)}1:(\d+)", lambda found: self.address(name, int(found[1])), text)
         (self._etc(name) / "leafdb.toml").write_text(self._here(text, name))
 
     def start(self, *names: str) -> None:
         """Install machines and start their nodes; they answer on return."""
         for name in names:
+            if not (self._directory / "out" / f"{name}.crt").exists():
+                number = 1 + NAMES.index(name)
+                self.run(f"leafdb cert issue {name} --host {PAGES_NET}{number} --out ./out")
             self.install(name)
             assert not self.runs(name)
             with self._log(name).open("ab") as log:
@@ -139,8 +151,8 @@ class Machines:
         data.rename(data.with_name(f"data-{time.monotonic_ns()}"))
 
     def connect(self, *names: str) -> Client:
-        """A client of these."""
-        return leafdb.connect("leafdb://" + ",".join(self.address(name) for name in names))
+        """A client of these, who may do everything."""
+        return self._client(*(self.address(name) for name in names))
 
     def logs(self) -> str:
         """The end of every log, for the report of a failure."""
@@ -157,7 +169,7 @@ class Machines:
         own = {"MACHINE": on, **self._environment}
         said = self._terminal.run(self._here(block, on), {**clean_environment(os.environ), **own}, timeout_s=timeout_s)
         assert said.code == 0, f"{said.code}\n{block}\n{said.text}\n{said.notes}\n{self.logs()}"
-        self._environment = {name: said.environment[name] for name in ("LEAFDB_NODE",) if name in said.environment}
+        self._environment = {name: text for name, text in said.environment.items() if name.startswith("LEAFDB_")}
         return said.text
 
     def _serve(self) -> None:
@@ -184,8 +196,13 @@ class Machines:
     def _answers(self, name: str) -> bool:
         assert self.runs(name), f"{name} has ended\n{self.logs()}"
         try:
-            with leafdb.connect(f"leafdb://{self.address(name)}", routing="listed", timeout=5.0) as asking:
+            with self._client(self.address(name), routing="listed") as asking:
                 asking.ping()
         except LeafdbError:
             return False
         return True
+
+    def _client(self, *addresses: str, routing: Literal["ring", "listed"] = "ring") -> Client:
+        tls = leafdb.TLS(ca_file=self._directory / "leafdb-ca" / "ca.crt")
+        auth = cluster_login((self._etc("a") / "secret").read_bytes().strip())
+        return leafdb.connect(f"leafdbs://{','.join(addresses)}", tls=tls, auth=auth, routing=routing)

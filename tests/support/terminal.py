@@ -1,7 +1,8 @@
 """A person at a terminal, who runs blocks of shell and types what is asked for.
 
 Blocks run in bash with `-e`, on a terminal of their own: where a command has a name typed, the name it asks for is
-typed. Standard output is a file, so that data is what a program would get. Everything has a deadline.
+typed, and where it asks for a password, always the same one. Standard output is a file, so that data is what a program
+would get. Everything has a deadline.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from leafdb.testing.servers import MORTAL
 from support.processes import WAIT_S, eventually
 from support.quick_cli import SHIM
 
-_TYPE: Final = re.compile(r"type (\S+) to go on: $")
+PASSWORD: Final = "correct horse battery staple"
+_TYPE: Final = re.compile(r"type (\S+) to go on: $|(?:new password|password of \S+|once more): $")
 
 
 class Said(NamedTuple):
@@ -59,6 +61,7 @@ class Terminal:
             self._cli = subprocess.Popen(
                 [sys.executable, "-c", MORTAL, "-m", "support.quick_cli", str(path)],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, env={**os.environ, "PYTHONPATH": ":".join(sys.path)},
+                start_new_session=True,  # a password is not asked for at the terminal of whoever runs the tests
             )  # fmt: skip
         eventually("the command line is there", path.exists)
         return self
@@ -108,6 +111,6 @@ class Terminal:
             asked = _TYPE.search(notes[typed:].decode("utf-8", "replace"))
             if asked is not None:
                 typed = len(notes)
-                os.write(master, asked[1].encode() + b"\n")
+                os.write(master, (asked[1] or PASSWORD).encode() + b"\n")
             self._serve()
             assert time.monotonic() < deadline, f"not within {timeout_s:.0f} s\n{notes.decode('utf-8', 'replace')}"

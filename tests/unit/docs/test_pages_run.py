@@ -1,5 +1,6 @@
 """Promises: every Python block of a page that has nothing but Python runs, in order, against a real node. Pages that
-have shell beside it: tests/system/test_pages_at_a_desk.py. Two pages are about tests, and have tests of their own.
+have shell beside it: tests/system/test_pages_at_a_desk.py, or here with SHELL_ELSEWHERE. Two pages are about tests,
+and have tests of their own.
 
 The node is an embedded one. Where a page connects to a cluster by URL it gets a client of that node: client, routing,
 coordinator and store are the real ones, only the sockets are pairs.
@@ -32,6 +33,8 @@ def node() -> Iterator[EmbeddedNode]:
 
 
 ABOUT_TESTS = ("docs/testing.md", "docs/testing-your-code.md")
+SHELL_ELSEWHERE = ("docs/operations/accounts.md",)
+"""Its shell is run by the story of tests/system/test_how_to_pages.py."""
 
 
 def python_of(page: Path) -> list[Block]:
@@ -41,7 +44,8 @@ def python_of(page: Path) -> list[Block]:
 PAGES = [
     str(page.relative_to(ROOT))
     for page in pages()
-    if python_of(page) and not [block for block in shell_blocks(page) if not block.no_run]
+    if python_of(page)
+    and (str(page.relative_to(ROOT)) in SHELL_ELSEWHERE or not any(not block.no_run for block in shell_blocks(page)))
 ]
 
 

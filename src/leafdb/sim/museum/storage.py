@@ -68,7 +68,11 @@ MUTATIONS: Final = (
     store_mutation(
         "acknowledged-before-sync",
         "A commit is acknowledged as durable after write(), without its sync.",
-        (COMMITTER, "            if batch.sync:\n                writer.sync()\n", ""),
+        (
+            COMMITTER,
+            "                writer.sync()\n                batch.synced_in_s",
+            "                batch.synced_in_s",
+        ),
     ),
     store_mutation(
         "wal-hole-at-rotation",
