@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import subprocess
 import sys
@@ -30,3 +31,16 @@ def test_formatted() -> None:
 
 def test_typed() -> None:
     run_tool("mypy", "--no-pretty")
+
+
+def test_what_can_be_compiled_is_there() -> None:
+    """The build's own file is looked at, not run: only who compiles has what it imports."""
+    tree = ast.parse((ROOT / "hatch_build.py").read_text(encoding="utf-8"))
+    (modules,) = (
+        ast.literal_eval(node.value)
+        for node in tree.body
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.target.id == "MODULES"
+        if node.value is not None
+    )
+    assert len(modules) == 4
+    assert [name for name in modules if not (ROOT / "src" / name).is_file()] == []

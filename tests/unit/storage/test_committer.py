@@ -22,9 +22,7 @@ ALWAYS, PERIODIC = Durability.ALWAYS, Durability.PERIODIC
 
 
 class Log:
-    def __init__(
-        self, *, auto_commit: bool = False, batch_bytes_max: int = 1 << 20, tells_later: bool = False
-    ) -> None:
+    def __init__(self, *, auto_commit: bool = False, batch_bytes_max: int = 1 << 20, tells_later: bool = False) -> None:
         self.fs = MemoryFileSystem()
         self.fs.mkdir("wal")
         writer = WalWriter(self.fs)
