@@ -47,6 +47,12 @@ def test_a_session_is_one_before_it_leaves_its_first_node() -> None:
     assert outcome.broken is None, outcome.broken
 
 
+def test_who_starts_may_be_behind_until_it_has_read_its_store() -> None:
+    """Seed 943633423: a write that began while its coordinator started was judged as if that one knew the new ring."""
+    outcome = ring_run.run(943633423, operations=12)
+    assert outcome.broken is None, outcome.broken
+
+
 def test_the_same_seed_runs_the_same_way_in_another_process() -> None:
     here = ring_run.run(45, operations=60)
     assert here.probes["plan_committed"]

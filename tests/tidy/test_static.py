@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import subprocess
 import sys
@@ -47,3 +48,16 @@ def test_typed() -> None:
 def test_completely_typed_to_whoever_imports_it() -> None:
     """Every public symbol has a type that is known, and known to be the same to every checker."""
     run_pyright("--verifytypes", "leafdb", "--ignoreexternal")
+
+
+def test_what_can_be_compiled_is_there() -> None:
+    """The build's own file is looked at, not run: only who compiles has what it imports."""
+    tree = ast.parse((ROOT / "hatch_build.py").read_text(encoding="utf-8"))
+    (modules,) = (
+        ast.literal_eval(node.value)
+        for node in tree.body
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.target.id == "MODULES"
+        if node.value is not None
+    )
+    assert len(modules) == 4
+    assert [name for name in modules if not (ROOT / "src" / name).is_file()] == []

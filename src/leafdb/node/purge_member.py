@@ -157,7 +157,8 @@ class PurgeMember:
         may have been written that are older than both; an old copy of this store has the mark, lacks these, and would
         be believed. So horizons do not rise below a mark; clocks soon do."""
         marked = mask_of(at for at in bits(asked.partitions) if self._node.horizons.mark(at) > asked.stamp)
-        return Refusal(Hold.CLOCK, "it has vouched for more already, in a proof that came to nothing", marked)
+        why = "it has vouched for more already, in a proof that came to nothing: it waits until clocks have passed that"
+        return Refusal(Hold.CLOCK, why, marked)
 
     def _in_the_way(self, partitions: int) -> list[Refusal]:
         """Writes that may be nowhere but here, and that no exchange would bring to the owners."""

@@ -39,7 +39,7 @@ class Hold(Enum):
     RING = "ring"
     """A plan is in progress, or members disagree about the ring."""
     CLOCK = "clock"
-    """The leader's clock is too far ahead of a member's."""
+    """The leader's clock is too far ahead of a member's, or behind what one has vouched for already."""
     HINT = "hint"
     """A member keeps a copy for somebody else, or took one in meanwhile."""
     LEFTOVER = "leftover"

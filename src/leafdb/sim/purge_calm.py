@@ -7,8 +7,8 @@ from itertools import combinations
 from random import Random
 from typing import Final
 
-from leafdb.sim.purge_node import PurgeNode
-from leafdb.sim.purge_traffic import PurgeTraffic
+from leafdb.sim.purge_node import PurgeNode, hint_of
+from leafdb.sim.purge_traffic import Offer, PurgeTraffic
 from leafdb.sim.purge_world import PurgeWorld
 from leafdb.testing.violation import Invariant, require
 
@@ -106,9 +106,9 @@ class PurgeCalm:
         for (_, key, target), record in holder.hints():
             owners = self.world.owners_now()
             targets = [node for node in owners if node.id == target] or owners
-            left = {node.id for node in targets}
+            offer = Offer(holder, hint_of(key, target), record, {node.id for node in targets})
             for node in [node for node in targets if node.up]:
-                self.traffic.hint_arrives(holder, node, key, target, record, left)
+                self.traffic.hint_arrives(offer, node)
         self.drain()
 
     def _prove(self) -> None:

@@ -6,6 +6,7 @@ next.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from enum import Enum, auto
 from functools import partial
 from itertools import combinations
@@ -36,6 +37,17 @@ class Reach(Enum):
     NONE = auto()
     LATE = auto()
     """Everybody, when nobody thinks of it any more."""
+
+
+@dataclass(slots=True)
+class Offer:
+    """A hint that is to go home: where it is kept, who has not taken it yet, and who has, in which life."""
+
+    holder: PurgeNode
+    place: Place
+    record: bytes
+    left: set[NodeId]
+    takers: list[tuple[PurgeNode, int]] = field(default_factory=list)
 
 
 class PurgeTraffic:
@@ -237,34 +249,24 @@ class PurgeTraffic:
         for (_, key, target), record in holder.hints():
             owners = self.world.owners_now()
             targets = [node for node in owners if node.id == target] or owners
-            left = {node.id for node in targets}
+            offer = Offer(holder, hint_of(key, target), record, {node.id for node in targets})
             for node in targets:
-                self.world.send(node, partial(self.hint_arrives, holder, node, key, target, record, left))
+                self.world.send(node, partial(self.hint_arrives, offer, node))
 
-    def hint_arrives(
-        self, holder: PurgeNode, node: PurgeNode, key: int, target: int, record: bytes, left: set[NodeId]
-    ) -> None:
+    def hint_arrives(self, offer: Offer, node: PurgeNode) -> None:
         if node.id not in (*self.world.owners, *self.world.pending):
             return
-        self.trace.probe(LEFT_OUT, not node.take(record_of(key), record))
-        taken = partial(self._hint_taken, holder, (node, node.incarnation), key, target, record, left)
-        self._durable(node, partial(self.world.send, holder, taken), always=True)
+        self.trace.probe(LEFT_OUT, not node.take(record_of(offer.place[1]), offer.record))
+        taken = partial(self._hint_taken, offer, node, node.incarnation)
+        self._durable(node, partial(self.world.send, offer.holder, taken), always=True)
 
-    def _hint_taken(
-        self,
-        holder: PurgeNode,
-        taker: tuple[PurgeNode, int],
-        key: int,
-        target: int,
-        record: bytes,
-        left: set[NodeId],
-    ) -> None:
-        node, incarnation = taker
-        left.discard(node.id)
-        place = hint_of(key, target)
-        if not left and holder.store.data.get(place) == record:
-            destroyed = node.incarnation != incarnation
-            self.world.let_go(lambda: holder.store.write(place, None), destroyed=destroyed)
+    def _hint_taken(self, offer: Offer, node: PurgeNode, incarnation: int) -> None:
+        offer.left.discard(node.id)
+        offer.takers.append((node, incarnation))
+        store, place = offer.holder.store, offer.place
+        if not offer.left and store.data.get(place) == offer.record:
+            destroyed = any(taker.incarnation != life for taker, life in offer.takers)
+            self.world.let_go(lambda: store.write(place, None), destroyed=destroyed)
 
     def drain_hints(self) -> None:
         """Somebody drains: what it keeps for others goes to another member."""

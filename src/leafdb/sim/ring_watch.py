@@ -118,14 +118,16 @@ class RingWatch:
         return None if believed is None else self._versions.get(believed[1])
 
     def floor(self) -> int:
-        """The oldest epoch that a member believes in, or will when it starts again: who is down may have lost what it
-        wrote last."""
-        nodes = self._cluster.nodes
-        epochs = [node.view.epoch for node in nodes.values() if node.view.metadata is not None]
+        """The oldest epoch that a member believes in, or will when it has started: who is down, or has not read its
+        store yet, may have lost what it wrote last."""
+        running = self._cluster.nodes.items()
+        epochs = {machine: node.view.epoch for machine, node in running if node.view.metadata is not None}
         metadata = self.newest
-        machines = set() if metadata is None else {self.machines[member] for member in metadata.members}
-        epochs += [self._before[machine][1] for machine in machines - nodes.keys() if machine in self._before]
-        return min(epochs, default=0)
+        for member in () if metadata is None else metadata.members:
+            machine = self.machines[member]
+            if machine not in epochs and machine in self._before:
+                epochs[machine] = self._before[machine][1]
+        return min(epochs.values(), default=0)
 
     def horizon(self, partition: int) -> int:
         """The newest horizon of a partition that anybody believes in; 0: none."""

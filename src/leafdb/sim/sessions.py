@@ -89,10 +89,10 @@ class Wanderer:
             db = await self._stack.enter_async_context(db)
             client = self._clients[node] = RealClient(self._setting, self._name, db, ids)
             client.in_session = True
-        if self._here is None:
-            assert client.db.session_token is not None  # a client is a session once its token was asked for
-        else:
-            client.db.observe(SessionToken.from_bytes(bytes(self._here.db.session_token)))
+        # Asking for its token is what makes a client a session: the first one, too, before it has gone anywhere.
+        token = (self._here or client).db.session_token
+        if self._here is not None:
+            client.db.observe(SessionToken.from_bytes(bytes(token)))
         self._here = client
 
     async def _read(self, key: str) -> bool:

@@ -97,7 +97,7 @@ class Committer:
         self._scheduled = False
         self._sync_next = False  # one was asked for while the log was at work
         self._preceding = 0  # pieces of other work on the log thread that must be done before a later batch is
-        self._lost: BaseException | None = None  # log thread: what ended it
+        self._lost: BaseException | None = None  # what ended the log; set where `_commit` runs
         self._failure: StoreFailed | None = None
         self.next_lsn = next_lsn
         self.written_lsn = next_lsn - 1
@@ -277,9 +277,10 @@ class Committer:
 
     def _commit(self, batch: Batch) -> None:
         """On the log thread, or on the loop while the end of the log is not that thread's."""
-        self._lost = self._lost or self._lost_before()
-        if self._lost is not None:
-            raise self._lost
+        lost = self._lost or self._lost_before()
+        if lost is not None:
+            self._lost = lost  # only ever set: two threads may be here, and what one has found must stand
+            raise lost
         writer = self._writer
         try:
             if batch.writes:

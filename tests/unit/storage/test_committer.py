@@ -22,14 +22,15 @@ ALWAYS, PERIODIC = Durability.ALWAYS, Durability.PERIODIC
 
 
 class Log:
-    def __init__(self, *, auto_commit: bool = False, batch_bytes_max: int = 1 << 20) -> None:
+    def __init__(self, *, auto_commit: bool = False, batch_bytes_max: int = 1 << 20, tells_later: bool = False) -> None:
         self.fs = MemoryFileSystem()
         self.fs.mkdir("wal")
         writer = WalWriter(self.fs)
         writer.start_segment(1, 1)
         self.calls: Counter[str] = Counter()
         self.fs.on_call = lambda kind, path: self.calls.update([kind])
-        self.executor = QueuedExecutor()
+        self.executor = QueuedExecutor(tells_later=tells_later)
+        self.lost_before: Callable[[], BaseException | None] = lambda: None
         self.sealed: list[int] = []
         self.failures: list[StoreFailed] = []
         self.told: list[Any] = []
@@ -41,7 +42,7 @@ class Log:
             next_lsn=1,
             batch_bytes_max=batch_bytes_max,
             auto_commit=auto_commit,
-            lost_before=lambda: None,
+            lost_before=lambda: self.lost_before(),
             on_sealed=self.sealed.append,
             on_failure=self.failures.append,
             now_s=lambda: self.now_s,
@@ -169,6 +170,27 @@ def test_a_sync_that_fails_is_the_end_for_what_was_appended_meanwhile_as_well() 
     assert log.told == ["a", "b", ("a synced", StoreFailed), ("c", StoreFailed)]
     assert len(log.failures) == 1
     assert log.committer.safe_lsn(ALWAYS) == 0
+
+
+def test_an_append_on_the_loop_does_not_wipe_out_that_the_sync_beside_it_failed() -> None:
+    """While the loop asks whether other work has ended the log, the log's thread finds that its sync has failed. That
+    must stand: what the thread is given before the store hears of it must not reach the file."""
+    log = Log(batch_bytes_max=1_000, tells_later=True)
+
+    def sync_fails_meanwhile() -> None:
+        log.executor.run_pending(1)
+
+    log.write("a", PERIODIC)
+    log.committer.sync_soon()
+    log.fs.faults.append(Fault("sync"))
+    log.lost_before = sync_fails_meanwhile
+    log.write("b", PERIODIC)
+    log.committer.flush_batch()
+    log.lost_before = lambda: None
+    log.write("large", ALWAYS, size=2_000)
+    log.executor.run_pending()
+    assert ("large", StoreFailed) in log.told
+    assert [lsn for lsn, _ in read_segment(log.fs, segment_path(1))] == [1, 2]
 
 
 def test_periodic_writes_are_told_after_write_and_synced_by_the_next_sync() -> None:
