@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 STDIN: Final = 0
 
-log = Log("process")
+log: Log = Log("process")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

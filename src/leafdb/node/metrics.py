@@ -196,12 +196,12 @@ class Histogram:
 
     def __init__(self, metric: str, help: str, bounds: tuple[float, ...], labels: Labels = ()) -> None:
         assert list(bounds) == sorted(set(bounds))
-        self.metric = metric
-        self.help = help
-        self.labels = labels
-        self.bounds = bounds
-        self.counts = [0] * (len(bounds) + 1)
-        self.total = 0.0
+        self.metric: str = metric
+        self.help: str = help
+        self.labels: Labels = labels
+        self.bounds: tuple[float, ...] = bounds
+        self.counts: list[int] = [0] * (len(bounds) + 1)
+        self.total: float = 0.0
 
     def observe(self, value: float) -> None:
         """Count one observation; a value equal to a bound belongs to it."""
@@ -233,9 +233,9 @@ class Metrics:
         self.gets_total = 0
         self.scans_total = 0
         self.admin_total = 0
-        self.outcomes_unknown_total = 0
-        self.deadlines_exceeded_total = 0
-        self.failures_total = 0
+        self.outcomes_unknown_total: int = 0
+        self.deadlines_exceeded_total: int = 0
+        self.failures_total: int = 0
         self.blind_writes_total = 0
         self.writes_recognised_total = 0
         self.forwards_total = 0
@@ -290,11 +290,13 @@ class Metrics:
         self.metadata_installed_total = 0
         self.rejected: dict[str, int] = {str(reason): 0 for reason in Reason}
         """Refusals by reason. All reasons are there from the start, so that a rate over them has a beginning."""
-        self.put_duration = _duration("leafdb_request_duration_seconds", "Coordinating one request.", "put")
-        self.get_duration = _duration("leafdb_request_duration_seconds", "Coordinating one request.", "get")
-        self.wal_sync_duration = _duration("leafdb_wal_sync_duration_seconds", "One fdatasync of the WAL.")
-        self.loop_lag = _duration("leafdb_event_loop_lag_seconds", "How late the event loop wakes a sleeper.")
-        self.siblings = Histogram("leafdb_siblings_per_key", "Live siblings a read found.", SIBLING_BOUNDS)
+        self.put_duration: Histogram = _duration("leafdb_request_duration_seconds", "Coordinating one request.", "put")
+        self.get_duration: Histogram = _duration("leafdb_request_duration_seconds", "Coordinating one request.", "get")
+        self.wal_sync_duration: Histogram = _duration("leafdb_wal_sync_duration_seconds", "One fdatasync of the WAL.")
+        self.loop_lag: Histogram = _duration(
+            "leafdb_event_loop_lag_seconds", "How late the event loop wakes a sleeper."
+        )
+        self.siblings: Histogram = Histogram("leafdb_siblings_per_key", "Live siblings a read found.", SIBLING_BOUNDS)
         self._elsewhere: dict[str, tuple[object, str]] = {}
         self._readers: dict[str, Callable[[], float | Mapping[str, float]]] = {}
         self._labelled: dict[str, Labels] = {}
