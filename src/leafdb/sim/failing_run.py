@@ -55,7 +55,7 @@ class AnyCall(Fault):
     def strikes(self, kind: str, path: str) -> bool:
         if kind in (LOSE, MISDIRECT):
             return False
-        self.seen += 1
+        self.seen = self.seen + 1
         self.calls.append((kind, path))
         return self.seen == self.at
 
@@ -73,7 +73,7 @@ class FailingMatrix:
     def __init__(self, seed: int, *, keep: bool) -> None:
         self._seed = seed
         self._keep = keep
-        self.whole = self._program()
+        self.whole: Program = self._program()
 
     def _program(self) -> Program:
         return Program(self._seed, calm_plan(Random(f"{self._seed}/plan")), keep=self._keep)
