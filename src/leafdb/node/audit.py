@@ -24,7 +24,7 @@ _SHOWN: Final = ("bucket", "expires_ms", "name", "node", "role", "target", "toke
 _SHOWN_CHARS_MAX: Final = 128
 _PERSON: Final = b"leafdb audit 1"
 
-log = Log("audit")
+log: Log = Log("audit")
 
 
 class Audit:

@@ -170,7 +170,7 @@ class Coordinator:
         self.catch_up = catch_up
         self.completeness = completeness
         self.latency: PeerLatency = PeerLatency()
-        self.times = RequestTimes(metrics, sealer, now)
+        self.times: RequestTimes = RequestTimes(metrics, sealer, now)
         self.metrics = metrics
         self.now = now
         self.now_ms = now_ms

@@ -25,7 +25,7 @@ class Histogram:
 
     def __init__(self, about: Measured) -> None:
         assert list(about.bounds) == sorted(set(about.bounds))
-        self.about = about
+        self.about: Measured = about
         self.bounds: tuple[float, ...] = about.bounds
         self.counts: list[int] = [0] * (len(about.bounds) + 1)
         self.total: float = 0.0

@@ -105,7 +105,7 @@ class Node:
         self.started_at: float = world.now()
         self.version: str = metadata_version("leafdb")
         self.ready: bool = False
-        self.tls = NodeTls(config, world)
+        self.tls: NodeTls = NodeTls(config, world)
         self.tenure: Tenure = Tenure(self)
         self.belonging: Belonging = Belonging(self, world.random_bytes(16))
         self.drain: Drain = Drain(self)
@@ -263,7 +263,7 @@ class Node:
         )  # fmt: skip
         self.scans: ScanDriver = ScanDriver(self.coordinator, self.engine, self.peers)
         self.admin: Admin = Admin(self, VERBS, PEER_VERBS)
-        self.front_door = FrontDoor(self, self._secret)
+        self.front_door: FrontDoor = FrontDoor(self, self._secret)
         others = {MessageType.SCAN: self.scans.on_scan, MessageType.ADMIN: self.admin.on_request}
         self._client_dispatch.bind(self.coordinator, self.front_door.guard, others)
         self._peer_dispatch.bind(

@@ -79,7 +79,7 @@ class CoordinatedPut:
         self._request = request
         self._request_id = request_id
         self._deadline = deadline
-        self.started = coordinator.now()
+        self.started: float = coordinator.now()
         self.place: Place = place
         self.bucket: BucketView = place.bucket
         self.storage_key: bytes = place.storage_key

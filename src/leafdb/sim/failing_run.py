@@ -51,11 +51,12 @@ class AnyCall(Fault):
 
     calls: list[tuple[str, str]] = field(default_factory=list)
     """What was called so far, and on which path."""
+    seen: int = field(default=0, init=False)
 
     def strikes(self, kind: str, path: str) -> bool:
         if kind in (LOSE, MISDIRECT):
             return False
-        self.seen = self.seen + 1
+        self.seen += 1
         self.calls.append((kind, path))
         return self.seen == self.at
 

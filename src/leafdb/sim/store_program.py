@@ -42,7 +42,7 @@ class Program:
         )
         self.life.on_opened = self._opened
         self.bursts: StoreBursts = StoreBursts(self.life, Random(f"{seed}/bursts"), self._create_tree, self._drop_tree)
-        self.syncs = StoreSyncs(self.life, Random(f"{seed}/syncs"), self._put_periodic)
+        self.syncs: StoreSyncs = StoreSyncs(self.life, Random(f"{seed}/syncs"), self._put_periodic)
         self.operations: int = 0
         self._values = 0
         self._trees = tuple(TreeId(FIRST_TREE + number) for number in range(plan.trees))

@@ -54,7 +54,7 @@ class Batch:
         self.parts: list[bytes] = []
         self.bytes_used: int = 0
         self.sync: bool = False
-        self.synced_in_s = 0.0  # set by the log thread
+        self.synced_in_s: float = 0.0  # set by the log thread
         self.seal_as: int = 0  # number of the segment to start after this batch; 0: go on with the present one
         self.waiters: list[Waiter] = []
         self.outcome: BaseException | bool = False  # set by the log thread: an error, or True
