@@ -103,7 +103,7 @@ class EmbeddedNode:
     """The node and its thread. Any thread may call; everything may be called twice."""
 
     def __init__(self, path: Path) -> None:
-        self.path = os.fspath(path)
+        self.path: str = os.fspath(path)
         if not isinstance(self.path, str) or not self.path:
             raise OpenFailed(f"{path!r} is no path", path=str(path), reason="unwritable: a path is a str and not empty")
         self._pid = os.getpid()

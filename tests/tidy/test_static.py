@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import os
 import subprocess
 import sys
 
@@ -21,15 +22,18 @@ def run_pyright(*arguments: str) -> None:
     )
     if probe.returncode:
         pytest.skip(f"pyright does not run here: {(probe.stderr or probe.stdout).strip()[-300:]}")
-    run_tool("pyright", "--pythonpath", sys.executable, *arguments)
+    run_tool("pyright", *arguments)
 
 
 def run_tool(module: str, *arguments: str) -> None:
     if importlib.util.find_spec(module) is None:
         pytest.skip(f"{module} is not installed; `make test` installs it")
+    # pyright finds what is installed by asking the first `python` of PATH.
+    path = os.pathsep.join((os.path.dirname(sys.executable), os.environ.get("PATH", "")))
     finished = subprocess.run(
-        [sys.executable, "-m", module, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=280, check=False
-    )
+        [sys.executable, "-m", module, *arguments],
+        cwd=ROOT, env={**os.environ, "PATH": path}, capture_output=True, text=True, timeout=280, check=False,
+    )  # fmt: skip
     assert finished.returncode == 0, finished.stdout[-8000:] + finished.stderr[-2000:]
 
 

@@ -62,10 +62,10 @@ class Merger:
         known = [found for store in stores if (found := store.metadata()) is not None]
         if any(metadata.partitions != partitions for metadata in known):
             raise CorruptionError("a store is of a ring with another number of partitions", path=LIST_PATH)
-        self.numbers = frozenset(metadata.cluster_number for metadata in known)
+        self.numbers: frozenset[int] = frozenset(metadata.cluster_number for metadata in known)
         """Of the cluster, which stands in every dot it minted."""
         self._horizons = _newest_horizons(known, partitions)
-        self.unsure = frozenset(
+        self.unsure: frozenset[int] = frozenset(
             partition
             for partition, horizon in enumerate(self._horizons)
             if horizon and not any(marks.get(partition, 0) >= horizon for _, marks in self._stores)

@@ -87,7 +87,7 @@ class Placement:
 
     def __init__(self, reply: Mapping[str, Any]) -> None:
         self._ring = Ring(decode(bytes(reply["metadata"])))
-        self.epoch = int(self._ring.epoch)
+        self.epoch: int = int(self._ring.epoch)
 
     def primaries(self, bucket: Bucket, encoded_key: bytes) -> tuple[str, ...]:
         """Client addresses of the key's primaries, in order."""
@@ -101,7 +101,7 @@ class Bucket:
     """Frames about one bucket, from the answer to the admin verb `bucket.get`. `r` and `w` are literal counts."""
 
     def __init__(self, reply: Mapping[str, Any], *, epoch: int, r: int, w: int, deadline_ms: int) -> None:
-        self.properties = BucketProperties.from_wire(reply)
+        self.properties: BucketProperties = BucketProperties.from_wire(reply)
         self._epoch = epoch
         self._r = r
         self._w = w

@@ -23,7 +23,7 @@ class SocketTransport:
     __slots__ = ("socket",)
 
     def __init__(self, connected: socket.socket) -> None:
-        self.socket = connected
+        self.socket: socket.socket = connected
 
     async def send(self, item: bytes, /) -> None:
         """Send all of it."""

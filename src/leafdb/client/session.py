@@ -99,7 +99,7 @@ class Session:
     __slots__ = ("_by_held", "_bytes", "_bytes_max", "_every", "_given_up", "_keys_max", "_lock", "_majority", "begun")
 
     def __init__(self, keys_max: int = SESSION_KEYS_MAX, bytes_max: int = SESSION_CONTEXT_BYTES_MAX) -> None:
-        self.begun = False
+        self.begun: bool = False
         """It is a session: reads and writes carry what was seen."""
         self._keys_max = keys_max
         self._bytes_max = bytes_max

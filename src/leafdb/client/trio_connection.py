@@ -29,9 +29,9 @@ class TaskSlot(Slot):
     def __init__(self, request_id: int, deadline: float, socket: int) -> None:
         super().__init__(request_id, deadline)
         self.task: trio.lowlevel.Task | None = None
-        self.leads = False
+        self.leads: bool = False
         """It sits in `wait_readable`."""
-        self.socket = socket
+        self.socket: int = socket
 
     def wake(self) -> None:
         """The slot has its frame or its error, or is to lead."""

@@ -43,9 +43,9 @@ class Acceptor:
         complete: bool = True,
     ) -> None:
         fresh = AcceptorState(register, identity)
-        self.config = config
+        self.config: int = config
         """The generation it answers to; the driver raises it."""
-        self.state = state or fresh
+        self.state: AcceptorState = state or fresh
         self._complete = complete and self.state.register == register and self.state.acceptor == identity
         if not self._complete:
             self.state = fresh

@@ -99,7 +99,7 @@ class Proposer:
         control.check()
         self._register = register
         self._begun_with = control
-        self.control = control
+        self.control: ControlSet = control
         """What counts in the round under way, as far as it is known."""
         self._names = names
         self._config = config

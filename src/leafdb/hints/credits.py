@@ -23,12 +23,12 @@ class Holder:
     __slots__ = ("credits", "merging", "used_at", "waiting")
 
     def __init__(self, now: float) -> None:
-        self.waiting = 0
+        self.waiting: int = 0
         """Records it says it still has, beyond those it holds credits for."""
-        self.credits = 0
+        self.credits: int = 0
         self.merging: dict[int, int] = {}
         """Records of each batch under way."""
-        self.used_at = now
+        self.used_at: float = now
 
 
 class CreditGrantor:

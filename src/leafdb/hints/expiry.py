@@ -21,7 +21,7 @@ class ExpiryPass:
     __slots__ = ("_after", "_config", "_cutoff_ms", "_end", "_ledger", "_marked", "_removing", "target", "ticket")
 
     def __init__(self, target: NodeId, *, config: HintsConfig, ledger: Ledger, cutoff_ms: int) -> None:
-        self.target = target
+        self.target: NodeId = target
         self.ticket: int | None = None
         self._config = config
         self._ledger = ledger

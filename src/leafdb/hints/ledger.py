@@ -39,8 +39,8 @@ class Account:
     __slots__ = ("bytes", "oldest_ms", "passing_ms", "records")
 
     def __init__(self) -> None:
-        self.records = dict.fromkeys(Kind, 0)
-        self.bytes = 0
+        self.records: dict[Kind, int] = dict.fromkeys(Kind, 0)
+        self.bytes: int = 0
         self.oldest_ms: dict[Kind, int] = {}
         self.passing_ms: dict[Kind, int] | None = None
         """During a pass: the creation times of what the pass saw stay and of what came since it began."""
@@ -58,9 +58,9 @@ class Ledger:
     __slots__ = ("_accounts", "_kept", "bytes", "bytes_max", "partitions")
 
     def __init__(self, *, partitions: int, bytes_max: int = HINTS_BYTES_MAX) -> None:
-        self.partitions = partitions
-        self.bytes_max = bytes_max
-        self.bytes = 0
+        self.partitions: int = partitions
+        self.bytes_max: int = bytes_max
+        self.bytes: int = 0
         self._accounts: dict[NodeId, Account] = {}
         self._kept: dict[PartitionId, int] = {}
         """How many hints there are by partition. Never 0."""

@@ -32,8 +32,8 @@ class Batch:
     __slots__ = ("expires", "removals")
 
     def __init__(self, removals: list[Remove], expires: float) -> None:
-        self.removals = removals
-        self.expires = expires
+        self.removals: list[Remove] = removals
+        self.expires: float = expires
 
 
 class Replay:

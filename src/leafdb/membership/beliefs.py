@@ -27,10 +27,10 @@ class Beliefs:
     __slots__ = ("_effects", "me", "queue", "suspects", "view")
 
     def __init__(self, config: MembershipConfig, me: NodeId, effects: list[Effect]) -> None:
-        self.me = me
-        self.view = View(me)
-        self.suspects = Suspects(config)
-        self.queue = ClaimQueue()
+        self.me: NodeId = me
+        self.view: View = View(me)
+        self.suspects: Suspects = Suspects(config)
+        self.queue: ClaimQueue = ClaimQueue()
         self._effects = effects
 
     def set_members(self, nodes: Iterable[NodeId], now: float) -> tuple[list[NodeId], list[NodeId]]:

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from math import inf
-from typing import TYPE_CHECKING
+from random import Random
 
 from leafdb.membership.beliefs import Beliefs
 from leafdb.membership.config import MembershipConfig
@@ -30,10 +30,8 @@ from leafdb.membership.member import INCARNATION_MAX, Claim, MemberState, first_
 from leafdb.membership.messages import Ack, AnyMessage, Ask, Gossip, Nack, Ping, Standing, Sync
 from leafdb.membership.probes import Probe, Relay, Relays, Rotation
 from leafdb.membership.suspicion import LocalHealth
+from leafdb.membership.view import View
 from leafdb.types import Epoch, Liveness, NodeId
-
-if TYPE_CHECKING:
-    from random import Random
 
 SUSPECTS_PINGED_MAX = 3
 
@@ -48,7 +46,7 @@ class FailureDetector:
         config.check()
         self.config = config
         self.me = me
-        self.health = LocalHealth(config.health_score_max)
+        self.health: LocalHealth = LocalHealth(config.health_score_max)
         self._rng = rng
         self._standing = Standing(first_incarnation(boot), Epoch(0), b"")
         self._peer_epochs: dict[NodeId, tuple[Epoch, bytes]] = {}
@@ -71,7 +69,7 @@ class FailureDetector:
         self._stepped_at = now
         self._effects: list[Effect] = []
         self._beliefs = Beliefs(config, me, self._effects)
-        self.view = self._beliefs.view
+        self.view: View = self._beliefs.view
 
     # -- inputs
 

@@ -61,12 +61,12 @@ class Member:
     __slots__ = ("accuser", "incarnation", "liveness", "node", "since")
 
     def __init__(self, node: NodeId, now: float) -> None:
-        self.node = node
-        self.liveness = Liveness.ALIVE
-        self.incarnation = 0
+        self.node: NodeId = node
+        self.liveness: Liveness = Liveness.ALIVE
+        self.incarnation: int = 0
         """0 until the node has spoken: any claim of its own beats it."""
-        self.accuser = node
-        self.since = now
+        self.accuser: NodeId = node
+        self.since: float = now
 
     @property
     def order(self) -> tuple[int, int]:

@@ -43,13 +43,13 @@ class Probe:
 
     def __init__(self, number: int, target: NodeId, incarnation: int, *, ask_at: float, fails_at: float) -> None:
         assert ask_at <= fails_at
-        self.number = number
-        self.target = target
-        self.incarnation = incarnation
-        self.due = ask_at
+        self.number: int = number
+        self.target: NodeId = target
+        self.incarnation: int = incarnation
+        self.due: float = ask_at
         """When something is to be done about it."""
-        self.fails_at = fails_at
-        self.asked = False
+        self.fails_at: float = fails_at
+        self.asked: bool = False
         self.helpers: frozenset[NodeId] = frozenset()
         self.nacks: set[NodeId] = set()
 
@@ -80,13 +80,13 @@ class Relay:
     __slots__ = ("due", "forget_at", "nacked", "origin", "origin_number", "target")
 
     def __init__(self, origin: NodeId, origin_number: int, target: NodeId, *, nack_at: float, forget_at: float) -> None:
-        self.origin = origin
-        self.origin_number = origin_number
-        self.target = target
-        self.due = nack_at
+        self.origin: NodeId = origin
+        self.origin_number: int = origin_number
+        self.target: NodeId = target
+        self.due: float = nack_at
         """When something is to be done about it."""
-        self.forget_at = forget_at
-        self.nacked = False
+        self.forget_at: float = forget_at
+        self.nacked: bool = False
 
     def nack(self) -> None:
         """The origin is told that there is no answer yet; one that comes late is passed on all the same."""

@@ -26,17 +26,17 @@ class Suspicion:
     def __init__(self, accuser: NodeId, *, now: float, min_s: float, max_s: float, confirmations_wanted: int) -> None:
         self._accusers = {accuser}
         self._hastened = False
-        self.asked_at = now
+        self.asked_at: float = now
         """When the suspect was last asked because its time was nearly over."""
-        self.started = now
+        self.started: float = now
         self.resize(min_s=min_s, max_s=max_s, confirmations_wanted=confirmations_wanted)
 
     def resize(self, *, min_s: float, max_s: float, confirmations_wanted: int) -> None:
         """The cluster is of another size now. The suspect keeps the time it has had, and its accusers."""
         assert 0 < min_s <= max_s
-        self.min_s = min_s
-        self.max_s = max_s
-        self.confirmations_wanted = confirmations_wanted
+        self.min_s: float = min_s
+        self.max_s: float = max_s
+        self.confirmations_wanted: int = confirmations_wanted
         self._set_timeout()
 
     @property
@@ -65,7 +65,7 @@ class Suspicion:
     def _set_timeout(self) -> None:
         """max - (max - min) * log(n + 1) / log(k + 1), with n confirmations of k wanted."""
         if self.confirmations_wanted == 0 or self._hastened:
-            self.timeout_s = self.min_s
+            self.timeout_s: float = self.min_s
             return
         share = log(self.confirmations + 1) / log(self.confirmations_wanted + 1)
         self.timeout_s = max(self.min_s, self.max_s - (self.max_s - self.min_s) * share)
@@ -82,8 +82,8 @@ class LocalHealth:
     __slots__ = ("score", "score_max")
 
     def __init__(self, score_max: int) -> None:
-        self.score = 0
-        self.score_max = score_max
+        self.score: int = 0
+        self.score_max: int = score_max
 
     def worse(self, by: int = 1) -> None:
         """Evidence against ourselves."""

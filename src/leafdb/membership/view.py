@@ -18,7 +18,7 @@ class View:
     __slots__ = ("_by_liveness", "_members", "me")
 
     def __init__(self, me: NodeId) -> None:
-        self.me = me
+        self.me: NodeId = me
         self._members: dict[NodeId, Member] = {}
         self._by_liveness: tuple[tuple[NodeId, ...], tuple[NodeId, ...], tuple[NodeId, ...]] | None = None
         """(alive, not dead, dead), until somebody changes: asked for in each probe interval, changed rarely."""

@@ -27,7 +27,7 @@ class Building:
     __slots__ = ("_meanwhile", "_passed", "_reading", "_too_many", "tree")
 
     def __init__(self) -> None:
-        self.tree = Tree()
+        self.tree: Tree = Tree()
         self._passed = b""
         """Of the keys before it the tree has everything."""
         self._reading = False

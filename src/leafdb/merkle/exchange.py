@@ -64,8 +64,8 @@ class Initiator:
         self.exchange = exchange
         self.bucket = bucket
         self.partition = partition
-        self.counts = Counts()
-        self.ended = False
+        self.counts: Counts = Counts()
+        self.ended: bool = False
         self._tree = tree
         self._asked: AnyMessage | None = None
         """What the peer owes an answer to."""

@@ -36,7 +36,7 @@ class Responder:
         self.config = config
         self.peer = peer
         self.exchange = exchange
-        self.ended = False
+        self.ended: bool = False
         self._tree = tree
         self._window_leaves = config.leaves_at_once(tree.keys)
         self._forget_at = now + config.idle_timeout_s

@@ -66,7 +66,7 @@ class Tree:
         self._hashes: list[int | None] = [0] * BRANCHES
         """Of each branch; None where it has to be computed anew."""
         self._root: int | None = 0
-        self.keys = 0
+        self.keys: int = 0
 
     def add(self, key: bytes, record: bytes) -> None:
         """`key` holds `record`, and was not in the tree."""

@@ -45,8 +45,8 @@ class CausalClock:
 
     def __init__(self, vector: dict[Actor, int], cloud: frozenset[Dot] = NO_DOTS, encoded: bytes | None = None) -> None:
         """The parts must be in normal form already; `from_dots` makes them so. `encoded` is what `encode` gives."""
-        self.vector = vector
-        self.cloud = cloud
+        self.vector: dict[Actor, int] = vector
+        self.cloud: frozenset[Dot] = cloud
         self._encoded = encoded
 
     @classmethod

@@ -27,8 +27,8 @@ class EpochLease:
         assert 0 < next_epoch <= ceiling
         assert floor >= 0
         self._next = next_epoch
-        self.ceiling = ceiling
-        self.floor = floor
+        self.ceiling: int = ceiling
+        self.floor: int = floor
 
     @classmethod
     def recovered(cls, *, ceiling: int, floor: int, clean: bool) -> EpochLease:

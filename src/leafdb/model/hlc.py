@@ -45,7 +45,7 @@ class HybridClock:
     __slots__ = ("_last", "ceiling")
 
     def __init__(self, ceiling: int = 0) -> None:
-        self.ceiling = ceiling
+        self.ceiling: int = ceiling
         self._last = ceiling
         """The newest stamp handed out or taken over. It may equal the ceiling: nothing is minted there."""
 

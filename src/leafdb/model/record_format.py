@@ -82,8 +82,8 @@ class Record:
     __slots__ = ("clock", "siblings")
 
     def __init__(self, clock: CausalClock, siblings: dict[Dot, Sibling]) -> None:
-        self.clock = clock
-        self.siblings = siblings
+        self.clock: CausalClock = clock
+        self.siblings: dict[Dot, Sibling] = siblings
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Record):
@@ -114,9 +114,9 @@ class Header:
     __slots__ = ("clock", "data", "heads")
 
     def __init__(self, clock: CausalClock, heads: dict[Dot, Head], data: bytes) -> None:
-        self.clock = clock
-        self.heads = heads
-        self.data = data
+        self.clock: CausalClock = clock
+        self.heads: dict[Dot, Head] = heads
+        self.data: bytes = data
 
     def sibling(self, dot: Dot) -> Sibling:
         """The sibling of `dot`, its value copied out."""

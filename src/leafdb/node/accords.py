@@ -34,17 +34,17 @@ class Accord:
         loss: Callable[[Accord], None],
     ) -> None:
         self._loss: Callable[[Accord], None] | None = loss
-        self.peer = peer
-        self.number = number
-        self.bucket = bucket
-        self.partition = partition
-        self.ours = ours
+        self.peer: NodeId = peer
+        self.number: int = number
+        self.bucket: BucketId = bucket
+        self.partition: PartitionId = partition
+        self.ours: Standing = ours
         self.theirs: Standing | None = None
         """None: they have not said it yet."""
         self.terms: Terms | None = None
-        self.spoilt = ""
+        self.spoilt: str = ""
         """Why nothing more is taken by it; empty while it holds."""
-        self.lost = lost
+        self.lost: Callable[[str], None] = lost
 
     @property
     def is_restored(self) -> bool:

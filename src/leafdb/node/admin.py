@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 VERBS_MAX: Final = 64
 PEER_TIMEOUT_S: Final = 3.0
 
-log = Log("admin")
+log: Log = Log("admin")
 
 Verb = Callable[["Node", Mapping[str, Any]], Awaitable[dict[str, Any]]]
 

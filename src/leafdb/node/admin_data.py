@@ -29,7 +29,7 @@ CHANGE_TIMEOUT_S = 4.0
 OFFER_TIMEOUT_S = 2.0
 OFFER_RETRY_S = 0.05
 
-log = Log("admin")
+log: Log = Log("admin")
 
 
 def text(args: Args, name: str) -> str:

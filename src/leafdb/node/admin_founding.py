@@ -43,7 +43,7 @@ Answer = dict[str, Any]
 PREPARE_TIMEOUT_S: Final = 5.0
 ADOPT_TIMEOUT_S: Final = 10.0
 
-log = Log("founding")
+log: Log = Log("founding")
 
 
 async def cluster_init(node: Node, args: Args) -> Answer:

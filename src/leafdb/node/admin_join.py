@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 Args = Mapping[str, Any]
 Answer = dict[str, Any]
 
-log = Log("joining")
+log: Log = Log("joining")
 
 
 async def describe(node: Node, args: Args) -> Answer:

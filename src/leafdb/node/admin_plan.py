@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 Args = Mapping[str, Any]
 Answer = dict[str, Any]
 
-log = Log("ring")
+log: Log = Log("ring")
 
 DESCRIBE_TIMEOUT_S: Final = 5.0
 

@@ -28,7 +28,7 @@ Answer = dict[str, Any]
 
 PROFILE_STACKS_TOLD: Final = 1_000
 
-log = logs.Log("admin")
+log: logs.Log = logs.Log("admin")
 
 
 async def config_show(node: Node, args: Args) -> Answer:

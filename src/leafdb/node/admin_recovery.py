@@ -40,7 +40,7 @@ Answer = dict[str, Any]
 
 LOOKS_MAX: Final = 3
 
-log = Log("recovery")
+log: Log = Log("recovery")
 
 
 async def recover(node: Node, args: Args) -> Answer:

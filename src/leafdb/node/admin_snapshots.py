@@ -38,7 +38,7 @@ MADE_TIMEOUT_S: Final = 30.0
 """A snapshot waits for what is in memory to be in tables."""
 ASKED_TIMEOUT_S: Final = MADE_TIMEOUT_S + 5.0
 
-log = Log("snapshots")
+log: Log = Log("snapshots")
 
 
 async def create(node: Node, args: Args) -> Answer:

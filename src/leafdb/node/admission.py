@@ -26,7 +26,7 @@ from leafdb.wire.hello import BOOT_NONCE_BYTES, STORE_ID_BYTES, PeerFacts, Refus
 
 PEERS_KEY: Final = b"peers"
 
-log = Log("admission")
+log: Log = Log("admission")
 
 
 class Seen(NamedTuple):

@@ -39,6 +39,7 @@ from leafdb.node.exchanges import Exchanges
 from leafdb.node.horizons import Horizons
 from leafdb.node.logs import Log
 from leafdb.node.metrics import Metrics
+from leafdb.node.pace import Pace
 from leafdb.node.possible_losses import LOSSES, PossibleLosses
 from leafdb.node.proofs import FORGOTTEN, Proofs
 from leafdb.node.range_scanner import RangeScanner
@@ -67,11 +68,13 @@ from leafdb.types import BucketId, Durability, Epoch, NodeId, TreeId
 from leafdb.wire.hello import PeerFacts
 from leafdb.wire.registry import Lane
 
-log = Log("anti_entropy")
+log: Log = Log("anti_entropy")
 
 
 class AntiEntropy:
     """See the top of this file. `hints_for` counts what is kept here for a node; `tree` is the CHECKPOINTS tree."""
+
+    afterthoughts: Afterthoughts
 
     def __init__(
         self,
@@ -100,47 +103,47 @@ class AntiEntropy:
         self._peers = peers
         self._tree = tree
         self._boots: dict[NodeId, int] = {}
-        self.losses = PossibleLosses(self._write, now_ms)
+        self.losses: PossibleLosses = PossibleLosses(self._write, now_ms)
         self._closed = False
         self._last_sequence = 0
         self._range_epochs: tuple[Epoch, ...] = ()
         self._generation = 0
-        self.pace = pace = trees.pace
-        self.debts = Debts(self._write, now_ms=now_ms)
-        self.tasks = RepairTasks(now_ms)
+        self.pace: Pace = trees.pace
+        self.debts: Debts = Debts(self._write, now_ms=now_ms)
+        self.tasks: RepairTasks = RepairTasks(now_ms)
         self._shared = shared = SharedRanges(view)
-        self.proofs = Proofs(view, shared, completeness, self.debts, self.losses, self._owe, horizons.vouches)
-        self.ages = RepairAges(self._note)
-        self.scanner = RangeScanner(engine, pace)
-        self.store = RecordStore(replica, pace)
+        self.proofs: Proofs = Proofs(view, shared, completeness, self.debts, self.losses, self._owe, horizons.vouches)
+        self.ages: RepairAges = RepairAges(self._note)
+        self.scanner: RangeScanner = RangeScanner(engine, self.pace)
+        self.store: RecordStore = RecordStore(replica, self.pace)
         looker = RecordLooker(self.store, peers, lambda number: view.buckets.get(number))
-        self.mover = RecordMover(view, self.store, peers, metrics)
-        self.transfers = Transfers(
+        self.mover: RecordMover = RecordMover(view, self.store, peers, metrics)
+        self.transfers: Transfers = Transfers(
             view=view, ranges=ChangingRanges(view), shared=shared, progress=TransferProgress(self._write, self._note),
             completeness=completeness, queue=replica.queue, mover=self.mover, metrics=metrics, now=now,
             owe=self._owe, connected=self._connected, horizons=horizons,
             agreed=lambda source, slot: self.standings.accords.with_source(source, slot),
         )  # fmt: skip
-        self.standings = Standings(
+        self.standings: Standings = Standings(
             view=view, shared=shared, horizons=horizons, completeness=completeness, debts=self.debts,
             losses=self.losses, metrics=metrics, gate=self.transfers, owe=self._owe, whole=self.proofs.prove,
             wake=lambda: self._workers.wake(),
         )  # fmt: skip
-        self.queue = ExchangeQueue(self.debts, self._shared, connected=self._connected, hints_for=hints_for, now=now,
-                                   gate=self.standings.gate, paused=paused)  # fmt: skip
-        self.exchanges = Exchanges(
+        self.queue: ExchangeQueue = ExchangeQueue(self.debts, self._shared, connected=self._connected, now=now,
+                                   hints_for=hints_for, gate=self.standings.gate, paused=paused)  # fmt: skip
+        self.exchanges: Exchanges = Exchanges(
             view=view, debts=self.debts, transfers=self.transfers, scanner=self.scanner, trees=trees, mover=self.mover,
-            pace=pace, peers=peers, now=now, complete=completeness.definitive_in, behind=behind, ended=self._ended,
+            pace=self.pace, peers=peers, now=now, complete=completeness.definitive_in, behind=behind, ended=self._ended,
             admit=lambda peer: not self.queue.hints_first(peer), horizons=horizons, accords=self.standings.accords,
         )  # fmt: skip
         self._records = self._record_service(looker, behind)
-        self.schedule = RepairSchedule(
+        self.schedule: RepairSchedule = RepairSchedule(
             ages=self.ages, shared=shared, debts=self.debts, self_id=lambda: view.self_id, name_of=view.name_of,
             owe=self._owe_in_turn, why=self.queue.why, write=self._write, now=now, now_ms=now_ms, age_max_s=age_max_s,
         )  # fmt: skip
-        self.dry_runs = DryRuns(view, self.tasks, trees, self.exchanges, looker, now_ms)
-        self.runs = RepairRuns(view, shared, self.debts, self.tasks, self.proofs, self._owe)
-        self.afterthoughts = Afterthoughts(view, self._shared, self.debts, self._owe, lambda: self._workers.wake())
+        self.dry_runs: DryRuns = DryRuns(view, self.tasks, trees, self.exchanges, looker, now_ms)
+        self.runs: RepairRuns = RepairRuns(view, shared, self.debts, self.tasks, self.proofs, self._owe)
+        self.afterthoughts = Afterthoughts(view, shared, self.debts, self._owe, lambda: self._workers.wake())
         replica.says_more = self.afterthoughts.note
         self._workers = RepairWorkers(
             view=view, debts=self.debts, tasks=self.tasks, queue=self.queue, trees=trees,
@@ -156,11 +159,11 @@ class AntiEntropy:
             behind=behind,
         )  # fmt: skip
         marks = MarkTaker(self._view, self._shared, owe=self._owe, safe=self._safe)
-        server = self.record_server = RecordServer(
+        self.record_server: RecordServer = RecordServer(
             view=self._view, store=self.store, metrics=self._metrics, marked=marks.take, pulled=source.page,
             looked=looker.serve, accord=self.exchanges.accord, restores=unpaced_store(self._replica),
         )  # fmt: skip
-        return RecordService(server, lambda: self.exchanges.nursery)
+        return RecordService(self.record_server, lambda: self.exchanges.nursery)
 
     # -- life
 

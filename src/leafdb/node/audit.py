@@ -27,7 +27,7 @@ _LISTED: Final = ("add", "grants", "remove", "roles")
 _SHOWN_CHARS_MAX: Final = 128
 _PERSON: Final = b"leafdb audit 1"
 
-log = Log("audit")
+log: Log = Log("audit")
 
 
 class Audit:

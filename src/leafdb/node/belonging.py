@@ -32,14 +32,14 @@ class Belonging:
         self.boot_nonce = boot_nonce
         self.past = b""
         """The nonces of the starts of this store before, for `PeerFacts`; known once the store is open."""
-        self.becoming = trio.Lock()
+        self.becoming: trio.Lock = trio.Lock()
         """Held while this node becomes a member."""
-        self.contests = Contests(self._facts_of, lambda member, told: node.news.is_there(member, told))
+        self.contests: Contests = Contests(self._facts_of, lambda member, told: node.news.is_there(member, told))
 
     def recognise(self) -> None:
         """Make what looks after the others; they can be reached now."""
         node = self._node
-        self.recognition = Recognition(
+        self.recognition: Recognition = Recognition(
             view=node.view,
             peers=node.peers,
             own=partial(peer_facts, node),

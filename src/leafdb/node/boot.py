@@ -48,7 +48,7 @@ BOOT_ID_KEY: Final = b"boot_id"
 STARTS_KEY: Final = b"starts"
 """In the META tree: the nonces of the last starts, by their numbers."""
 
-log = Log("boot")
+log: Log = Log("boot")
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 INTERVAL_S: Final = 30.0
 
-log = Log("clock")
+log: Log = Log("clock")
 
 
 def skew_s(asked_ms: int, answered_ms: int, theirs_ms: int) -> float:

@@ -30,7 +30,7 @@ SETTLE_S: Final = 1.0
 """Between a change of the metadata and the next step: who was just told has time to say so."""
 RETRY_S: Final = 10.0
 
-log = Log("control set")
+log: Log = Log("control set")
 
 
 class ControlDriver:
@@ -41,7 +41,7 @@ class ControlDriver:
         self._wake = trio.Event()
         self._dead_since: dict[NodeId, float] = {}
         """Of members that are believed dead: since when."""
-        self.problem = ""
+        self.problem: str = ""
         """Why the last step could not be made."""
         node.view.on_install.append(lambda _: self._wake.set())
         node.view.on_judged.append(self._judged)

@@ -24,7 +24,7 @@ REGISTER: Final = b"metadata"
 FORGOTTEN: Final = cbor.dumps({"format": 0})
 """No acceptor state: reading it fails, as it is meant to."""
 
-log = Log("register")
+log: Log = Log("register")
 
 
 def control_of(metadata: ClusterMetadata) -> ControlSet:

@@ -45,7 +45,7 @@ from leafdb.node.view import BucketView, ClusterView
 from leafdb.quorum.messages import MalformedMessage, ReplicaStatus, decode_reply
 from leafdb.ring.ring import Ring
 from leafdb.ring.token import token_of
-from leafdb.types import NodeId
+from leafdb.types import NodeId, PartitionId
 from leafdb.wire.errors import encode_error
 from leafdb.wire.frame import encode_frame
 from leafdb.wire.registry import MessageType
@@ -54,7 +54,7 @@ from leafdb.wire.traced import TraceContext
 
 SIBLINGS_WARNED_EVERY_S: Final = 60.0
 
-log = Log("coordinator")
+log: Log = Log("coordinator")
 
 
 class Requester(Protocol):
@@ -111,14 +111,16 @@ class Place:
     def __init__(self, bucket: BucketView, key: bytes, ring: Ring) -> None:
         part = partition_part(key)
         token = token_of(bucket.id, part)
-        self.bucket = bucket
-        self.key = key
-        self.storage_key = token.to_bytes(8, "big") + key
-        self.partition = ring.partition_of(token)
-        self.primaries = self.holders = ring.primaries(self.partition, bucket.properties.n)
-        """Whom reads ask; and who takes writes."""
+        self.bucket: BucketView = bucket
+        self.key: bytes = key
+        self.storage_key: bytes = token.to_bytes(8, "big") + key
+        self.partition: PartitionId = ring.partition_of(token)
+        self.primaries: tuple[NodeId, ...] = ring.primaries(self.partition, bucket.properties.n)
+        """Whom reads ask."""
+        self.holders: tuple[NodeId, ...] = self.primaries
+        """Who takes writes."""
         self.joint: Joint | None = None
-        self.range_epoch = int(ring.range_epoch(self.partition))
+        self.range_epoch: int = int(ring.range_epoch(self.partition))
         if ring.in_plan:
             self._look_at_both(ring)
 
@@ -167,8 +169,8 @@ class Coordinator:
         self.wheel = wheel
         self.catch_up = catch_up
         self.completeness = completeness
-        self.latency = PeerLatency()
-        self.times = RequestTimes(metrics, sealer, now)
+        self.latency: PeerLatency = PeerLatency()
+        self.times: RequestTimes = RequestTimes(metrics, sealer, now)
         self.metrics = metrics
         self.now = now
         self.now_ms = now_ms
@@ -355,8 +357,8 @@ class Forwarded:
         self._op_id = op_id
         self._place = place
         self._started = coordinator.now()
-        self.id = 0
-        self.slot = 0
+        self.id: int = 0
+        self.slot: int = 0
 
     def relay(self, message_type: int, body: bytes) -> None:
         """Pass the answer on as it came."""

@@ -67,12 +67,12 @@ class Claim:
     def __init__(
         self, peer: NodeId, bucket: BucketId, partition: PartitionId, began_ms: int = 0, number: int = 0
     ) -> None:
-        self.peer = peer
-        self.bucket = bucket
-        self.partition = partition
-        self.began_ms = began_ms
-        self.number = number
-        self.spoilt = False
+        self.peer: NodeId = peer
+        self.bucket: BucketId = bucket
+        self.partition: PartitionId = partition
+        self.began_ms: int = began_ms
+        self.number: int = number
+        self.spoilt: bool = False
 
 
 class Debts:
@@ -88,9 +88,9 @@ class Debts:
         self._owed: dict[NodeId, dict[BucketId, int]] = {}
         self._stored: dict[tuple[NodeId, BucketId], int] = {}
         self._claims: set[Claim] = set()
-        self.claims = 0
+        self.claims: int = 0
         """How many were ever taken."""
-        self.version = 0
+        self.version: int = 0
         """Changes whenever there may be debts that were not there before."""
 
     def load(self, key: bytes, value: bytes) -> None:

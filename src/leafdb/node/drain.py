@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 TELL_TIMEOUT_S = 5.0
 
-log = Log("drain")
+log: Log = Log("drain")
 
 
 class DrainState(Enum):
@@ -40,7 +40,7 @@ class Drain:
 
     def __init__(self, node: Node) -> None:
         self._node = node
-        self.active = False
+        self.active: bool = False
         self._asked = False
         self._goes = False
 

@@ -80,15 +80,15 @@ class DryRun:
         self.masks = masks
         self.started_ms = started_ms
         self.state = "waiting"
-        self.total = sum(mask.bit_count() for mask in masks.values())
-        self.done = 0
-        self.sums = Found()
+        self.total: int = sum(mask.bit_count() for mask in masks.values())
+        self.done: int = 0
+        self.sums: Found = Found()
         self.ranges: list[dict[str, Any]] = []
-        self.ranges_differing = 0
+        self.ranges_differing: int = 0
         self.samples: list[dict[str, Any]] = []
         self.last_error = ""
         self.failed = 0
-        self.scope = trio.CancelScope()
+        self.scope: trio.CancelScope = trio.CancelScope()
 
     def add(self, partition: int, found: Found, name: str, bucket: str) -> None:
         """A range was compared with one peer."""

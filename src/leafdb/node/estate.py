@@ -53,16 +53,16 @@ class Estate:
         def connected(node: NodeId) -> bool:
             return peers.session(node, Lane.BULK) is not None
 
-        self.leftovers = Leftovers(
+        self.leftovers: Leftovers = Leftovers(
             view=view, replica=replica, scanner=repair.scanner, mover=repair.mover, pace=repair.pace,
             metrics=metrics, forget=forget, retract=retract, connected=connected, now=now,
         )  # fmt: skip
-        self.orphans = OrphanHints(
+        self.orphans: OrphanHints = OrphanHints(
             engine=engine, view=view, replica=replica, keeper=keeper, handoff=handoff, store=repair.store,
             mover=repair.mover, pace=repair.pace, peers=peers, connected=connected, now=now, paused=paused,
         )  # fmt: skip
 
-        self.purge = HintPurge(engine, keeper, handoff, repair.mark, repair.pace, now)
+        self.purge: HintPurge = HintPurge(engine, keeper, handoff, repair.mark, repair.pace, now)
 
     async def run(self) -> None:
         """Work until cancelled."""

@@ -22,7 +22,7 @@ from leafdb.merkle.responder import Responder
 from leafdb.node.accords import Accord
 from leafdb.node.pace import Pace
 from leafdb.node.record_mover import ExchangeFault, Fetched
-from leafdb.types import NodeId
+from leafdb.types import NodeId, PartitionId
 
 INBOX_MESSAGES_MAX: Final = 4
 
@@ -43,8 +43,8 @@ class Inbox:
     def __init__(self, accord: Accord) -> None:
         self.accord = accord
         accord.lost = self.lose
-        self.peer = accord.peer
-        self.partition = accord.partition
+        self.peer: NodeId = accord.peer
+        self.partition: PartitionId = accord.partition
         self.peer_complete = False
         """Whether the peer has said that its store has forgotten nothing of the range."""
         self._messages: deque[AnyMessage] = deque()

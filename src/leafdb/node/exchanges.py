@@ -101,7 +101,7 @@ class Exchanges:
         self._complete = complete
         self._horizons = horizons
         self._accords = accords
-        self.config = ExchangeConfig(
+        self.config: ExchangeConfig = ExchangeConfig(
             keys_max=KEYS_AT_ONCE, reply_timeout_s=REPLY_TIMEOUT_S, idle_timeout_s=IDLE_TIMEOUT_S
         )
         self.nursery: trio.Nursery | None = None

@@ -53,12 +53,12 @@ class Part:
     __slots__ = ("answered_s", "asked_s", "cause", "counted", "follows", "record", "stands_for", "status", "write_back")
 
     def __init__(self) -> None:
-        self.status = Status.NOT_ASKED
-        self.stands_for = NodeId(0)
+        self.status: Status = Status.NOT_ASKED
+        self.stands_for: NodeId = NodeId(0)
         self.cause: Cause = ""
-        self.asked_s = 0.0
+        self.asked_s: float = 0.0
         self.answered_s: float | None = None
-        self.counted = False
+        self.counted: bool = False
         self.record: bytes | None = None
         self.write_back: WriteBack = ""
         self.follows: Follows = ""

@@ -41,7 +41,7 @@ _REPLACE: Final = (
 )
 
 
-log = Log("expulsion")
+log: Log = Log("expulsion")
 
 
 def join_was_given_up(installed: ClusterMetadata | None, me: NodeId) -> bool:

@@ -43,10 +43,12 @@ class FrontDoor:
     def __init__(self, node: Node, secret: bytes) -> None:
         config = node.config
         self.node = node
-        self.required = accounts_asked(config)
-        self.limits = LoginLimits(node.world.now)
-        self.audit = Audit(enabled=config.auth.audit, show_keys=config.log.show_keys, secret=secret, now=node.world.now)
-        self.guard = Guard(
+        self.required: bool = accounts_asked(config)
+        self.limits: LoginLimits = LoginLimits(node.world.now)
+        self.audit: Audit = Audit(
+            enabled=config.auth.audit, show_keys=config.log.show_keys, secret=secret, now=node.world.now
+        )
+        self.guard: Guard = Guard(
             node.view,
             self.audit,
             required=self.required,

@@ -113,11 +113,11 @@ class CoordinatedGet:
         self._hedged = False
         self._asked_later: tuple[NodeId, ...] = ()
         self._horizon = coordinator.replica.horizon_at(place.storage_key)
-        self.place = place
-        self.machine = machine
-        self.started = coordinator.now()
-        self.id = 0
-        self.slot = 0
+        self.place: Place = place
+        self.machine: GetOperation = machine
+        self.started: float = coordinator.now()
+        self.id: int = 0
+        self.slot: int = 0
 
     def begin(self) -> None:
         """Ask everybody who is to be asked at once."""

@@ -25,7 +25,7 @@ from leafdb.types import Liveness, NodeId
 from leafdb.wire.frame import encode_frame
 from leafdb.wire.registry import MessageType
 
-log = Log("gossiper")
+log: Log = Log("gossiper")
 
 
 class Gossiper:

@@ -79,7 +79,7 @@ class Guard:
         refuse: Callable[[Session, int, LeafdbError], None],
         park: Callable[[Callable[[], None]], bool],
     ) -> None:
-        self.idle = not required and not audit.enabled
+        self.idle: bool = not required and not audit.enabled
         """There is nothing to decide and nothing to write down."""
         self._required = required
         self._view = view

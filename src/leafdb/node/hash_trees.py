@@ -20,9 +20,9 @@ class HashTrees:
     """Made before the store is opened, which is given `kept.replayed` and `saver.before_flush`; then `load`, `run`."""
 
     def __init__(self, metrics: Metrics, now: Callable[[], float]) -> None:
-        self.kept = KeptTrees(metrics)
-        self.saver = TreeSaver(self.kept, Pace(now))
-        self.rebuild = TreeRebuild(self.kept, Pace(now))
+        self.kept: KeptTrees = KeptTrees(metrics)
+        self.saver: TreeSaver = TreeSaver(self.kept, Pace(now))
+        self.rebuild: TreeRebuild = TreeRebuild(self.kept, Pace(now))
 
     async def load(self, engine: Engine, metadata: ClusterMetadata | None) -> None:
         """Take what the store remembers; `metadata` is what it remembers of its cluster. Raises StorageError."""

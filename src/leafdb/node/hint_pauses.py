@@ -18,7 +18,7 @@ from leafdb.types import NodeId
 KEY = bytes((19,))
 """In the CHECKPOINTS tree."""
 
-log = Log("hinted_handoff")
+log: Log = Log("hinted_handoff")
 
 
 class HintPauses:

@@ -34,7 +34,7 @@ from leafdb.types import BucketId, Durability, NodeId
 from leafdb.wire.frame import encode_frame
 from leafdb.wire.registry import MessageType
 
-log = Log("hinted_handoff")
+log: Log = Log("hinted_handoff")
 
 EXPIRE_INTERVAL_S = 60.0
 

@@ -28,7 +28,7 @@ PURGE_TREE: Final = TreeId(6)
 MARK: Final = 1
 """First byte of the keys of marks; what dies has another (docs/formats/purge.md)."""
 
-log = Log("purge")
+log: Log = Log("purge")
 
 
 class Standing(NamedTuple):

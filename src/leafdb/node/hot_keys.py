@@ -58,7 +58,7 @@ class HotKeys:
         self._counters: dict[tuple[str, bytes], _Counter] = {}
         self._left = EVERY
         self._state = 1
-        self.sampled = 0
+        self.sampled: int = 0
         """How many of the requests of late were looked at."""
 
     def saw(self, bucket: str, key: bytes, *, writes: bool) -> None:

@@ -35,7 +35,7 @@ TEXT: Final = "text/plain; charset=utf-8"
 METRICS: Final = "text/plain; version=0.0.4; charset=utf-8"
 JSON: Final = "application/json"
 
-log = Log("http")
+log: Log = Log("http")
 
 
 class Check(NamedTuple):

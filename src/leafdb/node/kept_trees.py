@@ -38,7 +38,7 @@ _PLACE_BITS: Final = 16
 """A partition is told by so many bits of a storage key; there are no more partitions."""
 _PARTITION_MASK: Final = (1 << _PLACE_BITS) - 1
 
-log = Log("trees")
+log: Log = Log("trees")
 
 
 class KeptRange:
@@ -47,15 +47,15 @@ class KeptRange:
     __slots__ = ("building", "dirty", "held_bytes", "lsn", "saved", "touched", "tree")
 
     def __init__(self, tree: Tree | None) -> None:
-        self.tree = tree
+        self.tree: Tree | None = tree
         """As of the last write; None: not known."""
-        self.lsn = 0
+        self.lsn: int = 0
         """The last write."""
-        self.dirty = False
+        self.dirty: bool = False
         """What is saved is not what is here."""
-        self.saved = False
+        self.saved: bool = False
         """It has an entry in the store."""
-        self.held_bytes = TREE_BASE_BYTES
+        self.held_bytes: int = TREE_BASE_BYTES
         """Of memory, when it was last looked at."""
         self.building: Building | None = None
         """Another one than before: what was read so far counts for nothing."""
@@ -75,11 +75,11 @@ class KeptTrees:
         """Buckets of which every tree is kept; a range that is not in `ranges` is empty."""
         self.dirty: dict[int, KeptRange] = {}
         self.unknown: dict[int, KeptRange] = {}
-        self.deaths = Deaths()
+        self.deaths: Deaths = Deaths()
         """When what is written here dies."""
-        self.partitions = 1
+        self.partitions: int = 1
         self._shift = _PLACE_BITS
-        self.saved_sequence = 0
+        self.saved_sequence: int = 0
         """Of the last write to the TREES tree."""
         self.on_unknown: Callable[[], None] = lambda: None
         """Told when there is a tree to be built."""

@@ -46,8 +46,8 @@ class Leases:
         self._tree = tree
         self._now_ms = now_ms
         ceiling, floor = _EPOCHS.unpack(epochs) if epochs else (0, 0)
-        self.epochs = EpochLease.recovered(ceiling=ceiling, floor=floor, clean=clean)
-        self.clock = HybridClock(_STAMPS.unpack(stamps)[0] if stamps else 0)
+        self.epochs: EpochLease = EpochLease.recovered(ceiling=ceiling, floor=floor, clean=clean)
+        self.clock: HybridClock = HybridClock(_STAMPS.unpack(stamps)[0] if stamps else 0)
         self._epochs_asked = 0
         self._stamps_asked = 0
 

@@ -51,7 +51,7 @@ AGAIN_S: Final = 1.0
 """Before the next pass over a range that was not empty after one."""
 STORE_FAILED_WAIT_S: Final = 10.0
 
-log = Log("leftovers")
+log: Log = Log("leftovers")
 
 
 class _Drop(NamedTuple):

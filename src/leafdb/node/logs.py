@@ -80,7 +80,7 @@ class RepeatFilter(logging.Filter):
         assert window_s > 0
         self._burst = burst
         self._window_s = window_s
-        self.left_out_total = 0
+        self.left_out_total: int = 0
         self._seen: dict[tuple[str, str], _Window] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:

@@ -30,7 +30,7 @@ from leafdb.storage.lost_ranges import LostRange
 if TYPE_CHECKING:
     from leafdb.node.node import Node
 
-log = Log("storage")
+log: Log = Log("storage")
 
 
 def follow_losses(node: Node) -> None:

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 STDIN: Final = 0
 
-log = Log("process")
+log: Log = Log("process")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

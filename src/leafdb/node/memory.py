@@ -29,7 +29,7 @@ class MemoryLedger:
 
     def __init__(self, bytes_max: int) -> None:
         self.bytes_max = bytes_max
-        self.held_bytes = 0
+        self.held_bytes: int = 0
         self._gauges: dict[str, Callable[[], int]] = {}
 
     def hold(self, holder: str, gauge: Callable[[], int]) -> None:

@@ -25,10 +25,10 @@ class Histogram:
 
     def __init__(self, about: Measured) -> None:
         assert list(about.bounds) == sorted(set(about.bounds))
-        self.about = about
-        self.bounds = about.bounds
-        self.counts = [0] * (len(about.bounds) + 1)
-        self.total = 0.0
+        self.about: Measured = about
+        self.bounds: tuple[float, ...] = about.bounds
+        self.counts: list[int] = [0] * (len(about.bounds) + 1)
+        self.total: float = 0.0
 
     def observe(self, value: float) -> None:
         """Count one observation; a value equal to a bound belongs to it."""

@@ -17,7 +17,7 @@ from leafdb.wire.control import MetadataFetch
 from leafdb.wire.frame import encode_frame
 from leafdb.wire.registry import Lane, MessageType
 
-log = Log("news")
+log: Log = Log("news")
 
 
 class News:

@@ -53,12 +53,14 @@ from leafdb.node.front_door import FrontDoor
 from leafdb.node.gossiper import Gossiper
 from leafdb.node.hash_trees import HashTrees
 from leafdb.node.hint_keeper import HintKeeper
+from leafdb.node.hint_pauses import HintPauses
 from leafdb.node.hinted_handoff import HintedHandoff
 from leafdb.node.holdings import account
 from leafdb.node.horizons import Horizons
 from leafdb.node.leases import Leases
 from leafdb.node.logs import Log
 from leafdb.node.lost_tables import follow_losses
+from leafdb.node.memory import MemoryLedger
 from leafdb.node.metrics import Metrics
 from leafdb.node.news import News
 from leafdb.node.parting import Parting
@@ -66,14 +68,16 @@ from leafdb.node.purge import Purge
 from leafdb.node.register import META_TREE, Register
 from leafdb.node.replica import Replica
 from leafdb.node.replica_service import ReplicaService
-from leafdb.node.ring_changes import open_ring_changes
+from leafdb.node.ring_changes import RingChanges, open_ring_changes
 from leafdb.node.scan_driver import ScanDriver
 from leafdb.node.scrubber import Scrubber
 from leafdb.node.self_report import peer_facts
 from leafdb.node.storage_tasks import StorageTasks
+from leafdb.node.sweeper import Sweeper
 from leafdb.node.tenure import Tenure
 from leafdb.node.timers import TimingWheel
 from leafdb.node.tls import NodeTls
+from leafdb.node.transfers import Transfers
 from leafdb.node.view import ClusterView
 from leafdb.node.vouching import begins, open_sweeper
 from leafdb.node.world import World
@@ -87,7 +91,7 @@ from leafdb.wire.registry import Lane, MessageType
 
 SEAL_PERSON: Final = b"leafdb contexts 1"
 
-log = Log("node")
+log: Log = Log("node")
 
 
 class Node:
@@ -96,16 +100,16 @@ class Node:
     def __init__(self, config: Config, world: World, secret: bytes) -> None:
         self.config = config
         self.world = world
-        self.metrics = Metrics()
-        self.view = ClusterView()
-        self.started_at = world.now()
-        self.version = metadata_version("leafdb")
-        self.ready = False
-        self.tls = NodeTls(config, world)
-        self.tenure = Tenure(self)
-        self.belonging = Belonging(self, world.random_bytes(16))
-        self.drain = Drain(self)
-        self.parting = Parting(self)
+        self.metrics: Metrics = Metrics()
+        self.view: ClusterView = ClusterView()
+        self.started_at: float = world.now()
+        self.version: str = metadata_version("leafdb")
+        self.ready: bool = False
+        self.tls: NodeTls = NodeTls(config, world)
+        self.tenure: Tenure = Tenure(self)
+        self.belonging: Belonging = Belonging(self, world.random_bytes(16))
+        self.drain: Drain = Drain(self)
+        self.parting: Parting = Parting(self)
         self._secret = secret
         self._client_dispatch = ClientDispatch()
         self._peer_dispatch = PeerDispatch()
@@ -117,24 +121,18 @@ class Node:
 
     # -- life
 
-    async def run(
-        self,
-        *,
-        drain: trio.Event,
-        stop: trio.Event,
-        on_ready: Callable[[], None],
-    ) -> None:
+    async def run(self, *, drain: trio.Event, stop: trio.Event, on_ready: Callable[[], None]) -> None:
         """Start, serve until `drain` or `stop`, stop; or until it is to begin anew (`Tenure.begins_anew`).
 
         Raises StorageError when the store fails or cannot be opened, Expelled when the cluster does not have this node.
         """
         world = self.world
-        self.pump = Pump(clock=world.now)
+        self.pump: Pump = Pump(clock=world.now)
         self.metrics.follow_transport(self.pump.counters)
-        self.trees = HashTrees(self.metrics, world.now)
+        self.trees: HashTrees = HashTrees(self.metrics, world.now)
         async with trio.open_nursery() as nursery:
             await nursery.start(self.pump.run)
-            self.engine = self._open_engine()
+            self.engine: Engine = self._open_engine()
             try:
                 nursery.start_soon(drive_engine, self.engine, self._batch_end, world.now, name="engine clock")
                 await self._build()
@@ -173,47 +171,47 @@ class Node:
         self.belonging.past = remembered.past
         await self.trees.load(engine, remembered.metadata)
         check_names(self.config, engine.identity, remembered.metadata)
-        self.horizons = Horizons(engine)
+        self.horizons: Horizons = Horizons(engine)
         await self.horizons.load()
         view.on_install += [self.horizons.installed, partial(keep_by_time, engine)]
         self.leases: Leases = await open_leases(engine, world.now_ms)
-        self.wheel = TimingWheel(world.now)
-        self.replica = Replica(
+        self.wheel: TimingWheel = TimingWheel(world.now)
+        self.replica: Replica = Replica(
             engine, self.leases, self.trees.kept, horizon_at=self.horizons.at, doubted=self.horizons.doubted
         )
-        self.sweeper = open_sweeper(self)
-        self.completeness = Completeness(engine, META_TREE, view, self.horizons.vouches_below)
+        self.sweeper: Sweeper = open_sweeper(self)
+        self.completeness: Completeness = Completeness(engine, META_TREE, view, self.horizons.vouches_below)
         self.completeness.load(await read_value(engine, META_TREE, COMPLETENESS_KEY))
         seen = await read_value(engine, META_TREE, PEERS_KEY)
-        self.admission = Admission(engine, view, self.belonging.contests, seen)
-        self.peers = Peers(
+        self.admission: Admission = Admission(engine, view, self.belonging.contests, seen)
+        self.peers: Peers = Peers(
             self.tls.peers, self.pump, own=partial(peer_facts, self), secret=self._secret, admit=self.admission.admit,
             nonce=lambda: world.random_bytes(16), rng=world.rng, on_frame=self._peer_dispatch,
             on_session_up=self._session_up, on_session_down=self._session_down, on_refused=self.belonging.doubt,
         )  # fmt: skip
         self.belonging.recognise()
-        self.register = Register(
+        self.register: Register = Register(
             engine=engine, view=view, wheel=self.wheel, now=world.now, rng=world.rng,
             random_bytes=world.random_bytes, send=self._on_lane(Lane.CONTROL), expelled=self.belonging.unnamed,
             begins=partial(begins, self),
         )  # fmt: skip
-        self.news = News(view, self.register, self.peers)
-        self.catch_up = CatchUp(self.news.fetch)
-        self.gossiper = Gossiper(
+        self.news: News = News(view, self.register, self.peers)
+        self.catch_up: CatchUp = CatchUp(self.news.fetch)
+        self.gossiper: Gossiper = Gossiper(
             view=view, wheel=self.wheel, now=world.now, rng=world.rng, boot=engine.recovery.boot,
             send=self._on_lane(Lane.CONTROL), behind=self.news.behind,
             expelled=lambda: self.belonging.unnamed(view.metadata),
         )  # fmt: skip
         await self._build_repair(remembered)
-        self.purge = Purge(self)
+        self.purge: Purge = Purge(self)
         self._build_request_path()
-        self.ring_changes = await open_ring_changes(self)
+        self.ring_changes: RingChanges = await open_ring_changes(self)
         view.on_install.append(self._installed)
         self._remember(remembered)
         if remembered.invitation is not None:
             await admin_join.resume(self, remembered.invitation)
         follow_losses(self)
-        self.scrubber = Scrubber(engine, self.config.storage.scrub_interval_s, world.now_ms)
+        self.scrubber: Scrubber = Scrubber(engine, self.config.storage.scrub_interval_s, world.now_ms)
         await self.scrubber.load()
 
     async def _build_repair(self, remembered: Remembered) -> None:
@@ -223,38 +221,38 @@ class Node:
             partitions=metadata.partitions if metadata else PARTITIONS_DEFAULT,
             bytes_max=self.config.repair.hints_bytes_max,
         )
-        pauses = self.hint_pauses = await load_hints(engine, ledger)
-        self.anti_entropy = AntiEntropy(
+        self.hint_pauses: HintPauses = await load_hints(engine, ledger)
+        self.anti_entropy: AntiEntropy = AntiEntropy(
             engine=engine, view=view, replica=self.replica, trees=self.trees.rebuild, completeness=self.completeness,
-            horizons=self.horizons, hints_for=ledger.records, paused=pauses.paused, metrics=self.metrics,
+            horizons=self.horizons, hints_for=ledger.records, paused=self.hint_pauses.paused, metrics=self.metrics,
             now=world.now, now_ms=world.now_ms, peers=self.peers,
             tree=CHECKPOINTS_TREE, behind=self.news.behind, age_max_s=self.config.repair.divergence_age_max_s,
         )  # fmt: skip
         await self.anti_entropy.load()
-        self.transfers = self.anti_entropy.transfers
+        self.transfers: Transfers = self.anti_entropy.transfers
         hints_config = HintsConfig(age_s_max=self.config.repair.hint_age_max_s)
-        self.handoff = HintedHandoff(
+        self.handoff: HintedHandoff = HintedHandoff(
             engine=engine, view=view, replica=self.replica, metrics=self.metrics, wheel=self.wheel,
-            schedule=Schedule(hints_config, ledger, rng=world.rng, paused=pauses.paused),
+            schedule=Schedule(hints_config, ledger, rng=world.rng, paused=self.hint_pauses.paused),
             grantor=CreditGrantor(hints_config), now=world.now, now_ms=world.now_ms,
             send=self._on_lane(Lane.BULK), mark=self.anti_entropy.mark, taken=self.anti_entropy.hint_taken,
         )  # fmt: skip
-        self.hints = HintKeeper(
+        self.hints: HintKeeper = HintKeeper(
             engine=engine, view=view, replica=self.replica, ledger=ledger, metrics=self.metrics,
             now_ms=world.now_ms, mark=self.anti_entropy.mark, kept=self._hint_kept,
         )  # fmt: skip
-        self.estate = Estate(
+        self.estate: Estate = Estate(
             engine=engine, view=view, replica=self.replica, repair=self.anti_entropy, keeper=self.hints,
             handoff=self.handoff, metrics=self.metrics, peers=self.peers, forget=self.leases.forget,
-            retract=self.horizons.retract, now=world.now, paused=pauses.paused,
+            retract=self.horizons.retract, now=world.now, paused=self.hint_pauses.paused,
         )  # fmt: skip
 
     def _build_request_path(self) -> None:
         view = self.view
-        self.memory = account(self)
-        self.storage_tasks = StorageTasks(self)
+        self.memory: MemoryLedger = account(self)
+        self.storage_tasks: StorageTasks = StorageTasks(self)
         sealer = ContextSealer(hashlib.blake2b(self._secret, digest_size=32, person=SEAL_PERSON[:16]).digest())
-        self.coordinator = Coordinator(
+        self.coordinator: Coordinator = Coordinator(
             view=view, replica=self.replica, hints=self.hints, lanes=self.peers.lane(Lane.REQUESTS), sealer=sealer,
             wheel=self.wheel, catch_up=self.catch_up, completeness=self.completeness, memory=self.memory,
             metrics=self.metrics, now=self.world.now, now_ms=self.world.now_ms,
@@ -263,9 +261,9 @@ class Node:
             view=view, replica=self.replica, hints=self.hints, completeness=self.completeness, catch_up=self.catch_up,
             now=self.world.now,
         )  # fmt: skip
-        self.scans = ScanDriver(self.coordinator, self.engine, self.peers)
-        self.admin = Admin(self, VERBS, PEER_VERBS)
-        self.front_door = FrontDoor(self, self._secret)
+        self.scans: ScanDriver = ScanDriver(self.coordinator, self.engine, self.peers)
+        self.admin: Admin = Admin(self, VERBS, PEER_VERBS)
+        self.front_door: FrontDoor = FrontDoor(self, self._secret)
         others = {MessageType.SCAN: self.scans.on_scan, MessageType.ADMIN: self.admin.on_request}
         self._client_dispatch.bind(self.coordinator, self.front_door.guard, others)
         self._peer_dispatch.bind(
@@ -320,7 +318,7 @@ class Node:
             places=Places(greetings_max=limits.greetings_max),
         )
         await nursery.start(peer_port.run)
-        self.clients = Acceptor(
+        self.clients: Acceptor = Acceptor(
             await self.tls.clients.listen(*listen.client),
             self.pump,
             handshake=self.front_door.handshake,

@@ -18,7 +18,7 @@ class Notifier:
 
     def __init__(self, environment: Mapping[str, str], *, pid: int) -> None:
         self._address = _address(environment.get("NOTIFY_SOCKET", ""))
-        self.watchdog_s = _watchdog_s(environment, pid)
+        self.watchdog_s: float | None = _watchdog_s(environment, pid)
         """How often systemd wants to hear of us; None when it does not."""
 
     def send(self, **fields: str | int) -> None:

@@ -75,8 +75,8 @@ class OpMemory:
         self._younger: dict[bytes, tuple[TreeId, bytes, Dot]] = {}
         self._older: dict[bytes, tuple[TreeId, bytes, Dot]] = {}
         self._younger_bytes = 0
-        self.older_bytes = 0
-        self.covered_total = 0
+        self.older_bytes: int = 0
+        self.covered_total: int = 0
         """Copies that were covered as they came."""
 
     def __len__(self) -> int:

@@ -62,7 +62,7 @@ AGAIN_S: Final = 30.0
 PARTING_AGAIN_S: Final = 1.0
 STORE_FAILED_WAIT_S: Final = 10.0
 
-log = Log("orphan_hints")
+log: Log = Log("orphan_hints")
 
 
 class Orphan(NamedTuple):

@@ -33,7 +33,7 @@ class Pace:
         assert 0.0 < share <= 1.0
         self._now = now
         self._share_max = share
-        self.share = share
+        self.share: float = share
         """The share of the moment."""
         self._free_at = now()
 

@@ -20,7 +20,7 @@ from leafdb.ring.plan import Phase
 if TYPE_CHECKING:
     from leafdb.node.node import Node
 
-log = Log("parting")
+log: Log = Log("parting")
 
 
 class Parting:
@@ -30,7 +30,7 @@ class Parting:
         self._node = node
         self._goes = False
         self._drains = False
-        self.last = False
+        self.last: bool = False
         """This is the last phase in which it is a member."""
 
     def installed(self, metadata: ClusterMetadata) -> None:

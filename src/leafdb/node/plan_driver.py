@@ -39,7 +39,7 @@ ADMIT_TIMEOUT_S: Final = 10.0
 CALLS_MAX: Final = 16
 """Members asked at a time."""
 
-log = Log("plan")
+log: Log = Log("plan")
 
 Step = Callable[[ClusterMetadata, bytes, bytes], ClusterMetadata]
 

@@ -21,7 +21,7 @@ from leafdb.types import BucketId, PartitionId
 
 FORGOTTEN: Final = "this store has forgotten something"
 
-log = Log("anti_entropy")
+log: Log = Log("anti_entropy")
 
 
 class Proofs:

@@ -17,8 +17,10 @@ class Purge:
 
     def __init__(self, node: Node) -> None:
         self._node = node
-        self.member = PurgeMember(node)
-        self.driver = PurgeDriver(node, self.member, node.config.repair.purge_interval_s, node.sweeper.oldest_death)
+        self.member: PurgeMember = PurgeMember(node)
+        self.driver: PurgeDriver = PurgeDriver(
+            node, self.member, node.config.repair.purge_interval_s, node.sweeper.oldest_death
+        )
         node.view.on_install.append(self._installed)
 
     async def run(self) -> None:

@@ -34,7 +34,7 @@ NEXT_PART_S: Final = 1.0
 GOLDEN: Final = 0.618_033_988_75
 """The first look of each node comes at a moment of its own."""
 
-log = Log("purge")
+log: Log = Log("purge")
 
 
 class PurgeDriver:
@@ -51,9 +51,9 @@ class PurgeDriver:
         self._wake = trio.Event()
         self._next_at = node.world.now()
         self._failures = 0
-        self.tries = 0
+        self.tries: int = 0
         """Looks whether there is something to prove, and what came of it, that are over."""
-        self.under_way = False
+        self.under_way: bool = False
         self._led_of: tuple[int, int, frozenset[NodeId]] = (-1, 0, frozenset())
         self._led = 0
         """What it leads, for that epoch, that many copies, and those that are up."""

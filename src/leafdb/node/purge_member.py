@@ -73,7 +73,7 @@ class PurgeMember:
 
     def __init__(self, node: Node) -> None:
         self._node = node
-        self.promises = Promises(node.world.now)
+        self.promises: Promises = Promises(node.world.now)
         self._ground: tuple[int, int, bytes] = (-1, -1, b"")
         self._shared = SharedRanges(node.view)
         node.anti_entropy.exchanges.on_proved = self.promises.proved

@@ -40,7 +40,7 @@ BEGIN: Final = "purge.begin"
 PROVE: Final = "purge.prove"
 END: Final = "purge.end"
 
-log = Log("purge")
+log: Log = Log("purge")
 
 
 class Outcome(NamedTuple):

@@ -22,6 +22,7 @@ from leafdb.model.record import header, newest_stamp
 from leafdb.node.coordinator import Coordinator, Place, Requester, not_enough
 from leafdb.node.outcomes import refusal_of
 from leafdb.node.put_targets import anew
+from leafdb.node.view import BucketView
 from leafdb.quorum.joint_put_operation import JointPutOperation
 from leafdb.quorum.messages import FLAG_DURABLE, NOT_APPLIED_STATUSES, ReplicaStatus, encode_replica_put
 from leafdb.quorum.put_operation import PutOperation, Step
@@ -78,28 +79,28 @@ class CoordinatedPut:
         self._request = request
         self._request_id = request_id
         self._deadline = deadline
-        self.started = coordinator.now()
-        self.place = place
-        self.bucket = place.bucket
-        self.storage_key = place.storage_key
-        self.context = context
-        self.seen = seen
-        self.durability = durability
-        self.machine = machine
-        self.op_id = request.op_id
-        self.value = None if request.flags & FLAG_DELETE else request.value
+        self.started: float = coordinator.now()
+        self.place: Place = place
+        self.bucket: BucketView = place.bucket
+        self.storage_key: bytes = place.storage_key
+        self.context: CausalClock | None = context
+        self.seen: int = seen
+        self.durability: Durability = durability
+        self.machine: PutOperation = machine
+        self.op_id: bytes = request.op_id
+        self.value: bytes | None = None if request.flags & FLAG_DELETE else request.value
         ttl_ms = request.ttl_ms or place.bucket.ttl_ms
-        self.expires_ms = coordinator.now_ms() + ttl_ms if ttl_ms and self.value is not None else 0
+        self.expires_ms: int = coordinator.now_ms() + ttl_ms if ttl_ms and self.value is not None else 0
         self._kept = False
         """This node's own copy is as durable as asked."""
         self.record: bytes | None = None
         self.dot: Dot | None = None
         self.twins: Sequence[Dot] = ()
         """All dots of a write that was here already."""
-        self.sloppy = False
+        self.sloppy: bool = False
         """Fallbacks may be taken, and have not been looked for yet."""
-        self.id = 0
-        self.slot = 0
+        self.id: int = 0
+        self.slot: int = 0
 
     # -- replica.Minting
 

@@ -24,7 +24,7 @@ class RateLimit:
         self._owed = 0.0
         """Bytes that were moved and not waited for."""
         self._at = now()
-        self.bytes_per_s = 0
+        self.bytes_per_s: int = 0
 
     def set(self, bytes_per_s: int) -> None:
         """Another limit, from now on."""

@@ -50,7 +50,7 @@ LOOK_TIMEOUT_S: Final = 2.0
 LOOKS_MAX: Final = 8
 """How many members are asked at a time."""
 
-log = Log("recognition")
+log: Log = Log("recognition")
 
 
 class State(Enum):

@@ -49,7 +49,7 @@ from leafdb.wire.control import MetadataFetch, MetadataReply
 from leafdb.wire.frame import encode_frame
 from leafdb.wire.registry import MessageType
 
-log = Log("register")
+log: Log = Log("register")
 
 META_TREE: Final = TreeId(1)
 REGISTERS_TREE: Final = TreeId(2)

@@ -40,8 +40,8 @@ class RepairAges:
         self._proved: dict[Slot, dict[int, int]] = {}
         """Of each slot: moment -> the partitions last proved then."""
         self._unsaved: set[Slot] = set()
-        self.grain_ms = GRAIN_MS_MIN
-        self.total = 0
+        self.grain_ms: int = GRAIN_MS_MIN
+        self.total: int = 0
         """How many ranges are shared with anybody, as `keep` was told."""
 
     def load(self, key: bytes, value: bytes) -> None:

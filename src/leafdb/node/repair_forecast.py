@@ -53,7 +53,7 @@ class RangeForecast:
         self._changes: dict[bytes, tuple[Outline | None, Outline | None]] = {}
         """What this peer adds to that."""
         self._told: set[bytes] = set()
-        self.found = Found()
+        self.found: Found = Found()
 
     def begin(self) -> None:
         """The next peer, or the same one once more because the exchange was given up."""

@@ -44,7 +44,7 @@ TICK_S_MIN: Final = 0.5
 TICK_S_MAX: Final = 60.0
 SAVE_S: Final = 60.0
 
-log = Log("repair_schedule")
+log: Log = Log("repair_schedule")
 
 
 class TooOld(NamedTuple):
@@ -87,7 +87,7 @@ class RepairSchedule:
         self._now_ms = now_ms
         self._configured_s = age_max_s
         self._set_s = 0.0
-        self.paused = False
+        self.paused: bool = False
         self._made: dict[Slot, int] = {}
         """Debts that nobody but the schedule has asked for."""
         self._credit = 0.0

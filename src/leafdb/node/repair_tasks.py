@@ -33,21 +33,21 @@ class RepairTask:
     )  # fmt: skip
 
     def __init__(self, number: int, reason: str, started_ms: int, *, asked: bool) -> None:
-        self.number = number
-        self.reason = reason
-        self.asked = asked
-        self.started_ms = started_ms
-        self.ended_ms = 0
-        self.cancelled = False
-        self.dropped = 0
+        self.number: int = number
+        self.reason: str = reason
+        self.asked: bool = asked
+        self.started_ms: int = started_ms
+        self.ended_ms: int = 0
+        self.cancelled: bool = False
+        self.dropped: int = 0
         """Ranges that were left when it was cancelled."""
         self.remaining: dict[Slot, int] = {}
-        self.done = 0
-        self.keys_differing = 0
-        self.keys_sent = 0
-        self.keys_received = 0
-        self.bytes = 0
-        self.last_error = ""
+        self.done: int = 0
+        self.keys_differing: int = 0
+        self.keys_sent: int = 0
+        self.keys_received: int = 0
+        self.bytes: int = 0
+        self.last_error: str = ""
 
     @property
     def left(self) -> int:

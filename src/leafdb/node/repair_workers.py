@@ -32,7 +32,7 @@ WORKERS: Final = 2
 """Exchanges this node begins at once."""
 STORE_FAILED_WAIT_S: Final = 1.0
 
-log = Log("anti_entropy")
+log: Log = Log("anti_entropy")
 
 
 class RepairWorkers:

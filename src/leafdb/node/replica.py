@@ -129,17 +129,17 @@ class Replica:
         self._engine = engine
         self._trees = trees
         self._leases = leases
-        self.operations = OpMemory() if operations is None else operations
+        self.operations: OpMemory = OpMemory() if operations is None else operations
         self._was_replaced: Callable[[bytes, Header], bool] | None = self.operations.was_replaced
         self._identity: ActorIdentity | None = None
-        self.queue = KeyQueue(engine)
+        self.queue: KeyQueue = KeyQueue(engine)
         self.says_more: Callable[[TreeId, bytes], None] = lambda tree, key: None
         """Told of each record of which this node had nothing, and has now stored more than it was given; and of each
         of which something was covered as it came."""
-        self.minted_total = 0
-        self.merged_total = 0
-        self.merged_unchanged_total = 0
-        self.left_out_total = 0
+        self.minted_total: int = 0
+        self.merged_total: int = 0
+        self.merged_unchanged_total: int = 0
+        self.left_out_total: int = 0
 
     def identify(self, identity: ActorIdentity) -> None:
         """Who mints here. Until the node belongs to a cluster nobody does."""

@@ -19,7 +19,7 @@ from leafdb.node.metrics import Histogram, Metrics
 
 NEVER_S: Final = float("inf")
 
-log = Log("requests")
+log: Log = Log("requests")
 
 
 class RequestTimes:
@@ -31,10 +31,10 @@ class RequestTimes:
         self._metrics = metrics
         self._sealer = sealer
         self._now = now
-        self.hot = HotKeys()
-        self.slow_s = NEVER_S
+        self.hot: HotKeys = HotKeys()
+        self.slow_s: float = NEVER_S
         """What took at least so long is logged."""
-        self.show_keys = False
+        self.show_keys: bool = False
 
     def answered(self, taken: Histogram, started: float, op: str, bucket: str, key: bytes, request_id: int) -> None:
         """A request that came at `started`, on this node's clock, was answered without error, right now."""

@@ -61,8 +61,8 @@ class RetriedPut:
         self._deadline = now + (deadline - now) * ASKING_SHARE
         self._then: Callable[[], None] | None = then
         self._waiting: set[NodeId] = set()
-        self.id = 0
-        self.slot = 0
+        self.id: int = 0
+        self.slot: int = 0
 
     def ask(self) -> None:
         """Ask everybody."""

@@ -24,8 +24,8 @@ class RingChanges:
 
     def __init__(self, node: Node, history: RingHistory) -> None:
         self.history = history
-        self.plans = PlanDriver(node)
-        self.control = ControlDriver(node)
+        self.plans: PlanDriver = PlanDriver(node)
+        self.control: ControlDriver = ControlDriver(node)
         self._unheard = Unheard(node)
 
     async def run(self) -> None:

@@ -68,7 +68,7 @@ PART_BYTES_MAX: Final = 512 * 1024
 SHOWN_PER_TURN: Final = 32
 """Records decoded and sealed before others have their turn on the loop."""
 
-log = Log("scan")
+log: Log = Log("scan")
 
 
 class _Scan(NamedTuple):
@@ -144,7 +144,7 @@ class ScanDriver:
         self._replica = ScanReplica(coordinator, engine)
         self._peers = peers
         self._nursery: trio.Nursery | None = None
-        self.running = 0
+        self.running: int = 0
 
     async def run(self) -> None:
         """Run scans until cancelled."""

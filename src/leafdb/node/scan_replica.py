@@ -52,7 +52,7 @@ class ScanReplica:
     def __init__(self, coordinator: Coordinator, engine: Engine) -> None:
         self._coordinator = coordinator
         self._engine = engine
-        self.serving = 0
+        self.serving: int = 0
 
     def on_request(
         self,

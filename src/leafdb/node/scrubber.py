@@ -29,7 +29,7 @@ KEY: Final = b"scrub"
 AGAIN_S: Final = 60.0
 """Until a damaged file that is still there is looked at again."""
 
-log = Log("storage")
+log: Log = Log("storage")
 
 
 class Scrubber:
@@ -40,7 +40,7 @@ class Scrubber:
         self._interval_ms = int(interval_s * 1_000)
         self._now_ms = now_ms
         self._pass: ScrubPass | None = None
-        self.passes_total = 0
+        self.passes_total: int = 0
         """Carried to the end."""
 
     async def load(self) -> None:

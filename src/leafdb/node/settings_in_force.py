@@ -16,7 +16,7 @@ from leafdb.errors import ConfigError
 from leafdb.node.described import Described, described
 from leafdb.node.logs import Log
 
-log = Log("process")
+log: Log = Log("process")
 
 
 class Read(NamedTuple):
@@ -30,7 +30,8 @@ class SettingsInForce:
     """Of one process. `load` reads all layers again, or raises ConfigError."""
 
     def __init__(self, read: Read, load: Callable[[], Read]) -> None:
-        self.config, self.origins = read
+        self.config: Config = read.config
+        self.origins: Mapping[str, str] = read.origins
         self.waiting: Mapping[str, Any] = {}
         """By path: what the configuration says now of settings that wait for a restart."""
         self._load = load

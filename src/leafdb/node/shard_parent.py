@@ -36,7 +36,7 @@ FORCE_AFTER_S: Final = 2 * STOP_GRACE_S
 """How long after the drain a shard may go on before it is killed."""
 WATCHES_PER_PERIOD: Final = 4
 
-log = Log("shards")
+log: Log = Log("shards")
 
 
 class Child(Protocol):
@@ -91,7 +91,7 @@ class ShardParent:
         drain_timeout_s: float,
     ) -> None:
         """`listen` passes on what shards say, until cancelled; the other arguments are those of `Supervisor`."""
-        self.shards = tuple(Shard(number, name) for number, name in enumerate(names))
+        self.shards: tuple[Shard, ...] = tuple(Shard(number, name) for number, name in enumerate(names))
         self._spawn = spawn
         self._notifier = notifier
         self._reload = reload

@@ -26,7 +26,7 @@ from leafdb.types import NodeId
 
 LOST: Final = "this store has lost something that another owner has"
 
-log = Log("anti_entropy")
+log: Log = Log("anti_entropy")
 
 
 class Standings:
@@ -52,11 +52,11 @@ class Standings:
         self._debts = debts
         self._metrics = metrics
         self._view = view
-        self.wholeness = Wholeness(view, shared, horizons, debts, losses, owe, whole)
-        self.accords = Accords(horizons, self.wholeness.nobody, self.wholeness.heard, self._loss_proved)
+        self.wholeness: Wholeness = Wholeness(view, shared, horizons, debts, losses, owe, whole)
+        self.accords: Accords = Accords(horizons, self.wholeness.nobody, self.wholeness.heard, self._loss_proved)
         self._shared = shared
         self._owe = owe
-        self.gate = Unswept(horizons, gate, wake)
+        self.gate: Unswept = Unswept(horizons, gate, wake)
         horizons.on_change.append(self._changed)
         horizons.on_swept.append(self.gate.changed)
 

@@ -36,7 +36,7 @@ INTERNAL_NAMES: Final = {
 }  # fmt: skip
 KEY_BYTES_TOLD: Final = 64
 
-log = Log("storage")
+log: Log = Log("storage")
 
 
 class Kind(StrEnum):

@@ -29,7 +29,7 @@ STOP_GRACE_S: Final = 10.0
 ORDERS_MAX: Final = 64
 """Bytes read from a parent at once."""
 
-log = Log("process")
+log: Log = Log("process")
 
 
 class Order(Enum):

@@ -56,7 +56,7 @@ AGAIN_S: Final = 1.0
 STORE_FAILED_WAIT_S: Final = 10.0
 LOOK_AGAIN_S: Final = 600.0
 
-log = Log("sweeper")
+log: Log = Log("sweeper")
 
 
 class _Round:
@@ -65,11 +65,11 @@ class _Round:
     __slots__ = ("_left", "_over", "failed", "horizon", "kept", "partition")
 
     def __init__(self, partition: int, horizon: int) -> None:
-        self.partition = partition
-        self.horizon = horizon
-        self.kept = NEVER
+        self.partition: int = partition
+        self.horizon: int = horizon
+        self.kept: int = NEVER
         """The least death of what stays."""
-        self.failed = ""
+        self.failed: str = ""
         """Why something could not be looked at, or not be removed."""
         self._left = 0
         self._over = trio.Event()

@@ -20,7 +20,7 @@ from leafdb.storage.wipe import wipe
 if TYPE_CHECKING:
     from leafdb.node.node import Node
 
-log = Log("node")
+log: Log = Log("node")
 
 
 class Tenure:
@@ -31,7 +31,7 @@ class Tenure:
         self._over = trio.Event()
         self.failure: LeafdbError | None = None
         """Why the node serves nothing any more, when it was not asked to end."""
-        self.begins_anew = False
+        self.begins_anew: bool = False
         """It ends to be started again at once, its store emptied first (`storage.wipe`): its join was given up."""
         self.stopping = False
         """There is no way back from that."""

@@ -29,7 +29,7 @@ LEFT_S_MIN: Final = 30 * 86_400.0
 if TYPE_CHECKING:
     from leafdb.node.world import World
 
-log = Log("tls")
+log: Log = Log("tls")
 
 
 class NodeTls:
@@ -39,10 +39,10 @@ class NodeTls:
         self._files = files_of(config)
         self._host = host_of(config)
         self._now_ms = world.now_ms
-        self.optional = config.tls.optional
+        self.optional: bool = config.tls.optional
         self.peers: Network = world.network
         self.clients: Network = world.network
-        self.problem = ""
+        self.problem: str = ""
         """Why the files that are there now are not in use."""
         self.contexts: Contexts | None = None
         self._stamps: tuple[object, ...] = ()

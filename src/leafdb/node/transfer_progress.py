@@ -42,11 +42,11 @@ class TransferProgress:
     def __init__(self, write: Write, note: Write) -> None:
         self._write = write
         self._note = note
-        self.plan_epoch = 0
+        self.plan_epoch: int = 0
         """Epoch of the plan that all this is of; 0 without one."""
-        self.total = 0
-        self.bytes_done = 0
-        self.copies = Debts(write, COPY)
+        self.total: int = 0
+        self.bytes_done: int = 0
+        self.copies: Debts = Debts(write, COPY)
         self._pulled: dict[BucketId, int] = {}
         self._cursors: dict[Slot, bytes] = {}
 

@@ -47,7 +47,7 @@ USELESS_S: Final = 30.0
 """A source that may have forgotten something may be whole again after that."""
 REASON: Final = "the ring is changing"
 
-log = Log("transfers")
+log: Log = Log("transfers")
 
 
 class Transfers:

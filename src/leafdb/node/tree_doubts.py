@@ -17,7 +17,7 @@ from leafdb.node.kept_trees import KeptRange, KeptTrees, place_of
 from leafdb.node.logs import Log
 from leafdb.types import BucketId, PartitionId, TreeId
 
-log = Log("trees")
+log: Log = Log("trees")
 
 
 class Listing:

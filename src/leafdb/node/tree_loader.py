@@ -23,7 +23,7 @@ from leafdb.types import Durability, TreeId
 SLICE_CHANGES: Final = 1_000
 SLICE_TREES: Final = 8
 
-log = Log("trees")
+log: Log = Log("trees")
 
 
 async def load(trees: KeptTrees, engine: Engine, partitions: int | None) -> None:

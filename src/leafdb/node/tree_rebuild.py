@@ -35,7 +35,7 @@ HASH_COST_S: Final = 1e-6
 """What the loop takes to put one key into a tree, about."""
 FAILED_WAIT_S: Final = 10.0
 
-log = Log("trees")
+log: Log = Log("trees")
 
 
 class TreeRebuild:

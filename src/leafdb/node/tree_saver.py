@@ -25,7 +25,7 @@ from leafdb.types import Durability, TreeId
 SAVED_AT_ONCE: Final = 4
 """Trees in one write of the store: about a millisecond's work."""
 
-log = Log("trees")
+log: Log = Log("trees")
 
 
 class TreeSaver:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 LOOK_S: Final = 10.0
 
-log = Log("register")
+log: Log = Log("register")
 
 
 class Unheard:

@@ -48,15 +48,15 @@ class BucketView:
     )
 
     def __init__(self, properties: BucketProperties, effective_n: int) -> None:
-        self.properties = properties
+        self.properties: BucketProperties = properties
         self.id: BucketId = properties.id
-        self.tree = TreeId(properties.id)
-        self.generation = properties.generation
-        self.effective_n = effective_n
+        self.tree: TreeId = TreeId(properties.id)
+        self.generation: int = properties.generation
+        self.effective_n: int = effective_n
         """Copies in a range with one set of owners. In a plan each set has its own: its length."""
         self.conflict: Conflict = properties.conflict
         self.durability: Durability = properties.durability
-        self.ttl_ms = properties.ttl_ms
+        self.ttl_ms: int = properties.ttl_ms
         self.write_policies: dict[tuple[int, int, int, int], WritePolicy] = {}
         self.read_policies: dict[tuple[int, int], ReadPolicy] = {}
         self.joint_write_policies: dict[tuple[int, ...], JointWritePolicy] = {}
@@ -124,17 +124,17 @@ class ClusterView:
     """The node's own picture of the cluster. `metadata` is None until it has been founded or joined."""
 
     def __init__(self) -> None:
-        self.self_id = NodeId(0)
+        self.self_id: NodeId = NodeId(0)
         self.metadata: ClusterMetadata | None = None
         self.ring: Ring | None = None
-        self.epoch = 0
+        self.epoch: int = 0
         self.buckets: dict[int, BucketView] = {}
         self.usable: set[NodeId] = set()
         """Peers whose requests lane is up and whom the failure detector has not given up."""
         self.draining: set[NodeId] = set()
         """Peers that take no work of clients, nor such as is forwarded to them; as replicas they are what they were."""
         self.liveness: dict[NodeId, Liveness] = {}
-        self.first = True
+        self.first: bool = True
         """While `on_install` runs: whether this is the first metadata the node has ever had in this life."""
         self.on_install: list[Callable[[ClusterMetadata], None]] = []
         self.on_judged: list[Callable[[NodeId, Liveness], None]] = []

@@ -32,7 +32,7 @@ REASON: Final = "this store cannot vouch for what was deleted long ago"
 MEET_AGAIN: Final = "nobody vouches for what was deleted long ago"
 HELP: Final = "this store vouches again for what was deleted long ago"
 
-log = Log("anti_entropy")
+log: Log = Log("anti_entropy")
 
 
 class Wholeness:

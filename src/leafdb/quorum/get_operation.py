@@ -101,27 +101,27 @@ class GetOperation:
         merge: Merge,
         floor: Floor | None = None,
     ) -> None:
-        self.r = r
-        self.pr = pr
-        self.waiting = asked
-        self.spares = spares
-        self.primaries = primaries
-        self.merge = merge
+        self.r: int = r
+        self.pr: int = pr
+        self.waiting: set[NodeId] = asked
+        self.spares: Sequence[NodeId] = spares
+        self.primaries: Sequence[NodeId] = primaries
+        self.merge: Merge = merge
         self.records: dict[NodeId, bytes | None] = {}
         self.merged: bytes | None = None
         """The answer: the merge of the R answers that settled it."""
         self.best: bytes | None = None
         """What repairs carry: the merge of every answer so far."""
-        self.definitive = 0
-        self.primary_answers = 0
-        self.holders = 0
-        self.primary_holders = 0
+        self.definitive: int = 0
+        self.primary_answers: int = 0
+        self.holders: int = 0
+        self.primary_holders: int = 0
         self.writing_back: set[NodeId] | None = None
-        self.ended = False
+        self.ended: bool = False
         self.floor = floor
-        self.below = False
+        self.below: bool = False
         """R answers are in, and all that came is less than the reader has seen."""
-        self.vouched = False
+        self.vouched: bool = False
         """A primary that vouches for what lies below the floor's horizon is among those that answered."""
         self.asks: list[NodeId] = []
         """Nodes to ask now."""

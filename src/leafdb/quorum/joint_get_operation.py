@@ -49,6 +49,12 @@ class JointGetOperation(GetOperation):
 
     __slots__ = ("holding", "other", "others")
 
+    best: bytes | None
+    holders: int
+    primary_holders: int
+    writing_back: set[NodeId] | None
+    ended: bool
+
     def __init__(
         self,
         *,
@@ -63,8 +69,8 @@ class JointGetOperation(GetOperation):
         floor: Floor | None = None,
     ) -> None:
         super().__init__(r=r, pr=pr, asked=asked, spares=spares, primaries=primaries, merge=merge, floor=floor)
-        self.other = other
-        self.others = others
+        self.other: OwnerSet = other
+        self.others: Mapping[NodeId, NodeId] = others
         """Whom a write-back for the other set can go to: each node to the primary of that set it stands for."""
         self.holding: set[NodeId] = set()
         """Nodes counted as holders in the set that was asked."""

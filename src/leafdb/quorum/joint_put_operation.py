@@ -40,12 +40,16 @@ class JointPutOperation(PutOperation):
 
     __slots__ = ("new", "old")
 
+    acks: int
+    primary_acks: int
+    ended: bool
+
     def __init__(
         self, *, old: OwnerSet, new: OwnerSet, targets: dict[NodeId, NodeId], spares: Sequence[NodeId]
     ) -> None:
         super().__init__(w=max(old.w, new.w), pw=max(old.pw, new.pw), targets=targets, spares=spares)
-        self.old = old
-        self.new = new
+        self.old: OwnerSet = old
+        self.new: OwnerSet = new
 
     def acked(self, node: NodeId) -> Step:
         """`node` holds the record as durably as the policy asks."""

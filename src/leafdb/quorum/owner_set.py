@@ -31,11 +31,11 @@ class OwnerSet:
     __slots__ = ("acks", "primaries", "primary_acks", "pw", "w")
 
     def __init__(self, primaries: Sequence[NodeId], *, w: int, pw: int = 0) -> None:
-        self.primaries = primaries
-        self.w = w
-        self.pw = pw
-        self.acks = 0
-        self.primary_acks = 0
+        self.primaries: Sequence[NodeId] = primaries
+        self.w: int = w
+        self.pw: int = pw
+        self.acks: int = 0
+        self.primary_acks: int = 0
 
     def count(self, node: NodeId, stands_for: NodeId) -> None:
         """`node` confirmed for the primary `stands_for`; nothing, if that is none of this set's."""

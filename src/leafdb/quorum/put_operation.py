@@ -46,15 +46,15 @@ class PutOperation:
     )
 
     def __init__(self, *, w: int, pw: int, targets: dict[NodeId, NodeId], spares: Sequence[NodeId]) -> None:
-        self.w = w
-        self.pw = pw
-        self.waiting = targets
-        self.spares = spares
-        self.acks = 0
-        self.primary_acks = 0
-        self.maybe_applied = False
+        self.w: int = w
+        self.pw: int = pw
+        self.waiting: dict[NodeId, NodeId] = targets
+        self.spares: Sequence[NodeId] = spares
+        self.acks: int = 0
+        self.primary_acks: int = 0
+        self.maybe_applied: bool = False
         """Some node that did not acknowledge may have applied it all the same."""
-        self.ended = False
+        self.ended: bool = False
         self.asks: list[tuple[NodeId, NodeId]] = []
         """Fallbacks to ask now: (node, the primary it stands for)."""
         self.owed: list[NodeId] = []

@@ -43,7 +43,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from leafdb.model.clock import EMPTY
+from leafdb.model.clock import EMPTY, CausalClock
 from leafdb.model.context import Past
 from leafdb.model.record import clock_of
 
@@ -63,11 +63,11 @@ class SessionFloor:
             if stamp >= horizon:
                 recent = recent.merge(each)
             newest, oldest = max(newest, stamp), min(oldest or stamp, stamp)
-        self.clock = clock
+        self.clock: CausalClock = clock
         self._recent = recent
-        self.stamp = newest
+        self.stamp: int = newest
         """No less than that of any write the floor names. What follows the floor goes above it."""
-        self.horizon = horizon if oldest < horizon else 0
+        self.horizon: int = horizon if oldest < horizon else 0
         """If not 0, some of it may have been forgotten by right: an owner that vouches for what lies below says so."""
 
     def under(self, horizon: int) -> SessionFloor:

@@ -47,7 +47,7 @@ FIELDS: Final = frozenset(
 )
 CHANGING_FIELDS: Final = FIELDS | {"staged", "control_next", "control_epoch"}
 ACCOUNTS_FIELDS: Final = CHANGING_FIELDS | {"accounts"}
-FIELDS_OF: Final = {
+FIELDS_OF: Final[dict[int, frozenset[str]]] = {
     FORMAT_STILL: FIELDS,
     FORMAT_CHANGING: CHANGING_FIELDS,
     FORMAT_PURGING: CHANGING_FIELDS,

@@ -93,8 +93,8 @@ class Simulation:
     def __init__(self, plan: Plan, operations: int, *, keep: bool) -> None:
         self.plan = plan
         self.operations = operations
-        self.trace = Trace(self._now, keep=keep)
-        self.virtual_s = 0.0
+        self.trace: Trace = Trace(self._now, keep=keep)
+        self.virtual_s: float = 0.0
         self._ran: list[Node] = []
         self._rings: RingTroubles | None = None
         self._facts: Counter[str] = Counter()
@@ -219,8 +219,8 @@ class StepCounter(trio.abc.Instrument):
     """Cancels a run that has taken too many steps."""
 
     def __init__(self, limit: int, scope: trio.CancelScope) -> None:
-        self.steps = 0
-        self.exceeded = False
+        self.steps: int = 0
+        self.exceeded: bool = False
         self._limit = limit
         self._scope = scope
 

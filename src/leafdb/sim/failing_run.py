@@ -51,6 +51,7 @@ class AnyCall(Fault):
 
     calls: list[tuple[str, str]] = field(default_factory=list)
     """What was called so far, and on which path."""
+    seen: int = field(default=0, init=False)
 
     def strikes(self, kind: str, path: str) -> bool:
         if kind in (LOSE, MISDIRECT):
@@ -73,7 +74,7 @@ class FailingMatrix:
     def __init__(self, seed: int, *, keep: bool) -> None:
         self._seed = seed
         self._keep = keep
-        self.whole = self._program()
+        self.whole: Program = self._program()
 
     def _program(self) -> Program:
         return Program(self._seed, calm_plan(Random(f"{self._seed}/plan")), keep=self._keep)

@@ -33,9 +33,9 @@ class Heap:
     """The clock and the order of everything. `operations` counts what the runner was asked to do."""
 
     def __init__(self, *, keep: bool = False) -> None:
-        self.now = 0.0
-        self.trace = Trace(lambda: self.now, keep=keep)
-        self.events = 0
+        self.now: float = 0.0
+        self.trace: Trace = Trace(lambda: self.now, keep=keep)
+        self.events: int = 0
         self.operations = 0
         self._entries: list[tuple[float, int, Host | None, int, bytes | None, Action]] = []
         self._count = 0
@@ -82,10 +82,10 @@ class Host:
 
     def __init__(self, heap: Heap, name: str) -> None:
         self._heap = heap
-        self.name = name
-        self.label = name.encode()
-        self.life = 1
-        self.up = True
+        self.name: str = name
+        self.label: bytes = name.encode()
+        self.life: int = 1
+        self.up: bool = True
         self._stalled_until = 0.0
         self._timers: list[Action] = []
         self._mail: list[tuple[bytes, Action]] = []

@@ -52,13 +52,13 @@ class Station:
     __slots__ = ("awake_at", "boots", "detector", "id", "inbox", "life", "stalls", "up", "wake_at")
 
     def __init__(self, node: NodeId) -> None:
-        self.id = node
-        self.up = True
-        self.life = 0
-        self.boots = 0
+        self.id: NodeId = node
+        self.up: bool = True
+        self.life: int = 0
+        self.boots: int = 0
         self.detector: FailureDetector
-        self.wake_at = inf
-        self.awake_at = -inf
+        self.wake_at: float = inf
+        self.awake_at: float = -inf
         """The end of the last time it stood still."""
         self.stalls: deque[tuple[float, float]] = deque(maxlen=STALLS_KEPT)
         self.inbox: list[tuple[NodeId, AnyMessage]] = []
@@ -71,11 +71,11 @@ class Field:
         assert 0 <= stalled <= count
         self.name = name
         self.config = config
-        self.now = 0.0
-        self.sent = 0
-        self.ids = [NodeId(number) for number in range(1, count + 1)]
-        self.stations = {node: Station(node) for node in self.ids}
-        self.stalling = frozenset(self.ids[:stalled])
+        self.now: float = 0.0
+        self.sent: int = 0
+        self.ids: list[NodeId] = [NodeId(number) for number in range(1, count + 1)]
+        self.stations: dict[NodeId, Station] = {node: Station(node) for node in self.ids}
+        self.stalling: frozenset[NodeId] = frozenset(self.ids[:stalled])
         self.opinion: Callable[[Opinion], None] = lambda opinion: None
         self._loss = loss
         self._network = Random(f"{name}/net")

@@ -67,23 +67,24 @@ class Episode:
 
     def __init__(self, heap: Heap, name: str, nodes: int) -> None:
         self.heap = heap
-        self.rng = rng = Random(f"{name}/nemesis")
+        self.rng: Random = Random(f"{name}/nemesis")
+        rng = self.rng
         count = rng.choice((3, max(3, nodes), max(3, nodes), max(3, 2 * nodes)))
         weather = rng.choice((CALM, Weather(loss=0.05, doubling=0.1), Weather.draw(rng)))
-        self.config = config = replace(
+        self.config: MembershipConfig = replace(
             rng.choice((SMALL, SMALL, LARGE)),
             helpers=rng.choice((0, 1, 3, 3)),
             relays_max=rng.choice((2, 256)),
             piggyback_claims_max=rng.choice((2, 32)),
             sync_interval_s=rng.choice((5.0, 30.0)),
         )
-        self.length = rng.randint(400, 4_000)
-        self.cluster = Cluster(heap, name, count, config, weather, spares=SPARES)
-        self.spares = [NodeId(count + number) for number in range(1, SPARES + 1)]
+        self.length: int = rng.randint(400, 4_000)
+        self.cluster: Cluster = Cluster(heap, name, count, self.config, weather, spares=SPARES)
+        self.spares: list[NodeId] = [NodeId(count + number) for number in range(1, SPARES + 1)]
         self.announced: dict[NodeId, Epoch] = {}
-        self.over = False
+        self.over: bool = False
         """Who is dead now stays dead."""
-        self.nemesis = Nemesis(heap, rng, self._deeds(), every_s=EVERY_S)
+        self.nemesis: Nemesis = Nemesis(heap, rng, self._deeds(), every_s=EVERY_S)
 
     def run(self, operations: int) -> None:
         """At most so many steps, then the judgement."""

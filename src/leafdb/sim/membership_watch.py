@@ -35,7 +35,7 @@ class Watch:
         self.detector = detector
         self.members: frozenset[NodeId] = frozenset()
         """As it was last told."""
-        self.slept = False
+        self.slept: bool = False
         """Whether the step under way began with waking up late."""
         self._no_verdict_before = 0.0
         self._score = 0

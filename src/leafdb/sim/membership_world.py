@@ -39,7 +39,7 @@ class Node:
 
     def __init__(self, heap: Heap, node: NodeId) -> None:
         self.id = node
-        self.host = Host(heap, f"n{node}")
+        self.host: Host = Host(heap, f"n{node}")
         self.boots = 0
         self.detector: FailureDetector
         self.changes: list[tuple[float, NodeId, Liveness]] = []
@@ -47,7 +47,7 @@ class Node:
         self.epochs: dict[NodeId, Epoch] = {}
         self.incarnation = 0
         """The greatest it ever had."""
-        self.wake_at = float("inf")
+        self.wake_at: float = float("inf")
         self.watch: Watch
         self.members: frozenset[NodeId] = frozenset()
         """The newest list it was ever told: it is on its disk."""
@@ -65,13 +65,14 @@ class Cluster:
         self.heap = heap
         self.name = name
         self.config = config
-        self.network = Network(heap, Random(f"{name}/net"), weather)
-        self.ids = [NodeId(number) for number in range(1, count + 1)]
+        self.network: Network = Network(heap, Random(f"{name}/net"), weather)
+        self.ids: list[NodeId] = [NodeId(number) for number in range(1, count + 1)]
         """The members, in order."""
-        self.version = 1
-        self.nodes = {node: Node(heap, node) for node in [*self.ids, *range(count + 1, count + spares + 1)]}
-        self.steps = 0
-        self.sent = 0
+        self.version: int = 1
+        added = map(NodeId, range(count + 1, count + spares + 1))
+        self.nodes: dict[NodeId, Node] = {node: Node(heap, node) for node in [*self.ids, *added]}
+        self.steps: int = 0
+        self.sent: int = 0
         for node in self.nodes.values():
             if node.id in self.ids:
                 node.members, node.version = frozenset(self.ids), self.version

@@ -77,7 +77,7 @@ class Activation(MetaPathFinder):
     def __init__(self, mutation: Mutation, sources: Mapping[str, str]) -> None:
         self._mutation = mutation
         self._sources = sources
-        self.pending = set(sources)
+        self.pending: set[str] = set(sources)
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None

@@ -53,7 +53,7 @@ class LogStore:
 
     def __init__(self) -> None:
         self.data: dict[Place, Value] = {MARK: 0}
-        self.synced = dict(self.data)
+        self.synced: dict[Place, Value] = dict(self.data)
         self.older: dict[Place, Value] = {}
         """What was durable at a place before what is."""
         self._log: list[tuple[Place, Value]] = []
@@ -124,36 +124,36 @@ class PurgeNode:
     """One member of the cluster."""
 
     def __init__(self, number: int, now_ms: Callable[[], int], conflict: Conflict, *, skew_ms: int) -> None:
-        self.id = NodeId(number)
-        self.store = LogStore()
+        self.id: NodeId = NodeId(number)
+        self.store: LogStore = LogStore()
         self.conflict = conflict
-        self.up = True
-        self.boots = 1
+        self.up: bool = True
+        self.boots: int = 1
         self.incarnation = 1
         self._now_ms = now_ms
         self.skew_ms = skew_ms
-        self.ceiling = 0
+        self.ceiling: int = 0
         """Durable: below every stamp it will mint."""
         self._epoch_ceiling = 0
-        self.backup = dict(self.store.data), 0
+        self.backup: tuple[dict[Place, Value], int] = dict(self.store.data), 0
         self.start()
 
     # -- lives
 
     def start(self) -> None:
         """Come up with what the store has."""
-        self.identity = ActorIdentity(1, self.id, self.incarnation)
-        self.epochs = EpochLease.recovered(ceiling=self._epoch_ceiling, floor=0, clean=False)
+        self.identity: ActorIdentity = ActorIdentity(1, self.id, self.incarnation)
+        self.epochs: EpochLease = EpochLease.recovered(ceiling=self._epoch_ceiling, floor=0, clean=False)
         self._epoch_ceiling = self.epochs.next_epoch + EPOCHS
         self.epochs.grant(self._epoch_ceiling)
-        self.last = self.ceiling
+        self.last: int = self.ceiling
         self.lift(self.horizon)
         self.promises: dict[int, Promise] = {}
         self.exchanged: set[int] = set()
         """With whom it has exchanged everything since this start, or since it came to doubt itself."""
         self.levelled: set[int] = set()
         """With whom so while no owner vouched: each gave all it had."""
-        self.swept = -1
+        self.swept: int = -1
         self.boots += 1
         self.up = True
 

@@ -17,6 +17,7 @@ from leafdb.sim.heap import Heap, outcome
 from leafdb.sim.outcome import NODES, OPERATIONS, Outcome, Tier
 from leafdb.sim.purge_calm import PurgeCalm, Weighted
 from leafdb.sim.purge_faults import PurgeFaults
+from leafdb.sim.purge_oracle import PurgeOracle
 from leafdb.sim.purge_stories import PurgeStory
 from leafdb.sim.purge_traffic import FORGOTTEN, LEFT_OUT, RECREATED, PurgeTraffic
 from leafdb.sim.purge_world import (
@@ -29,6 +30,7 @@ from leafdb.sim.purge_world import (
     PROVED,
     PurgeWorld,
 )  # fmt: skip
+from leafdb.sim.trace import Trace
 from leafdb.testing.violation import Invariant, require
 from leafdb.types import Conflict
 
@@ -47,24 +49,26 @@ class PurgeHistory:
     """One history, from an empty cluster to its judgement."""
 
     def __init__(self, heap: Heap, name: str) -> None:
-        self.rng = rng = Random(name)
-        self.trace = heap.trace
+        self.rng: Random = Random(name)
+        rng = self.rng
+        self.trace: Trace = heap.trace
         conflict = Conflict.LWW if rng.random() < 0.15 else Conflict.SIBLINGS
-        self.world = PurgeWorld(
+        self.world: PurgeWorld = PurgeWorld(
             rng, heap.trace, members=rng.choice((3, 4, 5, 5)), periodic=rng.random() < 0.4, conflict=conflict
         )
-        self.oracle = self.world.oracle
-        self.traffic = traffic = PurgeTraffic(self.world, rng)
-        self.faults = PurgeFaults(self.world, rng)
+        self.oracle: PurgeOracle = self.world.oracle
+        self.traffic: PurgeTraffic = PurgeTraffic(self.world, rng)
+        traffic = self.traffic
+        self.faults: PurgeFaults = PurgeFaults(self.world, rng)
         deeds: list[Weighted] = [
             (traffic.write, 10), (traffic.read, 3), (traffic.deliver, 8), (traffic.sync, 2), (traffic.exchange, 3),
             (traffic.hand_over, 2), (traffic.drain_hints, 2), (traffic.sweep, 3), (traffic.learn, 2),
             (traffic.proof, 3), *self.faults.draw(),
         ]  # fmt: skip
-        self.calm = PurgeCalm(self.world, traffic, rng, deeds)
+        self.calm: PurgeCalm = PurgeCalm(self.world, traffic, rng, deeds)
         self._deeds = [deed for deed, _ in deeds]
         self._weights = [weight for _, weight in deeds]
-        self.weather = self.world.weather
+        self.weather: float = self.world.weather
 
     def run(self) -> None:
         """Times of trouble, and quiet ones in which something is forgotten, in turn; then the judgement."""

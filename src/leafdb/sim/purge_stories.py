@@ -40,15 +40,21 @@ class PurgeStory:
         rng: Random,
         trouble: Callable[[int], None],
     ) -> None:
-        self.world, self.traffic, self.faults, self.calm, self.rng = world, traffic, faults, calm, rng
+        self.world: PurgeWorld = world
+        self.traffic: PurgeTraffic = traffic
+        self.faults: PurgeFaults = faults
+        self.calm: PurgeCalm = calm
+        self.rng: Random = rng
         self._trouble = trouble
         faults.come_back()
         owners = [world.nodes[number] for number in world.owners]
         cast = rng.sample(owners, len(owners))
-        self.hero, self.other, self.third = cast[0], cast[1], cast[-1]
+        self.hero: PurgeNode = cast[0]
+        self.other: PurgeNode = cast[1]
+        self.third: PurgeNode = cast[-1]
         stand_ins = traffic.stand_ins()
-        self.stand_ins = rng.sample(stand_ins, len(stand_ins))
-        self.key = self._fresh_key()
+        self.stand_ins: list[PurgeNode] = rng.sample(stand_ins, len(stand_ins))
+        self.key: int = self._fresh_key()
 
     def tell(self) -> None:
         """One of those that these nodes can play."""

@@ -16,7 +16,9 @@ from typing import Final
 from leafdb.model.clock import EMPTY, CausalClock
 from leafdb.model.record import clock_of, merge, newest_stamp
 from leafdb.sim.purge_node import Place, PurgeNode, hint_of, record_of
+from leafdb.sim.purge_oracle import PurgeOracle
 from leafdb.sim.purge_world import KEYS, Mail, PurgeWorld
+from leafdb.sim.trace import Trace
 from leafdb.types import NodeId
 
 FORGOTTEN: Final = "a record was forgotten"
@@ -56,10 +58,10 @@ class PurgeTraffic:
     def __init__(self, world: PurgeWorld, rng: Random) -> None:
         self.world = world
         self.rng = rng
-        self.trace = world.trace
-        self.oracle = world.oracle
+        self.trace: Trace = world.trace
+        self.oracle: PurgeOracle = world.oracle
         self.contexts: list[list[Context]] = [[] for _ in range(KEYS)]
-        self.cut = rng.choice((0.0, 0.3, 0.6))
+        self.cut: float = rng.choice((0.0, 0.3, 0.6))
         """How often a coordinator reaches nobody else."""
         self.keys_used = rng.choice((1, 1, KEYS))
 

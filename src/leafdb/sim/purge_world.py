@@ -83,21 +83,21 @@ class PurgeWorld:
         self.trace = trace
         self.periodic = periodic
         self.step = 0
-        self.oracle = PurgeOracle(conflict)
-        self.nodes = {
+        self.oracle: PurgeOracle = PurgeOracle(conflict)
+        self.nodes: dict[int, PurgeNode] = {
             number: PurgeNode(number, self.now_ms, conflict, skew_ms=rng.choice(SKEWS_MS))
             for number in range(1, members + 1)
         }
-        self.members = tuple(self.nodes)[: members if rng.random() < 0.7 else members - 1]
+        self.members: tuple[int, ...] = tuple(self.nodes)[: members if rng.random() < 0.7 else members - 1]
         """The last may come later."""
         self.owners: tuple[int, ...] = self.members[:OWNERS]
         self.pending: tuple[int, ...] = ()
-        self.leaving = 0
+        self.leaving: int = 0
         """Whom the pending one replaces."""
         self.leftover: tuple[int, ...] = ()
         """Who has been replaced, and has not offered all it has to the owners."""
-        self.epoch = 1
-        self.horizon = 0
+        self.epoch: int = 1
+        self.horizon: int = 0
         self.mail: list[Mail] = []
         self.late: list[Mail] = []
         """What is to come when nobody thinks of it any more."""
@@ -105,8 +105,8 @@ class PurgeWorld:
         """Whose mail waits."""
         self.exchanges: list[Exchange] = []
         self.proof: Proof | None = None
-        self.proofs = 0
-        self.weather = rng.choice((0.0, 0.3, 0.6))
+        self.proofs: int = 0
+        self.weather: float = rng.choice((0.0, 0.3, 0.6))
 
     def now_ms(self) -> int:
         """Everybody's wall clock, but for the skew."""

@@ -23,7 +23,7 @@ class Faults:
         self.heap = heap
         self.net = net
         self.nodes = nodes
-        self.primaries = nodes[:primaries]
+        self.primaries: Sequence[Node] = nodes[:primaries]
         self.evil = rng
         deeds: tuple[tuple[str, Callable[[], str | None]], ...] = (
             ("kill", partial(self._crash, power=False)),

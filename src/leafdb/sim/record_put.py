@@ -10,9 +10,10 @@ from leafdb.errors import StorageError
 from leafdb.model.clock import EMPTY, CausalClock, Dot
 from leafdb.model.hlc import LeaseExhausted
 from leafdb.model.record import newest_stamp
+from leafdb.node.view import BucketView
 from leafdb.sim.record_world import KEY, NO_LEASE, Node, Place
 from leafdb.testing.violation import Invariant, require
-from leafdb.types import NodeId
+from leafdb.types import Durability, NodeId
 
 W: Final = 2
 DEADLINE_S: Final = 0.3
@@ -51,10 +52,10 @@ class Put:
         self.at = at
         self.stands_for = stands_for
         """The primary a fallback mints for; None on a primary."""
-        self.bucket = at.bucket
-        self.w = min(W, at.bucket.effective_n)
+        self.bucket: BucketView = at.bucket
+        self.w: int = min(W, at.bucket.effective_n)
         self.storage_key = KEY
-        self.durability = at.bucket.durability
+        self.durability: Durability = at.bucket.durability
         self.context = context
         self.past = past
         self.seen = seen
@@ -62,12 +63,12 @@ class Put:
         self.value = value
         self.expires_ms = expires_ms
         self.number = -1
-        self.record = b""
+        self.record: bytes = b""
         self.dot: Dot | None = None
         self.acked: dict[NodeId, None] = {}
         self.waiting: dict[NodeId, NodeId] = {}
         """Node -> the primary it stands for."""
-        self.outcome = ""
+        self.outcome: str = ""
         self._removals = 0
 
     @property

@@ -60,17 +60,18 @@ class History:
 
     def __init__(self, heap: Heap, name: str, nodes: int, *, small: bool) -> None:
         self.heap = heap
-        self.rng = rng = Random(f"{name}/clients")
-        self.length = rng.randint(4, 8) if small or rng.random() < 0.85 else rng.randint(9, 40)
+        self.rng: Random = Random(f"{name}/clients")
+        rng = self.rng
+        self.length: int = rng.randint(4, 8) if small or rng.random() < 0.85 else rng.randint(9, 40)
         conflict = Conflict.LWW if rng.random() < 0.2 else Conflict.SIBLINGS
         durability = rng.choice((Durability.ALWAYS, Durability.PERIODIC))
         properties = BucketProperties(BucketId(FIRST_BUCKET_ID), "b", 1, conflict=conflict, durability=durability)
         bucket = BucketView(properties, min(PRIMARIES, nodes))
-        self.oracle = Oracle(conflict, heap.trace)
-        self.net = Network(heap, Random(f"{name}/net"), Weather.draw(rng))
+        self.oracle: Oracle = Oracle(conflict, heap.trace)
+        self.net: Network = Network(heap, Random(f"{name}/net"), Weather.draw(rng))
         commit_s, cold = rng.choice((0.0, 0.005, 0.1)), rng.choice((0.0, 0.0, 0.5))
         disks = Random(f"{name}/disks")
-        self.nodes = [
+        self.nodes: list[Node] = [
             Node(
                 heap,
                 number,
@@ -83,15 +84,16 @@ class History:
             )
             for number in range(1, nodes + 1)
         ]
-        self.of_id = {node.id: node for node in self.nodes}
-        self.primaries, self.fallbacks = self.nodes[:PRIMARIES], self.nodes[PRIMARIES : PRIMARIES + 2]
-        self.clients = [Client() for _ in range(rng.choice((1, 2, 3)))]
-        self.background = Random(f"{name}/background")
-        self.faults = Faults(heap, self.net, self.nodes, PRIMARIES, Random(f"{name}/nemesis"))
+        self.of_id: dict[NodeId, Node] = {node.id: node for node in self.nodes}
+        self.primaries: list[Node] = self.nodes[:PRIMARIES]
+        self.fallbacks: list[Node] = self.nodes[PRIMARIES : PRIMARIES + 2]
+        self.clients: list[Client] = [Client() for _ in range(rng.choice((1, 2, 3)))]
+        self.background: Random = Random(f"{name}/background")
+        self.faults: Faults = Faults(heap, self.net, self.nodes, PRIMARIES, Random(f"{name}/nemesis"))
         self.puts: list[Put] = []
         """Those that were minted."""
-        self.over = False
-        self.issued = 0
+        self.over: bool = False
+        self.issued: int = 0
         heap.at(heap.now, self._tend)
 
     # -- clients

@@ -63,7 +63,9 @@ class ForgetfulStore:
         self._slots: dict[tuple[TreeId, bytes], Slot] = {}
         self._log: list[tuple[int, Sequence[Entry]]] = []
         """What was written since the last sync."""
-        self.sequence = self.written = self.synced = 0
+        self.sequence: int = 0
+        self.written: int = 0
+        self.synced: int = 0
         self._sync_wanted = False
         self._commit_set = False
         self._waiters: list[tuple[int, Durability, Waiter]] = []

@@ -162,12 +162,12 @@ class Node:
         skew_ms: int,
     ) -> None:
         self.heap = heap
-        self.id = NodeId(number)
-        self.host = Host(heap, f"n{number}")
+        self.id: NodeId = NodeId(number)
+        self.host: Host = Host(heap, f"n{number}")
         self.bucket = bucket
         self.oracle = oracle
-        self.store = ForgetfulStore(heap, self.host, rng, commit_s=commit_s, cold=cold)
-        self.incarnation = 1
+        self.store: ForgetfulStore = ForgetfulStore(heap, self.host, rng, commit_s=commit_s, cold=cold)
+        self.incarnation: int = 1
         self.skew_ms = skew_ms
         self.held: dict[Place, int] = {}
         """By place, the writes this node has said to be durable there."""
@@ -184,17 +184,17 @@ class Node:
 
     def boot(self, *, clean: bool) -> None:
         """Come up with what the store has; leases are durable before anything is minted."""
-        self.leases = SmallLeases(self.store, self.now_ms, clean=clean)
+        self.leases: SmallLeases = SmallLeases(self.store, self.now_ms, clean=clean)
         self.leases.renew()
         self.store.sync()
         self._check_held()
-        self.replica = WatchedReplica(self.store, self.leases, self.oracle, self.heap.trace)
+        self.replica: WatchedReplica = WatchedReplica(self.store, self.leases, self.oracle, self.heap.trace)
         self.replica.identify(ActorIdentity(1, self.id, self.incarnation))
         ledger = Ledger(partitions=1)
         for key, value in self.hint_items():
             ledger.load(key, value)
-        self.ledger = ledger
-        self.hints = HintKeeper(
+        self.ledger: Ledger = ledger
+        self.hints: HintKeeper = HintKeeper(
             engine=cast(Engine, self.store),
             view=ClusterView(),
             replica=self.replica,

@@ -97,26 +97,27 @@ class History:
 
     def __init__(self, heap: Heap, name: str, nodes: int, rules: Rules = SOUND) -> None:
         self.heap = heap
-        self.rng = rng = Random(f"{name}/clients")
+        self.rng: Random = Random(f"{name}/clients")
+        rng = self.rng
         self.rules = rules
-        self.started_at = heap.now
-        self.network = Network(heap, Random(f"{name}/net"), Weather.draw(rng))
-        self.changing = nodes >= 3 and rng.random() < 0.7
-        self.eager = rng.choice((0.3, 0.6, 0.9))
+        self.started_at: float = heap.now
+        self.network: Network = Network(heap, Random(f"{name}/net"), Weather.draw(rng))
+        self.changing: bool = nodes >= 3 and rng.random() < 0.7
+        self.eager: float = rng.choice((0.3, 0.6, 0.9))
         count = rng.choice((3, 3, 3, 5)) if nodes >= 5 else 3 if nodes >= 3 else 1
         count = rng.choice((1, count)) if self.changing else count
         first = ControlSet.of(AcceptorId(NodeId(node), 1) for node in range(1, count + 1))
         spare = rng.randint(1, 3) if self.changing else 0
-        self.controls = Controls(first)
-        self.ballots = Ballots(self.controls)
+        self.controls: Controls = Controls(first)
+        self.ballots: Ballots = Ballots(self.controls)
         self.asked: list[Asked] = []
-        self.recording = Recording()
+        self.recording: Recording = Recording()
         self._calls: dict[int, int] = {}
-        self.left = rng.randint(6, 18) if self.changing else rng.randint(4, 12)
+        self.left: int = rng.randint(6, 18) if self.changing else rng.randint(4, 12)
         disks, disk_s = Random(f"{name}/disks"), rng.choice((0.0, 0.002, 0.02))
         thin = rng.choice((0.0, 0.0, 0.3, 0.7))
         self.clients: dict[NodeId, Client] = {}
-        self.acceptors = {
+        self.acceptors: dict[NodeId, AcceptorNode] = {
             NodeId(node): AcceptorNode(
                 heap, self.network, self.clients, self.ballots, node, rng=disks, disk_s=disk_s, rules=rules
             )
@@ -131,8 +132,8 @@ class History:
             self.clients[NodeId(node)].thin = thin
             if thin and rng.random() < 0.5:
                 self.clients[NodeId(node)].beyond = NodeId(rng.randint(1, count))
-        self.evil = Random(f"{name}/nemesis")
-        self.nemesis = Nemesis(heap, self.evil, self._deeds(), every_s=EVERY_S)
+        self.evil: Random = Random(f"{name}/nemesis")
+        self.nemesis: Nemesis = Nemesis(heap, self.evil, self._deeds(), every_s=EVERY_S)
 
     def run(self, operations: int) -> None:
         """At most so many operations, then the judgement."""

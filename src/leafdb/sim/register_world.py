@@ -21,6 +21,7 @@ from typing import Final, assert_never
 from leafdb.consensus.acceptor import Acceptor
 from leafdb.consensus.acceptor_state import AcceptorState
 from leafdb.consensus.ballot import AcceptorId, Ballot, BallotSource
+from leafdb.consensus.control_set import ControlSet
 from leafdb.consensus.effects import (
     AcceptorEffect,
     Chosen,
@@ -115,14 +116,14 @@ class AcceptorNode:
         self.rng = rng
         self.disk_s = disk_s
         self.rules = rules
-        self.host = Host(heap, f"a{node}")
-        self.identity = AcceptorId(NodeId(node), 1)
+        self.host: Host = Host(heap, f"a{node}")
+        self.identity: AcceptorId = AcceptorId(NodeId(node), 1)
         self.durable: AcceptorState | None = None
-        self.synced_at = 0.0
+        self.synced_at: float = 0.0
         self.said: Ballot | None = None
         """The highest ballot it has promised to somebody."""
-        self.acceptor = Acceptor(REGISTER, self.identity, config=1)
-        self.votes = True
+        self.acceptor: Acceptor = Acceptor(REGISTER, self.identity, config=1)
+        self.votes: bool = True
 
     def receive(self, sender: NodeId, message: Prepare | Accept) -> None:
         """A proposer asks."""
@@ -215,19 +216,19 @@ class Client:
         self.acceptors = acceptors
         self.ballots = ballots
         self.controls = controls
-        self.control = controls.first
+        self.control: ControlSet = controls.first
         """The control set it has heard of."""
-        self.node = NodeId(node)
+        self.node: NodeId = NodeId(node)
         self.rng = rng
         self.rules = rules
-        self.host = Host(heap, f"c{node}")
-        self.known = 0
+        self.host: Host = Host(heap, f"c{node}")
+        self.known: int = 0
         self.asked: Asked | None = None
-        self.patience_s = (0.02, 1.5)
+        self.patience_s: tuple[float, float] = (0.02, 1.5)
         self._ask = ask
         self._told = told
         self._deaf = rng.random() < 0.5
-        self.thin = 0.0
+        self.thin: float = 0.0
         """How many of its rounds reach one acceptor only with their accepts, most of them since the proposer died
         meanwhile: values that lie about and may be found."""
         self.beyond: NodeId | None = None
@@ -275,7 +276,7 @@ class Client:
     def _renew(self) -> None:
         if not self._deaf and self.rng.random() < 0.3:
             self.control = self.ballots.control
-        self.proposer = Proposer(
+        self.proposer: Proposer = Proposer(
             REGISTER, self.control, config=1, ballots=self._ballots, rng=self.rng, names=self.controls.named
         )
 

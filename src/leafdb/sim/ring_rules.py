@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from typing import Final
 
 from leafdb.ring.metadata import ClusterMetadata
 from leafdb.ring.plan import Phase, Plan
@@ -15,7 +16,7 @@ from leafdb.types import NodeId, PartitionId
 
 Problem = tuple[Invariant, str]
 
-ALLOWED = {
+ALLOWED: Final[set[tuple[Phase | None, Phase | None]]] = {
     (None, Phase.WRITE_BOTH_READ_OLD),
     (Phase.WRITE_BOTH_READ_OLD, Phase.WRITE_BOTH_READ_NEW),
     (Phase.WRITE_BOTH_READ_OLD, None),

@@ -78,7 +78,7 @@ class RingWatch:
         """Of all plans, in order."""
         self.on_step: Callable[[Step], None] = lambda step: None
         """Is told of each, at the moment at which the first node has written it down."""
-        self.control_changes = 0
+        self.control_changes: int = 0
         self.excused: set[NodeId] = set()
         """Members that are gone for good, and of which an operator has said so."""
         self.machines: dict[NodeId, NodeId] = {}

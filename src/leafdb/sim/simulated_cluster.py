@@ -53,8 +53,8 @@ class SimulatedCluster(MemoryCluster):
             network=network,
         )
         self.plan = plan
-        self.slowness = dict.fromkeys(self.disks, 1.0)
-        self.watch = RingWatch(self)
+        self.slowness: dict[NodeId, float] = dict.fromkeys(self.disks, 1.0)
+        self.watch: RingWatch = RingWatch(self)
         self._disk_rng = Random(f"{seed}/disk latency")
         self._skews = Random(f"{seed}/skew")
         for node, disk in self.disks.items():

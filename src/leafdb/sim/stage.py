@@ -57,9 +57,9 @@ class Stage:
         """Of each node's store, as of its last start."""
         self.had_absence = False
         """A node has been away for long in this run."""
-        self.deaths = 0
+        self.deaths: int = 0
         """How often a node ended otherwise than by being asked to."""
-        self.stores_lost = 0
+        self.stores_lost: int = 0
         """The most stores that lost something between two moments at which nobody owed anybody anything."""
         self._claims: dict[NodeId, None] = {}
         self._destroying = 0
@@ -75,7 +75,7 @@ class Stage:
         """Is told whose store is gone for good."""
         self.on_start: Callable[[Node], None] = lambda node: None
         """Is told of each node that has been started."""
-        self.alone = False
+        self.alone: bool = False
         """One store is dealt with, and no other may forget anything meanwhile."""
         self._destroyed: dict[NodeId, None] = {}
 

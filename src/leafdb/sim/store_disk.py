@@ -52,12 +52,12 @@ class Hands:
         self.disk = disk
         self.trace = trace
         self.rubbish = rubbish
-        self.dead = False
+        self.dead: bool = False
         self.strike_at: int | None = None
-        self.calls = 0
-        self.world_errors = 0
+        self.calls: int = 0
+        self.world_errors: int = 0
         """Calls that failed for the world's reasons: faults and a full disk."""
-        self.last = ""
+        self.last: str = ""
         """The last changing call."""
         self.created: Counter[str] = Counter()
         self.unlinked: Counter[str] = Counter()
@@ -179,7 +179,7 @@ class HandsFile:
     def __init__(self, hands: Hands, file: MemoryFile) -> None:
         self._hands = hands
         self._file = file
-        self.path = file.path
+        self.path: str = file.path
 
     def append(self, data: bytes) -> None:
         hands = self._hands

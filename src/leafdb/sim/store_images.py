@@ -37,7 +37,7 @@ class Images:
         self._program = program
         self.rng = rng
         self._clock_s = 0.0
-        self.judged = 0
+        self.judged: int = 0
 
     def prove(
         self, image: MemoryFileSystem, required: int, when: str, *, snapshots: bool = False, more: bool = True

@@ -41,18 +41,18 @@ class StoreLife:
         self.plan = plan
         self.rng = rng
         self.trace = trace
-        self.model = StoreModel()
-        self.rubbish = Rubbish()
-        self.disk = MemoryFileSystem()
-        self.now_s = 100.0
+        self.model: StoreModel = StoreModel()
+        self.rubbish: Rubbish = Rubbish()
+        self.disk: MemoryFileSystem = MemoryFileSystem()
+        self.now_s: float = 100.0
         self.on_opened: Callable[[Machine], None] = lambda machine: None
         """Told of each opening, before the model goes back to what was found."""
         self.on_call: Callable[[str, str], None] | None = None
         """Told of each call that changes something on the disk, from the next opening on."""
-        self.birth = 0
+        self.birth: int = 0
         """Counts the processes: an answer to an earlier one means nothing."""
         self.machine: Machine
-        self.hands = Hands(self.disk, trace, self.rubbish)
+        self.hands: Hands = Hands(self.disk, trace, self.rubbish)
         self._closing = self._closed = False
         self._death = "kill"
         self._grace = 0

@@ -27,11 +27,11 @@ class Machine:
     """An opened store; opening may raise what `Engine.open` raises."""
 
     def __init__(self, fs: FileSystem, config: EngineConfig, now_s: Callable[[], float]) -> None:
-        self.log_executor = QueuedExecutor(tells_later=True)
-        self.read_executor = QueuedExecutor()
-        self.jobs = InlineJobRunner(fs)
+        self.log_executor: QueuedExecutor = QueuedExecutor(tells_later=True)
+        self.read_executor: QueuedExecutor = QueuedExecutor()
+        self.jobs: InlineJobRunner = InlineJobRunner(fs)
         self.failures: list[StorageError] = []
-        self.engine = Engine.open(
+        self.engine: Engine = Engine.open(
             fs,
             config=config,
             log_executor=self.log_executor,

@@ -50,9 +50,9 @@ class StoreModel:
     def __init__(self) -> None:
         self.log: list[tuple[Change, ...]] = []
         """Index 0 is sequence number 1."""
-        self.written = 0
+        self.written: int = 0
         """Acknowledged as written: a kill must not take it."""
-        self.synced = 0
+        self.synced: int = 0
         """Acknowledged as synced: nothing must take it."""
         self.lives: dict[TreeId, list[Life]] = {}
         """By number, oldest first; what certainly is no more is left out."""

@@ -14,7 +14,7 @@ from leafdb.errors import DiskFull, StorageError
 from leafdb.sim.store_bursts import StoreBursts
 from leafdb.sim.store_life import StoreLife
 from leafdb.sim.store_machine import Machine
-from leafdb.sim.store_model import short
+from leafdb.sim.store_model import StoreModel, short
 from leafdb.sim.store_plan import StorePlan
 from leafdb.sim.store_snapshots import StoreSnapshots
 from leafdb.sim.store_syncs import StoreSyncs
@@ -33,18 +33,20 @@ class Program:
 
     def __init__(self, seed: int, plan: StorePlan, *, keep: bool) -> None:
         self.plan = plan
-        self.rng = Random(f"{seed}/program")
-        self.trace = Trace(lambda: self.life.now_s, keep=keep)
-        self.life = StoreLife(plan, Random(f"{seed}/world"), self.trace)
-        self.model = self.life.model
-        self.snapshots = StoreSnapshots(self.life, Random(f"{seed}/snapshots"), Random(f"{seed}/snapshot cuts"))
+        self.rng: Random = Random(f"{seed}/program")
+        self.trace: Trace = Trace(lambda: self.life.now_s, keep=keep)
+        self.life: StoreLife = StoreLife(plan, Random(f"{seed}/world"), self.trace)
+        self.model: StoreModel = self.life.model
+        self.snapshots: StoreSnapshots = StoreSnapshots(
+            self.life, Random(f"{seed}/snapshots"), Random(f"{seed}/snapshot cuts")
+        )
         self.life.on_opened = self._opened
-        self.bursts = StoreBursts(self.life, Random(f"{seed}/bursts"), self._create_tree, self._drop_tree)
-        self.syncs = StoreSyncs(self.life, Random(f"{seed}/syncs"), self._put_periodic)
-        self.operations = 0
+        self.bursts: StoreBursts = StoreBursts(self.life, Random(f"{seed}/bursts"), self._create_tree, self._drop_tree)
+        self.syncs: StoreSyncs = StoreSyncs(self.life, Random(f"{seed}/syncs"), self._put_periodic)
+        self.operations: int = 0
         self._values = 0
         self._trees = tuple(TreeId(FIRST_TREE + number) for number in range(plan.trees))
-        self.windows = StoreWindows(self.life, Random(f"{seed}/windows"), self._trees)
+        self.windows: StoreWindows = StoreWindows(self.life, Random(f"{seed}/windows"), self._trees)
         world = StoreWorld(self.life, self.windows.tell, self.rng, Random(f"{seed}/aimed damage"))
         menu: list[tuple[float, Callable[[], None]]] = [
             (50, self._put),

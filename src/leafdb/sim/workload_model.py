@@ -72,8 +72,8 @@ class ModelWorkload:
         self._writers = 2
         self._gap_s = rng.uniform(*GAP_S) * world.plan.pace
         names = [f"hot{number}" for number in range(HOT)] + [f"cold{number}" for number in range(COLD)]
-        self.keys = {name: KeyModel(name) for name in names}
-        self.rows = {
+        self.keys: dict[str, KeyModel] = {name: KeyModel(name) for name in names}
+        self.rows: dict[str, KeyModel] = {
             name: KeyModel(name) for name in (f"part{part}/{row:02}" for part in range(PARTS) for row in range(ROWS))
         }
 

@@ -206,7 +206,7 @@ class Block:
         self.count: int = count
         # What holding this block costs, Python's own overhead included: this object, each restart key, each number.
         self.memory_bytes: int = len(raw) + 41 * groups + sum(map(len, self._restarts)) + 8 * groups + 400
-        self.used = False
+        self.used: bool = False
 
     def find(self, key: bytes) -> Stored | Absent:
         """What the block holds under `key`: value, place or, for a tombstone, None."""

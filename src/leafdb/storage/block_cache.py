@@ -52,11 +52,11 @@ class BlockCache:
         """The numbers of what left the young queue, the latest last."""
         self._lock = Lock()
         self._young_bytes = 0
-        self.bytes_max = bytes_max
-        self.bytes_used = 0
-        self.hits = 0
+        self.bytes_max: int = bytes_max
+        self.bytes_used: int = 0
+        self.hits: int = 0
         """Counted by the readers, as are misses."""
-        self.misses = 0
+        self.misses: int = 0
 
     def put(self, number: int, blocks: Blocks, block: Block) -> None:
         """Keep the block in its place, and let go of others beyond the bound. One over the bound alone is not kept."""

@@ -67,7 +67,7 @@ class BloomFilter:
             raise ValueError(f"malformed filter: {problem}") from problem
         if not lines or len(data) != _HEADER.size + lines * _LINE_BYTES:
             raise ValueError(f"a filter of {lines} lines in {len(data)} bytes")
-        self.lines = [
+        self.lines: list[int] = [
             int.from_bytes(data[start : start + _LINE_BYTES], "little")
             for start in range(_HEADER.size, len(data), _LINE_BYTES)
         ]

@@ -48,14 +48,14 @@ class Batch:
     )  # fmt: skip
 
     def __init__(self, first_lsn: int) -> None:
-        self.first_lsn = first_lsn
-        self.given_s = 0.0  # when the log thread was given it
-        self.writes = 0
+        self.first_lsn: int = first_lsn
+        self.given_s: float = 0.0  # when the log thread was given it
+        self.writes: int = 0
         self.parts: list[bytes] = []
-        self.bytes_used = 0
-        self.sync = False
-        self.synced_in_s = 0.0  # set by the log thread
-        self.seal_as = 0  # number of the segment to start after this batch; 0: go on with the present one
+        self.bytes_used: int = 0
+        self.sync: bool = False
+        self.synced_in_s: float = 0.0  # set by the log thread
+        self.seal_as: int = 0  # number of the segment to start after this batch; 0: go on with the present one
         self.waiters: list[Waiter] = []
         self.outcome: BaseException | bool = False  # set by the log thread: an error, or True
 
@@ -99,12 +99,12 @@ class Committer:
         self._preceding = 0  # pieces of other work on the log thread that must be done before a later batch is
         self._lost: BaseException | None = None  # what ended the log; set where `_commit` runs
         self._failure: StoreFailed | None = None
-        self.next_lsn = next_lsn
-        self.written_lsn = next_lsn - 1
-        self.synced_lsn = next_lsn - 1
-        self.backlog_bytes = 0
-        self.segment_bytes = 0
-        self.commits = 0
+        self.next_lsn: int = next_lsn
+        self.written_lsn: int = next_lsn - 1
+        self.synced_lsn: int = next_lsn - 1
+        self.backlog_bytes: int = 0
+        self.segment_bytes: int = 0
+        self.commits: int = 0
 
     @property
     def unsynced(self) -> bool:

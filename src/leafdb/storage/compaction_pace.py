@@ -49,10 +49,10 @@ class Waits:
     __slots__ = ("count", "late", "usual_s")
 
     def __init__(self) -> None:
-        self.usual_s = USUAL_FIRST_S
+        self.usual_s: float = USUAL_FIRST_S
         """What 19 of 20 waits stay under while nothing is compacted, as far as is known."""
-        self.count = 0
-        self.late = 0
+        self.count: int = 0
+        self.late: int = 0
 
     def add(self, wait_s: float) -> None:
         """Count a wait."""
@@ -91,9 +91,9 @@ class CompactionPace:
         self._tell = tell
         self._yielding = 1.0  # what requests leave; `share` may be more
         self._judge_at_s: float | None = None  # None: nothing is being compacted
-        self.commits = Waits()
-        self.loop = Waits()
-        self.share = 1.0
+        self.commits: Waits = Waits()
+        self.loop: Waits = Waits()
+        self.share: float = 1.0
         """The share of the moment, or that of the last compaction."""
 
     def committed(self, wait_s: float) -> None:
@@ -143,7 +143,7 @@ class Rests:
     __slots__ = ("_ended_s", "_slice_s", "share")
 
     def __init__(self) -> None:
-        self.share = 1.0
+        self.share: float = 1.0
         self._slice_s = 0.0
         self._ended_s = 0.0
 

@@ -25,7 +25,7 @@ class DamagedTable(TableReader):
 
     def __init__(self, meta: TableMeta, error: CorruptionError) -> None:
         self.meta = meta
-        self.filter_lines = [EVERY_BIT]
+        self.filter_lines: list[int] = [EVERY_BIT]
         self.memory_bytes = 0
         self._error = error
 

@@ -96,9 +96,9 @@ class EngineLife:
             on_damage=self._damaged,
         )  # fmt: skip
         self._snapshots = Snapshots(parts.fs, self._tables, read_executor, parts.snapshots)
-        self.verifier = Verifier(read_executor, self._tables, now_s=now_s, on_damage=self._damaged)
+        self.verifier: Verifier = Verifier(read_executor, self._tables, now_s=now_s, on_damage=self._damaged)
         """Reads files again; begun by `Engine.verify_soon`."""
-        self.scrubber = Verifier(read_executor, self._tables, now_s=now_s, on_damage=self._damaged)
+        self.scrubber: Verifier = Verifier(read_executor, self._tables, now_s=now_s, on_damage=self._damaged)
         """The same, for `Engine.scrub_soon`: neither keeps the other waiting."""
         self._timing = Timing(parts.fs, config, self._committer, self._pressure, self._maintenance)
         self._memtable = Memtable(parts.version.trees, segments=[self._segment], first_lsn=parts.next_lsn)

@@ -21,7 +21,7 @@ class FileAppender:
         self._buffer: list[bytes] = []
         self._buffer_bytes = 0
         self._synced_upto = 0
-        self.offset = 0
+        self.offset: int = 0
         """Where the next byte lies: the size so far."""
 
     def append(self, data: bytes) -> None:

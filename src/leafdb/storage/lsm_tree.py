@@ -87,12 +87,12 @@ class Scan:
         reverse: bool,
     ) -> None:
         assert limit > 0
-        self.tree_id = tree_id
+        self.tree_id: TreeId = tree_id
         self._start, self._stop = start, stop
         self._limit, self._bytes_max, self._reverse = limit, bytes_max, reverse
         self._memory: list[Sequence[Entry]] = []
         self._cut: bytes | None = None
-        self.sequence = 0
+        self.sequence: int = 0
         for memtable in memtables:
             table = memtable.trees.get(tree_id)
             if table is None:

@@ -103,17 +103,17 @@ class Maintenance:
         self._stopped = False
         self.frozen: tuple[Memtable, ...] = tuple(frozen)
         """Newest first."""
-        self.salvages = Salvages(tables, jobs, damaged=damaged, failed=self._job_failed, over=self._salvaged)
+        self.salvages: Salvages = Salvages(tables, jobs, damaged=damaged, failed=self._job_failed, over=self._salvaged)
         self.compacting: Compacting | None = None
         """The compaction under way."""
-        self.descents = Descents()
+        self.descents: Descents = Descents()
         """Compactions that somebody asks for: they take turns with those that are due."""
-        self.flushes = 0
-        self.flushed_bytes = 0
-        self.compactions = 0
-        self.compaction_bytes_read = 0
-        self.compaction_bytes_written = 0
-        self.failed_jobs = 0
+        self.flushes: int = 0
+        self.flushed_bytes: int = 0
+        self.compactions: int = 0
+        self.compaction_bytes_read: int = 0
+        self.compaction_bytes_written: int = 0
+        self.failed_jobs: int = 0
 
     # -- what the engine tells
 

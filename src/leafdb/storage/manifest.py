@@ -185,7 +185,7 @@ class ManifestWriter:
         self._bytes_max = bytes_max
         self._index = 0
         self.lost: BaseException | None = None
-        self.place = (0, 0)
+        self.place: tuple[int, int] = (0, 0)
         """Number of the manifest and its size, both of one moment: another thread may ask."""
 
     @property

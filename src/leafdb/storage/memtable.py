@@ -72,10 +72,10 @@ class Memtable:
 
     def __init__(self, trees: Iterable[TreeId], *, segments: Sequence[int], first_lsn: int) -> None:
         self.trees: dict[TreeId, TreeTable] = {tree_id: TreeTable() for tree_id in trees}
-        self.segments = list(segments)
-        self.first_lsn = first_lsn
-        self.last_lsn = first_lsn - 1
-        self.bytes_used = 0
+        self.segments: list[int] = list(segments)
+        self.first_lsn: int = first_lsn
+        self.last_lsn: int = first_lsn - 1
+        self.bytes_used: int = 0
 
     def put(self, tree_id: TreeId, key: bytes, value: bytes | None, lsn: int) -> None:
         """One entry; a later lsn overwrites an earlier one. The engine's `write` has this inlined."""

@@ -34,12 +34,12 @@ class Pressure:
         self._config = config
         self._pace_s = 0.0
         self._next_s = 0.0
-        self.debt = 0.0
-        self.calm = True
-        self.disk_full = False
-        self.free_bytes = 0
-        self.owed_bytes = 0
-        self.refusals = 0
+        self.debt: float = 0.0
+        self.calm: bool = True
+        self.disk_full: bool = False
+        self.free_bytes: int = 0
+        self.owed_bytes: int = 0
+        self.refusals: int = 0
 
     def update(self, *, frozen_memtables: int, level0_tables: int, backlog_bytes: int) -> None:
         """Judge the debt anew."""

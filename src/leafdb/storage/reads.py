@@ -61,9 +61,9 @@ class Reads:
         self._queue: deque[_Get] = deque()
         self._jobs = 0
         self._failure: StoreFailed | None = None
-        self.pending = 0
-        self.refused = 0
-        self.served = 0
+        self.pending: int = 0
+        self.refused: int = 0
+        self.served: int = 0
 
     def get(self, tree_id: TreeId, key: bytes, done: GetDone) -> None:
         """Look `key` up in the tables, beside the loop. Raises ReadsOverloaded."""

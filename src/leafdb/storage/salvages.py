@@ -42,7 +42,7 @@ class Salvages:
         """Value files in which something could not be read: what their tables have there is read before it is kept."""
         self.running: int | None = None
         """The table that is being salvaged."""
-        self.done = 0
+        self.done: int = 0
 
     def found(self, number: int) -> bool:
         """A table cannot be read somewhere. False: that is known, or it is no table any more."""

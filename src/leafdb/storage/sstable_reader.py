@@ -72,7 +72,7 @@ class TableReader:
 
     def __init__(self, meta: TableMeta, file: File, cache: BlockCache) -> None:
         """Use `open`; this reads what `open` promises and leaves the file to its caller when that fails."""
-        self.meta = meta
+        self.meta: TableMeta = meta
         self._file = file
         self._cache = cache
         self._first_number = meta.file_number << BLOCKS_BITS
@@ -89,7 +89,7 @@ class TableReader:
         index = part(footer.index, BlockKind.INDEX)
         try:
             self._filter = BloomFilter(part(footer.filter, BlockKind.FILTER))
-            self.filter_lines = self._filter.lines
+            self.filter_lines: list[int] = self._filter.lines
             self._lower_bounds, _, values = Block(index).columns()
             self._places = [INDEX_VALUE.unpack(value) for value in values]  # type: ignore[arg-type]  # damage, if not
         except Exception as error:
@@ -97,7 +97,7 @@ class TableReader:
         self._check_places(footer)
         self._blocks: Blocks = [None] * len(self._places)
         # Per index line: a key of its own size and three lists' and a tuple's overhead.
-        self.memory_bytes = self._filter.memory_bytes + sum(map(len, self._lower_bounds)) + 188 * len(self._places)
+        self.memory_bytes: int = self._filter.memory_bytes + sum(map(len, self._lower_bounds)) + 188 * len(self._places)
 
     def _check_places(self, footer: Footer) -> None:
         """The data blocks must lie end to end from the start of the file to the filter."""

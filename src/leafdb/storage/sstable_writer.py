@@ -81,7 +81,7 @@ class TableWriter:
         self._largest: bytes | None = None
         self._sequence_min = 0
         self._sequence_max = 0
-        self.newest_expiry_ms = 0
+        self.newest_expiry_ms: int = 0
         """As in `TableMeta`; to be set before `finish` by who knows."""
 
     @property

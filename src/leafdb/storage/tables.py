@@ -40,8 +40,8 @@ class Pin:
     __slots__ = ("searches", "version")
 
     def __init__(self, version: Version, searches: Mapping[TreeId, TreeSearch]) -> None:
-        self.version = version
-        self.searches = searches
+        self.version: Version = version
+        self.searches: Mapping[TreeId, TreeSearch] = searches
 
 
 class Tables:
@@ -69,7 +69,7 @@ class Tables:
         self._on_lost = on_lost
         self._damaged: set[int] = set()
         """Tables that are to be put away when they leave."""
-        self.quarantined = quarantined
+        self.quarantined: tuple[Kept, ...] = quarantined
         self._fs = fs
         self._cache = cache
         self._manifest = manifest
@@ -83,14 +83,14 @@ class Tables:
         self._number_lease = number_lease
         self._next_number = next_number
         self._closed = False
-        self.version = version
-        self.head = version
+        self.version: Version = version
+        self.head: Version = version
         self.readers = readers
-        self.searches = searches_of(version, readers, {})
+        self.searches: Mapping[TreeId, TreeSearch] = searches_of(version, readers, {})
         """Those of `version`."""
         self.values = values
         self._open_files = open_files
-        self.unlinks_failed = 0
+        self.unlinks_failed: int = 0
 
     # -- edits
 

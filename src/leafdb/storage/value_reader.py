@@ -39,8 +39,8 @@ class OpenFiles:
 
     def __init__(self, files_max: int = VALUE_FILES_OPEN_MAX) -> None:
         self._lock = Lock()
-        self.files_max = files_max
-        self.kept = 0
+        self.files_max: int = files_max
+        self.kept: int = 0
 
     def take(self) -> bool:
         """Whether one more may be kept; it counts from here on."""
@@ -67,7 +67,7 @@ class ValueReader:
         self._file: File | None = None
         self._lock = Lock()
         self._open_files = open_files
-        self.meta = meta
+        self.meta: ValueMeta = meta
 
     def check_file(self) -> None:
         """Open the file and close it again: raises unless it is the one the manifest speaks of. Reads no value."""

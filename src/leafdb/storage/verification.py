@@ -137,9 +137,9 @@ class Verifier:
         self._on_damage = on_damage
         self._run: _Run | None = None
         self._last: Verified | None = None
-        self.bytes_read = 0
+        self.bytes_read: int = 0
         """By all runs."""
-        self.damages_found = 0
+        self.damages_found: int = 0
 
     @property
     def running(self) -> bool:

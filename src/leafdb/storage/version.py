@@ -219,7 +219,7 @@ class TreeVersion:
         by_level[0].sort(key=lambda meta: (meta.sequence_max, meta.file_number), reverse=True)
         for level in by_level[1:]:
             level.sort(key=lambda meta: meta.smallest)
-        self.tree_id = tree_id
+        self.tree_id: TreeId = tree_id
         self.levels: tuple[tuple[TableMeta, ...], ...] = tuple(map(tuple, by_level))
 
     def overlapping(self, level: int, smallest: bytes, largest: bytes) -> list[TableMeta]:
@@ -272,11 +272,11 @@ class Version:
         self.tables: Mapping[int, TableMeta] = MappingProxyType(
             {meta.file_number: meta for tree in self.trees.values() for meta in tree}
         )
-        self.flushed_lsn = flushed_lsn
-        self.next_file_number = next_file_number
-        self.boot = boot
-        self.values = values or ValueFiles()
-        self.lost = lost
+        self.flushed_lsn: int = flushed_lsn
+        self.next_file_number: int = next_file_number
+        self.boot: int = boot
+        self.values: ValueFiles = values or ValueFiles()
+        self.lost: tuple[LostRange, ...] = lost
         """What nobody has noted yet; of trees that are there."""
 
     def apply(self, edit: VersionEdit) -> Version:

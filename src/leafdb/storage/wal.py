@@ -49,10 +49,10 @@ class SegmentScan:
 
     def __init__(self, fs: FileSystem, path: str, *, last: bool = False, synced_upto: int = 0) -> None:
         self.path = path
-        self.data = read_file(fs, path)
-        self.header = segment_header(self.data, path)
-        self.next_lsn = self.header.first_lsn
-        self.end = wal_format.HEADER_BYTES
+        self.data: bytes = read_file(fs, path)
+        self.header: SegmentHeader = segment_header(self.data, path)
+        self.next_lsn: int = self.header.first_lsn
+        self.end: int = wal_format.HEADER_BYTES
         self._last = last
         self._synced_upto = synced_upto
 
@@ -115,9 +115,9 @@ class WalWriter:
     def __init__(self, fs: FileSystem) -> None:
         self._fs = fs
         self._file: File | None = None
-        self.number = 0
-        self.size = 0
-        self.synced_upto = 0
+        self.number: int = 0
+        self.size: int = 0
+        self.synced_upto: int = 0
 
     def start_segment(self, number: int, first_lsn: int) -> None:
         """Make a segment and its name durable. The one before must be sealed."""

@@ -16,6 +16,7 @@ from leafdb.storage.wal_format import (
     FRAME_BYTES,
     HEADER_BYTES,
     Frame,
+    SegmentHeader,
     WalEntry,
     decode_frame,
     decode_header,
@@ -36,10 +37,10 @@ class SegmentStream:
         """Raises CorruptionError or UnknownFormat for a header that is none, OSError for a file that cannot be read."""
         self._file = file
         self._path = path
-        self.size = file.size()
-        self.header = decode_header(file.read_at(0, HEADER_BYTES), path)
-        self.next_lsn = self.header.first_lsn
-        self.end = HEADER_BYTES
+        self.size: int = file.size()
+        self.header: SegmentHeader = decode_header(file.read_at(0, HEADER_BYTES), path)
+        self.next_lsn: int = self.header.first_lsn
+        self.end: int = HEADER_BYTES
         self._window = b""
         self._base = 0
 

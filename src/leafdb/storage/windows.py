@@ -25,13 +25,13 @@ class Windows:
     def __init__(self, limits: PickerLimits, expiry: str) -> None:
         self._limits = limits
         self._trees: frozenset[TreeId] | None = None if expiry else frozenset()
-        self.expiry = expiry
+        self.expiry: str = expiry
         """The name of the filter that tells when a value expires (`expiry`); empty: no tree is kept by time."""
-        self.forgotten = Forgotten()
-        self.merged = 0
+        self.forgotten: Forgotten = Forgotten()
+        self.merged: int = 0
         """Compactions that made one window of several."""
-        self.dropped_tables = 0
-        self.dropped_bytes = 0
+        self.dropped_tables: int = 0
+        self.dropped_bytes: int = 0
         """Of what was dropped whole: tables, and values that they referred to."""
 
     @property

@@ -162,7 +162,7 @@ class ProcessJobRunner:
         self._closed = False
         self._outbox: SimpleQueue[tuple[int, bytes] | None] = SimpleQueue()
         self._writer = Thread(target=self._write_loop, name="leafdb-jobs", daemon=True)
-        self.starts = 0
+        self.starts: int = 0
         """How many children were started; every one after the first stands for one that died."""
         self._writer.start()
 

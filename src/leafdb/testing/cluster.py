@@ -51,7 +51,7 @@ class MemoryCluster(Inside):
     was given up. `Inside.machine_of` tells.
     """
 
-    repair = RepairConfig()
+    repair: RepairConfig = RepairConfig()
 
     def __init__(
         self,
@@ -69,15 +69,15 @@ class MemoryCluster(Inside):
         self._owners = owners
         self._rng = random.Random(seed)
         self._partitions = partitions
-        self.network = network or MemoryNetwork(random.Random(f"{seed}/network"))
-        self.disks = {NodeId(number): MemoryFileSystem() for number in range(1, nodes + 1)}
-        self.nodes = {}
+        self.network: MemoryNetwork = network or MemoryNetwork(random.Random(f"{seed}/network"))
+        self.disks: dict[NodeId, MemoryFileSystem] = {NodeId(at): MemoryFileSystem() for at in range(1, nodes + 1)}
+        self.nodes: dict[NodeId, Node] = {}
         """Those that run."""
-        self.skew_ms = dict.fromkeys(self.disks, 0)
+        self.skew_ms: dict[NodeId, int] = dict.fromkeys(self.disks, 0)
         self.settings: dict[NodeId, NodeConfig] = {}
         """Name, host and zone of those that were added."""
         self._usual_latency_s = disk_latency_s
-        self.storage = storage or StorageConfig()
+        self.storage: StorageConfig = storage or StorageConfig()
         self.processes: dict[NodeId, Process] = {}
         """The newest run of each node, over or not."""
         self.twins: list[Process] = []

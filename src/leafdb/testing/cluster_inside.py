@@ -23,7 +23,7 @@ class Inside:
 
     nodes: dict[NodeId, Node]
     network: MemoryNetwork
-    auth = AuthConfig(mode="off")
+    auth: AuthConfig = AuthConfig(mode="off")
 
     def members(self) -> Iterator[tuple[Node, set[NodeId]]]:
         """The nodes that run and are members by their own metadata, each with the numbers of the others it knows that

@@ -62,15 +62,15 @@ class Process:
 
     def __init__(self, make: Callable[[], Node], life: Life, host: str, disk: MemoryFileSystem) -> None:
         self._make = make
-        self.node = make()
+        self.node: Node = make()
         self.life = life
         self.host = host
         self.disk = disk
-        self.scope = trio.CancelScope()
-        self.ready = trio.Event()
-        self.drain = trio.Event()
-        self.stop = trio.Event()
-        self.ended = trio.Event()
+        self.scope: trio.CancelScope = trio.CancelScope()
+        self.ready: trio.Event = trio.Event()
+        self.drain: trio.Event = trio.Event()
+        self.stop: trio.Event = trio.Event()
+        self.ended: trio.Event = trio.Event()
         self.failure: StorageError | Expelled | None = None
 
     async def run(self, over: Callable[[], None], anew: Callable[[Node], None] = lambda _: None) -> None:

@@ -47,7 +47,7 @@ class History:
 
     def __init__(self, n: int = REPLICAS, *, conflict: Conflict = Conflict.SIBLINGS, ttl_ms: int = 0) -> None:
         self.n = n
-        self.quorum = n // 2 + 1
+        self.quorum: int = n // 2 + 1
         self.conflict = conflict
         self.ttl_ms = ttl_ms
         self.writes: dict[bytes, Write] = {}
@@ -56,8 +56,8 @@ class History:
         self.shown: dict[bytes, Write] = {}
         self.log: list[tuple[str, str, str]] = []
         """(what, key, how it ended): two runs of one seed have the same."""
-        self.reads = 0
-        self.events = 0
+        self.reads: int = 0
+        self.events: int = 0
         self.facts: Counter[str] = Counter()
         """Rare things that were seen, by name."""
         self.stores_lost = 0
@@ -67,7 +67,7 @@ class History:
         """By how much any two wall clocks may differ at most; None: nobody knows, and expiry is not judged."""
         self.token: Callable[[str], bytes] = lambda key: bytes(TOKEN_BYTES)
         """The first half of the operation ids of a key's writes."""
-        self.forgetting = Forgetting(conflict, lambda key: self.of_key(key).writes)
+        self.forgetting: Forgetting = Forgetting(conflict, lambda key: self.of_key(key).writes)
         """What may be missing since it was forgotten by right, and what beats what is shown."""
         self._dots: dict[tuple[str, Dot], bytes] = {}
 

@@ -71,7 +71,7 @@ class MemoryListener:
     __slots__ = ("_closed", "_lot", "_network", "_waiting", "address")
 
     def __init__(self, network: MemoryNetwork, address: tuple[str, int]) -> None:
-        self.address = address
+        self.address: tuple[str, int] = address
         self._network = network
         self._waiting: deque[MemoryByteStream] = deque()
         self._lot = ParkingLot()
@@ -110,7 +110,7 @@ class MemoryNetwork:
     """All hosts and what connects them. `rng` draws latencies."""
 
     def __init__(self, rng: Random | None = None, *, buffer_bytes: int = BUFFER_BYTES) -> None:
-        self.rng = rng or Random(0)
+        self.rng: Random = rng or Random(0)
         self.observer: Callable[[str, str, bytes], None] | None = None
         """Sees all bytes that arrive: (source, target, bytes)."""
         self.default_link: Link | None = None

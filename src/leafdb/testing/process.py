@@ -28,7 +28,7 @@ class Life:
     """Whether one process still runs, and what it wants called soon. `owner` names its tasks to the scheduler."""
 
     def __init__(self, nursery: trio.Nursery, owner: str = "") -> None:
-        self.alive = True
+        self.alive: bool = True
         self.nursery = nursery
         self.owner = owner
         self._due: deque[Callback] = deque()

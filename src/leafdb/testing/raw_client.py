@@ -66,7 +66,7 @@ class RawClient:
         self._answers: dict[int, Frame] = {}
         self._last_id = 0
         self._sending = trio.Lock()
-        self.closed = False
+        self.closed: bool = False
 
     async def greet(self) -> None:
         """Shake hands."""

@@ -71,7 +71,7 @@ class Servers:
     def __init__(self, directory: str | os.PathLike[str], nodes: int = 3) -> None:
         if nodes < 1:
             raise ValueError(f"a cluster has at least one node, not {nodes}")
-        self.directory = Path(directory).absolute()
+        self.directory: Path = Path(directory).absolute()
         self.nodes: tuple[int, ...] = tuple(range(1, nodes + 1))
         """The numbers of all nodes, running or not."""
         self._ports: dict[int, list[int]] = {}

@@ -58,12 +58,12 @@ class Route:
     __slots__ = ("carrier", "holds", "link", "plain", "source", "target")
 
     def __init__(self, source: str, target: str, carrier: Carrier | None = None, link: Link | None = None) -> None:
-        self.source = source
-        self.target = target
-        self.carrier = carrier
-        self.link = link
+        self.source: str = source
+        self.target: str = target
+        self.carrier: Carrier | None = carrier
+        self.link: Link | None = link
         self.holds: dict[str, None] = {}
-        self.plain = link is None
+        self.plain: bool = link is None
 
     def changed(self) -> None:
         """After a change of `link` or `holds`."""
@@ -82,9 +82,9 @@ class Segment:
     __slots__ = ("data", "due_s", "kind")
 
     def __init__(self, due_s: float, kind: int, data: bytes) -> None:
-        self.due_s = due_s
-        self.kind = kind
-        self.data = data
+        self.due_s: float = due_s
+        self.kind: int = kind
+        self.data: bytes = data
 
 
 _BYTES: Final = 0
@@ -104,18 +104,18 @@ class Pipe:
     writer: MemoryByteStream
 
     def __init__(self, route: Route, bytes_max: int) -> None:
-        self.route = route
-        self.bytes_max = bytes_max
-        self.buffer = bytearray()
+        self.route: Route = route
+        self.bytes_max: int = bytes_max
+        self.buffer: bytearray = bytearray()
         self.flying: deque[Segment] = deque()
-        self.flying_bytes = 0
-        self.free_at_s = 0.0
-        self.scheduled = False
-        self.stalled = False
+        self.flying_bytes: int = 0
+        self.free_at_s: float = 0.0
+        self.scheduled: bool = False
+        self.stalled: bool = False
         """Nothing arrives here at present, whatever else passes over the route."""
-        self.ended = False
-        self.readers = ParkingLot()
-        self.writers = ParkingLot()
+        self.ended: bool = False
+        self.readers: ParkingLot = ParkingLot()
+        self.writers: ParkingLot = ParkingLot()
 
     @property
     def room(self) -> int:
@@ -232,15 +232,15 @@ class MemoryByteStream:
     __slots__ = ("_closed", "broken", "gone", "incoming", "outgoing", "remote")
 
     def __init__(self, incoming: Pipe, outgoing: Pipe, remote: str) -> None:
-        self.incoming = incoming
-        self.outgoing = outgoing
+        self.incoming: Pipe = incoming
+        self.outgoing: Pipe = outgoing
         incoming.reader = outgoing.writer = self
         self._closed = False
-        self.gone = False
+        self.gone: bool = False
         """Nobody is here to read: bytes are answered with a reset."""
-        self.broken = False
+        self.broken: bool = False
         """A reset has arrived."""
-        self.remote = remote
+        self.remote: str = remote
 
     async def receive_some(self, bytes_max: int) -> bytes:
         """Wait for bytes."""

@@ -23,7 +23,7 @@ class DecodeBudget:
 
     def __init__(self, bytes_max: int) -> None:
         self.bytes_max = bytes_max
-        self.used_bytes = 0
+        self.used_bytes: int = 0
         self._waiting: deque[tuple[Borrower, int]] = deque()
 
     def take(self, borrower: Borrower, size: int) -> bool:

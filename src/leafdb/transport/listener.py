@@ -60,7 +60,7 @@ class Acceptor:
         places: Places | None = None,
         handshake_timeout_s: float = HANDSHAKE_TIMEOUT_S,
     ) -> None:
-        self.address = listener.address
+        self.address: tuple[str, int] = listener.address
         self.sessions: dict[Session, None] = {}
         self._listener = listener
         self._pump = pump

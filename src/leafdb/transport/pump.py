@@ -46,8 +46,8 @@ class Pump:
         decode_bytes_max: int = DECODE_BYTES_MAX,
     ) -> None:
         assert decode_bytes_max >= LARGE_FRAME_BYTES
-        self.counters = counters or TransportCounters()
-        self.budget = DecodeBudget(decode_bytes_max)
+        self.counters: TransportCounters = counters or TransportCounters()
+        self.budget: DecodeBudget = DecodeBudget(decode_bytes_max)
         self.sessions: dict[Session, None] = {}
         """Every open session, oldest first."""
         self._clock = clock

@@ -84,9 +84,9 @@ class Session:
     ) -> None:
         assert connection.state is ConnectionState.ESTABLISHED
         assert connection.facts is not None
-        self.stream = stream
-        self.pollable = stream if isinstance(stream, PollableStream) else None
-        self.connection = connection
+        self.stream: ByteStream = stream
+        self.pollable: PollableStream | None = stream if isinstance(stream, PollableStream) else None
+        self.connection: Connection = connection
         self.facts: Facts = connection.facts
         self.kind = "peer" if isinstance(self.facts, PeerFacts) else "client"
         self._mover = mover
@@ -95,21 +95,21 @@ class Session:
         self._on_closed = on_closed
         self._outbox: list[Data] = []
         self._queued = False
-        self.outbox_bytes = 0
-        self.blocked = False
+        self.outbox_bytes: int = 0
+        self.blocked: bool = False
         """The stream took less than it was given: whoever moves bytes calls `sendable` when it takes more."""
         self.backlog: list[Frame] = []
-        self.closed = False
+        self.closed: bool = False
         self.doom: LeafdbError | None = None
-        self.starved = False
-        self.reserved_bytes = 0
-        self.interest = 0
+        self.starved: bool = False
+        self.reserved_bytes: int = 0
+        self.interest: int = 0
         """The mover's own note of what it watches."""
-        self.reads = 0
-        self.frames = 0
-        self.progress = 0
+        self.reads: int = 0
+        self.frames: int = 0
+        self.progress: int = 0
         """How often a blocked stream has taken bytes again; like `reads` and `frames`, for the sweeper."""
-        self.requests_in_flight = 0
+        self.requests_in_flight: int = 0
         """Requests of a client that are not answered yet: every frame it sends asks, every frame it is sent answers.
         At SESSION_REQUESTS_MAX it is not read any more until some are. Peers are bounded by their own tables."""
 

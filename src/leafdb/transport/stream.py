@@ -94,7 +94,7 @@ class SocketByteStream:
         self._socket = connected
         self._recv = connected.recv
         self._send = connected.send
-        self.remote = _peer_name(connected)
+        self.remote: str = _peer_name(connected)
 
     def fileno(self) -> int:
         """The descriptor; -1 once closed."""

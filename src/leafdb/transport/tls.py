@@ -61,7 +61,7 @@ class SecureStream:
     def __init__(self, inner: PollableStream, sealed: Sealed | None) -> None:
         self._inner = inner
         self._sealed = sealed
-        self.remote = inner.remote
+        self.remote: str = inner.remote
 
     @property
     def encrypted(self) -> bool:

@@ -22,7 +22,7 @@ class DiskFile:
     __slots__ = ("_end", "_fd", "_nowait", "path")
 
     def __init__(self, path: str, fd: int) -> None:
-        self.path = path
+        self.path: str = path
         self._fd = fd
         self._end = os.fstat(fd).st_size  # instead of O_APPEND, under which Linux ignores the offset of write_at
         self._nowait = _NOWAIT != 0
@@ -104,7 +104,7 @@ class DiskFileSystem:
     """The files below `root`, which is made when it is missing."""
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
-        self.root = os.path.abspath(os.fspath(root))
+        self.root: str = os.path.abspath(os.fspath(root))
         os.makedirs(self.root, exist_ok=True)
 
     def _absolute(self, path: str) -> str:

@@ -36,7 +36,7 @@ class MemoryFile:
     __slots__ = ("_closed", "_fs", "_node", "_writable", "path")
 
     def __init__(self, fs: MemoryFileSystem, path: str, node: MemoryNode, *, writable: bool) -> None:
-        self.path = path
+        self.path: str = path
         self._fs = fs
         self._node = node
         self._writable = writable
@@ -141,8 +141,8 @@ class MemoryFileSystem:
         self.on_call: Callable[[str, str], None] | None = None
         self.faults: list[Fault] = []
         self.locks: set[str] = set()
-        self.open_files = 0
-        self.guard = threading.RLock()
+        self.open_files: int = 0
+        self.guard: threading.RLock = threading.RLock()
         self._directories: dict[str, Directory] = {"": Directory(MemoryNode())}
 
     # -- what the test asks

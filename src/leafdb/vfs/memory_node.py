@@ -24,7 +24,7 @@ class MemoryNode:
     def __init__(self, durable: bytes = b"") -> None:
         self.directory: Directory | None = None
         """What this name stands for, if it is no file."""
-        self.content = bytearray(durable)
+        self.content: bytearray = bytearray(durable)
         self._durable = bytearray(durable)
         self._pending: list[Write] = []
         # writes whose sync failed: they may have reached the platter, and no later sync makes it certain
@@ -127,7 +127,7 @@ class Directory:
     __slots__ = ("_durable", "_pending", "names", "node")
 
     def __init__(self, node: MemoryNode) -> None:
-        self.node = node
+        self.node: MemoryNode = node
         node.directory = self
         self.names: dict[str, MemoryNode] = {}
         self._durable: dict[str, MemoryNode] = {}

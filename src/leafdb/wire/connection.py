@@ -39,8 +39,8 @@ class Connection:
     __slots__ = ("_handshake", "_output", "_refused_by_other", "facts", "reader", "state")
 
     def __init__(self, handshake: Handshake) -> None:
-        self.reader = FrameReader(UNAUTHENTICATED_BODY_BYTES_MAX, HANDSHAKE_TYPES)
-        self.state = ConnectionState.HANDSHAKE
+        self.reader: FrameReader = FrameReader(UNAUTHENTICATED_BODY_BYTES_MAX, HANDSHAKE_TYPES)
+        self.state: ConnectionState = ConnectionState.HANDSHAKE
         self.facts: Facts | None = None
         self._handshake = handshake
         self._output = b""

@@ -52,10 +52,10 @@ class FrameReader:
     __slots__ = ("_buffer", "allowed_types", "body_bytes_max", "wanted_bytes")
 
     def __init__(self, body_bytes_max: int, allowed_types: frozenset[int] = KNOWN_TYPES) -> None:
-        self.body_bytes_max = body_bytes_max
-        self.allowed_types = allowed_types
+        self.body_bytes_max: int = body_bytes_max
+        self.allowed_types: frozenset[int] = allowed_types
         self._buffer = bytearray()
-        self.wanted_bytes = 0
+        self.wanted_bytes: int = 0
         """Size of the frame that is arriving, as far as it is known; 0 when nothing is kept."""
 
     @property

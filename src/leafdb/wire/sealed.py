@@ -44,7 +44,7 @@ class Sealed:
     __slots__ = ("_begun", "_incoming", "_object", "_outgoing", "_owed", "_pending", "heard", "name")
 
     def __init__(self, context: ssl.SSLContext, *, server_side: bool, name: str = "") -> None:
-        self.name = name
+        self.name: str = name
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
         if context.check_hostname and not server_side and not name:
@@ -59,7 +59,7 @@ class Sealed:
         self._pending = b""
         self._owed = 0
         self._begun = False
-        self.heard = False
+        self.heard: bool = False
         """Plaintext has come."""
 
     def hear(self, data: bytes) -> bool:
