@@ -244,7 +244,7 @@ def _of_certificates() -> Sequence[Alert]:
         labels = {**ON_A, "certificate": "node"}
         return Alert(
             name, f"{ends} - time() < {days * DAY_S}", "10m", severity,
-            f"the {{{{ $labels.certificate }}}} certificate of {{{{ $labels.instance }}}} ends in less than {days} days",
+            f"a certificate ({{{{ $labels.certificate }}}}) of {{{{ $labels.instance }}}} ends within {days} days",
             meaning, Case({series: f"{days * DAY_S}x30"}, "20m", labels), {series: f"{days * DAY_S + 3_600}x30"},
         )  # fmt: skip
 
