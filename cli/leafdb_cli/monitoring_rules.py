@@ -67,7 +67,7 @@ OF_ALL: Final = {"job": "leafdb"}
 
 def alerts() -> Sequence[Alert]:
     """All there are, the gravest first."""
-    return (*_of_requests(), *_of_data(), *_of_machines(), *_of_work(), *_of_certificates())
+    return (*_of_requests(), *_of_data(), *_of_machines(), *_of_work(), *_of_access())
 
 
 def _of_requests() -> Sequence[Alert]:
@@ -235,8 +235,9 @@ def _of_work() -> Sequence[Alert]:
     )  # fmt: skip
 
 
-def _of_certificates() -> Sequence[Alert]:
+def _of_access() -> Sequence[Alert]:
     ends = metric("leafdb_tls_certificate_not_after_seconds")
+    rejected = metric("leafdb_logins_total", 'result="rejected"')
 
     def within(name: str, days: int, severity: Severity, meaning: str) -> Alert:
         """In the tests of rules time begins at 0."""
@@ -255,6 +256,13 @@ def _of_certificates() -> Sequence[Alert]:
         ),
         within(
             "LeafdbCertificateEnds", 30, Severity.TICKET, "There is time to exchange it calmly: leafdb cert rotate.",
+        ),
+        Alert(
+            "LeafdbLoginsRejected", f"{rejected.increase('job', window='15m')} > 100", "15m", Severity.TICKET,
+            "more than a hundred logins in a quarter of an hour are rejected",
+            "A program has an old password or token, or somebody tries them out.",
+            Case({f'leafdb_logins_total{{{A}, result="rejected"}}': "0+12x60"}, "45m", OF_ALL),
+            {f'leafdb_logins_total{{{A}, result="rejected"}}': "0+1x60"},
         ),
     )  # fmt: skip
 

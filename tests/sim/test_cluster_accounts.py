@@ -162,6 +162,27 @@ async def test_failed_logins_hold_up_their_source_and_never_the_user() -> None:
 
 
 @virtual
+async def test_logins_are_counted_by_what_became_of_them() -> None:
+    async with memory_cluster(3) as cluster, trio.open_nursery() as nursery:
+        clients = Clients(cluster, nursery)
+        await guarded(cluster)
+        metrics = cluster.nodes[N2].metrics
+        await clients.at(N2, ROOT.login())
+        for login in (password("nobody", "x"), password("@cluster", "x"), None, TokenLogin("leafdb_x")):
+            with pytest.raises(NotApplied):
+                await clients.at(N2, login, host="mallory")
+        counted = (metrics.logins_accepted_total, metrics.logins_rejected_total, metrics.logins_turned_away_total)
+        assert counted == (1, 2, 2)
+        for _ in range(LOGIN_FAILURES_BURST - 2):
+            with pytest.raises(NotApplied):
+                await clients.at(N2, password("nobody", "x"), host="mallory")
+        with pytest.raises(Overloaded):
+            await clients.at(N2, password("nobody", "x"), host="mallory")
+        assert (metrics.logins_rejected_total, metrics.logins_turned_away_total) == (LOGIN_FAILURES_BURST, 3)
+        nursery.cancel_scope.cancel()
+
+
+@virtual
 async def test_a_token_is_not_taken_where_it_could_have_been_read() -> None:
     async with memory_cluster(3) as cluster, trio.open_nursery() as nursery:
         clients = Clients(cluster, nursery)
