@@ -110,6 +110,8 @@ def set_(
 ) -> None:
     """Give a user another password. Who is logged in with the old one has to log in again.
 
+    Everybody may change their own, who has logged in with a password: LEAFDB_USER says who that is.
+
     Example: leafdb user set alice --password-file alice.new
     """
     session = session_of(ctx)
