@@ -41,18 +41,10 @@ def _change(session: Session, verb: str, args: Mapping[str, Any]) -> Mapping[str
 
 def _verifier(path: str) -> dict[str, Any]:
     """What the nodes keep of the password that was given or typed."""
-    import os
-
-    from leafdb.errors import ConfigError
-    from leafdb.limits import SCRAM_ITERATIONS, SCRAM_SALT_BYTES
-    from leafdb.model.scram import prepared, verifier_of
+    from leafdb.client.auth import verifier_for
     from leafdb_cli.credentials import new_password
 
-    try:
-        password = prepared(new_password(path))
-    except ValueError as error:
-        raise ConfigError(str(error)) from None
-    return verifier_of(password, os.urandom(SCRAM_SALT_BYTES), SCRAM_ITERATIONS).to_wire()
+    return verifier_for(new_password(path))
 
 
 @app.command("list")

@@ -190,6 +190,19 @@ def test_both_clients_log_in_and_are_turned_out(node: Guarded) -> None:
             carts.get("user-2")
 
 
+def test_a_user_changes_the_own_password_and_whoever_has_the_old_one_is_out(node: Guarded) -> None:
+    old, new = "canary-password of erin", "canary-password of erin, the second"
+    node.as_root("user", "create", "erin", "--role", "reader", "--password-file", node.secret("erin.password", old))
+    with node.connect(leafdb.Scram("erin", old)) as thief, node.connect(leafdb.Scram("erin", old)) as db:
+        assert thief.ping().name == "n1"
+        db.change_password(new)
+        for client in (thief, db):
+            with pytest.raises(NotApplied, match=r"not valid any more|rejected"):
+                client.ping()
+    with node.connect(leafdb.Scram("erin", new)) as db:
+        assert db.ping().name == "n1"
+
+
 def test_a_token_stands_for_its_user_until_it_is_dropped(node: Guarded) -> None:
     path = node.directory / "job.token"
     node.as_root("token", "create", "job", "--user", "alice", "--expires", "1h", "--out", str(path))
