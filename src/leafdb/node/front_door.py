@@ -24,6 +24,7 @@ from leafdb.node.audit import Audit
 from leafdb.node.config_rules import accounts_asked
 from leafdb.node.guard import ROOT, Guard
 from leafdb.node.login_limits import LoginLimits, is_loopback, source_of
+from leafdb.node.metrics import Metrics
 from leafdb.node.self_report import server_facts
 from leafdb.ring.accounts import Accounts, Principal
 from leafdb.transport.listener import host_of
@@ -45,7 +46,6 @@ class FrontDoor:
         self.node = node
         self.required = accounts_asked(config)
         self.limits = LoginLimits(node.world.now)
-        self.metrics = node.metrics
         self.audit = Audit(enabled=config.auth.audit, show_keys=config.log.show_keys, secret=secret, now=node.world.now)
         self.guard = Guard(
             node.view,
@@ -57,6 +57,7 @@ class FrontDoor:
         )
         node.view.on_install.append(self.guard.installed)
         self._secret = secret
+        self.metrics: Metrics = node.metrics
 
     def handshake(self, stream: ByteStream) -> ServerHello:
         """The near side of a client's handshake."""
