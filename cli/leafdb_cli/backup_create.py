@@ -74,7 +74,7 @@ class BackupJob:
             shutil.rmtree(self._part, ignore_errors=True)
             taken = self._take()
             self._checkpoint.save(taken, 0)
-        self._part.mkdir(exist_ok=True)
+        self._part.mkdir(mode=0o700, exist_ok=True)  # every value is in it, and what nodes keep of passwords
         with ExitStack() as stack:
             clients = {member["id"]: self._connect(stack, member) for member in taken["members"]}
             files = self._fetch(clients, taken)

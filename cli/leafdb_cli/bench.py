@@ -55,6 +55,7 @@ def run(
 
     Example: leafdb bench run ycsb-a --keys 1000000 --connections 96
     """
+    from leafdb_cli.workloads.connections import Manner
     from leafdb_cli.workloads.run import Plan
     from leafdb_cli.workloads.run import run as run_plan
 
@@ -78,7 +79,7 @@ def run(
     )
     with session.client(routing="listed", timeout_s=10.0) as client:
         try:
-            figures = run_plan(client, plan, _teller(session), session.client_tls())
+            figures = run_plan(client, plan, _teller(session), Manner(session.client_tls(), session.auth))
         finally:
             if session.output.err.isatty():
                 session.output.err.write(CLEAR_LINE)

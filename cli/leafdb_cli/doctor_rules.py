@@ -20,6 +20,10 @@ OPEN_FILES_SPARE: Final = 1_024
 """Beside a connection of each client: tables, logs, peers."""
 LISTEN_BACKLOG_LEAST: Final = 1_024
 SWAPPINESS_MOST: Final = 10
+DAY_S: Final = 86_400
+CERTIFICATE_DAYS_LOW: Final = 30
+CERTIFICATE_DAYS_LAST: Final = 3
+"""With fewer left there is no time for a weekend."""
 NOT_COMPARED: Final = ("node.", "listen.", "log.", "cluster.seeds", "cluster.secret_file")
 """Settings that are each node's own."""
 ALIKE: Final = ("repair.", "replication.", "auth.", "tls.", "cluster.")
@@ -101,10 +105,26 @@ def _status(seen: Seen) -> Iterator[Finding]:
         name, colon, rest = problem.partition(": ")
         if name.removesuffix(" cannot be reached") in seen.errors or " is at epoch " in problem:
             continue
+        if rest.startswith("its certificate ") and seen.nodes.get(name, {}).get("certificates"):
+            continue
         known = bool(colon) and name in seen.nodes
         yield Finding(Level.PROBLEM, "status", name if known else "", rest if known else problem, TROUBLE)
     for warning in seen.ring_warnings:
         yield Finding(Level.HINT, "ring", "", warning, "add hosts or zones, or spread the nodes over those there are")
+
+
+def _certificates(seen: Seen) -> Iterator[Finding]:
+    """By each node's own clock, which is what its certificates are judged by there."""
+    for name, facts in seen.nodes.items():
+        for which, not_after_s in facts.get("certificates", {}).items():
+            left_days = (float(not_after_s) - int(facts["now_ms"]) / 1000) / DAY_S
+            if left_days < CERTIFICATE_DAYS_LOW:
+                ends = f"runs out in {left_days:.0f} days" if left_days > 0 else "has run out: nobody can connect"
+                what = f"its certificate {ends}" if which == "node" else f"the last CA it believes {ends}"
+                how = "leafdb cert rotate" if which == "node" else "leafdb cert rotate --authority"
+                level = Level.PROBLEM if left_days < CERTIFICATE_DAYS_LAST else Level.WARNING
+                advice = f"{how}, and the new files in place of the old: no restart (docs/operations/tls.md)"
+                yield Finding(level, "certificates", name, what, advice)
 
 
 def _versions(seen: Seen) -> Iterator[Finding]:
@@ -212,6 +232,7 @@ RULES: Final[Mapping[str, Rule]] = {
     "answers": _answers,
     "addresses": _addresses,
     "status": _status,
+    "certificates": _certificates,
     "versions": _versions,
     "epochs": _epochs,
     "clocks": _clocks,

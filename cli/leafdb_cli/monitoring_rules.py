@@ -19,6 +19,7 @@ JOB: Final = 'job="leafdb"'
 PAGE: Final = "docs/operations/monitoring.md"
 RULES_FILE: Final = "leafdb.rules.yml"
 TESTS_FILE: Final = "leafdb.rules.test.yml"
+DAY_S: Final = 86_400
 A: Final = 'job="leafdb", instance="a:7413"'
 B: Final = 'job="leafdb", instance="b:7413"'
 
@@ -66,7 +67,7 @@ OF_ALL: Final = {"job": "leafdb"}
 
 def alerts() -> Sequence[Alert]:
     """All there are, the gravest first."""
-    return (*_of_requests(), *_of_data(), *_of_machines(), *_of_work())
+    return (*_of_requests(), *_of_data(), *_of_machines(), *_of_work(), *_of_access())
 
 
 def _of_requests() -> Sequence[Alert]:
@@ -230,6 +231,38 @@ def _of_work() -> Sequence[Alert]:
             "They are tried again; the log of the node says why they failed.",
             Case({f"leafdb_storage_jobs_failed_total{{{A}}}": "0x5 1x20"}, "8m", ON_A),
             {f"leafdb_storage_jobs_failed_total{{{A}}}": "3x25"},
+        ),
+    )  # fmt: skip
+
+
+def _of_access() -> Sequence[Alert]:
+    ends = metric("leafdb_tls_certificate_not_after_seconds")
+    rejected = metric("leafdb_logins_total", 'result="rejected"')
+
+    def within(name: str, days: int, severity: Severity, meaning: str) -> Alert:
+        """In the tests of rules time begins at 0."""
+        series = f'leafdb_tls_certificate_not_after_seconds{{{A}, certificate="node"}}'
+        labels = {**ON_A, "certificate": "node"}
+        return Alert(
+            name, f"{ends} - time() < {days * DAY_S}", "10m", severity,
+            f"a certificate ({{{{ $labels.certificate }}}}) of {{{{ $labels.instance }}}} ends within {days} days",
+            meaning, Case({series: f"{days * DAY_S}x30"}, "20m", labels), {series: f"{days * DAY_S + 3_600}x30"},
+        )  # fmt: skip
+
+    return (
+        within(
+            "LeafdbCertificateEndsNow", 3, Severity.PAGE,
+            "When it has run out nobody gets a new connection to this node; those that are open go on.",
+        ),
+        within(
+            "LeafdbCertificateEnds", 30, Severity.TICKET, "There is time to exchange it calmly: leafdb cert rotate.",
+        ),
+        Alert(
+            "LeafdbLoginsRejected", f"{rejected.increase('job', window='15m')} > 100", "15m", Severity.TICKET,
+            "more than a hundred logins in a quarter of an hour are rejected",
+            "A program has an old password or token, or somebody tries them out.",
+            Case({f'leafdb_logins_total{{{A}, result="rejected"}}': "0+12x60"}, "45m", OF_ALL),
+            {f'leafdb_logins_total{{{A}, result="rejected"}}': "0+1x60"},
         ),
     )  # fmt: skip
 

@@ -67,10 +67,15 @@ class Session:
         whoever the environment says (`credentials`). A password is typed once a run."""
         from leafdb.client.connect import connect
 
+        url = where if "://" in where else scheme_of(self.options) + where
+        return connect(url, tls=tls_of(self.options, url), auth=self.auth, timeout=timeout_s, routing=routing)
+
+    @property
+    def auth(self) -> Auth | None:
+        """Who the environment says that we are."""
         if self._auth is None:
             self._auth = auth_of()
-        url = where if "://" in where else scheme_of(self.options) + where
-        return connect(url, tls=tls_of(self.options, url), auth=self._auth, timeout=timeout_s, routing=routing)
+        return self._auth
 
     def client_tls(self) -> ClientTls | None:
         """TLS for whoever connects by itself; None where none is spoken."""

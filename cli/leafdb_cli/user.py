@@ -41,18 +41,10 @@ def _change(session: Session, verb: str, args: Mapping[str, Any]) -> Mapping[str
 
 def _verifier(path: str) -> dict[str, Any]:
     """What the nodes keep of the password that was given or typed."""
-    import os
-
-    from leafdb.errors import ConfigError
-    from leafdb.limits import SCRAM_ITERATIONS, SCRAM_SALT_BYTES
-    from leafdb.model.scram import prepared, verifier_of
+    from leafdb.client.auth import verifier_for
     from leafdb_cli.credentials import new_password
 
-    try:
-        password = prepared(new_password(path))
-    except ValueError as error:
-        raise ConfigError(str(error)) from None
-    return verifier_of(password, os.urandom(SCRAM_SALT_BYTES), SCRAM_ITERATIONS).to_wire()
+    return verifier_for(new_password(path))
 
 
 @app.command("list")
@@ -109,6 +101,8 @@ def set_(
     no_password: Annotated[bool, typer.Option("--no-password", help="Take the password away: tokens only.")] = False,
 ) -> None:
     """Give a user another password. Who is logged in with the old one has to log in again.
+
+    Everybody may change their own, who has logged in with a password: LEAFDB_USER says who that is.
 
     Example: leafdb user set alice --password-file alice.new
     """

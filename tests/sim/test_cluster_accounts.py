@@ -162,6 +162,43 @@ async def test_failed_logins_hold_up_their_source_and_never_the_user() -> None:
 
 
 @virtual
+async def test_a_user_changes_the_own_password_and_whoever_has_the_old_one_is_out() -> None:
+    async with memory_cluster(3) as cluster, trio.open_nursery() as nursery:
+        clients = Clients(cluster, nursery)
+        bucket = await guarded(cluster)
+        root = await clients.at(N1, ROOT.login())
+        await root.admin("user.create", name="erin", verifier=verifier("old"), roles=["reader"])
+        erin, thief = await clients.at(N1, password("erin", "old")), await clients.at(N2, password("erin", "old"))
+        assert (await erin.admin("user.password", name="erin", verifier=verifier("new")))["name"] == "erin"
+        assert [await denied(each, bucket, "k") for each in (erin, thief)] == [True, True]
+        with pytest.raises(NotApplied, match="rejected"):
+            await clients.at(N3, password("erin", "old"))
+        assert not await denied(await clients.at(N3, password("erin", "new")), bucket, "k")
+        nursery.cancel_scope.cancel()
+
+
+@virtual
+async def test_logins_are_counted_by_what_became_of_them() -> None:
+    async with memory_cluster(3) as cluster, trio.open_nursery() as nursery:
+        clients = Clients(cluster, nursery)
+        await guarded(cluster)
+        metrics = cluster.nodes[N2].metrics
+        await clients.at(N2, ROOT.login())
+        for login in (password("nobody", "x"), password("@cluster", "x"), None, TokenLogin("leafdb_x")):
+            with pytest.raises(NotApplied):
+                await clients.at(N2, login, host="mallory")
+        counted = (metrics.logins_accepted_total, metrics.logins_rejected_total, metrics.logins_turned_away_total)
+        assert counted == (1, 2, 2)
+        for _ in range(LOGIN_FAILURES_BURST - 2):
+            with pytest.raises(NotApplied):
+                await clients.at(N2, password("nobody", "x"), host="mallory")
+        with pytest.raises(Overloaded):
+            await clients.at(N2, password("nobody", "x"), host="mallory")
+        assert (metrics.logins_rejected_total, metrics.logins_turned_away_total) == (LOGIN_FAILURES_BURST, 3)
+        nursery.cancel_scope.cancel()
+
+
+@virtual
 async def test_a_token_is_not_taken_where_it_could_have_been_read() -> None:
     async with memory_cluster(3) as cluster, trio.open_nursery() as nursery:
         clients = Clients(cluster, nursery)

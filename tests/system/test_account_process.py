@@ -126,7 +126,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
     try:
         guarded.await_up()
         member = f"name=n1,client={guarded.address},peer={HOST}:{guarded.peer}"
-        guarded.as_root("cluster", "init", "--name", "guarded", "--member", member)
+        guarded.as_root("cluster", "init", "guarded", "--member", member)
         guarded.as_root("bucket", "create", "carts", "-n", "1")
         guarded.as_root("role", "create", "carts", "read:carts/user-", "write:carts/user-", "delete:carts/user-")
         guarded.as_root("user", "create", "alice", "--role", "carts", "--password-file", guarded.password_file)
@@ -190,6 +190,19 @@ def test_both_clients_log_in_and_are_turned_out(node: Guarded) -> None:
             carts.get("user-2")
 
 
+def test_a_user_changes_the_own_password_and_whoever_has_the_old_one_is_out(node: Guarded) -> None:
+    old, new = "canary-password of erin", "canary-password of erin, the second"
+    node.as_root("user", "create", "erin", "--role", "reader", "--password-file", node.secret("erin.password", old))
+    with node.connect(leafdb.Scram("erin", old)) as thief, node.connect(leafdb.Scram("erin", old)) as db:
+        assert thief.ping().name == "n1"
+        db.change_password(new)
+        for client in (thief, db):
+            with pytest.raises(NotApplied, match=r"not valid any more|rejected"):
+                client.ping()
+    with node.connect(leafdb.Scram("erin", new)) as db:
+        assert db.ping().name == "n1"
+
+
 def test_a_token_stands_for_its_user_until_it_is_dropped(node: Guarded) -> None:
     path = node.directory / "job.token"
     node.as_root("token", "create", "job", "--user", "alice", "--expires", "1h", "--out", str(path))
@@ -201,6 +214,15 @@ def test_a_token_stands_for_its_user_until_it_is_dropped(node: Guarded) -> None:
         with pytest.raises(NotApplied):
             db.bucket("carts").get("user-3")
     assert text not in node.log()
+
+
+def test_a_benchmark_logs_in_with_every_connection(node: Guarded) -> None:
+    words = ["bench", "run", "mixed", "--keys", "40", "-c", "4", "--duration", "1s"]
+    words += ["--n", "1", "--r", "1", "--w", "1"]
+    figures = json.loads(node.as_root(*words, "-o", "json"))["items"][0]
+    assert figures["errors"] == 0
+    assert figures["ops"] > 0
+    node.as_alice(*words, code=6)
 
 
 def test_silent_connections_take_no_place_from_who_logs_in(node: Guarded) -> None:

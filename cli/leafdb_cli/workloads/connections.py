@@ -11,9 +11,10 @@ import select
 import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 from leafdb.client import bare
+from leafdb.client.auth import Auth, login_at
 from leafdb.client.blocking_tls import TlsSocket, secure
 from leafdb.client.tls import ClientTls
 from leafdb.client.url import Address
@@ -25,6 +26,13 @@ AGENT: Final = "leafdb-bench"
 Sock = socket.socket | TlsSocket
 IDLE: Final = -1
 """The key of a lane that has nothing in flight."""
+
+
+class Manner(NamedTuple):
+    """How to connect: under TLS or not, and as whom."""
+
+    tls: ClientTls | None = None
+    auth: Auth | None = None
 
 
 class Lane:
@@ -58,7 +66,7 @@ class Connections:
     """All of them, and the poll that wakes when one has an answer."""
 
     def __init__(
-        self, addresses: Sequence[tuple[str, int]], count: int, lanes: int, tls: ClientTls | None = None
+        self, addresses: Sequence[tuple[str, int]], count: int, lanes: int, manner: Manner | None = None
     ) -> None:
         self._poll = select.epoll()
         self.by_descriptor: dict[int, Connection] = {}
@@ -66,7 +74,7 @@ class Connections:
         try:
             for index in range(count):
                 node = index % len(addresses)
-                sock = connect(addresses[node], tls)
+                sock = connect(addresses[node], manner or Manner())
                 self.by_descriptor[sock.fileno()] = Connection(sock, node, lanes)
                 self._poll.register(sock.fileno(), select.EPOLLIN)
         except BaseException:
@@ -152,10 +160,13 @@ class Connections:
 _unpack_header: Final = bare.HEADER.unpack_from
 
 
-def connect(address: tuple[str, int], tls: ClientTls | None = None) -> Sock:
-    """A connected socket past the handshake, not blocking any more. ConnectFailed when there is none to be had."""
+def connect(address: tuple[str, int], manner: Manner) -> Sock:
+    """A connected socket past the handshake, not blocking any more. ConnectFailed when there is none to be had, and
+    what the node refuses a login with."""
     where = f"{address[0]}:{address[1]}"
     deadline = time.monotonic() + CONNECT_S
+    tls = manner.tls
+    greeting = bare.greeting(AGENT, login_at(manner.auth, Address(*address), encrypted=tls is not None))
     try:
         plain = socket.create_connection(address, CONNECT_S)
         plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -163,14 +174,15 @@ def connect(address: tuple[str, int], tls: ClientTls | None = None) -> Sock:
     except OSError as error:
         raise ConnectFailed(f"{where}: {error}", attempts={where: str(error)}) from None
     try:
-        sock.sendall(bare.hello(AGENT))
-        welcome = b""
-        while not bare.welcomed(welcome):
+        sock.sendall(greeting.start())
+        while greeting.facts is None:
             sock.settimeout(max(0.01, deadline - time.monotonic()))
             data = sock.recv(4096)
             if not data:
                 raise ConnectFailed(f"{where} closed the connection", attempts={where: "closed in the handshake"})
-            welcome += data
+            greeting.receive(data)
+            if answer := greeting.take_output():
+                sock.sendall(answer)
         sock.setblocking(False)
     except (OSError, ProtocolError) as error:
         sock.close()

@@ -11,7 +11,7 @@ from random import Random
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from leafdb.errors import ConfigError, ConnectFailed
-from leafdb_cli.workloads.connections import Connections
+from leafdb_cli.workloads.connections import Connections, Manner
 from leafdb_cli.workloads.generator import Generator
 from leafdb_cli.workloads.keyspace import Keyspace
 from leafdb_cli.workloads.machine import CpuMeter, server_pids, sync_ms
@@ -20,7 +20,6 @@ from leafdb_cli.workloads.mixes import Mix, mix_named
 if TYPE_CHECKING:
     from leafdb.client import bare
     from leafdb.client.sync_client import Client
-    from leafdb.client.tls import ClientTls
 
 WARM_UP_SHARE: Final = 0.15
 WARM_UP_S_MAX: Final = 3.0
@@ -67,8 +66,8 @@ Tell = Callable[[str, float, float], None]
 """(phase, done, total) of what takes a while."""
 
 
-def run(client: Client, plan: Plan, tell: Tell, tls: ClientTls | None = None) -> dict[str, Any]:
-    """Run it; the figures. Raises LeafdbError."""
+def run(client: Client, plan: Plan, tell: Tell, manner: Manner | None = None) -> dict[str, Any]:
+    """Run it; the figures. `manner`: how the generator connects, as `client` does. Raises LeafdbError."""
     mix = mix_named(plan.workload)
     plan.check()
     nodes = [node for node in client.admin("node.list")["nodes"] if node["state"] == "alive"]
@@ -76,7 +75,7 @@ def run(client: Client, plan: Plan, tell: Tell, tls: ClientTls | None = None) ->
         raise ConnectFailed("no node is alive")
     synced_ms = sync_ms(plan.sync_directory) if plan.durability == "always" else None
     with _bucket(client, plan) as bucket_reply:
-        figures = _measure(client, plan, mix, nodes, bucket_reply, tell, tls)
+        figures = _measure(client, plan, mix, nodes, bucket_reply, tell, manner)
     figures["fdatasync_p50_ms"] = None if synced_ms is None else round(synced_ms, 3)
     return figures
 
@@ -98,7 +97,7 @@ def _measure(
     nodes: list[Mapping[str, Any]],
     bucket_reply: Mapping[str, Any],
     tell: Tell,
-    tls: ClientTls | None,
+    manner: Manner | None,
 ) -> dict[str, Any]:
     from leafdb.client import bare
 
@@ -108,9 +107,9 @@ def _measure(
     keys = Keyspace(bucket, placement, addresses, plan.keys)
     rng = Random(plan.seed or None)
     if mix.preloads:
-        with _generator(plan, addresses, bucket, keys, rng, PRELOAD_LANES, tls) as generator:
+        with _generator(plan, addresses, bucket, keys, rng, PRELOAD_LANES, manner) as generator:
             generator.preload(_ticker("preload", plan.keys, tell))
-    with _generator(plan, addresses, bucket, keys, rng, 1, tls) as generator:
+    with _generator(plan, addresses, bucket, keys, rng, 1, manner) as generator:
         warm_up_s = min(WARM_UP_S_MAX, plan.duration_s * WARM_UP_SHARE)
         generator.run(mix, warm_up_s, _clock("warm-up", warm_up_s, tell))
         # The generator makes no cycles; a collection over its tables would show as a pause of the servers.
@@ -162,9 +161,9 @@ def _generator(
     keys: Keyspace,
     rng: Random,
     lanes: int,
-    tls: ClientTls | None,
+    manner: Manner | None,
 ) -> Iterator[Generator]:
-    connections = Connections([_endpoint(address) for address in addresses], plan.connections, lanes, tls)
+    connections = Connections([_endpoint(address) for address in addresses], plan.connections, lanes, manner)
     try:
         yield Generator(connections, bucket, keys, plan.value_size, rng)
     finally:

@@ -139,6 +139,16 @@ def drop_bucket(core: Core, name: str, timeout: Seconds | None) -> Operation[Non
     yield from admin(core, "bucket.drop", {"name": name}, core.deadline(timeout), changes=True)
 
 
+def change_password(core: Core, password: str, timeout: Seconds | None) -> Operation[None]:
+    """Give the user that this client is another password; answers once every live member goes by it."""
+    from leafdb.client.auth import Scram, verifier_for  # a client that has no account never needs it
+
+    if not isinstance(core.auth, Scram):
+        raise ClientMisuse("who connects with auth=leafdb.Scram(user, password) can change that password, nobody else")
+    args = {"name": core.auth.user, "verifier": verifier_for(password)}
+    yield from admin(core, "user.password", args, core.deadline(timeout), changes=True)
+
+
 def wanted_properties(
     name: str,
     *,

@@ -20,10 +20,12 @@ from leafdb.ring.metadata import decode
 from leafdb.ring.ring import Ring
 from leafdb.ring.token import TOKEN_BYTES, storage_key, token_of
 from leafdb.types import BucketId, Conflict, Key
+from leafdb.wire.connection import Connection
 from leafdb.wire.control import ScanReply, ScanRequest
 from leafdb.wire.errors import decode_error
 from leafdb.wire.frame import HEADER_BYTES, FrameReader, encode_frame
 from leafdb.wire.handshake import ClientHello
+from leafdb.wire.login import Login
 from leafdb.wire.registry import CLIENT_REPLY_TYPES, PROTOCOL_VERSION, MessageType
 from leafdb.wire.requests import (
     FLAG_BLIND,
@@ -51,27 +53,10 @@ def reader() -> FrameReader:
     return FrameReader(FRAME_BYTES_MAX, CLIENT_REPLY_TYPES)
 
 
-def hello(agent: str) -> bytes:
-    """The first bytes on a connection."""
-    return ClientHello(agent).start()
-
-
-def welcomed(data: bytes) -> str:
-    """The name of the node that sent this answer to a hello; empty while the answer is incomplete. Raises what the
-    node refused with."""
-    from leafdb.wire.hello import ServerFacts
-
-    frame = reader_of_welcome().feed_one(data)
-    if frame is None:
-        return ""
-    step = ClientHello("").on_frame(frame)
-    assert isinstance(step.facts, ServerFacts)
-    return step.facts.name or "?"
-
-
-def reader_of_welcome() -> FrameReader:
-    """As `reader`, for the handshake."""
-    return FrameReader(FRAME_BYTES_MAX, frozenset({int(MessageType.WELCOME), int(MessageType.ERROR)}))
+def greeting(agent: str, login: Login | None = None) -> Connection:
+    """The near side of a handshake: send `start()`; then, until there are `facts`, give what comes to `receive`, which
+    raises what the node refuses with, and send `take_output()`."""
+    return Connection(ClientHello(agent, login))
 
 
 def refusal(body: bytes) -> LeafdbError:

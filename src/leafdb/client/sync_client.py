@@ -136,6 +136,13 @@ class Client:
         """Every bucket's properties by name."""
         return self._driver.run(admin.list_buckets(self._core, timeout))
 
+    # -- the account
+
+    def change_password(self, password: str, *, timeout: Seconds | None = None) -> None:
+        """Change the password of the user that this client has logged in as. Whoever has logged in with the old one is
+        turned out, this client too: connect again with the new one."""
+        return self._driver.run(admin.change_password(self._core, password, timeout))
+
     # -- the cluster
 
     def ping(self, *, timeout: Seconds | None = None) -> Pong:

@@ -1,10 +1,11 @@
 """The verb behind `leafdb doctor`: what every member says of itself, for somebody to compare. It judges nothing.
 
 doctor   {} -> {nodes, errors}    by node: now_ms, version, epoch, settings, warnings, problems, machine,
-                                           disk_free_bytes, stored_bytes
+                                           disk_free_bytes, stored_bytes, certificates
 
 `settings` are all of them by their path, as a configuration file would have them: files that hold secrets are named,
-never read. `warnings` are those of the configuration, such as listening without protection.
+never read. `warnings` are those of the configuration, such as listening without protection. `certificates`: when those
+of TLS run out, in unix seconds.
 """
 
 from __future__ import annotations
@@ -49,6 +50,7 @@ async def own(node: Node, args: Args) -> Answer:
         "machine": dict(node.world.machine()),
         "disk_free_bytes": stats.disk_free_bytes,
         "stored_bytes": stats.table_bytes,
+        "certificates": node.tls.expiry(),
     }
 
 

@@ -24,6 +24,7 @@ from leafdb.node.audit import Audit
 from leafdb.node.config_rules import accounts_asked
 from leafdb.node.guard import ROOT, Guard
 from leafdb.node.login_limits import LoginLimits, is_loopback, source_of
+from leafdb.node.metrics import Metrics
 from leafdb.node.self_report import server_facts
 from leafdb.ring.accounts import Accounts, Principal
 from leafdb.transport.listener import host_of
@@ -58,6 +59,7 @@ class FrontDoor:
         )
         node.view.on_install.append(self.guard.installed)
         self._secret = secret
+        self.metrics: Metrics = node.metrics
 
     def handshake(self, stream: ByteStream) -> ServerHello:
         """The near side of a client's handshake."""
@@ -105,13 +107,14 @@ class _Gate:
     def anonymous(self) -> None:
         """Welcome, or not."""
         if self._door.required:
-            self._door.audit.turned_away("no login", self._remote)
+            self._turned_away("no login")
             raise wanted()
 
     def begin(self, mechanism: str) -> None:
         """Not too often, and a token only where nobody else can read it."""
         self.hold_up()
         if mechanism == Mechanism.TOKEN and not self._private:
+            self._turned_away("a token in the clear")
             told = "a token is taken over TLS or loopback only: others could have read this one, replace it"
             raise NotApplied(told, reason=Reason.UNAUTHORIZED)
 
@@ -119,7 +122,7 @@ class _Gate:
         """Nothing is looked up or judged for a source without credit."""
         wait_s = self._door.limits.wait_s(self._source)
         if wait_s:
-            self._door.audit.turned_away("too many failed logins", self._remote)
+            self._turned_away("too many failed logins")
             raise Overloaded("too many logins from here have failed", retry_after=wait_s)
 
     def nonce(self) -> str:
@@ -153,9 +156,15 @@ class _Gate:
     def failed(self, mechanism: Mechanism, user: str) -> None:
         """Counted against the source, and written down; a name that is nobody's may be a password."""
         self._door.limits.failed(self._source)
+        self._door.metrics.logins_rejected_total += 1
         known = user if user in self._door.accounts.users or user == ROOT.user else ""
         self._door.audit.login_failed(known, mechanism, self._remote)
 
+    def _turned_away(self, why: str) -> None:
+        self._door.metrics.logins_turned_away_total += 1
+        self._door.audit.turned_away(why, self._remote)
+
     def _let_in(self, principal: Principal, how: Mechanism) -> Principal:
+        self._door.metrics.logins_accepted_total += 1
         self._door.audit.logged_in(principal.user, f"token {principal.token}" if principal.token else how, self._remote)
         return principal

@@ -153,7 +153,7 @@ class Guard:
     def _admits_verb(
         self, session: Session, request_id: int, principal: Principal, permit: Permit, request: AdminRequest
     ) -> bool:
-        asked = _missing(permit, request.verb, request.args)
+        asked = None if _of_self(principal, request) else _missing(permit, request.verb, request.args)
         if asked is None:
             self._note(principal, request, session.remote)
             return True
@@ -241,6 +241,13 @@ def _one_part(start: bytes, stop: bytes) -> bytes | None:
     prefix = start[:TOKEN_BYTES] + part
     behind = prefix[:-1] + bytes((prefix[-1] + 1,))  # the end mark's last byte is 01
     return part if stop and stop <= behind else None
+
+
+def _of_self(principal: Principal, request: AdminRequest) -> bool:
+    """Whether it is what everybody may do about themselves."""
+    given = required_grants.OF_SELF.get(request.verb)
+    about_self = not principal.token and request.args.get("name") == principal.user
+    return given is not None and about_self and request.args.get(given) is not None
 
 
 def _missing(permit: Permit, verb: str, args: Mapping[str, Any]) -> _Asked | None:

@@ -31,6 +31,7 @@ HINTS: Final = "Hints, by what became of them."
 SENT: Final = "Records that anti-entropy gave to peers or took from them."
 PROOFS: Final = "Proofs that deleted data may be forgotten: begun here; made, of a partition at least; come to nothing."
 COPIED: Final = "Bytes of records copied for changes of the ring: taken by receivers, and shown to those who pull."
+LOGINS: Final = "Logins of clients: let in; rejected, by user, password or token; turned away before they were judged."
 CACHED: Final = "Blocks of tables that reads wanted: found in memory, or not."
 COMPACTED: Final = "Bytes of tables that compactions took in, and that they made."
 
@@ -107,6 +108,9 @@ COUNTERS: Final = (
     Counted("sessions_opened_total", "leafdb_sessions_opened_total", "Sessions accepted or dialled."),
     Counted("sessions_refused_total", "leafdb_sessions_refused_total", "Connections refused for want of room."),
     Counted("handshakes_failed_total", "leafdb_handshakes_failed_total", "Sessions that ended before a welcome."),
+    Counted("logins_accepted_total", "leafdb_logins_total", LOGINS, (("result", "accepted"),)),
+    Counted("logins_rejected_total", "leafdb_logins_total", LOGINS, (("result", "rejected"),)),
+    Counted("logins_turned_away_total", "leafdb_logins_total", LOGINS, (("result", "turned_away"),)),
     Counted("protocol_errors_total", "leafdb_protocol_errors_total", "Sessions closed for breaking the protocol."),
     Counted("callbacks_failed_total", "leafdb_callbacks_failed_total", "Callbacks that raised; each is logged."),
     Counted("received_bytes_total", "leafdb_received_bytes_total", "Bytes read from sessions."),

@@ -115,6 +115,9 @@ class Metrics:
     sessions_opened_total: int
     sessions_refused_total: int
     handshakes_failed_total: int
+    logins_accepted_total: int
+    logins_rejected_total: int
+    logins_turned_away_total: int
     protocol_errors_total: int
     callbacks_failed_total: int
     received_bytes_total: int

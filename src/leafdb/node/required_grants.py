@@ -31,6 +31,10 @@ OF_KEY: Final[Mapping[str, Verb]] = {
 }
 """Granted for `bucket` and `key`."""
 
+OF_SELF: Final[Mapping[str, str]] = {"user.password": "verifier"}
+"""Needs no grant when `name` is who asks and has logged in with a password, if it gives that: a token must not become
+more than a token, and taking a password away is for who gives accounts."""
+
 NAMED_BY: Final[Mapping[str, tuple[str, ...]]] = {
     "bucket.create": ("properties", "name"),
     **dict.fromkeys(("bucket.get", "bucket.set", "bucket.drop"), ("name",)),

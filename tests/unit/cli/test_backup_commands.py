@@ -4,6 +4,7 @@ where something speaks against it, and whatever was interrupted goes on where it
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -247,6 +248,16 @@ def test_a_backup_is_made_and_is_sound(run: Run, nodes: Nodes, tmp_path: Path) -
     assert run("backup", "verify", str(tmp_path / "monday")).code == 0
     again = create(run, tmp_path)
     assert (again.code, "is there already" in again.err) == (exits.FAILED, True)
+
+
+def test_a_backup_is_nobody_elses_to_read(run: Run, nodes: Nodes, tmp_path: Path) -> None:
+    """Every value is in it, and what the nodes keep of passwords."""
+    before = os.umask(0o022)
+    try:
+        assert create(run, tmp_path).code == 0
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "monday").stat().st_mode) == 0o700
 
 
 def test_a_backup_that_was_interrupted_goes_on_with_its_snapshots(run: Run, nodes: Nodes, tmp_path: Path) -> None:

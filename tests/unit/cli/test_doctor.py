@@ -50,6 +50,14 @@ def with_b(**other: Any) -> Seen:
     return seen(nodes={"a": facts(), "b": facts(**other)})
 
 
+def ending(**days: int) -> Seen:
+    """The same with certificates of node b that end in so many days, which `status` tells as well."""
+    ends = {"node": 300, "ca": 3_000, **days}
+    certificates = {which: (NOW + 5) / 1000 + left * 86_400 for which, left in ends.items()}
+    problems = ["b: its certificate runs out in few days: issue it anew (leafdb cert rotate)"]
+    return replace(with_b(certificates=certificates), problems=problems)
+
+
 def settings(**other: str) -> dict[str, str]:
     changed: dict[str, str] = {
         **facts()["settings"],
@@ -76,6 +84,12 @@ CASES: list[tuple[str, Level, str, str, Seen]] = [
     ("addresses", Level.WARNING, "b", "http address", seen(unreached={("b", "http"): "refused"})),
     ("status", Level.PROBLEM, "b", "its disk is full", seen(problems=["b: its disk is full"])),
     ("status", Level.PROBLEM, "", "12 hints wait", seen(problems=["12 hints wait for delivery"])),
+    ("certificates", Level.WARNING, "b", "its certificate runs out in 20 days", ending(node=20)),
+    ("certificates", Level.PROBLEM, "b", "its certificate runs out in 2 days", ending(node=2)),
+    ("certificates", Level.PROBLEM, "b", "its certificate has run out", ending(node=-1)),
+    ("certificates", Level.WARNING, "b", "the last CA it believes runs out in 10 days", ending(ca=10)),
+    ("status", Level.PROBLEM, "b", "its certificate has run out",
+     seen(problems=["b: its certificate has run out: nobody can connect"])),
     ("ring", Level.HINT, "", "two replicas on one host", seen(ring_warnings=["two replicas on one host"])),
     ("versions", Level.WARNING, "", "a: 1.0; b: 1.1", with_b(version="1.1")),
     ("versions", Level.HINT, "", "this client is of version 2.0", seen(version="2.0")),

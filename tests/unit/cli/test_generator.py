@@ -13,17 +13,21 @@ from random import Random
 import pytest
 
 from leafdb.client import bare
-from leafdb.errors import ConnectFailed, NotApplied, Reason
+from leafdb.client.auth import Scram, Token
+from leafdb.errors import ConfigError, ConnectFailed, LeafdbError, NotApplied, Reason
+from leafdb.limits import SCRAM_ITERATIONS_MIN
 from leafdb.model.bucket import BucketProperties
+from leafdb.model.scram import Verifier, verifier_of
 from leafdb.types import BucketId, Conflict, Epoch, NodeId
 from leafdb.wire.connection import Connection
 from leafdb.wire.errors import encode_error
 from leafdb.wire.frame import Frame, encode_frame
 from leafdb.wire.handshake import ServerHello
 from leafdb.wire.hello import ServerFacts
+from leafdb.wire.login import Gate, Mechanism, wanted
 from leafdb.wire.registry import MessageType
 from leafdb.wire.requests import FLAG_BLIND, decode_get, decode_put, encode_get_reply, encode_put_reply
-from leafdb_cli.workloads.connections import Connections
+from leafdb_cli.workloads.connections import Connections, Manner
 from leafdb_cli.workloads.generator import Generator
 from leafdb_cli.workloads.keyspace import Keyspace
 from leafdb_cli.workloads.mixes import MIXES, Mix
@@ -35,7 +39,13 @@ KEYS = 40
 class Node:
     """Answers puts and gets from a dict. `chops` sends byte by byte; `refuse` says which requests to refuse."""
 
-    def __init__(self, *, chops: bool = False, refuse: Callable[[int], bool] = lambda count: False) -> None:
+    def __init__(
+        self,
+        *,
+        chops: bool = False,
+        refuse: Callable[[int], bool] = lambda count: False,
+        gate: Gate | None = None,
+    ) -> None:
         self.values: dict[bytes, tuple[bytes, bytes]] = {}
         self.puts = 0
         self.gets = 0
@@ -43,6 +53,7 @@ class Node:
         self.stale = 0
         self._chops = chops
         self._refuse = refuse
+        self._gate = gate
         self._count = 0
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.address: tuple[str, int] = self._listener.getsockname()
@@ -64,14 +75,18 @@ class Node:
 
     def _serve(self, sock: socket.socket) -> None:
         facts = ServerFacts(node=NodeId(1), name="n", cluster="c", cluster_id=bytes(16), epoch=Epoch(1))
-        connection = Connection(ServerHello(facts))
+        connection = Connection(ServerHello(facts, gate=self._gate))
         with sock:
             while True:
                 try:
                     data = sock.recv(65536)
                     if not data:
                         return
-                    frames = connection.receive(data)
+                    try:
+                        frames = connection.receive(data)
+                    except LeafdbError as error:
+                        sock.sendall(connection.farewell(error))
+                        return
                     with self._lock:
                         self.flying_max = max(self.flying_max, len(frames))
                         answer = connection.take_output() + b"".join(self._answer(frame) for frame in frames)
@@ -102,6 +117,54 @@ class Node:
         value, context = self.values.get(get.key, (b"", b""))
         siblings = [(ACTOR, 1, 0, value)] if context else []
         return encode_frame(MessageType.GET_REPLY, frame.request_id, encode_get_reply(1, context, siblings))
+
+
+class Door:
+    """A gate that knows alice."""
+
+    def __init__(self) -> None:
+        self.let_in = 0
+
+    def anonymous(self) -> None:
+        raise wanted()
+
+    def begin(self, mechanism: str) -> None:
+        """Welcome."""
+
+    def hold_up(self) -> None:
+        """Never."""
+
+    def nonce(self) -> str:
+        return "node"
+
+    def verifier(self, user: str) -> Verifier:
+        return verifier_of(b"pencil", b"s" * 16, SCRAM_ITERATIONS_MIN)
+
+    def by_password(self, user: str) -> object:
+        self.let_in += 1
+        return user
+
+    def by_token(self, text: str) -> tuple[object, str]:
+        return None, ""
+
+    def failed(self, mechanism: Mechanism, user: str) -> None:
+        """No matter."""
+
+
+def test_every_connection_logs_in() -> None:
+    door = Door()
+    node = Node(gate=door)
+    try:
+        links = Connections([node.address], 3, 1, Manner(auth=Scram("alice", "pencil")))
+        links.close()
+        assert door.let_in == 3
+        for auth, told in ((None, "asks who you are"), (Scram("alice", "pen"), "rejected"), (Token("x"), "rejected")):
+            with pytest.raises(NotApplied, match=told):
+                Connections([node.address], 1, 1, Manner(auth=auth))
+        with pytest.raises(ConfigError, match="over TLS"):
+            Connections([("10.255.255.1", 1)], 1, 1, Manner(auth=Token("x")))
+    finally:
+        node.close()
 
 
 @contextmanager

@@ -105,6 +105,19 @@ def test_a_node_that_takes_no_notice_gets_nothing_more() -> None:
         assert cluster.node.log == []
 
 
+@pytest.mark.parametrize("auth", [None, Token(TEXT)])
+def test_who_has_no_password_cannot_change_it(auth: leafdb.Auth | None) -> None:
+    with leafdb.connect("leafdb://127.0.0.1:1", auth=auth) as client, pytest.raises(leafdb.ClientMisuse, match="Scram"):
+        client.change_password("another")
+
+
+def test_a_new_password_that_cannot_be_is_refused_before_anybody_is_called() -> None:
+    with leafdb.connect("leafdb://127.0.0.1:1", auth=Scram("alice", PASSWORD)) as client:
+        with pytest.raises(ConfigError) as caught:
+            client.change_password("canary\x00")
+        assert "canary" not in str(caught.value)
+
+
 def test_nothing_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.DEBUG), socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]

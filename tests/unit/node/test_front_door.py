@@ -12,6 +12,7 @@ from leafdb.limits import SCRAM_ITERATIONS, SCRAM_SALT_BYTES
 from leafdb.model.scram import Verifier, fake_verifier
 from leafdb.node import front_door
 from leafdb.node.front_door import FrontDoor
+from leafdb.node.metrics import Metrics
 from leafdb.node.view import ClusterView
 from leafdb.ring import account_changes as changes
 from leafdb.types import NodeId
@@ -32,6 +33,7 @@ def door_of() -> FrontDoor:
         world=SimpleNamespace(now=lambda: 0.0, now_ms=lambda: 1_000),
         coordinator=SimpleNamespace(refuse=None),
         catch_up=SimpleNamespace(wait=None),
+        metrics=Metrics(),
     )
     return FrontDoor(node, SECRET)
 

@@ -8,8 +8,10 @@ from typing import Any, cast
 import pytest
 
 from leafdb.errors import LeafdbError, NotApplied, ProtocolError, Reason
+from leafdb.limits import SCRAM_ITERATIONS_MIN
 from leafdb.model.grants import Grant, Verb, parse_grant
 from leafdb.model.key import encode_key, partition_part
+from leafdb.model.scram import verifier_of
 from leafdb.node import required_grants
 from leafdb.node.admin_tables import VERBS
 from leafdb.node.audit import Audit
@@ -265,6 +267,27 @@ def test_a_key_verb_needs_that_very_key() -> None:
     assert desk.ask(alice, MessageType.ADMIN, verb_of("kv.where", bucket="carts", key=encode_key("user-1")))
     for key in (encode_key("other"), b"", None, "user-1"):
         assert not desk.ask(alice, MessageType.ADMIN, verb_of("kv.where", bucket="carts", key=key))
+
+
+def test_users_may_change_their_own_passwords_and_nobody_elses() -> None:
+    desk, alice = desk_of("read:carts")
+    desk.install(changes.create_user(desk.metadata, "bob", None, []))
+    desk.install(changes.create_token(desk.metadata, Token("job", "alice", token_digest("job"))))
+
+    def asks(who: Principal, **args: Any) -> bool:
+        return desk.ask(who, MessageType.ADMIN, verb_of("user.password", **args))
+
+    verifier = verifier_of(b"new", b"s" * 16, SCRAM_ITERATIONS_MIN).to_wire()
+    assert asks(alice, name="alice", verifier=verifier)
+    assert asks(desk.principal("bob"), name="bob", verifier=verifier)
+    assert not asks(alice, name="bob", verifier=verifier)
+    assert not asks(alice, name="alice", user="alice", verifier=None), "taking it away is for who gives accounts"
+    assert not asks(alice, user="alice", verifier=verifier)
+    assert not asks(desk.principal("alice", "job"), name="alice", verifier=verifier), "a token is not its user"
+    for verb in ("user.roles", "user.drop", "token.create"):
+        assert not desk.ask(alice, MessageType.ADMIN, verb_of(verb, name="alice", user="alice", verifier=verifier))
+    desk.install(changes.set_verifier(desk.metadata, "alice", None))
+    assert not asks(alice, name="alice", verifier=verifier), "the session of an old password is nobody's"
 
 
 def test_who_is_dropped_revoked_or_renamed_while_connected_loses_it_at_once() -> None:
