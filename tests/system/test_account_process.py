@@ -126,7 +126,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
     try:
         guarded.await_up()
         member = f"name=n1,client={guarded.address},peer={HOST}:{guarded.peer}"
-        guarded.as_root("cluster", "init", "--name", "guarded", "--member", member)
+        guarded.as_root("cluster", "init", "guarded", "--member", member)
         guarded.as_root("bucket", "create", "carts", "-n", "1")
         guarded.as_root("role", "create", "carts", "read:carts/user-", "write:carts/user-", "delete:carts/user-")
         guarded.as_root("user", "create", "alice", "--role", "carts", "--password-file", guarded.password_file)
