@@ -132,7 +132,7 @@ class Desk:
 
     def up(self) -> None:
         """A cluster runs, as for pages that take one for granted."""
-        said = self.shell("leafdb dev up -n 3\ncp .leafdb-dev/node-0/leafdb.toml leafdb.toml")
+        said = self.shell(f"leafdb dev up -n 3\nsed 's|\\.\\./|{DEV_DIR}/|' {DEV_DIR}/node-0/leafdb.toml > leafdb.toml")
         assert said.code == 0, said
 
     def logs(self) -> str:

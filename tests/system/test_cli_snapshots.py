@@ -65,9 +65,9 @@ hints list
 hints pause dev-2
 hints resume dev-2
 hints purge --dry-run
-repair run --dry-run
-repair run
-repair run --wait
+repair run --bucket snapshots --dry-run
+repair run --bucket snapshots
+repair run --bucket snapshots --wait
 repair status
 repair purge --dry-run
 repair purge
@@ -168,7 +168,7 @@ def documents(cluster: Cluster, monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
         typed = line
         for word, meaning in known.items():
             typed = typed.replace(word, meaning)
-        ended = run_cli(monkeypatch, *typed.split(), "-o", "json", "--timeout", "60s")
+        ended = run_cli(monkeypatch, *typed.split(), "-o", "json", "--timeout", "240s")
         assert ended.code in CODES.get(line, (0,)), (line, ended)
         document = json.loads(ended.out) if ended.out else None
         found[line] = shape(document)
