@@ -3,11 +3,13 @@
 What is put for something else, and nothing more is:
 
     :7411, :7421, :7431     the ports of a free block, in shell and Python
+    10.0.0.1, 10.0.0.2:7411   the first node and the second
     leafdb dev up           with --base-port of that block
     leafdb                  the same, without starting Python each time (support.quick_cli)
     python, python3         the Python of the tests
     docs/                   the repository's
     /backups, /etc/prometheus, /etc/grafana   directories beside
+    ~                       the desk's directory: commands keep what they save there
     DATA_DIR, /var/lib/leafdb, and names of files below   files that the first node has
     10.0.0.4:7412           the peer address of a node that waits to be staged
     CTX                     the context that `leafdb kv siblings carts alice` shows
@@ -35,7 +37,7 @@ from leafdb_cli.dev_layout import existing_nodes, free_base_port, holder
 from support.pages import Block
 from support.processes import LOG_LINES, WAIT_S, clean_environment, eventually
 from support.source_tree import ROOT
-from support.terminal import Said, Terminal
+from support.terminal import PASSWORD, Said, Terminal
 
 BLOCK_S: Final = 240.0
 NODES: Final = 3
@@ -60,7 +62,7 @@ FEWER: Final = (
 )
 ENDLESS: Final = (
     (r"(leafdb dev logs .*?) --follow", r"\1"),
-    (r"(leafdb (?:storage stats|node list|repair status)\b.*?) --watch", r"\1"),
+    (r"(leafdb (?:storage stats|stats queues|node list|repair status)\b.*?) --watch", r"\1"),
 )
 MEMBERS: Final = ((r"--only [abc]\b", "--only dev-0"), (r"(--leave|stage leave) a\b", r"\1 dev-2"))
 PYTHON: Final = """\
@@ -83,8 +85,12 @@ class Desk:
         self._blank: subprocess.Popen[bytes] | None = None
         (directory / "docs").symlink_to(ROOT / "docs")
         (directory / "backups").mkdir()
-        for name in ("photo.jpg", "value.bin"):
-            (directory / name).write_bytes(b"\xff\xd8 a picture")
+        (directory / ".config" / "fish" / "completions").mkdir(parents=True)
+        (directory / "photo.jpg").write_bytes(b"\xff\xd8 a picture" * 1_000)
+        (directory / "value.bin").write_bytes(b"\xff\xd8")
+        (directory / "commands.txt").write_text("status\n")
+        (directory / "carts.password").write_text(PASSWORD)
+        (directory / "carts.password").chmod(0o600)
 
     def __enter__(self) -> Desk:
         self._terminal.__enter__()
@@ -120,12 +126,13 @@ class Desk:
             self._start_blank()
         environment = {
             **clean_environment(), "LEAFDB_NODE": f"127.0.0.1:{self._port}", "PYTHONPATH": ":".join(sys.path),
+            "HOME": str(self._directory), "XDG_CONFIG_HOME": "", "XDG_STATE_HOME": "",
         }  # fmt: skip
         return self._terminal.run(self._local(code), environment, timeout_s=BLOCK_S)
 
     def up(self) -> None:
         """A cluster runs, as for pages that take one for granted."""
-        said = self.shell("leafdb dev up -n 3\ncp .leafdb-dev/node-0/leafdb.toml leafdb.toml")
+        said = self.shell(f"leafdb dev up -n 3\nsed 's|\\.\\./|{DEV_DIR}/|' {DEV_DIR}/node-0/leafdb.toml > leafdb.toml")
         assert said.code == 0, said
 
     def logs(self) -> str:
@@ -139,6 +146,8 @@ class Desk:
     # -- what is put for what
 
     def _local(self, code: str) -> str:
+        for number, host in enumerate(("10.0.0.1", "10.0.0.2")):
+            code = code.replace(f"{host}:7411", f"127.0.0.1:{7411 + 10 * number}")
         for number in range(NODES):
             code = code.replace(f":{7411 + 10 * number}", f":{self._port + 10 * number}")
         code = code.replace("leafdb dev up", f"leafdb dev up --base-port {self._port}")

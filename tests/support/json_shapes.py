@@ -1,6 +1,7 @@
 """JSON documents as snapshots: the keys exactly, values where they are the same in every run, else their types.
 
-A leaf is the name of its type unless its key is in STABLE. A list is the shapes of its elements, each once; a map
+A leaf is the name of its type unless its key is in STABLE; a value is stable where it was written (it has a dot), not
+where it was counted or set. A list is the shapes of its elements, each once; a map
 whose keys are names of nodes is the one shape of what they map to. What is null or empty in one run may be there in
 another, so it matches anything: a command that never shows a thing proves nothing about it.
 """
@@ -36,7 +37,8 @@ def shape(value: Any, key: str = "") -> Any:
     match value:
         case dict():
             named = {NODE.sub("NODE", name): inner for name, inner in value.items()}
-            return {name: shape(inner, name) for name, inner in sorted(named.items())}
+            loose = () if "dot" in value else ("value",)
+            return {name: shape(inner, "" if name in loose else name) for name, inner in sorted(named.items())}
         case list():
             found: list[Any] = []
             for each in value:

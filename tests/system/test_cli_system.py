@@ -146,7 +146,7 @@ def test_conflicts_are_shown_kept_and_resolved_by_their_context(cli: Cli, bucket
 def test_where_a_key_lives(cli: Cli, bucket: str) -> None:
     cli("kv", "put", bucket, "k", "v", "--w", "all")
     (where,) = cli("kv", "where", bucket, "k", "-o", "json").items
-    assert list(where) == ["bucket", "key", "token", "partition", "epoch", "replicas"]
+    assert {"bucket", "key", "key_hash", "token", "partition", "epoch", "replicas"} == set(where)
     assert {replica["node"] for replica in where["replicas"]} == {"dev-0", "dev-1", "dev-2"}
     for replica in where["replicas"]:
         assert {"node", "role", "alive", "version", "siblings", "tombstone"} <= set(replica)

@@ -132,6 +132,8 @@ def _all_metrics_are_there(text: str) -> None:
 
 def test_a_node_without_a_quorum_lives_and_is_ready(cluster: Cluster) -> None:
     """To restart it, or to send nobody there, would make one dead node three."""
+    with cluster.connect() as db:
+        db.create_bucket("manners", exist_ok=True)
     cluster.kill(1, 2)
     eventually("it knows", lambda: _dead(cluster) == 2)
     assert page(cluster, "/livez")[0] == 200

@@ -41,7 +41,10 @@ FINDINGS: Final = (0, exits.NOT_FOUND, exits.CONFLICT, exits.UNHEALTHY, exits.ST
 """How a command may end that was understood and was answered."""
 MADE: Final = re.compile(r"leafdb bucket create (\S+)")
 DROPPED: Final = re.compile(r"leafdb bucket drop (\S+)")
-FILLED: Final = "leafdb bucket create {0}; leafdb kv put {0} alice tea; leafdb storage flush --wait"
+FILLED: Final = (
+    "leafdb bucket create {0}; leafdb kv put {0} alice tea; leafdb kv put {0} photo --file photo.jpg;"
+    "leafdb storage flush --wait"
+)
 NOTHING_THERE: Final = ("leafdb cluster abort",)
 """There may be nothing to give up: then it ends with 1, and says so."""
 

@@ -131,8 +131,6 @@ class Footer:
             raise corruption(meta, at, f"a footer of {size} bytes")
         number, *places = _FOOTER.unpack_from(tail, len(tail) - size)
         footer = cls(number, (places[0], places[1]), (places[2], places[3]), (places[4], places[5]), version)
-        if (version == FORMAT_WITH_PLACES) != bool(meta.references):
-            raise corruption(meta, at, f"a table of format {version} with references to {len(meta.references)} files")
         end = 0
         for offset, length in (footer.filter, footer.index, footer.properties, (at, size)):
             if offset < end:
@@ -141,6 +139,13 @@ class Footer:
         if footer.properties[0] + footer.properties[1] != at or number != meta.file_number:
             raise corruption(meta, at, f"the footer of table {number}")
         return footer
+
+    def check_version(self, meta: TableMeta) -> None:
+        """CorruptionError when the table refers to value files and its version says that it does not, or the reverse.
+        Apart from `decode`: who has nothing but the file learns of its references after its footer."""
+        if (self.version == FORMAT_WITH_PLACES) != bool(meta.references):
+            said = f"a table of format {self.version} with references to {len(meta.references)} files"
+            raise corruption(meta, meta.size - FOOTER_BYTES, said)
 
 
 def encode_properties(meta: TableMeta) -> bytes:

@@ -78,6 +78,7 @@ class TableReader:
         self._first_number = meta.file_number << BLOCKS_BITS
         tail_at = max(0, meta.size - FOOTER_READ_BYTES)
         footer = Footer.decode(self._read(tail_at, meta.size - tail_at), meta)
+        footer.check_version(meta)
         start = footer.filter[0]
         parts = self._read(start, footer.properties[0] + footer.properties[1] - start)
 

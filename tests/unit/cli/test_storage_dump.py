@@ -140,6 +140,15 @@ def test_a_table_is_printed_but_for_its_damaged_blocks(dump: Dump, data: Path, t
     assert lines(found)[-1]["sound_bytes"] < path.stat().st_size
 
 
+def test_a_table_whose_values_lie_elsewhere_is_printed_with_their_places(dump: Dump, data: Path) -> None:
+    (value_file,) = data.glob("values/*.val")
+    dumps = [dump("sstable", path, "-o", "jsonl") for path in data.glob("tables/*.sst")]
+    assert [found.code for found in dumps] == [0] * len(dumps)
+    entries = [line for found in dumps for line in lines(found) if line.get("value_file")]
+    assert [entry["stored_key"] for entry in entries] == [(b"large%d" % number).hex() for number in range(6)]
+    assert {entry["value_file"] for entry in entries} == {int(value_file.stem)}
+
+
 def test_a_value_file_is_printed_but_for_its_damaged_values(dump: Dump, data: Path, tmp_path: Path) -> None:
     path = newest(data, "values/*.val")
     header, *entries, end = lines(dump("values", path, "-o", "jsonl"))
