@@ -1,5 +1,5 @@
-"""Promises: a cluster of an earlier release without TLS and accounts is upgraded, moved to TLS and brought under accounts
-by the playbooks alone, one node after the other, while its clients lose nothing and see no request fail.
+"""Promises: a cluster of an earlier release without TLS and accounts is upgraded, moved to TLS and brought under
+accounts by the playbooks alone, one node after the other, while its clients lose nothing and see no request fail.
 
 Asked for, like `test_bare_hosts.py`. LEAFDB_TEST_BED_BEFORE names a wheel of a commit that has neither.
 """
