@@ -128,6 +128,8 @@ def test_a_rolling_restart_is_not_noticed(site: Site) -> None:
 
 def test_a_host_joins(site: Site) -> None:
     wanted = [*FOUNDERS, "d"]
+    site.play("add_node", "--check", "--extra-vars", "leafdb_nodes=d", hosts=wanted)
+    assert site.names() == sorted(FOUNDERS)
     site.play_under_load("add_node", "--extra-vars", "leafdb_nodes=d", hosts=wanted)
     site.members = wanted
     assert site.names() == sorted(wanted)
@@ -153,6 +155,8 @@ def test_a_dead_host_is_replaced(site: Site) -> None:
 
 
 def test_a_host_leaves(site: Site) -> None:
+    site.play("remove_node", "--check", "--extra-vars", "leafdb_nodes=d")
+    assert "d" in site.names()
     site.play_under_load("remove_node", "--extra-vars", "leafdb_nodes=d")
     site.members = ["a", "c", "e"]
     assert site.names() == site.members
