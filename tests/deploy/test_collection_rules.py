@@ -15,6 +15,7 @@ from support.collection import COLLECTION, ROLES, load, playbooks, plays, role_v
 ROLLING = ("deploy.yml", "rolling_restart.yml", "rolling_upgrade.yml")
 PLAYBOOKS = {
     "add_node", "backup", "deploy", "monitoring", "remove_node", "replace_node", "rolling_restart", "rolling_upgrade",
+    "rotate_certificates",
 }  # fmt: skip
 COMMANDS = ("ansible.builtin.command", "ansible.builtin.shell", "ansible.builtin.raw", "ansible.builtin.script")
 SECRET = re.compile(r"\bnode_secret\b|\bnode_tls_key_file\b")

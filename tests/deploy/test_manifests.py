@@ -4,6 +4,7 @@ need."""
 
 from __future__ import annotations
 
+import re
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
-from leafdb.node import settings
+from leafdb.config import Config
+from leafdb.node import config_rules, settings
 from support.collection import COLLECTION
 
 FOLDER = COLLECTION / "kubernetes"
@@ -32,6 +34,34 @@ def objects() -> dict[tuple[str, str], dict[str, Any]]:
             if each["kind"] != "Kustomization":
                 found[each["kind"], each["metadata"]["name"]] = each
     return found
+
+
+def containers_of(pod: dict[str, Any]) -> list[dict[str, Any]]:
+    """Those that begin, and those that stay."""
+    return [*pod["initContainers"], *pod["containers"]]
+
+
+def filled(text: str, **known: str) -> str:
+    """A text with what the cluster puts in for $(NAME)."""
+    return re.sub(r"\$\((\w+)\)", lambda found: known[found[1]], text)
+
+
+def environment_of(container: dict[str, Any]) -> dict[str, str]:
+    """What a container of pod leafdb-0 in namespace db is told, in the order in which names may be used."""
+    facts = {"metadata.name": "leafdb-0", "metadata.namespace": "db"}
+    said: dict[str, str] = {}
+    for each in container["env"]:
+        field = each.get("valueFrom", {}).get("fieldRef", {}).get("fieldPath")
+        said[each["name"]] = facts[field] if field else filled(each["value"], **said)
+    return said
+
+
+def config_of_a_pod(directory: Path, container: dict[str, Any]) -> Config:
+    """What leafdbd makes of it all."""
+    file = directory / "leafdb.toml"
+    file.write_text(objects()["ConfigMap", "leafdb"]["data"]["leafdb.toml"])
+    given = {name: text for name, text in environment_of(container).items() if name.startswith("LEAFDB__")}
+    return settings.load(str(file), environment=given).config
 
 
 @pytest.fixture
@@ -97,9 +127,7 @@ def test_probes_ask_the_right_pages(container: dict[str, Any]) -> None:
 
 def test_a_stop_has_time_to_drain(pod: dict[str, Any], container: dict[str, Any]) -> None:
     command = container["lifecycle"]["preStop"]["exec"]["command"]
-    assert command[0] == "leafdb"
-    assert command[3:6] == ["node", "drain", "--wait"]
-    assert command[-2:] == ["--timeout", f"{DRAIN_S}s"]
+    assert command == ["leafdb", "node", "drain", "--wait", "--timeout", f"{DRAIN_S}s"]
     config = tomllib.loads(objects()["ConfigMap", "leafdb"]["data"]["leafdb.toml"])
     own_s = int(config["node"]["drain_timeout"].removesuffix("s"))
     assert pod["terminationGracePeriodSeconds"] > DRAIN_S + own_s + 30
@@ -137,7 +165,7 @@ def test_pods_can_do_nothing_they_need_not() -> None:
         assert pod["securityContext"]["runAsNonRoot"] is True
         assert pod["securityContext"]["runAsUser"] == 10001
         assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
-        for each in [*pod.get("initContainers", ()), *pod["containers"]]:
+        for each in containers_of(pod):
             assert each["securityContext"] == CONFINED, each["name"]
             assert each["resources"]["limits"]["memory"], each["name"]
 
@@ -145,21 +173,49 @@ def test_pods_can_do_nothing_they_need_not() -> None:
 def test_secrets_are_mounted_and_no_volume_is_missing(stateful: dict[str, Any], pod: dict[str, Any]) -> None:
     volumes = {each["name"]: each for each in pod["volumes"]}
     claims = {each["metadata"]["name"] for each in stateful["volumeClaimTemplates"]}
-    for each in [*pod["initContainers"], *pod["containers"]]:
+    founder = objects()["Job", "leafdb-found"]["spec"]["template"]["spec"]
+    assert {each["name"]: each for each in founder["volumes"]} == {name: volumes[name] for name in ("given", "secret")}
+    for each in [*containers_of(pod), *containers_of(founder)]:
         for mount in each["volumeMounts"]:
             assert mount["name"] in volumes or mount["name"] in claims
         assert not [one for one in each.get("env", ()) if "secretKeyRef" in str(one)], "environments are shown"
-    assert volumes["given"]["secret"]["secretName"] == "leafdb-secret"
+    given = volumes["given"]["projected"]["sources"]
+    assert [each["secret"]["name"] for each in given] == ["leafdb-secret", "leafdb-tls"]
     assert volumes["secret"]["emptyDir"]["medium"] == "Memory"
+    for one in (pod, founder):
+        (copy,) = one["initContainers"]
+        assert copy["command"][:2] == ["install", "--mode=0400"], "leafdbd refuses a secret that its group can read"
+        assert [each["name"] for each in containers_of(one) if "given" in str(each["volumeMounts"])] == ["secret"]
+
+
+def test_tls_and_accounts_are_asked_of_everybody(
+    tmp_path: Path, pod: dict[str, Any], container: dict[str, Any]
+) -> None:
+    config = config_of_a_pod(tmp_path, container)
+    assert not config_rules.warnings(config)
+    assert (config.auth.mode, config.auth.insecure, config.tls.optional) == ("required", False, False)
     (copy,) = pod["initContainers"]
-    assert copy["command"][:2] == ["install", "--mode=0400"], "leafdbd refuses a secret that its group can read"
+    brought = [filled(word, POD_NAME="leafdb-0").rpartition("/")[2] for word in copy["args"]]
+    assert brought == ["secret", "ca.crt", "leafdb-0.crt", "leafdb-0.key"], "of its own, and never the key of the CA"
+    (where,) = [each["mountPath"] for each in container["volumeMounts"] if each["name"] == "secret"]
+    assert copy["command"][2] == f"--target-directory={where}"
+    named = [config.cluster.secret_file, config.tls.ca_file, config.tls.cert_file, config.tls.key_file]
+    assert named == [f"{where}/{name}" for name in brought]
+
+
+def test_commands_in_a_pod_find_their_node_and_log_in(tmp_path: Path, container: dict[str, Any]) -> None:
+    config, said = config_of_a_pod(tmp_path, container), environment_of(container)
+    assert said["LEAFDB_NODE"] == str(config.listen.advertised(config.listen.client))
+    assert (said["LEAFDB_CA_FILE"], said["LEAFDB_SECRET_FILE"]) == (config.tls.ca_file, config.cluster.secret_file)
+    (founder,) = objects()["Job", "leafdb-found"]["spec"]["template"]["spec"]["containers"]
+    others = environment_of(founder)
+    assert {name: others[name] for name in others if name.endswith("_FILE")} == {
+        name: said[name] for name in ("LEAFDB_CA_FILE", "LEAFDB_SECRET_FILE")
+    }
 
 
 def test_the_configuration_is_one_that_leafdbd_takes(tmp_path: Path, container: dict[str, Any]) -> None:
-    file = tmp_path / "leafdb.toml"
-    file.write_text(objects()["ConfigMap", "leafdb"]["data"]["leafdb.toml"])
-    environment = {"LEAFDB__NODE__NAME": "leafdb-0", "LEAFDB__LISTEN__ADVERTISE": "leafdb-0.leafdb-nodes.db.svc"}
-    config = settings.load(str(file), environment=environment).config
+    config = config_of_a_pod(tmp_path, container)
     mounts = {each["name"]: each["mountPath"] for each in container["volumeMounts"]}
     assert config.node.data_dir.startswith(f"{mounts['data']}/")
     assert config.cluster.secret_file.startswith(f"{mounts['secret']}/")

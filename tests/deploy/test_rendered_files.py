@@ -22,9 +22,13 @@ from support.playing import Ansible
 
 SECRET = "a-secret-of-at-least-thirty-two-characters"
 EXPOSURE_MAX = 2.0
+FILES = {"node_tls_ca_file": "ca", "node_tls_cert_file": "c", "node_tls_key_file": "k"}
 HOSTS: dict[str, dict[str, Any]] = {
     "plain": {"node_address": "127.0.0.1"},
-    "tls": {"node_address": "10.0.0.1", "node_tls_ca_file": "ca", "node_tls_cert_file": "c", "node_tls_key_file": "k"},
+    "tls": {"node_address": "10.0.0.1", **FILES},
+    "locked": {"node_address": "10.0.0.2", **FILES, "node_tls_client_certificates": True},
+    "moving": {"node_address": "10.0.0.3", **FILES, "node_insecure": True,
+               "node_settings": {"tls": {"optional": True}}},
     "open": {"node_address": "db1.example", "node_tls": False, "node_insecure": True, "node_client_port": 9000},
     "six": {"node_address": "fd00::1", "node_tls": False, "node_insecure": True, "node_zone": "rack-6"},
     "many": {"node_address": "127.0.0.1", "node_shards": 3, "node_weight": 4, "node_name": "big",
@@ -50,7 +54,7 @@ def rendered(ansible: Ansible, tmp_path_factory: pytest.TempPathFactory) -> Path
             "src": str(role / "templates" / source), "dest": f"{{{{ node_prefix }}}}/{target}", "mode": "0600"}}
         for source, target in files.items()
     ]  # fmt: skip
-    told = "{{ {'members': node_members, 'peers': node_peers} | to_json }}"
+    told = "{{ {'members': node_members, 'peers': node_peers, 'environment': node_cli_all} | to_json }}"
     tasks.append({"ansible.builtin.copy": {"content": told, "dest": "{{ node_prefix }}/told.json", "mode": "0600"}})
     play = {
         "hosts": "leafdb", "gather_facts": False, "vars_files": [str(role / "vars" / "main.yml")], "tasks": tasks,
@@ -77,7 +81,7 @@ def config_of(rendered: Path, host: str) -> Config:
     return settings.load(str(rendered / host / "leafdb.toml"), environment={}).config
 
 
-@pytest.mark.parametrize("host", [host for host in HOSTS if host != "tls"])
+@pytest.mark.parametrize("host", [host for host in HOSTS if "node_tls_ca_file" not in HOSTS[host]])
 def test_leafdbd_takes_the_configuration(rendered: Path, host: str) -> None:
     config = config_of(rendered, host)
     assert config.cluster.name == "prod"
@@ -101,11 +105,22 @@ def test_what_the_inventory_says_is_in_it(rendered: Path) -> None:
 
 
 def test_other_machines_are_met_with_tls_unless_said(rendered: Path) -> None:
-    text = (rendered / "tls" / "leafdb.toml").read_text()
-    table = text.partition("[tls]\n")[2].partition("\n\n")[0]
-    assert re.findall(r"^(\w+) = ", table, re.MULTILINE) == ["ca_file", "cert_file", "key_file", "client_ca_file"]
-    assert "insecure" not in text
+    files = ["ca_file", "cert_file", "key_file"]
+    for host, wanted in (("tls", files), ("locked", [*files, "client_ca_file"])):
+        text = (rendered / host / "leafdb.toml").read_text()
+        table = text.partition("[tls]\n")[2].partition("\n\n")[0]
+        assert re.findall(r"^(\w+) = ", table, re.MULTILINE) == wanted
+        assert "insecure" not in text
     assert "[tls]" not in (rendered / "plain" / "leafdb.toml").read_text()
+
+
+def test_commands_speak_as_the_nodes_listen(rendered: Path) -> None:
+    """With the node's certificate, but while TLS is optional; with the cluster's secret, but where nobody is asked."""
+    said = {host: set(json.loads((rendered / host / "told.json").read_text())["environment"]) for host in HOSTS}
+    sealed = {"LEAFDB_CA_FILE", "LEAFDB_CERT_FILE", "LEAFDB_KEY_FILE"}
+    assert said["tls"] == said["locked"] == {*sealed, "LEAFDB_SECRET_FILE"}
+    assert said["plain"] == {"LEAFDB_SECRET_FILE"}
+    assert said["moving"] == said["open"] == set()
 
 
 def test_a_machine_of_shards_is_several_members(rendered: Path) -> None:
