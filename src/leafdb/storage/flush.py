@@ -28,8 +28,8 @@ from leafdb.storage.wal import SegmentScan
 from leafdb.types import TreeId
 from leafdb.vfs.base import FileSystem
 
-_SLICE_WRITES: Final = 2048
-_SLICE_ENTRIES: Final = 1024
+_SLICE_WRITES: Final = 256
+_SLICE_ENTRIES: Final = 512
 _SLICE_VALUE_BYTES: Final = 1 << 20
 
 _Newest = dict[bytes, tuple[int, bytes | None]]
@@ -44,7 +44,7 @@ def run_flush(fs: FileSystem, job: FlushJob) -> FlushResult:
 
 
 def flush_slices(fs: FileSystem, job: FlushJob) -> Generator[None, None, FlushResult]:
-    """`run_flush` in steps of a few milliseconds."""
+    """`run_flush` in steps of less than a millisecond, as a rule."""
     trees = yield from _newest(fs, job)
     value_numbers = dict(job.values)
     expiry = load_expiry(job.expiry) if job.expiring else None
@@ -69,7 +69,7 @@ def flush_slices(fs: FileSystem, job: FlushJob) -> Generator[None, None, FlushRe
                 yield
             writer.newest_expiry_ms = newest_expiry_ms
             outputs.finish_values()
-            outputs.finish()
+            yield from outputs.finish_slices()
             yield
         return FlushResult(tuple(outputs.publish()), tuple(outputs.values))
 
