@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 from typing import Final
@@ -14,6 +13,7 @@ from leafdb.model.hlc import LOGICAL_BITS, stamp_ms
 from leafdb.node.admin_cluster import state_of
 from leafdb.node.endings import STOPPED
 from leafdb.node.http import Check, HttpPages
+from leafdb.node.interpreter import calm_interpreter
 from leafdb.node.metrics_page import MetricsPage
 from leafdb.node.node import Node
 from leafdb.node.real_world import real_world
@@ -141,18 +141,10 @@ def watch(node: Node) -> None:
     metrics.info("leafdb_build_info", version=node.version)
 
 
-def calm_collector() -> None:
-    """Have the garbage collector look less often. What a request makes holds no cycles and is freed by its counts; the
-    default thresholds walk it over and over, for about a tenth of a put's time."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 50)
-
-
 async def serve(config: Config, *, on_ready: Callable[[], None], drain: trio.Event, stop: trio.Event) -> int:
     """Run a node on this machine until it has stopped; the exit code. Raises what kept it from running."""
     secret = read_secret(config.cluster.secret_file)
-    calm_collector()
+    calm_interpreter()
     while True:
         node = await _live(config, secret, on_ready, drain, stop)
         if not node.tenure.begins_anew:
