@@ -110,6 +110,10 @@ FILE_NUMBER_LEASE: Final = 256
 SNAPSHOTS_MAX: Final = 16
 SNAPSHOT_NAME_BYTES_MAX: Final = 64
 BLOOM_BITS_PER_KEY: Final = 10
+SORT_SLICE_KEYS: Final = 512
+"""A flush sorts and writes so many keys at a time."""
+FILTER_SLICE_KEYS: Final = 1_024
+"""A table's filter is built in steps of so many keys, a third of a millisecond: between them the worker gives way."""
 BLOCK_PAYLOAD_BYTES_MAX: Final = 32 * MIB
 TABLE_APPEND_BYTES: Final = 256 * KIB
 TABLE_SYNC_BYTES: Final = 1 * MIB

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from leafdb.storage.block import Entry
 from leafdb.storage.block_cache import BlockCache
+from leafdb.storage.job_execution import run_slices
 from leafdb.storage.sstable_reader import TableReader
 from leafdb.storage.sstable_writer import TableWriter
 from leafdb.storage.version import TableMeta
@@ -43,7 +44,7 @@ def write_table(
     for start in range(0, len(keys), run):
         part = keys[start : start + run]
         writer.append_run(part, [model[key][0] for key in part], [model[key][1] for key in part])
-    return writer.finish()
+    return run_slices(writer.finish_slices())
 
 
 def write_segment(

@@ -1,7 +1,5 @@
-"""Python's cyclic garbage collector in a process of ours: seldom, and with an eye on how long it takes.
-
-What a request makes holds no cycles and is freed by its counts; the default thresholds walk it over and over, for about
-a tenth of a put's time. While a collection runs nothing else does, on whichever thread it was set off.
+"""How long Python's cyclic garbage collector takes: while a collection runs nothing else does, on whichever thread it
+was set off. How often it runs is set in `interpreter.py`.
 """
 
 from __future__ import annotations
@@ -11,13 +9,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from leafdb.node.metrics import Histogram
-
-
-def calm_collector() -> None:
-    """Have it look less often, and never at what is there already."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 50)
 
 
 @contextmanager

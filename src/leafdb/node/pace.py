@@ -29,9 +29,10 @@ LATE_S: Final = 0.005
 class Pace:
     """One node's background share."""
 
-    def __init__(self, now: Callable[[], float], share: float = SHARE) -> None:
+    def __init__(self, now: Callable[[], float], share: float = SHARE, *, slice_s: float = SLICE_S) -> None:
         assert 0.0 < share <= 1.0
         self._now = now
+        self._slice_s = slice_s
         self._share_max = share
         self.share: float = share
         """The share of the moment."""
@@ -43,7 +44,7 @@ class Pace:
 
     def over(self, began: float) -> bool:
         """Whether a slice has lasted long enough."""
-        return self._now() - began >= SLICE_S
+        return self._now() - began >= self._slice_s
 
     async def spent(self, began: float, extra_s: float = 0.0) -> None:
         """A slice has ended; `extra_s` of other threads' work for it also counts. Always a checkpoint."""

@@ -14,11 +14,12 @@ from leafdb.config import Config
 from leafdb.errors import ConfigError
 from leafdb.node.bell import Bell
 from leafdb.node.clock_watch import ClockWatch
-from leafdb.node.collector import calm_collector, pauses_measured
+from leafdb.node.collector import pauses_measured
 from leafdb.node.coordinator import Requester
 from leafdb.node.endings import STOPPED
 from leafdb.node.gauges import watch
 from leafdb.node.http import Check, HttpPages
+from leafdb.node.interpreter import calm_interpreter
 from leafdb.node.metrics_page import MetricsPage
 from leafdb.node.node import Node
 from leafdb.node.real_world import real_world
@@ -104,7 +105,7 @@ async def serve(
     again.
     """
     secret = read_secret(config.cluster.secret_file)
-    calm_collector()
+    calm_interpreter()
     while True:
         node = await _live(config, secret, bell, on_ready, drain, stop, settings)
         if not node.tenure.begins_anew:

@@ -25,7 +25,7 @@ WHERE: Final = ("", "wal/", "tables/", "tables/", "values/", "values/", "MANIFES
 AT_OPENING: Final = ("IDENTITY", "CURRENT")
 """Written by every opening, and seldom else."""
 WRITES_MAX: Final = 20
-STEPS: Final = 40
+STEPS: Final = 120
 KEYS: Final = 24
 VALUE_BYTES_MAX: Final = 200
 FIRST_VALUE: Final = 1_000_000

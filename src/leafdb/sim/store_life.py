@@ -127,7 +127,7 @@ class StoreLife:
         elif choice < 0.7:
             machine.read_executor.run_pending(rng.choice((1, None)))
         elif choice < 0.9:
-            for _ in range(rng.choice((1, 3, 10))):
+            for _ in range(rng.choice((4, 12, 40))):
                 machine.jobs.step()
         elif choice < 0.93:
             machine.settle()

@@ -10,11 +10,12 @@ Invariant: a key that was added is never denied. The table of patterns is part o
 
 from __future__ import annotations
 
-from array import array
+from collections.abc import Generator, Sequence
 from struct import Struct, error
 from typing import Final
 
 from leafdb.codec.checksum import xxh3_64
+from leafdb.limits import FILTER_SLICE_KEYS
 
 _LINE_BYTES: Final = 64
 _LINE_MEMORY_BYTES: Final = 112
@@ -34,14 +35,22 @@ def _pattern(row: int) -> int:
 _PATTERNS: Final = tuple(_pattern(row) for row in range(_ROWS))
 
 
-def build_filter(hashes: array[int], bits_per_key: int) -> bytes:
-    """The filter of the keys with these xxh3 hashes."""
+def filter_slices(hashes: Sequence[int], bits_per_key: int) -> Generator[None, None, bytes]:
+    """The filter of the keys with these xxh3 hashes, in steps of at most FILTER_SLICE_KEYS keys, or lines.
+
+    A key's line depends on how many keys there are, so no bit can be set before the last key is known."""
     lines = max(1, -(-len(hashes) * bits_per_key // (8 * _LINE_BYTES)))
     bits = [0] * lines
     patterns = _PATTERNS
-    for digest in hashes:
-        bits[(digest >> 32) * lines >> 32] |= patterns[digest & 4095] | patterns[digest >> 12 & 4095]
-    return _HEADER.pack(lines) + b"".join([line.to_bytes(_LINE_BYTES, "little") for line in bits])
+    for start in range(0, len(hashes), FILTER_SLICE_KEYS):
+        for digest in hashes[start : start + FILTER_SLICE_KEYS]:
+            bits[(digest >> 32) * lines >> 32] |= patterns[digest & 4095] | patterns[digest >> 12 & 4095]
+        yield
+    parts = [_HEADER.pack(lines)]
+    for start in range(0, lines, FILTER_SLICE_KEYS):
+        parts += [line.to_bytes(_LINE_BYTES, "little") for line in bits[start : start + FILTER_SLICE_KEYS]]
+        yield
+    return b"".join(parts)
 
 
 def bits_of(digest: int) -> int:

@@ -45,7 +45,7 @@ def run_compaction(fs: FileSystem, job: CompactionJob) -> CompactionResult:
 
 
 def compaction_slices(fs: FileSystem, job: CompactionJob) -> Generator[None, None, CompactionResult]:
-    """`run_compaction` in steps of a few milliseconds."""
+    """`run_compaction` in steps of less than a millisecond, as a rule."""
     assert job.outputs, "no file number is allotted"
     assert all(meta.tree_id == job.tree_id for meta in job.inputs), "a compaction of two trees"
     numbers = list(job.outputs)
@@ -56,6 +56,9 @@ def compaction_slices(fs: FileSystem, job: CompactionJob) -> Generator[None, Non
     written = 0
     with table_outputs(fs) as outputs, _values_to_move(fs, job) as values_to_move:
         for columns in merge_columns(_sources(fs, job.inputs)):
+            yield
+            if columns is None:
+                continue
             if forgetting is not None:
                 columns = forgetting.applied(columns)
             keys, sequences, values = columns if covered is None else covered.without_spent_tombstones(columns)
@@ -69,11 +72,11 @@ def compaction_slices(fs: FileSystem, job: CompactionJob) -> Generator[None, Non
                 writer.append_run(keys, sequences, values)
                 written += len(keys)
                 if writer.size >= job.table_bytes and numbers:
-                    outputs.finish()
+                    yield from outputs.finish_slices()
             yield
         outputs.finish_values()
         if outputs.writer is not None:
-            outputs.finish()
+            yield from outputs.finish_slices()
         added = outputs.publish()
     return CompactionResult(
         added=tuple(added),

@@ -24,12 +24,12 @@ from leafdb.storage.block import Stored
 from leafdb.storage.expiry import DELETED_MS, load_expiry, newest, newest_of
 from leafdb.storage.job_execution import TableOutputs, run_slices, table_outputs
 from leafdb.storage.jobs import FlushJob, FlushResult
+from leafdb.storage.sliced_sort import sort_slices
 from leafdb.storage.wal import SegmentScan
 from leafdb.types import TreeId
 from leafdb.vfs.base import FileSystem
 
-_SLICE_WRITES: Final = 2048
-_SLICE_ENTRIES: Final = 1024
+_SLICE_WRITES: Final = 256
 _SLICE_VALUE_BYTES: Final = 1 << 20
 
 _Newest = dict[bytes, tuple[int, bytes | None]]
@@ -44,7 +44,7 @@ def run_flush(fs: FileSystem, job: FlushJob) -> FlushResult:
 
 
 def flush_slices(fs: FileSystem, job: FlushJob) -> Generator[None, None, FlushResult]:
-    """`run_flush` in steps of a few milliseconds."""
+    """`run_flush` in steps of less than a millisecond, as a rule."""
     trees = yield from _newest(fs, job)
     value_numbers = dict(job.values)
     expiry = load_expiry(job.expiry) if job.expiring else None
@@ -54,10 +54,8 @@ def flush_slices(fs: FileSystem, job: FlushJob) -> Generator[None, None, FlushRe
             if not entries:
                 continue
             writer = outputs.start(file_number=file_number, tree_id=tree_id, level=0)
-            keys = sorted(entries)
             newest_expiry_ms = DELETED_MS if tree_id in job.expiring else 0
-            for start in range(0, len(keys), _SLICE_ENTRIES):
-                part = keys[start : start + _SLICE_ENTRIES]
+            for part in (yield from sort_slices(entries)):
                 sequences, values = zip(*[entries[key] for key in part], strict=True)
                 if expiry is not None and newest_expiry_ms:
                     newest_expiry_ms = newest(newest_expiry_ms, newest_of(expiry, values))
@@ -69,7 +67,7 @@ def flush_slices(fs: FileSystem, job: FlushJob) -> Generator[None, None, FlushRe
                 yield
             writer.newest_expiry_ms = newest_expiry_ms
             outputs.finish_values()
-            outputs.finish()
+            yield from outputs.finish_slices()
             yield
         return FlushResult(tuple(outputs.publish()), tuple(outputs.values))
 

@@ -38,10 +38,10 @@ class TableOutputs:
         self.writer = TableWriter(self._fs, file_number=file_number, tree_id=tree_id, level=level)
         return self.writer
 
-    def finish(self) -> None:
+    def finish_slices(self) -> Generator[None, None, None]:
         """Complete and sync the table being written."""
         assert self.writer is not None
-        self._tables.append(self.writer.finish())
+        self._tables.append((yield from self.writer.finish_slices()))
         self.writer = None
 
     def start_values(self, *, file_number: int, tree_id: TreeId) -> ValueWriter:

@@ -60,9 +60,14 @@ class _Run:
         self.keys: list[bytes] = []
         self.position = 0
 
+    @property
+    def used_up(self) -> bool:
+        """No entry is at hand."""
+        return self.position >= len(self.keys)
+
     def fill(self) -> bool:
         """Have an entry at hand; False when the source has ended."""
-        while self.position >= len(self.keys):
+        while self.used_up:
             chunk = next(self.chunks, None)
             if chunk is None:
                 return False
@@ -82,11 +87,15 @@ class _Run:
         return self.keys[start:stop], self.sequences[start:stop], self.values[start:stop]
 
 
-def merge_columns(sources: Sequence[Iterator[Columns]]) -> Iterator[Columns]:
-    """The newest entry of each key, in ascending runs. Newest source first; every source ascends strictly."""
+def merge_columns(sources: Sequence[Iterator[Columns]]) -> Iterator[Columns | None]:
+    """The newest entry of each key, in ascending runs. Newest source first; every source ascends strictly. None: one
+    more chunk was read, which is work enough to give way after."""
     runs = [_Run(source) for source in sources]
     while True:
-        runs = [run for run in runs if run.fill()]
+        for run in [run for run in runs if run.used_up]:
+            if not run.fill():
+                runs.remove(run)
+            yield None
         if not runs:
             return
         bound = min([run.keys[-1] for run in runs])

@@ -49,7 +49,7 @@ def salvage_slices(fs: FileSystem, job: SalvageJob) -> Generator[None, None, Sal
     with closing(reader), table_outputs(fs) as outputs:
         lost = yield from _copy(fs, reader, job, outputs)
         if outputs.writer is not None:
-            outputs.finish()
+            yield from outputs.finish_slices()
         added = outputs.publish()
     kept = added[0] if added else None
     if not lost and (kept is None or kept.entries != meta.entries):

@@ -3,21 +3,24 @@
 Entries come in runs of columns and are cut into blocks by running sums and bisection, so that no Python statement runs
 per entry but those of the filter. Nothing is held but the block being gathered, a hash per entry and a line per block.
 
-The file is synced by `finish`, its name is not: who publishes it syncs the directory, once for all tables of a job.
+What is left to do at the end grows with the table, so it is done in slices, between which whoever runs them gives way.
+
+The file is synced by the last of them, its name is not: who publishes it syncs the directory, once for all tables of
+a job.
 """
 
 from __future__ import annotations
 
 from array import array
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import replace
 from itertools import accumulate
 
 from leafdb.codec.checksum import xxh3_64
 from leafdb.limits import BLOCK_BYTES, BLOOM_BITS_PER_KEY
 from leafdb.storage.block import ENTRY_OVERHEAD_BYTES, PLACE, Stored, encode_block, shared_bytes
-from leafdb.storage.bloom import build_filter
+from leafdb.storage.bloom import filter_slices
 from leafdb.storage.file_appender import FileAppender
 from leafdb.storage.sstable_format import (
     FORMAT_VERSION,
@@ -35,7 +38,7 @@ from leafdb.vfs.base import FileSystem
 
 
 class TableWriter:
-    """One table in the making. `append_run` any number of times, at least one entry in all; then `finish`."""
+    """One table in the making. `append_run` any number of times, at least one entry in all; then `finish_slices`."""
 
     __slots__ = (
         "_block_largest",
@@ -82,7 +85,7 @@ class TableWriter:
         self._sequence_min = 0
         self._sequence_max = 0
         self.newest_expiry_ms: int = 0
-        """As in `TableMeta`; to be set before `finish` by who knows."""
+        """As in `TableMeta`; to be set before `finish_slices` by who knows."""
 
     @property
     def size(self) -> int:
@@ -158,36 +161,45 @@ class TableWriter:
         self._file.append(sealed)
         return place
 
-    def finish(self) -> TableMeta:
-        """Write the rest, sync and close the file; what the manifest is to know of it."""
+    def finish_slices(self) -> Generator[None, None, TableMeta]:
+        """Write the rest, sync and close the file; what the manifest is to know of it. In steps of less than a
+        millisecond, but for the index, which takes as long as a block of one entry for each of the table's blocks."""
         assert self._largest is not None, "a table without entries"
         if self._keys:
             self._write_data(0, len(self._keys))
-        meta = TableMeta(
+        meta = self._meta(self._largest)
+        built = yield from filter_slices(self._hashes, BLOOM_BITS_PER_KEY)
+        filter_place = self._write(built, BlockKind.FILTER)
+        yield
+        index = encode_block(self._index_keys, [0] * len(self._index_keys), self._index_values)
+        index_place = self._write(index, BlockKind.INDEX)
+        yield
+        footer = Footer(
+            file_number=self._file_number,
+            filter=filter_place,
+            index=index_place,
+            properties=self._write(encode_properties(meta), BlockKind.PROPERTIES),
+            version=FORMAT_WITH_PLACES if meta.references else FORMAT_VERSION,
+        )
+        self._file.append(footer.encode())
+        return replace(meta, size=self._file.finish())
+
+    def _meta(self, largest: bytes) -> TableMeta:
+        """What is known of the table; its size is not, yet."""
+        return TableMeta(
             file_number=self._file_number,
             tree_id=self._tree_id,
             level=self._level,
             size=1,
             entries=self._entries,
             smallest=self._smallest,
-            largest=self._largest,
+            largest=largest,
             sequence_min=self._sequence_min,
             sequence_max=self._sequence_max,
             tombstones=self._tombstones,
             newest_expiry_ms=self.newest_expiry_ms,
             references=tuple(sorted(self._references.items())),
         )
-        footer = Footer(
-            file_number=self._file_number,
-            filter=self._write(build_filter(self._hashes, BLOOM_BITS_PER_KEY), BlockKind.FILTER),
-            index=self._write(
-                encode_block(self._index_keys, [0] * len(self._index_keys), self._index_values), BlockKind.INDEX
-            ),
-            properties=self._write(encode_properties(meta), BlockKind.PROPERTIES),
-            version=FORMAT_WITH_PLACES if meta.references else FORMAT_VERSION,
-        )
-        self._file.append(footer.encode())
-        return replace(meta, size=self._file.finish())
 
     def abandon(self) -> None:
         """Give up: the file is closed and stays as it is, for its owner to remove."""

@@ -9,8 +9,8 @@ The child:
 - It exits as soon as stdin ends, even in the middle of a job: its parent is gone, nobody would trust the result.
 - Jobs run in slices and flushes go before compactions, because a waiting flush holds memory and at last stops writes.
 - Compactions and salvages rest after each slice, as the parent's pace has it (`compaction_pace`); flushes never do.
-  Where nothing is to be rested they still offer the core to whoever waits for it: niceness alone leaves a process that
-  runs where it is until the scheduler's next tick, 4 ms on some kernels, and a request waits.
+  After each slice of any job the core is offered to whoever waits for it: niceness alone leaves a process that runs
+  where it is until the scheduler's next tick, 4 ms on some kernels, and a request waits. So slices are short.
 - Of a job that fails only the error is told. An error of ours, not of the world, ends the process.
 - It imports no event loop: it starts in a fraction of a second and stays small.
 - Cycles are collected between jobs only: a flush makes an object per entry and none of them is in a cycle.
@@ -92,6 +92,7 @@ class Worker:
         while self._receive():
             if self._flushes:
                 self._step(self._flushes)
+                self._give_way()
             elif self._compactions and not self._wait_s():
                 began_s = self._now_s()
                 self._step(self._compactions)

@@ -8,7 +8,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from leafdb.node.pace import LATE_S, SHARE, SHARE_MIN, Pace
+from leafdb.node.pace import LATE_S, SHARE, SHARE_MIN, SLICE_S, Pace
 from leafdb.node.rate_limit import RateLimit
 
 
@@ -46,6 +46,17 @@ def test_work_keeps_to_its_share() -> None:
         assert await work(pace, clock, 100) == pytest.approx(100 * 0.002 / SHARE)
 
     play(story)
+
+
+@pytest.mark.parametrize(("slice_s", "over"), [(0.001, True), (SLICE_S, False)])
+def test_a_slice_is_as_long_as_its_owner_has_it(slice_s: float, over: bool) -> None:
+    now_s = 5.0
+    pace = Pace(lambda: now_s, slice_s=slice_s)
+    began = pace.begin()
+    now_s += SLICE_S / 2
+    assert pace.over(began) is over
+    now_s += SLICE_S
+    assert pace.over(began)
 
 
 def test_work_gives_way_while_sleepers_wake_late_and_comes_back() -> None:

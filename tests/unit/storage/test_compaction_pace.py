@@ -266,7 +266,7 @@ def test_without_a_pace_nobody_rests_and_a_flush_never_does() -> None:
     assert offers >= 5, "a compaction offers the core after each slice all the same"
     machine.run(encode_pace(0.1), encode_request(2, flush), rests_max=0)
     assert machine.rests == 0
-    assert machine.offers == offers
+    assert machine.offers >= offers + 5, "a flush does, too"
     assert machine.fs.exists("tables/0000000003.sst")
     assert machine.fs.exists("tables/0000000007.sst")
 

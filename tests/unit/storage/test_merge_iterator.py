@@ -49,10 +49,25 @@ def test_merging_columns_keeps_the_newest(seed: int) -> None:
     sources, expected = sources_of(rng, rng.randrange(6))
     if seed % 2:
         rng.shuffle(sources)  # the sequence decides, not the order of the sources
-    merged = [
-        entry for run in merge_columns([chunks(rng, source) for source in sources]) for entry in zip(*run, strict=True)
-    ]
-    assert merged == expected
+    runs = [run for run in merge_columns([chunks(rng, source) for source in sources]) if run is not None]
+    assert [entry for run in runs for entry in zip(*run, strict=True)] == expected
+
+
+def test_one_chunk_is_read_at_a_time() -> None:
+    chunks_read = 0
+
+    def counted(source: int) -> Iterator[Columns]:
+        nonlocal chunks_read
+        for first in range(source, 1_000, 100):
+            chunks_read += 1
+            yield [b"%04d" % first, b"%04d" % (first + 10)], [2 * source + 2, 2 * source + 1], [b"", b""]
+
+    seen = entries = 0
+    for run in merge_columns([counted(source) for source in range(10)]):
+        assert chunks_read - seen <= (run is None), "more than a chunk between two chances to give way"
+        seen = chunks_read
+        entries += 0 if run is None else len(run[0])
+    assert (chunks_read, entries) == (100, 200)
 
 
 def test_copies_of_one_entry_become_one() -> None:

@@ -6,8 +6,10 @@ from random import Random
 
 import pytest
 
+from leafdb.codec.checksum import xxh3_64
 from leafdb.limits import BLOCK_BYTES
 from leafdb.storage.block_cache import BlockCache
+from leafdb.storage.job_execution import run_slices
 from leafdb.storage.sstable_reader import TableReader, verify
 from leafdb.storage.sstable_writer import TableWriter
 from leafdb.vfs.base import read_file
@@ -27,6 +29,13 @@ def test_the_cut_of_the_runs_does_not_show_in_the_file() -> None:
         meta = write_table(fs, model, run=run)
         files.append(read_file(fs, meta.path))
     assert all(file == files[0] for file in files)
+
+
+def test_a_table_of_many_slices_never_changes() -> None:
+    """Written by the code that finished a table in one go."""
+    fs = store()
+    content = read_file(fs, write_table(fs, sample(5_000)).path)
+    assert (len(content), xxh3_64(content)) == (542_586, 0xC48D202FA88A077A)
 
 
 def test_blocks_are_of_the_wanted_size() -> None:
@@ -55,7 +64,7 @@ def test_runs_must_ascend() -> None:
     with pytest.raises(AssertionError):
         writer.append_run([b"b"], [2], [b""])
     with pytest.raises(AssertionError):
-        TableWriter(store(), file_number=1, tree_id=TREE, level=0).finish()
+        run_slices(TableWriter(store(), file_number=1, tree_id=TREE, level=0).finish_slices())
 
 
 def test_a_taken_name_is_not_overwritten() -> None:
