@@ -164,7 +164,7 @@ class Simulation:
             await self._settle(stage, nemesis)
         await check_converged(setting, buried=plan.forgets and await self._forget(stage, nemesis))
         if rings is not None:
-            await check_ring(setting)
+            await check_ring(setting, stage.lost)
             rings.check()
         trace.probe("trees_compared", await check_trees(cluster, self._ran, doubts.in_vain))
         await cluster.check()

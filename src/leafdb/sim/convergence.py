@@ -7,6 +7,7 @@ whole of it: refused writes, sessions, the names of buckets.
 
 from __future__ import annotations
 
+from collections.abc import Container
 from typing import Final
 
 from leafdb.model.purge import NEVER, record_death
@@ -22,7 +23,6 @@ from leafdb.sim.ring_rules import rest_problems
 from leafdb.sim.ring_watch import RingWatch
 from leafdb.sim.setting import Setting
 from leafdb.testing import linearizability, session_guarantees
-from leafdb.testing.cluster import MemoryCluster
 from leafdb.testing.final_record import check_final
 from leafdb.testing.linearizability_models import NameRegistry
 from leafdb.testing.stores import tree_of
@@ -91,8 +91,9 @@ def horizon_of(storage_key: bytes, ring: Ring) -> int:
     return horizons[ring.partition_of(split_storage_key(storage_key)[0])].stamp if horizons else 0
 
 
-async def check_ring(setting: Setting) -> None:
-    """Raise Violation unless a ring that has changed is at rest: fair, and with nothing left of plans (I20, I22)."""
+async def check_ring(setting: Setting, lost: Container[NodeId]) -> None:
+    """Raise Violation unless a ring that has changed is at rest: fair, and with nothing left of plans (I20, I22).
+    `lost` are the machines that did not come back."""
     watch = setting.ring
     assert watch is not None
     metadata = watch.newest
@@ -109,11 +110,12 @@ async def check_ring(setting: Setting) -> None:
         require(number in metadata.members, Invariant.BANS_FINAL, f"n{machine} runs as {number}, who is no member")
         settled = node.transfers.settled() and not node.transfers.report().total
         require(settled, Invariant.BANS_FINAL, f"n{machine} has copies to make, though no plan is in progress")
-    _check_sent_away(watch, setting.cluster)
+    check_sent_away(watch, setting.cluster.nodes, lost)
 
 
-def _check_sent_away(watch: RingWatch, cluster: MemoryCluster) -> None:
-    """Whose join was given up has emptied its store, and is blank; unless it had been told that it is read."""
+def check_sent_away(watch: RingWatch, running: Container[NodeId], lost: Container[NodeId]) -> None:
+    """Whose join was given up has emptied its store, and is blank; unless it had been told that it is read, or is on a
+    machine that was lost while it joined."""
     for step in watch.steps:
         for member in step.plan.joining if step.given_up else ():
             machine = watch.machines[member]
@@ -121,9 +123,10 @@ def _check_sent_away(watch: RingWatch, cluster: MemoryCluster) -> None:
             plan = None if belief is None else belief.plan
             knew_it_is_read = plan is not None and plan.phase is Phase.WRITE_BOTH_READ_NEW
             latest = [number for number, place in watch.machines.items() if place == machine][-1] == member
-            if latest and plan is not None and plan.id == step.plan.id and not knew_it_is_read:
+            knows = latest and plan is not None and plan.id == step.plan.id and not knew_it_is_read
+            if knows and machine not in lost:
                 text = f"n{machine} was sent away while it joined, and is not blank again"
-                require(machine in cluster.nodes, Invariant.BANS_FINAL, text)
+                require(machine in running, Invariant.BANS_FINAL, text)
 
 
 def _numbers(nodes: tuple[NodeId, ...]) -> str:
