@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -153,9 +154,16 @@ ELSEWHERE = {
 
 
 @pytest.fixture
-def documents(cluster: Cluster, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Any]:
+def own_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """One of which lists hold what is made here, and not what other tests left."""
+    with Cluster(tmp_path_factory.mktemp("cluster")) as cluster:
+        yield cluster.up()
+
+
+@pytest.fixture
+def documents(own_cluster: Cluster, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Any]:
     """The JSON of every line, run in their order against the cluster."""
-    monkeypatch.setenv("LEAFDB_NODE", cluster.nodes[0].client)
+    monkeypatch.setenv("LEAFDB_NODE", own_cluster.nodes[0].client)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     (tmp_path / "leafdb.toml").write_text('[node]\nnam = "x"\n')
     (tmp_path / "password").write_text("correct horse battery staple")
