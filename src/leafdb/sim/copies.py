@@ -50,8 +50,8 @@ class Copies:
         """By storage key: for whom each member has kept a fallback's copy."""
         self._records: dict[tuple[NodeId, bytes], Said] = {}
         """What the record of a key may be, by the machine of the store."""
-        self._let_go: set[tuple[NodeId, bytes]] = set()
-        """Members that have given a record away, with its storage key."""
+        self._let_go: dict[bytes, dict[NodeId, CausalClock]] = {}
+        """By storage key: what each member has given away."""
         self._hints: dict[tuple[NodeId, bytes], Said] = {}
         """What each hint says, by the node that keeps it and its key."""
         self._targets: dict[tuple[NodeId, bytes], set[NodeId]] = {}
@@ -71,10 +71,11 @@ class Copies:
         cluster.observe_writes(self._written)
 
     def check(self, storage_key: bytes, dot: Dot, acks: int, text: str, key: str) -> None:
-        """`acks` nodes were said to hold the write of this dot."""
+        """`acks` nodes were said to hold the write of this dot. By the time the client hears of it, one that holds the
+        range no longer may have given its copy away."""
         self.check_hints()
-        known = self._known.get(storage_key, {})
-        holders = [node for node, clock in known.items() if clock.covers(dot)]
+        given = [*self._known.get(storage_key, {}).items(), *self._let_go.get(storage_key, {}).items()]
+        holders = {node for node, clock in given if clock.covers(dot)}
         told = " ".join(f"n{node}" for node in sorted(holders)) or "nobody"
         what = f"{text} is acknowledged by {acks}, and {told} has been given a copy"
         gone = self.excuse(storage_key, CausalClock.from_dots((dot,)), EMPTY)
@@ -133,7 +134,7 @@ class Copies:
 
     def has_let_go(self, member: NodeId, storage_key: bytes) -> bool:
         """Whether a member has ever given its record of a key away."""
-        return (member, storage_key) in self._let_go
+        return member in self._let_go.get(storage_key, {})
 
     def member_on(self, machine: NodeId) -> NodeId:
         """The number of the member that lives on a machine; that of the machine while none does."""
@@ -151,8 +152,8 @@ class Copies:
             self.forgotten.setdefault(key, set()).add(member)
             self._known.get(key, {}).pop(member, None)
             return
-        self._let_go.add((member, key))
-        self._known.get(key, {}).pop(member, None)
+        gone = self._let_go.setdefault(key, {})
+        gone[member] = self._known.get(key, {}).pop(member, EMPTY).merge(gone.get(member, EMPTY))
         holders = self._holders(machine, key)
         if member in holders:
             self._lose(Invariant.NOTHING_LEFT_BEHIND, f"n{member} drops a record of a range that it holds")

@@ -11,7 +11,7 @@ from leafdb.hints.hint import Hint, Kind, encode, encode_key
 from leafdb.model.actor import Actor
 from leafdb.model.clock import CausalClock
 from leafdb.model.key import encode_key as encode_user_key
-from leafdb.model.record import clock_of
+from leafdb.model.record import clock_of, dots_of
 from leafdb.node.boot import CHECKPOINTS_TREE
 from leafdb.node.debts import owed_key
 from leafdb.node.hint_keeper import HINTS_TREE
@@ -23,7 +23,7 @@ from leafdb.testing.cluster_process import Process
 from leafdb.testing.violation import Violation
 from leafdb.types import BucketId, NodeId, TreeId
 from support.clusters import cluster, proposed
-from support.repairs import record_of
+from support.repairs import WRITER, record_of
 from support.ring_changes import committed
 
 FIRST_RUN, SECOND_RUN = (cast(Process, object()) for _ in range(2))
@@ -136,6 +136,30 @@ def test_of_each_key_is_told_what_a_member_has_and_what_all_others_have() -> Non
     watchers[0](alone, TreeId(bucket), stored, second)
     assert list(copies.held_by(alone)) == [(stored, clock_of(second).merge(clock_of(first)), clock_of(first))]
     assert list(copies.held_by(NodeId(3))) == []
+
+
+def test_a_copy_given_away_before_the_client_hears_of_it_was_one() -> None:
+    """Tier cluster, seed 78637458, 150 operations: n1 no longer held the range, and dropped its copy a second after it
+    had acknowledged it; the answer took longer."""
+    bucket, ring = BucketId(256), Ring(cluster(4))
+    stored = storage_key(bucket, encode_user_key("key"))
+    holders = ring.holders(ring.partition_of(split_storage_key(stored)[0]), 3)
+    (former,) = set(ring.metadata.members) - set(holders)
+    processes = {node: process(node, ring) for node in ring.metadata.members}
+    for each in processes.values():
+        each.node.horizons = SimpleNamespace(vouches=lambda partition: True)
+    watchers: list[Any] = []
+    copies = Copies(cast(Any, SimpleNamespace(processes=processes, observe_writes=watchers.append)), bucket, 3, 64)
+    record = record_of(1)
+    for node in (*holders, former):
+        watchers[0](node, TreeId(bucket), stored, record)
+    watchers[0](former, TreeId(bucket), stored, None)
+    (dot,) = dots_of(record, (1).to_bytes(16, "big"))
+    copies.check(stored, dot, 4, "write 1", "key")
+    with pytest.raises(Violation, match="I7: write 1 is acknowledged by 5"):
+        copies.check(stored, dot, 5, "write 1", "key")
+    with pytest.raises(Violation, match="I7: write 2 is acknowledged by 1, and nobody"):
+        copies.check(stored, (WRITER.actor(9), 1), 1, "write 2", "key")
 
 
 @pytest.mark.parametrize("size", [100, 101])
