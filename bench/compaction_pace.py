@@ -38,7 +38,6 @@ POLL_S: Final = 0.1
 CAPACITY_S: Final = 6.0
 WARM_UP_S: Final = 1.0
 
-LOAD_NICE: Final = -15
 SWITCH_S: Final = 0.000_5
 """How long the thread that asks for compactions may keep the interpreter from the load."""
 
@@ -102,15 +101,16 @@ class Compactor:
 def stand_apart() -> str:
     """Let nothing on this machine keep the load waiting for a core, as if it came from another one; what became of it.
 
-    The node has been started before: it inherits nothing."""
+    It takes one core whenever it needs it, and only that one: at a mere niceness it is put now beside the node and now
+    beside the worker, and what it waits for there (4 ms at a time) is told of the node. What it leaves of its core, and
+    all others, are for node and worker. The node has been started before: it inherits nothing."""
+    core = max(os.sched_getaffinity(0))
     try:
-        os.setpriority(os.PRIO_PROCESS, 0, LOAD_NICE)
-        autogroup = Path("/proc/self/autogroup")
-        if autogroup.exists():
-            autogroup.write_text(str(LOAD_NICE))
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(os.sched_get_priority_min(os.SCHED_FIFO)))
+        os.sched_setaffinity(0, {core})
     except OSError as error:
         return f"like any other process ({error.strerror}): what it waits for a core is in the figures"
-    return f"nice {LOAD_NICE}"
+    return f"real-time, on core {core} alone"
 
 
 def p99_ms(seconds: list[float]) -> float:

@@ -55,7 +55,9 @@ def test_fresh_seeds_keep_every_promise(
 def committed_tree() -> str:
     """The id of the last commit's tree; empty outside of a repository, where seeds begin by chance."""
     try:
-        asked = subprocess.run(["git", "rev-parse", "HEAD^{tree}"], cwd=ROOT, capture_output=True, text=True, timeout=60)
+        asked = subprocess.run(
+            ["git", "rev-parse", "HEAD^{tree}"], cwd=ROOT, capture_output=True, text=True, timeout=60
+        )
     except FileNotFoundError:
         return ""
     return asked.stdout.strip() if asked.returncode == 0 else ""

@@ -7,7 +7,8 @@ young objects take 17 to 35 ms. So the youngest generation stays small, and the 
 memtable reach in thousands, are looked at as seldom as can be.
 
 The lock. A thread that computes (it opens the tables of a compaction, it encodes a batch of the log) gives the lock up
-to the loop when the loop has asked for so long, 5 ms by default: that is a request's whole 99th percentile.
+to the loop when the loop has asked for so long, 5 ms by default: that is a request's whole 99th percentile. And the
+loop gives it up with every system call, half a dozen of them in a pass, and has to ask again after each.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Final
 COLLECTOR_THRESHOLDS: Final = (2_000, 500, 50)
 """Objects until the youngest generation is walked, and how many walks of one until the next older is: a millisecond,
 and each million objects, and each fifty million."""
-SWITCH_S: Final = 0.000_5
+SWITCH_S: Final = 0.000_1
 
 
 def calm_interpreter() -> None:

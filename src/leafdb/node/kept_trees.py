@@ -145,7 +145,7 @@ class KeptTrees:
         if self.room:
             return self.keep(place, Tree())
         kept = self.keep(place, None)
-        self.save([(place, kept)])
+        self.save(place, kept)
         return kept
 
     # -- buckets
@@ -235,7 +235,7 @@ class KeptTrees:
         self.metrics.hash_trees_doubted_total += 1
         log.error("a hash tree disagrees with the store", bucket=int(tree), partition=int(partition), reason=reason)
         self.keep(place, None)
-        self.save([(place, kept)])
+        self.save(place, kept)
         self.on_doubt(partition)
 
     def lose(self, tree: TreeId, partitions: Iterable[int]) -> None:
@@ -246,8 +246,8 @@ class KeptTrees:
             self.keep(place, None)
             if kept.building is not None:
                 kept.building = Building()
-        if gone:
-            self.save(gone)
+        for place, kept in gone:
+            self.save(place, kept)
 
     def lose_all(self) -> None:
         """The store may have lost saved trees: what is not kept need not be empty, and what is may be old."""
@@ -259,12 +259,10 @@ class KeptTrees:
 
     # -- saving
 
-    def save(self, ranges: Sequence[tuple[int, KeptRange]]) -> None:
-        """Write these as they are now, with the number of the last write. Raises StorageError."""
-        lsn = self.engine.last_sequence
-        self._write([_entry(place, kept, lsn) for place, kept in ranges])
-        for _, kept in ranges:
-            self.measure(kept)
+    def save(self, place: int, kept: KeptRange) -> None:
+        """Write it as it is now, with the number of the last write. Raises StorageError."""
+        self._write([_entry(place, kept, self.engine.last_sequence)])
+        self.measure(kept)
 
     def _write(self, entries: list[WalEntry]) -> None:
         self.saved_sequence = self.engine.write(entries, Durability.PERIODIC, None)

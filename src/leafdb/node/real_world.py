@@ -92,7 +92,7 @@ async def real_world(data_dir: str) -> AsyncIterator[World]:
         token.run_sync_soon(bugs.guard, callback)
 
     try:
-        fs = DiskFileSystem(data_dir)
+        fs = DiskFileSystem(data_dir, pause=time.sleep)
     except OSError as error:
         raise ConfigError(f"node.data_dir: {data_dir} cannot be used: {error.strerror}") from None
     log_executor = ThreadExecutor(1, to_loop, name="wal")

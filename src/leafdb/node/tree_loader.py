@@ -108,6 +108,7 @@ async def _apply(trees: KeptTrees, numbers: dict[int, int], logged: LoggedChange
         trees.soil(place, kept)
     if doubtful:
         log.info("the log does not say what it replaced; hash trees are built anew", ranges=len(doubtful))
-        trees.save(doubtful)
+        for place, kept in doubtful:
+            trees.save(place, kept)
     for kept in trees.dirty.values():
         trees.measure(kept)

@@ -123,7 +123,7 @@ class TreeRebuild:
         trees = self.trees
         if trees.ranges.get(place) is kept and kept.tree is None and trees.room:
             trees.keep(place, tree)
-            trees.save([(place, kept)])
+            trees.save(place, kept)
             trees.metrics.hash_trees_rebuilt_total += 1
 
     async def _page(self, building: Building, tree: TreeId, start: bytes, stop: bytes) -> Page:

@@ -17,15 +17,14 @@ from typing import Final
 import trio
 
 from leafdb.errors import StorageError
-from leafdb.node.kept_trees import KeptRange, KeptTrees, split
+from leafdb.node.kept_trees import KeptTrees, split
 from leafdb.node.logs import Log
 from leafdb.node.pace import Pace
 from leafdb.types import Durability, TreeId
 
-SAVED_AT_ONCE: Final = 4
-"""Trees in one write of the store: about a third of a millisecond's work."""
 SAVE_SLICE_S: Final = 0.000_5
-"""Shorter than what is done for exchanges at a time: every flush has it done, for each tree that was written to."""
+"""Shorter than what is done for exchanges at a time: every flush has it done, for each tree that was written to. One of
+them takes up to that."""
 
 log: Log = Log("trees")
 
@@ -71,21 +70,17 @@ class TreeSaver:
             kept.dirty = False
         began = self._pace.begin()
         while waiting:
-            ranges: list[tuple[int, KeptRange]] = []
-            while waiting and len(ranges) < SAVED_AT_ONCE:
-                place, kept = waiting.popitem()
-                if trees.ranges.get(place) is not kept or kept.tree is None:
-                    continue  # dropped meanwhile; or doubted, which has been noted
-                if kept.tree.keys < 0:
-                    bucket, partition = split(place)
-                    trees.doubt(TreeId(bucket), partition, "it has fewer keys than none")
-                    continue
-                if kept.dirty:  # written to since this began: what is saved now has that, too
-                    kept.dirty = False
-                    del trees.dirty[place]
-                ranges.append((place, kept))
-            if ranges:
-                trees.save(ranges)
+            place, kept = waiting.popitem()
+            if trees.ranges.get(place) is not kept or kept.tree is None:
+                continue  # dropped meanwhile; or doubted, which has been noted
+            if kept.tree.keys < 0:
+                bucket, partition = split(place)
+                trees.doubt(TreeId(bucket), partition, "it has fewer keys than none")
+                continue
+            if kept.dirty:  # written to since this began: what is saved now has that, too
+                kept.dirty = False
+                del trees.dirty[place]
+            trees.save(place, kept)
             if self._pace.over(began):
                 await self._pace.spent(began)
                 began = self._pace.begin()

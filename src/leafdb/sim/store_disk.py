@@ -121,6 +121,9 @@ class Hands:
         self.unlinked[path.partition("/" if "/" in path else "-")[0]] += 1
         self.done(b"unlink", path)
 
+    def discard(self, path: str) -> None:
+        self.unlink(path)
+
     def exists(self, path: str) -> bool:
         self.alive(path)
         return self.disk.exists(path)

@@ -128,7 +128,8 @@ class TableReader:
 
     def close(self) -> None:
         """Close the file; no read may be under way or come after."""
-        self._cache.forget(range(self._first_number, self._first_number + len(self._places)))
+        first = self._first_number
+        self._cache.forget([first + index for index, block in enumerate(self._blocks) if block is not None])
         self._file.close()
 
     def may_contain(self, key: bytes) -> bool:

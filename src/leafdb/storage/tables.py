@@ -16,9 +16,11 @@ the log executor.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
+from itertools import islice
 
 from leafdb.storage.block_cache import BlockCache
 from leafdb.storage.executor import Executor
@@ -32,6 +34,9 @@ from leafdb.storage.value_reader import OpenFiles, ValueReader
 from leafdb.storage.version import TableMeta, Version, VersionEdit, table_path
 from leafdb.types import TreeId
 from leafdb.vfs.base import FileSystem
+
+Removal = tuple[list[str], Sequence[TableReader | ValueReader]]
+"""Paths, and readers that are to be closed before."""
 
 
 class Pin:
@@ -80,6 +85,8 @@ class Tables:
         self._pins: set[Pin] = set()
         self._leaving: dict[int, str] = {}
         """Files that left the version: number and path."""
+        self._removals: deque[Removal] = deque()
+        """What is to be removed; the first of them is under way."""
         self._number_lease = number_lease
         self._next_number = next_number
         self._closed = False
@@ -190,7 +197,7 @@ class Tables:
 
     def _put_away(self, result: tuple[Kept, ...] | BaseException) -> None:
         if isinstance(result, BaseException):
-            self._removed(result)  # it is missing; or it stays, and the next open tries again or sweeps it
+            self._not_removed(result)  # it is missing; or it stays, and the next open tries again or sweeps it
         else:
             self.quarantined = result
 
@@ -199,9 +206,22 @@ class Tables:
 
     def _remove_soon(self, paths: list[str], readers: Sequence[TableReader | ValueReader]) -> None:
         if (paths or readers) and not self._closed:
-            self._read_executor.submit(partial(_remove, self._fs, paths, readers), self._removed)
+            self._removals.append((paths, readers))
+            if len(self._removals) == 1:
+                self._remove_next()
+
+    def _remove_next(self) -> None:
+        """One at a time: removing takes its time, and reads that wait for the disk want these threads, too."""
+        paths, readers = self._removals[0]
+        self._read_executor.submit(partial(_remove, self._fs, paths, readers), self._removed)
 
     def _removed(self, result: int | BaseException) -> None:
+        self._not_removed(result)
+        self._removals.popleft()
+        if self._removals and not self._closed:
+            self._remove_next()
+
+    def _not_removed(self, result: int | BaseException) -> None:
         # What stays behind is an orphan; the next open sweeps it.
         self.unlinks_failed += result if isinstance(result, int) else 1
 
@@ -211,7 +231,8 @@ class Tables:
         An error of a close is nobody's loss: what was written had been synced before."""
         self._closed = True
         files: list[TableReader | ValueReader | ManifestWriter]
-        files = [*self.readers.values(), *self.values.values(), self._manifest]
+        left = (reader for _, readers in islice(self._removals, 1, None) for reader in readers)
+        files = [*self.readers.values(), *self.values.values(), *left, self._manifest]
         for each in files:
             with suppress(OSError):
                 each.close()
@@ -256,7 +277,7 @@ def _remove(fs: FileSystem, paths: list[str], readers: Sequence[TableReader | Va
         reader.close()
     for path in paths:
         try:
-            fs.unlink(path)
+            fs.discard(path)
         except FileNotFoundError:
             continue
         except OSError:

@@ -73,6 +73,10 @@ class FileSystem(Protocol):
 
     def unlink(self, path: str) -> None: ...
 
+    def discard(self, path: str) -> None:
+        """`unlink` for a file that may be large and that nobody has open, on a thread that may wait: its room is given
+        back bit by bit."""
+
     def exists(self, path: str) -> bool: ...
 
     def is_directory(self, path: str) -> bool:

@@ -34,6 +34,9 @@ class Below:
     def unlink(self, path: str) -> None:
         self._fs.unlink(self._inside(path))
 
+    def discard(self, path: str) -> None:
+        self._fs.discard(self._inside(path))
+
     def exists(self, path: str) -> bool:
         return self._fs.exists(self._inside(path))
 

@@ -9,8 +9,16 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final
 
 from leafdb.errors import StoreLocked
+
+DISCARD_STEP_BYTES: Final = 1 << 19
+DISCARD_PAUSE_S: Final = 0.002
+"""A file system gives room back at some 3 GB/s of a core's time, within one call that nothing interrupts: 8 ms for
+24 MB, in which whoever is ready on that core waits, and who writes to the same journal too."""
 
 _NOWAIT = getattr(os, "RWF_NOWAIT", 0)
 _sync_data = getattr(os, "fdatasync", os.fsync)
@@ -101,10 +109,12 @@ class DiskLock:
 
 
 class DiskFileSystem:
-    """The files below `root`, which is made when it is missing."""
+    """The files below `root`, which is made when it is missing. `pause` sleeps for so many seconds; without it nobody
+    waits for this process, and files go at once."""
 
-    def __init__(self, root: str | os.PathLike[str]) -> None:
+    def __init__(self, root: str | os.PathLike[str], *, pause: Callable[[float], None] | None = None) -> None:
         self.root: str = os.path.abspath(os.fspath(root))
+        self._pause = pause
         os.makedirs(self.root, exist_ok=True)
 
     def _absolute(self, path: str) -> str:
@@ -130,6 +140,25 @@ class DiskFileSystem:
 
     def unlink(self, path: str) -> None:
         os.unlink(self._absolute(path))
+
+    def discard(self, path: str) -> None:
+        if self._pause is None:
+            self.unlink(path)
+            return
+        absolute = self._absolute(path)
+        fd = os.open(absolute, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        try:
+            os.unlink(absolute)
+            stat = os.fstat(fd)
+            # With another name, in a snapshot, it stays whole. Without one, nobody can give it a name any more.
+            size = 0 if stat.st_nlink else stat.st_size
+            with suppress(OSError):  # the name is gone, as was asked; the close gives back what is left
+                while size > DISCARD_STEP_BYTES:
+                    size -= DISCARD_STEP_BYTES
+                    os.ftruncate(fd, size)
+                    self._pause(DISCARD_PAUSE_S)
+        finally:
+            os.close(fd)
 
     def exists(self, path: str) -> bool:
         return os.path.exists(self._absolute(path))

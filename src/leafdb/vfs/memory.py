@@ -286,6 +286,9 @@ class MemoryFileSystem:
             self._directory(parent_of(path), path).change(self._name_of(path), None)
         self.called("unlink", path)
 
+    def discard(self, path: str) -> None:
+        self.unlink(path)
+
     def exists(self, path: str) -> bool:
         return path in self._directories or self._name_of(path) in self._names_or_none(parent_of(path))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from random import Random
 
 import pytest
@@ -104,9 +103,9 @@ def test_only_what_has_changed_since_is_saved(monkeypatch: pytest.MonkeyPatch) -
     saved: list[int] = []
     save = life.trees.save
 
-    def noted(ranges: Sequence[tuple[int, KeptRange]]) -> None:
-        saved.extend(place for place, _ in ranges)
-        save(ranges)
+    def noted(place: int, kept: KeptRange) -> None:
+        saved.append(place)
+        save(place, kept)
 
     monkeypatch.setattr(life.trees, "save", noted)
     life.engine.flush_soon()

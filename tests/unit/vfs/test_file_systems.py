@@ -10,7 +10,7 @@ import pytest
 from leafdb.errors import StoreLocked
 from leafdb.vfs.base import FileSystem, read_file, remove_tree, replace_file
 from leafdb.vfs.below import Below
-from leafdb.vfs.disk import DiskFileSystem
+from leafdb.vfs.disk import DISCARD_PAUSE_S, DISCARD_STEP_BYTES, DiskFileSystem
 from leafdb.vfs.memory import Fault, MemoryFileSystem
 
 
@@ -100,6 +100,36 @@ def test_a_link_is_the_same_file_and_outlives_the_other_name(fs: FileSystem) -> 
         fs.link("a/none", "b/three")
     fs.unlink("a/one")
     assert read_file(fs, "b/two") == b"shared"
+
+
+def test_what_is_discarded_is_gone_and_lives_on_under_another_name(fs: FileSystem) -> None:
+    replace_file(fs, "file", b"content")
+    fs.link("file", "other")
+    fs.discard("file")
+    assert fs.list("") == ["other"]
+    assert read_file(fs, "other") == b"content"
+    fs.discard("other")
+    assert fs.list("") == []
+    with pytest.raises(FileNotFoundError):
+        fs.discard("other")
+
+
+def test_the_room_of_a_large_file_is_given_back_bit_by_bit(tmp_path: Path) -> None:
+    pauses: list[float] = []
+    fs = DiskFileSystem(tmp_path, pause=pauses.append)
+    replace_file(fs, "file", bytes(5 * DISCARD_STEP_BYTES + 1))
+    fs.discard("file")
+    assert fs.list("") == []
+    assert pauses == [DISCARD_PAUSE_S] * 5
+
+
+def test_a_large_file_that_a_snapshot_has_stays_whole(tmp_path: Path) -> None:
+    fs = DiskFileSystem(tmp_path, pause=lambda seconds: None)
+    replace_file(fs, "file", b"x" * (3 * DISCARD_STEP_BYTES))
+    fs.mkdir("snapshots")
+    fs.link("file", "snapshots/file")
+    fs.discard("file")
+    assert read_file(fs, "snapshots/file") == b"x" * (3 * DISCARD_STEP_BYTES)
 
 
 def test_a_renamed_directory_takes_its_content_along(fs: FileSystem) -> None:
