@@ -55,7 +55,7 @@ demo: $(VENV)/.run    ## three real nodes, one of them killed half way, every by
 	@$(BIN)/python -m leafdb_cli.demo
 
 test: $(VENV)/.dev    ## the whole suite
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n auto --dist loadgroup --no-loadscope-reorder
 
 up: $(VENV)/.run      ## start a local three-node cluster that stays
 	@$(BIN)/leafdb dev up -n 3

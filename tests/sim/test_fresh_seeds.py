@@ -13,6 +13,7 @@ import hashlib
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -35,16 +36,28 @@ CAMPAIGNS = (
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(("tier", "operations", "minutes"), CAMPAIGNS, ids=[tier for tier, *_ in CAMPAIGNS])
 def test_fresh_seeds_keep_every_promise(
-    tier: str, operations: int, minutes: float, capsys: pytest.CaptureFixture[str]
+    tier: str, operations: int, minutes: float, tell: Callable[[str], None]
 ) -> None:
-    command = ["sim", "run", "--tier", tier, "--ops", str(operations), "--minutes", str(minutes), "-o", "json"]
+    command = [
+        "sim",
+        "run",
+        "--tier",
+        tier,
+        "--ops",
+        str(operations),
+        "--minutes",
+        str(minutes),
+        "--jobs",
+        "1",
+        "-o",
+        "json",
+    ]
     if tree := committed_tree():
         command += ["--first-seed", str(first_seed(tree, tier))]
     ended = subprocess.run([*LEAFDB, *command], capture_output=True, text=True, timeout=800)
     assert ended.stdout, ended.stderr
     (campaign,) = json.loads(ended.stdout)["items"]
-    with capsys.disabled():
-        print(f"\n{tier}: {summary(campaign)}")
+    tell(summary(campaign))
     found = "\n".join(
         f"{problem['replay']}\n  {problem['invariant']}: {problem['message']}" for problem in campaign["problems"]
     )

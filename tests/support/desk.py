@@ -49,12 +49,14 @@ CONTEXT: Final = (
 
 FEWER: Final = (
     (r"--duration \d+s", "--duration 0.5s"),
+    (r"(leafdb bench run \S+)(?!.*--duration)", r"\1 --duration 0.5s"),
     (r"(leafdb bench run \S+)(?!.*--keys)", r"\1 --keys 500 --connections 4"),
     (r"--keys \d+", "--keys 500"),
     (r"--connections \d+", "--connections 4"),
     (r"--minutes \d+", "--minutes 0.02"),
     (r"leafdb sim museum(?! --list)", "leafdb sim museum coordinator-amnesia"),
     (r"--seeds \d+", "--seeds 2"),
+    (r"(leafdb sim run)(?!.*--ops)", r"\1 --ops 25"),
     (r"--ops \d+", "--ops 25"),
     (r"--crashes [1-9]\d*", "--crashes 1"),
     (r"--node-hours [1-9]\d*", "--node-hours 1"),

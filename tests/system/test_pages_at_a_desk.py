@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -101,7 +102,7 @@ def typed(page: str) -> list[str]:
     return [line for line in code.replace("\\\n", " ").splitlines() if line and not line.startswith("#")]
 
 
-def test_every_block_is_run_somewhere_or_says_why_not(capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_block_is_run_somewhere_or_says_why_not(tell: Callable[[str], None]) -> None:
     known = {*STORIES, *LISTS, *MACHINES}
     lost, bare = [], []
     counts: Counter[str] = Counter()
@@ -119,8 +120,7 @@ def test_every_block_is_run_somewhere_or_says_why_not(capsys: pytest.CaptureFixt
             reasons[block.no_run] += bool(block.no_run)
             if not block.no_run and page not in known:
                 lost.append(f"{page}, line {block.lines_before + 1}")
-    with capsys.disabled():
-        told = "; ".join(f"{reason} ({count})" for reason, count in sorted(reasons.items()) if reason)
-        print(f"\nblocks run: {counts['python']} Python, {counts['shell']} shell; not run: {counts['not run']}: {told}")
+    told = "; ".join(f"{reason} ({count})" for reason, count in sorted(reasons.items()) if reason)
+    tell(f"blocks run: {counts['python']} Python, {counts['shell']} shell; not run: {counts['not run']}: {told}")
     assert not lost, f"name where these are run, or say above them why not: {lost}"
     assert not bare, f"these look like shell: say so, and they are run: {bare}"
