@@ -121,7 +121,7 @@ class AnyioDriver:
             if outcome.type == call.reply_type:
                 if exchange.node.failures:
                     exchange.node.answered()
-                self._core.budget.pay_in()
+                self._core.budget.earn()
                 return call.finish(outcome)
         except ExchangeFailed as failure:
             outcome = failure
@@ -218,7 +218,11 @@ class AnyioDriver:
 
     async def _hedged(self, exchange: Exchange, first: Runner) -> Frame:
         """A read that takes too long: a second node is asked beside the first, if there is a connection."""
-        second = self._start_hedge(exchange)
+        try:
+            second = self._start_hedge(exchange)
+        except BaseException:
+            first.connection.abandon(first.slot)
+            raise
         if second is None:
             return await first.connection.wait(first.slot, exchange.deadline)
         return await first_answer(first, second, exchange.deadline)

@@ -114,9 +114,7 @@ class AsyncioConnection(SocketConnection):
                 self._look_sooner(until)
         try:
             await slot
-            if slot.frame is not None:
-                return slot.frame
-            raise self._unanswered(slot, early=until < deadline)
+            return self._answer(slot, early=until < deadline)
         except Late:
             raise
         except BaseException:

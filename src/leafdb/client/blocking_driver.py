@@ -97,7 +97,7 @@ class BlockingDriver:
             if outcome.type == call.reply_type:
                 if exchange.node.failures:
                     exchange.node.answered()
-                self._core.budget.pay_in()
+                self._core.budget.earn()
                 return call.finish(outcome)
         except ExchangeFailed as failure:
             outcome = failure

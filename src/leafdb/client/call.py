@@ -124,7 +124,7 @@ def first_exchange(core: Core, request: Request, now: float, deadline: float) ->
 
 def call(core: Core, request: Request, deadline: float, begun: Begun | None = None) -> Operation[Frame]:
     """The frame that answers `request`; raises what became of it otherwise. `begun` is its first exchange, if made."""
-    core.budget.pay_in()
+    core.budget.earn()
     shunned: list[NodeState] = []
     unreached: dict[NodeState, str] = {}
     retries = 0

@@ -14,10 +14,11 @@ from leafdb.client import deadlines
 from leafdb.client.effects import Denied, Exchange
 from leafdb.client.hedging import Hedging
 from leafdb.client.options import Seconds, timeout_s
-from leafdb.client.retry import RetryBudget
+from leafdb.client.retry import RETRIES_AT_FIRST, RETRIES_SAVED_MAX, RETRY_SHARE
 from leafdb.client.routing import NodeState, Router
 from leafdb.client.session import Session
 from leafdb.client.session_token import SessionToken, parse
+from leafdb.client.token_bucket import TokenBucket
 from leafdb.client.url import Address
 from leafdb.errors import ClientMisuse, ConfigError, ContextMismatch
 from leafdb.model.bucket import BucketProperties
@@ -54,7 +55,7 @@ class Core:
             raise ClientMisuse(f"zone is a str or None, not {zone!r}")
         self.timeout_s: float = timeout_s(timeout)
         self.router: Router = Router(addresses, zone=zone, use_ring=routing == "ring", rng=rng)
-        self.budget: RetryBudget = RetryBudget()
+        self.budget: TokenBucket = TokenBucket(RETRY_SHARE, RETRIES_SAVED_MAX, RETRIES_AT_FIRST)
         self.hedging: Hedging = Hedging()
         self.buckets: dict[str, BucketProperties] = {}
         self.cluster_id: bytes = b""
@@ -77,7 +78,7 @@ class Core:
         node = self.router.pick(late.place, now, (late.node,))
         if node is None or node.disgraced_until > now or late.node.traces > node.traces or not connected(node):
             return None
-        if not self.hedging.take():
+        if not self.hedging.budget.take():
             return None
         return late._replace(node=node, hedge_at=0.0)
 

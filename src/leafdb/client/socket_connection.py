@@ -24,7 +24,7 @@ import anyio
 from leafdb.client.anyio_connection import AnyioConnection, Transport
 from leafdb.client.anyio_slot import Late, Slot
 from leafdb.client.dial_socket import SocketTransport
-from leafdb.client.effects import Ended, ExchangeFailed, Expired, Severed, Unsent
+from leafdb.client.effects import Ended, Expired, Severed, Unsent
 from leafdb.client.farewell import farewell_of
 from leafdb.errors import ProtocolError
 from leafdb.limits import RECEIVE_BYTES, SEND_BYTES
@@ -132,7 +132,7 @@ class SocketConnection(AnyioConnection, ABC):
                 self._expire(self._now())
 
     def _expire(self, now: float) -> None:
-        """Wake everybody whose time is up; whether that is the end of it they know themselves (`_unanswered`)."""
+        """Wake everybody whose time is up; whether that is the end of it they know themselves (`_answer`)."""
         look_at = math.inf
         for slot in self.waiting.values():
             if slot.error is not None:
@@ -145,16 +145,19 @@ class SocketConnection(AnyioConnection, ABC):
                 look_at = slot.deadline
         self._look_at = look_at
 
-    def _unanswered(self, slot: Slot, *, early: bool) -> ExchangeFailed | Late:
-        """Why there is no frame. `early`: its time was not yet the deadline, so that it may be waited for again."""
+    def _answer(self, slot: Slot, *, early: bool) -> Frame:
+        """The frame, or the error raised that came instead of it. `early`: the time it was waited for was not yet the
+        deadline, so that it may be waited for again."""
+        if slot.frame is not None:
+            return slot.frame
         error = slot.error
         assert error is not None
         if isinstance(error, Expired):
             if early:
                 slot.error, slot.deadline = None, math.inf
-                return Late(slot)
+                raise Late(slot)
             self._pulse.expired(self._now())
-        return error
+        raise error
 
     # -- sending
 

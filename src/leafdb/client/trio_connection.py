@@ -93,9 +93,7 @@ class TrioConnection(SocketConnection):
                 finally:
                     self._led = slot.leads = False
                 self._receive()
-            if slot.frame is not None:
-                return slot.frame
-            raise self._unanswered(slot, early=until < deadline)
+            return self._answer(slot, early=until < deadline)
         except Late:
             raise
         except BaseException:

@@ -22,7 +22,7 @@ def read(hedging: Hedging, took_s: float) -> bool:
         hedging.in_time()
         return False
     hedging.late()
-    return hedging.take()
+    return hedging.budget.take()
 
 
 @pytest.mark.parametrize(("fastest", "slowest"), [(0.05, 0.4), (0.2, 0.9)])

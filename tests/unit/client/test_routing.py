@@ -9,8 +9,9 @@ from random import Random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from leafdb.client.retry import BUDGET_START, RetryBudget, pause_s
+from leafdb.client.retry import RETRIES_AT_FIRST, RETRIES_SAVED_MAX, RETRY_SHARE, pause_s
 from leafdb.client.routing import DISGRACE_S_MAX, NodeState, Place, Router
+from leafdb.client.token_bucket import TokenBucket
 from leafdb.client.url import Address
 from leafdb.types import NodeId, PartitionId, Token
 
@@ -147,14 +148,14 @@ def test_every_node_is_offered_once_before_none_is(
 
 
 def test_the_budget_is_a_tenth_of_the_calls_and_never_overdrawn() -> None:
-    budget = RetryBudget()
-    assert sum(budget.take() for _ in range(100)) == int(BUDGET_START)
+    budget = TokenBucket(RETRY_SHARE, RETRIES_SAVED_MAX, RETRIES_AT_FIRST)
+    assert sum(budget.take() for _ in range(100)) == int(RETRIES_AT_FIRST)
     for _ in range(1_000):
-        budget.pay_in()
+        budget.earn()
         budget.check()
     assert 99 <= sum(budget.take() for _ in range(1_000)) <= 101
     for _ in range(10_000):
-        budget.pay_in()
+        budget.earn()
         budget.check()
 
 
