@@ -33,6 +33,7 @@ def pytest_configure(config: pytest.Config) -> None:
             del os.environ[name]
 
 
+@pytest.hookimpl(tryfirst=True)  # the names of the groups are looked at by a hook of this name, too
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What stays together when tests run in several processes (`-n`, as in `make test`), and what begins first.
 
