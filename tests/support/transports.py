@@ -45,6 +45,10 @@ class Client:
 
     async def greet(self) -> Client:
         await self.stream.send_all(self.connection.start())
+        return await self.greet_further()
+
+    async def greet_further(self) -> Client:
+        """Its hello has been sent."""
         while self.connection.facts is None:
             self.frames += self.connection.receive(await self.stream.receive_some(4096))
         return self

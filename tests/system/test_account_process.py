@@ -247,6 +247,8 @@ def test_what_was_written_down_tells_who_did_what_and_no_secret(node: Guarded) -
     assert made[0]["arg_name"] == "alice"
     assert {line["user"] for line in made} == {"@cluster"}
     denied = [line for line in lines if line["event"] == "denied"]
-    assert any(line["verb"] == "read" and line["bucket"] == "carts" and len(line.get("key", "")) == 16 for line in denied)
+    assert any(
+        line["verb"] == "read" and line["bucket"] == "carts" and len(line.get("key", "")) == 16 for line in denied
+    )
     assert "canary" not in node.log()
     assert "user-1" not in node.log()

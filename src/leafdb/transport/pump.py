@@ -29,7 +29,9 @@ from leafdb.transport.sweeper import Sweeper
 
 SLICE_S: Final = 0.001
 POLL_EVENTS_MAX: Final = 256
-SWEEP_SLICE: Final = 32
+SWEEP_SLICE_S: Final = 0.000_2
+MEASURED_AT_ONCE: Final = 256
+"""Sessions; what more of them hold is known from the last sweep: a pass over thousands takes milliseconds."""
 
 _IN: Final = select.EPOLLIN
 _OUT: Final = select.EPOLLOUT
@@ -62,6 +64,8 @@ class Pump:
         self._backlogged: list[Session] = []
         self._nursery: trio.Nursery | None = None
         self._ended = False
+        self._held_bytes = 0
+        """As of the last sweep."""
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Move bytes until cancelled; then every session is closed."""
@@ -133,6 +137,18 @@ class Pump:
         else:
             self._waiting[session].unpark_all()
 
+    def owed(self, session: Session) -> None:
+        """The first frames of a session are more than one turn: work the others off, turn by turn."""
+        if session.pollable is not None:
+            assert self._nursery is not None
+            self._nursery.start_soon(self._catch_up, session, name=f"backlog of {session.remote}")
+
+    async def _catch_up(self, session: Session) -> None:
+        while session.backlog and not session.closed:
+            await trio.lowlevel.checkpoint()
+            if not session.closed:
+                session.deliver_backlog()
+
     def close_all(self, error: LeafdbError | None) -> None:
         """Close every session, telling the other sides `error`."""
         for session in list(self.sessions):
@@ -140,7 +156,7 @@ class Pump:
 
     def memory_bytes(self) -> int:
         """What sessions hold: bytes not sent yet, and incomplete frames. For the memory ledger."""
-        return sum(session.outbox_bytes + session.connection.reader.buffered_bytes for session in self.sessions)
+        return sum(map(_held_bytes, self.sessions)) if len(self.sessions) <= MEASURED_AT_ONCE else self._held_bytes
 
     async def _poll(self, epoll: select.epoll) -> None:
         clock = self._clock
@@ -245,12 +261,17 @@ class Pump:
     async def _sweep(self) -> None:
         while True:
             await trio.sleep(1.0)
-            for at, session in enumerate(list(self.sessions), 1):
+            held_bytes = 0
+            stop = self._clock() + SWEEP_SLICE_S
+            for session in list(self.sessions):
                 error = None if session.closed else self._sweeper.judge(session)
                 if error is not None:
                     session.close(error)
-                if at % SWEEP_SLICE == 0:  # thousands of sessions must not make everybody wait
+                held_bytes += _held_bytes(session)
+                if self._clock() >= stop:  # thousands of sessions must not make everybody wait
                     await trio.lowlevel.checkpoint()
+                    stop = self._clock() + SWEEP_SLICE_S
+            self._held_bytes = held_bytes
             self._sweeper.forget_closed()
 
     def check(self) -> None:
@@ -261,3 +282,7 @@ class Pump:
         assert not set(self._polled.values()) & set(self._waiting)
         for session in self.sessions:
             session.check()
+
+
+def _held_bytes(session: Session) -> int:
+    return session.outbox_bytes + session.connection.reader.buffered_bytes

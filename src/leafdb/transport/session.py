@@ -66,6 +66,9 @@ class Mover(Protocol):
     def changed(self, session: Session) -> None:
         """What the session waits for (`reading`, `blocked`) has changed."""
 
+    def owed(self, session: Session) -> None:
+        """The session begins with a backlog: nothing was read, so nobody knows of it yet."""
+
     def detach(self, session: Session) -> None:
         """The session has closed."""
 
@@ -264,8 +267,8 @@ class Session:
         """The first frames, which came right behind the handshake."""
         if frames and not self.closed:
             self.deliver(frames)
-            while self.backlog:
-                self.deliver_backlog()
+            if self.backlog:
+                self._mover.owed(self)
 
     def deliver_backlog(self) -> None:
         """One more turn."""

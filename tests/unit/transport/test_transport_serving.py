@@ -10,7 +10,8 @@ import pytest
 import trio
 
 from leafdb.errors import ProtocolError
-from leafdb.limits import OUTBOX_BYTES_PAUSE
+from leafdb.limits import FRAMES_PER_TURN, OUTBOX_BYTES_PAUSE
+from leafdb.transport.pump import MEASURED_AT_ONCE
 from leafdb.transport.session import Session
 from leafdb.transport.stream import SocketNetwork
 from leafdb.wire.frame import encode_frame
@@ -80,6 +81,46 @@ def test_pipelined_requests_are_answered_in_order_even_far_beyond_one_turn(kind:
                     assert frame is not None
                     assert frame.request_id == number
             assert node.pump.counters.sends_total < count // 4, "answers leave in batches"
+
+    trio.run(main)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_requests_right_behind_the_hello_are_answered_in_order_in_turns(kind: str) -> None:
+    turns: list[int] = []
+
+    async def main() -> None:
+        async with serving(network_of(kind), on_frame=noted) as node:
+            client = Client(await node.dial())
+            count = 10 * FRAMES_PER_TURN + 5
+            requests = b"".join(encode_frame(MessageType.GET, number, b"") for number in range(count))
+            await client.stream.send_all(client.connection.start() + requests)
+            await client.greet_further()
+            for number in range(count):
+                frame = await client.receive()
+                assert frame is not None
+                assert frame.request_id == number
+
+    def noted(session: Session, message_type: int, request_id: int, body: bytes) -> None:
+        turns.append(len(session.backlog))
+        echo(session, message_type, request_id, body)
+
+    trio.run(main)
+    assert len(set(turns)) >= 8, "nobody else had a turn meanwhile"
+
+
+def test_what_many_sessions_hold_is_known_from_the_last_sweep() -> None:
+    async def main() -> None:
+        async with serving(network_of("memory")) as node:
+            clients = [await node.client() for _ in range(MEASURED_AT_ONCE)]
+            begun = encode_frame(MessageType.GET, 1, bytes(1_000))[:500]
+            await clients[0].stream.send_all(begun)
+            await until(lambda: node.pump.memory_bytes() == len(begun))
+            clients += [await node.client() for _ in range(8)]
+            await until(lambda: node.pump.memory_bytes() == len(begun))
+            await clients[-1].stream.send_all(begun)
+            assert node.pump.memory_bytes() == len(begun)
+            await until(lambda: node.pump.memory_bytes() == 2 * len(begun))
 
     trio.run(main)
 

@@ -73,6 +73,7 @@ class Desk:
         self.dirtied: list[Session] = []
         self.changes: list[Session] = []
         self.detached: list[Session] = []
+        self.owing: list[Session] = []
         self.closed: list[tuple[Session, LeafdbError | None]] = []
 
     def dirty(self, session: Session) -> None:
@@ -80,6 +81,9 @@ class Desk:
 
     def changed(self, session: Session) -> None:
         self.changes.append(session)
+
+    def owed(self, session: Session) -> None:
+        self.owing.append(session)
 
     def detach(self, session: Session) -> None:
         self.detached.append(session)
@@ -118,6 +122,19 @@ def test_a_batch_of_requests_is_answered_in_order_with_one_send() -> None:
     assert sink.sends == 1
     assert [frame.request_id for frame in sink.frames()] == list(range(20))
     assert session.outbox_bytes == 0
+
+
+def test_first_frames_beyond_one_turn_are_owed() -> None:
+    desk = Desk()
+    handled: list[int] = []
+    session = desk.open(on_frame=lambda session, message_type, request_id, body: handled.append(request_id))
+    session.begin([Frame(MessageType.GET, number, b"") for number in range(FRAMES_PER_TURN)])
+    assert (len(handled), desk.owing) == (FRAMES_PER_TURN, [])
+    session.begin([Frame(MessageType.GET, number, b"") for number in range(FRAMES_PER_TURN + 3)])
+    assert (len(handled), desk.owing) == (2 * FRAMES_PER_TURN, [session])
+    assert not session.reading
+    session.deliver_backlog()
+    assert handled == [*range(FRAMES_PER_TURN), *range(FRAMES_PER_TURN + 3)]
 
 
 def test_a_long_batch_is_handled_in_turns_and_not_read_on_meanwhile() -> None:
