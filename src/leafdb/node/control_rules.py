@@ -9,7 +9,8 @@ A change costs rounds and leaves an acceptor behind that knows nothing, so there
 A change that was begun is finished first, whatever the reasons are by now: there is no way back.
 
 Newcomers of a plan, and whoever goes by it, are no choice: they may be gone when it is over. Nor is a member that does
-not answer at the moment, though it counts for how large the set should be.
+not answer at the moment, though it counts for how large the set should be: it is waited for, until it answers or the
+plan says that it goes. Without it a set of three would become one of a single member.
 """
 
 from __future__ import annotations
@@ -44,5 +45,7 @@ def next_control(
     ]
     unfit = {node for node in metadata.members if (node in dead if node in metadata.control else node not in alive)}
     desired = desired_control(candidates, metadata.control, unfit)
+    if len(desired) < min(len(metadata.control), len(desired_control(candidates, metadata.control, gone & set(dead)))):
+        return None  # who cannot be reached now would be missed for good, if one of the few were lost meanwhile
     following = next_step(metadata.control, desired)
     return None if set(following) == set(metadata.control) else following

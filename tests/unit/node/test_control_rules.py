@@ -67,6 +67,14 @@ def test_a_plan_can_end_whoever_goes_by_it(count: int) -> None:
             finish(ready, plan_of(ready).id)
 
 
+def test_the_set_does_not_shrink_because_somebody_cannot_be_reached_at_the_moment() -> None:
+    """Tier ring, seed 2663339947, 150 operations: 3 leaves, and 1 has no session with 4 for a second. One acceptor was
+    left of three, and a moment later its machine was lost: with it the whole control set."""
+    leaving = committed(cluster(4), Leave(THREE))
+    assert next_control(leaving, alive={ONE, TWO, THREE}, dead=()) is None
+    assert settled(leaving, alive={ONE, TWO, FOUR}).control == (ONE, TWO, FOUR)
+
+
 def test_who_is_certainly_dead_is_exchanged_for_somebody_who_is_there() -> None:
     metadata = cluster(5)
     assert settled(metadata, alive={ONE, TWO, FOUR, FIVE}).control == (ONE, TWO, THREE), "not answering is not death"
