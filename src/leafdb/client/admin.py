@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from leafdb.client.call import call
-from leafdb.client.context import Context, tag_of, tag_prefix
+from leafdb.client.context import Context, tag_prefix
 from leafdb.client.core import Core
 from leafdb.client.effects import Operation
 from leafdb.client.info import BucketInfo, Pong, Status, bucket_info, pong_of, status_of
@@ -42,7 +42,7 @@ class _AdminCall:
         self.op_id = op_id
         self.patient = patient
 
-    def body(self, deadline_ms: int, *, again: bool = False) -> bytes:
+    def body(self, deadline_ms: int, again: bool) -> bytes:
         """The same whatever time is left: an admin request carries no deadline."""
         return self._body
 
@@ -96,7 +96,7 @@ def _outcome_of(reply: Mapping[str, Any]) -> Outcome:
         "applied",
         bucket,
         decode_key(key),
-        Context(tag_of(tag_prefix(bucket), key), sealed) if sealed else None,
+        Context(tag_prefix(bucket) + key, sealed) if sealed else None,
         tuple(str(name) for name in reply["replicas"]),
         bool(reply["replaced"]),
         unasked,

@@ -48,7 +48,9 @@ STREAM_ERRORS = (OSError, anyio.BrokenResourceError, anyio.ClosedResourceError, 
 class AnyioConnection:
     """An established connection; `serve` runs it, in a task of the driver."""
 
-    __slots__ = ("_next_id", "_outbox", "_pulse", "_reader", "_scope", "_stream", "_wake", "dead", "facts", "waiting")
+    __slots__ = (
+        "_next_id", "_outbox", "_pulse", "_reader", "_scope", "_stream", "_wake", "dead", "facts", "usable", "waiting"
+    )  # fmt: skip
 
     def __init__(self, stream: Transport, reader: FrameReader, facts: ServerFacts) -> None:
         self._stream = stream
@@ -56,6 +58,8 @@ class AnyioConnection:
         self.facts: ServerFacts = facts
         self.waiting: dict[int, Slot] = {}
         self.dead: str | None = None
+        self.usable: bool = True
+        """Whether to ask anything more here: it lives, and has not fallen silent."""
         self._next_id = 1
         self._outbox: dict[int, bytes] = {}
         self._wake = anyio.Event()
@@ -84,11 +88,6 @@ class AnyioConnection:
             raise no_handshake(error) from None
         assert isinstance(wire.facts, ServerFacts)
         return cls(stream, wire.reader, wire.facts)
-
-    @property
-    def usable(self) -> bool:
-        """Whether to ask anything more here: it lives, and has not fallen silent."""
-        return self.dead is None and not self._pulse.silent
 
     async def serve(self) -> None:
         """Read and write until the connection ends; everybody waiting is told then."""
@@ -136,7 +135,7 @@ class AnyioConnection:
             if until < deadline:
                 raise Late(slot)
             sent = slot.request_id not in self._outbox
-            self._pulse.expired(anyio.current_time())
+            self._unanswered(anyio.current_time())
             raise Expired("wait" if sent else "send", sent=sent)
         except Late:
             raise
@@ -149,8 +148,14 @@ class AnyioConnection:
         self.waiting.pop(slot.request_id, None)
         self._outbox.pop(slot.request_id, None)
         if outrun:
-            self._pulse.expired(anyio.current_time())
+            self._unanswered(anyio.current_time())
         self._leave_silence()
+
+    def _unanswered(self, now: float) -> None:
+        """A request ran out of time."""
+        self._pulse.expired(now)
+        if self._pulse.silent:
+            self.usable = False
 
     def _leave_silence(self) -> None:
         """End a silent connection when nobody waits for it any more."""
@@ -162,6 +167,7 @@ class AnyioConnection:
         if self.dead is not None:
             return
         self.dead = reason
+        self.usable = False
         for slot in self.waiting.values():
             unsent = slot.request_id in self._outbox
             slot.error = Unsent(reason) if unsent else waiting(reason)
@@ -173,6 +179,7 @@ class AnyioConnection:
     def check(self) -> None:
         """The dead wait for nothing; what is queued is waited for."""
         assert self.dead is None or not self.waiting
+        assert self.usable == (self.dead is None and not self._pulse.silent)
         assert all(request_id <= 0 or request_id in self.waiting for request_id in self._outbox)
         assert all(request_id == slot.request_id < self._next_id for request_id, slot in self.waiting.items())
 
@@ -188,7 +195,7 @@ class AnyioConnection:
             if not data:
                 self.close("the node closed the connection")
                 return
-            self._pulse.heard(anyio.current_time())
+            self._pulse.heard_at = anyio.current_time()
             try:
                 frames = self._reader.feed(data)
             except ProtocolError as error:

@@ -15,8 +15,9 @@ from typing import Final, TypeVar
 
 import anyio
 from anyio.abc import TaskGroup
-from anyio.lowlevel import checkpoint
+from anyio.lowlevel import checkpoint, checkpoint_if_cancelled
 
+from leafdb.client import fork_watch
 from leafdb.client.anyio_connection import STREAM_ERRORS, AnyioConnection, Transport
 from leafdb.client.anyio_race import Runner, first_answer
 from leafdb.client.anyio_slot import Late, Slot
@@ -59,13 +60,17 @@ class AnyioDriver:
     def __init__(self, core: Core, dial: AsyncDial = dial_socket) -> None:
         self._core = core
         self._dial = dial
-        self._pid = os.getpid()
         self._closed = False
+        self._forked = False
+        self._misuse: str | None = "use the client inside its block: async with leafdb.connect_async(...) as db"
+        """Why every use is one."""
         self._loop: EventLoop | None = None
         self._here: object = None
+        self._checkpoint: Callable[[], Awaitable[None]] = checkpoint_if_cancelled
         self._tasks: TaskGroup | None = None
         self._attempts: dict[NodeState, _Attempt] = {}
         self._connections: dict[NodeState, AnyioConnection] = {}
+        fork_watch.watch(self)
 
     async def open(self) -> None:
         """Enter the `async with` block: the task group opens, nothing is sent."""
@@ -73,10 +78,13 @@ class AnyioDriver:
             raise ClientMisuse("this client was opened before: connect again for another block")
         self._loop = running_loop()
         self._here = self._loop.here()
+        self._checkpoint = self._loop.checkpoint_if_cancelled
         if self._core.clock is anyio.current_time:
             self._core.clock = self._loop.clock
         self._tasks = anyio.create_task_group()
         await self._tasks.__aenter__()
+        if not self._forked:
+            self._misuse = None
 
     async def run(self, operation: Operation[T]) -> T:
         """Run one operation to its end."""
@@ -115,17 +123,31 @@ class AnyioDriver:
         exchange = call.begin()
         if exchange is None:
             return await self._drive(call.steps())
+        node, message_type, body, deadline, hedge_at, _ = exchange
+        connection = self._connections.get(node)
+        if connection is None or not connection.usable:
+            return await self._drive(call.steps())
+        core = self._core
         outcome: Frame | ExchangeFailed
         try:
-            outcome = await self._exchange(exchange)
+            try:
+                await self._checkpoint()  # what is cancelled already is not sent
+                outcome = await connection.exchange(message_type, body, deadline, hedge_at)
+                if hedge_at:
+                    core.hedging.in_time()
+            except Late as late:
+                outcome = await self._hedged(exchange, Runner(connection, late.slot))
             if outcome.type == call.reply_type:
-                if exchange.node.failures:
-                    exchange.node.answered()
-                self._core.budget.earn()
+                if node.failures:
+                    node.answered()
+                if core.budget.wanting:
+                    core.budget.earn()
                 return call.finish(outcome)
+        except Ended:  # while nobody looked
+            return await self._drive(call.steps())
         except ExchangeFailed as failure:
             outcome = failure
-        return await self._drive(call.steps(Begun(exchange.node, outcome)))
+        return await self._drive(call.steps(Begun(node, outcome)))
 
     async def run_all(self, operations: Iterable[Operation[T]]) -> list[T | Failed]:
         """Run many operations, pipelined; results in their order."""
@@ -157,7 +179,8 @@ class AnyioDriver:
 
     def _shut(self) -> None:
         self._closed = True
-        if os.getpid() == self._pid and self._tasks is not None:
+        self._misuse = "this client is closed"
+        if not self._forked and self._tasks is not None:
             for connection in list(self._connections.values()):
                 connection.close("the client was closed")
             self._connections.clear()
@@ -182,13 +205,16 @@ class AnyioDriver:
             if exc is None or group.split(lambda each: each is exc or isinstance(each, ours))[1] is not None:
                 raise
 
+    def forked(self) -> None:
+        """This is its copy in the child of a fork."""
+        self._forked = True
+        if self._misuse is None:
+            self._misuse = "this client was opened before the process forked: connect again in the child"
+
     def _check_usable(self) -> None:
-        if self._closed:
-            raise ClientMisuse("this client is closed")
-        if self._tasks is None or self._loop is None:
-            raise ClientMisuse("use the client inside its block: async with leafdb.connect_async(...) as db")
-        if os.getpid() != self._pid:
-            raise ClientMisuse("this client was opened before the process forked: connect again in the child")
+        if self._misuse is not None:
+            raise ClientMisuse(self._misuse)
+        assert self._loop is not None
         try:
             if self._loop.here() is self._here:
                 return
@@ -198,10 +224,9 @@ class AnyioDriver:
 
     async def _exchange(self, exchange: Exchange) -> Frame:
         node, message_type, body, deadline, hedge_at, _ = exchange
-        assert self._loop is not None
         connection = self._connections.get(node)
         if connection is not None and connection.usable:
-            await self._loop.checkpoint_if_cancelled()  # what is cancelled already is not sent
+            await self._checkpoint()  # what is cancelled already is not sent
             try:
                 frame = await connection.exchange(message_type, body, deadline, hedge_at)
             except Ended:
@@ -213,7 +238,7 @@ class AnyioDriver:
                     self._core.hedging.in_time()
                 return frame
         connection = await self._connect(node, deadline)
-        await self._loop.checkpoint_if_cancelled()
+        await self._checkpoint()
         return await connection.exchange(message_type, body, deadline)
 
     async def _hedged(self, exchange: Exchange, first: Runner) -> Frame:

@@ -23,9 +23,10 @@ from leafdb.client.catalog import BucketRef, plan_read, plan_write
 from leafdb.client.codecs import Codec, encoded
 from leafdb.client.context import BLIND, Blind, Context
 from leafdb.client.forms import NO_DEFAULT, NoDefault
-from leafdb.client.kv import Form
+from leafdb.client.kv import Form, Get
 from leafdb.client.options import Quorum, Seconds
 from leafdb.client.results import Answer, Conflict, Explained, Failed, Found, Merge, Missing, Written
+from leafdb.model.key import encode_key
 from leafdb.types import Key
 
 T = TypeVar("T")
@@ -49,7 +50,9 @@ class AsyncSiblingBucket(AsyncExplainedWrites[T]):
         local: bool = False,
     ) -> Answer[T]:
         """What is there. `local`: the connected node's own replica only, nothing asked of others, nothing repaired."""
-        return await self._get(self._form, key, r, pr, sloppy, timeout, local)
+        return await self._driver.run_key(
+            Get(self._ref, encode_key(key), plan_read(self._ref, r, pr, sloppy, timeout, local), self._form)
+        )
 
     async def get_explained(
         self,
@@ -79,7 +82,7 @@ class AsyncSiblingBucket(AsyncExplainedWrites[T]):
     ) -> Written:
         """Write a value in place of what `after` has seen: the context of a read or write of this key, or BLIND."""
         data = encoded(self._codec, value)
-        return await self._write(key, data, after, w, pw, dw, sloppy, timeout, ttl)
+        return await self._driver.run_key(self._write(key, data, after, w, pw, dw, sloppy, timeout, ttl))
 
     async def delete(
         self,
@@ -93,7 +96,7 @@ class AsyncSiblingBucket(AsyncExplainedWrites[T]):
         timeout: Seconds | None = None,
     ) -> Written:
         """Delete what `after` has seen; concurrent writes it has not seen stay."""
-        return await self._write(key, None, after, w, pw, dw, sloppy, timeout, None)
+        return await self._driver.run_key(self._write(key, None, after, w, pw, dw, sloppy, timeout, None))
 
     async def get_many(
         self,
@@ -154,7 +157,9 @@ class AsyncBucket(AsyncExplainedWrites[T], AsyncExplainedValues[T]):
         local: bool = False,
     ) -> T | None:
         """The merged value, or None when nothing is there."""
-        found = await self._get(self._form, key, r, pr, sloppy, timeout, local)
+        found = await self._driver.run_key(
+            Get(self._ref, encode_key(key), plan_read(self._ref, r, pr, sloppy, timeout, local), self._form)
+        )
         return found.value if isinstance(found, Found) else None
 
     async def read(
@@ -168,7 +173,9 @@ class AsyncBucket(AsyncExplainedWrites[T], AsyncExplainedValues[T]):
         local: bool = False,
     ) -> Found[T] | Missing:
         """The merged value with the context that covers every sibling it was made of."""
-        return await self._get(self._form, key, r, pr, sloppy, timeout, local)
+        return await self._driver.run_key(
+            Get(self._ref, encode_key(key), plan_read(self._ref, r, pr, sloppy, timeout, local), self._form)
+        )
 
     async def put(
         self,
@@ -185,7 +192,7 @@ class AsyncBucket(AsyncExplainedWrites[T], AsyncExplainedValues[T]):
     ) -> Written:
         """Write a value in place of what `after` has seen: the context of a read or write of this key, or BLIND."""
         data = encoded(self._codec, value)
-        return await self._write(key, data, after, w, pw, dw, sloppy, timeout, ttl)
+        return await self._driver.run_key(self._write(key, data, after, w, pw, dw, sloppy, timeout, ttl))
 
     async def delete(
         self,
@@ -199,7 +206,7 @@ class AsyncBucket(AsyncExplainedWrites[T], AsyncExplainedValues[T]):
         timeout: Seconds | None = None,
     ) -> Written:
         """Delete what `after` has seen; concurrent writes it has not seen stay."""
-        return await self._write(key, None, after, w, pw, dw, sloppy, timeout, None)
+        return await self._driver.run_key(self._write(key, None, after, w, pw, dw, sloppy, timeout, None))
 
     @overload
     async def update(
@@ -316,7 +323,9 @@ class AsyncLwwBucket(AsyncExplainedValues[T]):
         local: bool = False,
     ) -> T | None:
         """The newest value, or None when nothing is there."""
-        found = await self._get(self._form, key, r, pr, sloppy, timeout, local)
+        found = await self._driver.run_key(
+            Get(self._ref, encode_key(key), plan_read(self._ref, r, pr, sloppy, timeout, local), self._form)
+        )
         return found.value if isinstance(found, Found) else None
 
     async def put(
@@ -333,7 +342,7 @@ class AsyncLwwBucket(AsyncExplainedValues[T]):
     ) -> Written:
         """Write a value; it wins over everything with an older stamp."""
         data = encoded(self._codec, value)
-        return await self._write(key, data, BLIND, w, pw, dw, sloppy, timeout, ttl)
+        return await self._driver.run_key(self._write(key, data, BLIND, w, pw, dw, sloppy, timeout, ttl))
 
     async def put_explained(
         self,
@@ -362,7 +371,7 @@ class AsyncLwwBucket(AsyncExplainedValues[T]):
         timeout: Seconds | None = None,
     ) -> Written:
         """Delete the value."""
-        return await self._write(key, None, BLIND, w, pw, dw, sloppy, timeout, None)
+        return await self._driver.run_key(self._write(key, None, BLIND, w, pw, dw, sloppy, timeout, None))
 
     async def get_many(
         self,

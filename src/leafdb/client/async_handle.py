@@ -50,19 +50,6 @@ class AsyncHandle(Generic[T]):
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._ref.name!r}, {self._codec!r}>"
 
-    async def _get(
-        self,
-        form: Form[A],
-        key: Key,
-        r: Quorum | None,
-        pr: Quorum | None,
-        sloppy: bool | None,
-        timeout: Seconds | None,
-        local: bool,
-    ) -> A:
-        plan = plan_read(self._ref, r, pr, sloppy, timeout, local)
-        return await self._driver.run_key(Get(self._ref, encode_key(key), plan, form))
-
     async def _get_explained(
         self,
         form: Form[A],
@@ -91,7 +78,7 @@ class AsyncHandle(Generic[T]):
         await self._driver.run(ready(self._ref, plan.deadline))
         return await self._driver.run_all(Get(self._ref, each, plan, form).steps() for each in encoded_keys)
 
-    async def _write(
+    def _write(
         self,
         key: Key,
         value: bytes | None,
@@ -102,10 +89,9 @@ class AsyncHandle(Generic[T]):
         sloppy: bool | None,
         timeout: Seconds | None,
         ttl: Seconds | None,
-    ) -> Written:
+    ) -> PutCall:
         prepared = prepare(self._ref, key, value, after)
-        plan = plan_write(self._ref, w, pw, dw, sloppy, timeout, ttl)
-        return await self._driver.run_key(PutCall(self._ref, prepared, plan))
+        return PutCall(self._ref, prepared, plan_write(self._ref, w, pw, dw, sloppy, timeout, ttl))
 
     async def _write_explained(
         self,

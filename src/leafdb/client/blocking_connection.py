@@ -84,9 +84,8 @@ class BlockingConnection(SharedReader):
             if alone:
                 try:
                     now = monotonic()
-                    if self._dead is not None or not self._pulse.fresh(now):
+                    if not self._pulse.asked(now) or self._dead is not None:
                         self._look_up()
-                    self._pulse.asked(now)
                     request_id = self._next_id
                     self._next_id = request_id + 1
                     slot = self.waiting[request_id] = Slot(request_id)
@@ -117,7 +116,7 @@ class BlockingConnection(SharedReader):
                     self._after_send("sending was interrupted")
                 self._stop_reading()
                 raise
-            self._lead(slot, until or deadline)
+            self._lead(slot, until or deadline, now)
             if slot.frame is not None:
                 return slot.frame
             raise slot.error or self._overdue(slot, deadline)
@@ -133,9 +132,10 @@ class BlockingConnection(SharedReader):
         It is late answers, or the end of the connection: seen now, the request is provably unsent. The lock is held.
         """
         if self._dead is None and self._poll.poll(0):
-            self._deliver(*self._receive(DONTWAIT))
+            self._deliver(*self._receive(), monotonic())
         if self._dead is not None:
             raise Ended(self._dead)
+        self._pulse.asked(monotonic())
 
     def _overdue(self, slot: Slot, deadline: float) -> Expired | Late:
         """The time to wait is over: for good, or for now when the deadline has not come."""
@@ -144,16 +144,15 @@ class BlockingConnection(SharedReader):
             if now < deadline:
                 self._step_aside(slot)
                 return Late(slot)
-            self._pulse.expired(now)
+            self._unanswered(now)
         return Expired("wait", sent=True)
 
     def submit(self, requests: Sequence[tuple[int, bytes]], deadline: float) -> list[Slot]:
         """Send requests (type, body) with one send. Raises Unsent when no byte of them has gone."""
         with self._lock:
             if not self.waiting and not self._reading:
-                if self._dead is not None or not self._pulse.fresh(monotonic()):
+                if not self._pulse.asked(monotonic()) or self._dead is not None:
                     self._look_up()
-                self._pulse.asked(monotonic())
             elif self._dead is not None:
                 raise Ended(self._dead)
             slots = []
@@ -190,7 +189,7 @@ class BlockingConnection(SharedReader):
                     else:
                         self._reading = True
                 if gate is None:
-                    self._lead(slot, until)
+                    self._lead(slot, until, monotonic())
                 else:
                     gate.acquire(timeout=max(0.0, until - monotonic()))
                 if slot.frame is None and slot.error is None and monotonic() >= until:
@@ -258,9 +257,9 @@ class BlockingConnection(SharedReader):
             poll.register(self._socket, select.POLLOUT | select.POLLIN if leads else select.POLLOUT)
             events = poll.poll(min(left_s, _ROOM_POLL_S) * 1000)
             if leads and any(flags & ~select.POLLOUT for _, flags in events):
-                data, reason = self._receive(DONTWAIT)
+                data, reason = self._receive()
                 with self._lock:
-                    self._deliver(data, reason)
+                    self._deliver(data, reason, monotonic())
         finally:
             if takes_over:
                 self._stop_reading()

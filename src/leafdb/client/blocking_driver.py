@@ -6,7 +6,6 @@ and is a parameter: an embedded node, or a test, hands over one end of a socket 
 
 from __future__ import annotations
 
-import os
 import socket
 import threading
 import time
@@ -15,6 +14,7 @@ from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Final, TypeVar
 
+from leafdb.client import fork_watch
 from leafdb.client.batch import Batch, Ticket
 from leafdb.client.blocking_connection import BlockingConnection
 from leafdb.client.blocking_race import Runner, first_answer
@@ -51,11 +51,14 @@ class BlockingDriver:
     def __init__(self, core: Core, dial: Dial = dial_tcp) -> None:
         self._core = core
         self._dial = dial
-        self._pid = os.getpid()
         self._closed = False
+        self._misuse: str | None = None
+        """Why every use is one: it was closed, or this is the child of a fork."""
+        self._forked = False
         self._lock = threading.Lock()
         self._connecting: dict[NodeState, threading.Lock] = {}
         self._connections: dict[NodeState, BlockingConnection] = {}
+        fork_watch.watch(self)
 
     def open(self) -> None:
         """Entering a `with` block: no I/O, no state."""
@@ -87,21 +90,35 @@ class BlockingDriver:
 
     def run_key(self, call: KeyCall[T]) -> T:
         """Run a call that most likely needs one exchange: that one without the machinery, all else with it."""
-        self._check_usable()
+        if self._misuse is not None:
+            raise ClientMisuse(self._misuse)
         exchange = call.begin()
         if exchange is None:
             return self._drive(call.steps())
+        node, message_type, body, deadline, hedge_at, _ = exchange
+        connection = self._connections.get(node)
+        if connection is None or not connection.usable:
+            return self._drive(call.steps())
+        core = self._core
         outcome: Frame | ExchangeFailed
         try:
-            outcome = self._exchange(exchange)
+            try:
+                outcome = connection.exchange(message_type, body, deadline, hedge_at)
+                if hedge_at:
+                    core.hedging.in_time()
+            except Late as late:
+                outcome = self._hedged(exchange, Runner(connection, late.slot))
             if outcome.type == call.reply_type:
-                if exchange.node.failures:
-                    exchange.node.answered()
-                self._core.budget.earn()
+                if node.failures:
+                    node.answered()
+                if core.budget.wanting:
+                    core.budget.earn()
                 return call.finish(outcome)
+        except Ended:  # while nobody looked
+            return self._drive(call.steps())
         except ExchangeFailed as failure:
             outcome = failure
-        return self._drive(call.steps(Begun(exchange.node, outcome)))
+        return self._drive(call.steps(Begun(node, outcome)))
 
     def run_all(self, operations: Iterable[Operation[T]]) -> list[T | Failed]:
         """Run many operations, pipelined; results in their order."""
@@ -129,7 +146,8 @@ class BlockingDriver:
     def close(self) -> None:
         """Close every connection. Calls under way in other threads fail; calling it again does nothing."""
         self._closed = True
-        if os.getpid() != self._pid:
+        self._misuse = "this client is closed"
+        if self._forked:
             for connection in self._connections.values():
                 connection.discard()
             return
@@ -145,11 +163,15 @@ class BlockingDriver:
         """Leaving a `with` block: close, whatever the block raised."""
         self.close()
 
+    def forked(self) -> None:
+        """This is its copy in the child of a fork."""
+        self._forked = True
+        if self._misuse is None:
+            self._misuse = "this client was made before the process forked: connect again in the child"
+
     def _check_usable(self) -> None:
-        if self._closed:
-            raise ClientMisuse("this client is closed")
-        if os.getpid() != self._pid:
-            raise ClientMisuse("this client was made before the process forked: connect again in the child")
+        if self._misuse is not None:
+            raise ClientMisuse(self._misuse)
 
     def _sleep(self, operation: Operation[T], effect: Effect) -> Effect:
         assert not isinstance(effect, Exchange)

@@ -32,6 +32,7 @@ from leafdb.wire.registry import MessageType
 DONTWAIT: Final = int(socket.MSG_DONTWAIT)
 _PING: Final = int(MessageType.PING)
 _ERROR: Final = int(MessageType.ERROR)
+_CLOSED: Final = "the node closed the connection"
 
 
 class SharedReader:
@@ -39,7 +40,7 @@ class SharedReader:
 
     __slots__ = (
         "_dead", "_lock", "_next_id", "_patience", "_pulse", "_reader", "_reading", "_receive_now", "_send_lock",
-        "_socket", "facts", "waiting",
+        "_socket", "facts", "usable", "waiting",
     )  # fmt: skip
 
     def __init__(self, sock: Line, reader: FrameReader, facts: ServerFacts) -> None:
@@ -55,11 +56,8 @@ class SharedReader:
         self._patience = Patience(sock)
         self._receive_now = sock.recv
         self._pulse = Pulse()
-
-    @property
-    def usable(self) -> bool:
+        self.usable: bool = True
         """Whether to ask anything more here: it lives, and has not fallen silent."""
-        return self._dead is None and not self._pulse.silent
 
     @property
     def dead(self) -> str | None:
@@ -72,7 +70,7 @@ class SharedReader:
             self.waiting.pop(slot.request_id, None)
             self._step_aside(slot)
             if outrun:
-                self._pulse.expired(monotonic())
+                self._unanswered(monotonic())
             self._leave_silence()
 
     def _step_aside(self, slot: Slot) -> None:
@@ -80,6 +78,12 @@ class SharedReader:
         slot.gate = None
         if not self._reading:
             self._promote()
+
+    def _unanswered(self, now: float) -> None:
+        """A request ran out of time. The lock is held."""
+        self._pulse.expired(now)
+        if self._pulse.silent:
+            self.usable = False
 
     def _leave_silence(self) -> None:
         """End a silent connection when nobody waits for it any more. The lock is held."""
@@ -94,32 +98,40 @@ class SharedReader:
     def discard(self) -> None:
         """Close the descriptor and nothing else: for the child of a fork, where the locks may be held by nobody."""
         self._dead = "the process has forked"
+        self.usable = False
         self._socket.close()
 
     def check(self) -> None:
         """The dead wait for nothing, and only threads that wait for a leader have a gate."""
         with self._lock:
             assert self._dead is None or not self.waiting
+            assert self.usable == (self._dead is None and not self._pulse.silent)
             assert all(slot.frame is None and slot.error is None for slot in self.waiting.values())
             assert all(request_id == slot.request_id < self._next_id for request_id, slot in self.waiting.items())
 
     # -- reading
 
-    def _lead(self, slot: Slot, deadline: float) -> None:
+    def _lead(self, slot: Slot, deadline: float, now: float) -> None:
         """Read for everybody until `slot` is answered or the deadline has passed."""
         patience = self._patience
+        data: bytes | None
         try:
-            while slot.request_id in self.waiting:
-                left_s = deadline - monotonic()
+            while slot.frame is None and slot.error is None:
+                left_s = deadline - now
                 if left_s < patience.least_s:
                     if left_s < 0.0:
                         break
                     patience.limit(left_s)
-                data, reason = self._receive(0)
-                if data is None and (left_s := deadline - monotonic()) >= patience.most_s:
-                    patience.limit(left_s)
+                reason = _CLOSED
+                try:
+                    data = self._receive_now(RECEIVE_BYTES)
+                except OSError as error:
+                    data, reason = _nothing(error)
+                now = monotonic()
+                if data is None and deadline - now >= patience.most_s:
+                    patience.limit(deadline - now)
                 with self._lock:
-                    self._deliver(data, reason)
+                    self._deliver(data, reason, now)
                     if slot.frame is not None or slot.error is not None:
                         self._reading = False
                         if self.waiting or self._dead is not None:
@@ -152,22 +164,20 @@ class SharedReader:
                 gate.release()
                 return
 
-    def _receive(self, flags: int) -> tuple[bytes | None, str]:
-        """One recv: (data, why there is none); None when the time was up first."""
+    def _receive(self) -> tuple[bytes | None, str]:
+        """What is there to be read now: (data, why there is none); None when nothing has come."""
         try:
-            return self._receive_now(RECEIVE_BYTES, flags), "the node closed the connection"
-        except BlockingIOError:
-            return None, ""
+            return self._receive_now(RECEIVE_BYTES, DONTWAIT), _CLOSED
         except OSError as error:
-            return b"", error.strerror or str(error)
+            return _nothing(error)
 
-    def _deliver(self, data: bytes | None, reason: str) -> None:
+    def _deliver(self, data: bytes | None, reason: str, now: float) -> None:
         """Hand out what came. The lock is held."""
         if not data:
             if data is not None:
                 self._die(reason)
             return
-        self._pulse.heard(monotonic())
+        self._pulse.heard_at = now
         try:
             frames = self._reader.feed(data)
         except ProtocolError as error:
@@ -196,6 +206,7 @@ class SharedReader:
         if self._dead is not None:
             return
         self._dead = reason
+        self.usable = False
         for slot in self.waiting.values():
             slot.error = waiting(reason)
             if slot.gate is not None:
@@ -212,3 +223,8 @@ class SharedReader:
         if self._send_lock.acquire(blocking=False):
             self._socket.close()
             self._send_lock.release()
+
+
+def _nothing(error: OSError) -> tuple[bytes | None, str]:
+    """What a recv that raised this gave, and why: None when its time was up, or nothing was there, b"" at the end."""
+    return (None, "") if isinstance(error, BlockingIOError) else (b"", error.strerror or str(error))

@@ -80,7 +80,7 @@ class Request(Protocol):
     def patient(self) -> bool:
         """One node may take all the time there is: its work is long, and another would be no quicker."""
 
-    def body(self, deadline_ms: int, *, again: bool = False) -> bytes:
+    def body(self, deadline_ms: int, again: bool) -> bytes:
         """Its body, given the milliseconds that are left; `again`: it may have been applied already."""
 
     def required(self) -> int:
@@ -111,17 +111,6 @@ class Begun(NamedTuple):
     outcome: Frame | ExchangeFailed
 
 
-def first_exchange(core: Core, request: Request, now: float, deadline: float) -> Exchange | None:
-    """The exchange a call begins with; None when the call had better be run step by step."""
-    node = core.router.pick(request.place, now, ())
-    if node is None or now >= deadline:
-        return None
-    if core.router.several:
-        return _attempt(core, request, node, now, deadline)
-    body = request.body(_wire_ms(deadline - now))
-    return _new(Exchange, (node, request.message_type, body, deadline, 0.0, None))
-
-
 def call(core: Core, request: Request, deadline: float, begun: Begun | None = None) -> Operation[Frame]:
     """The frame that answers `request`; raises what became of it otherwise. `begun` is its first exchange, if made."""
     core.budget.earn()
@@ -146,7 +135,7 @@ def call(core: Core, request: Request, deadline: float, begun: Begun | None = No
                 node = core.router.pick(request.place, now, unreached)
             if node is not None:
                 try:
-                    outcome = yield _attempt(core, request, node, now, deadline, again=unknown is not None)
+                    outcome = yield attempt(core, request, node, now, deadline, again=unknown is not None)
                 except ExchangeFailed as failure:
                     outcome = failure
         if node is None:
@@ -207,34 +196,33 @@ def _rest(pause: float, unknown: OutcomeUnknown | None) -> Operation[None]:
         raise unknown from closed
 
 
-def _attempt(
+def attempt(
     core: Core, request: Request, node: NodeState, now: float, deadline: float, *, again: bool = False
 ) -> Exchange:
     """What to ask of `node` now; `again`: the request may have been applied already."""
-    until = _attempt_until(core, request, now, deadline)
-    body = request.body(_wire_ms(until - now), again=again)
-    hedge_at = _hedge_at(core, request, now, until)
+    until, hedge_at = deadline, 0.0
+    if core.router.several:
+        until = _attempt_until(request, now, deadline)
+        hedge_at = _hedge_at(core, request, now, until)
+    left_s = until - now
+    margin_s = MARGIN_S_MAX if left_s > _MARGIN_WHOLE_S else left_s * MARGIN_SHARE
+    body = request.body(int((left_s - margin_s) * 1000) or 1, again)
     return _new(Exchange, (node, request.message_type, body, until, hedge_at, request.place))
 
 
-def _attempt_until(core: Core, request: Request, now: float, deadline: float) -> float:
+def _attempt_until(request: Request, now: float, deadline: float) -> float:
     left = deadline - now
-    if request.op_id is not None or request.patient or left <= ATTEMPT_S_MIN or not core.router.several:
+    if request.op_id is not None or request.patient or left <= ATTEMPT_S_MIN:
         return deadline
     return now + max(ATTEMPT_S_MIN, left / 2)
 
 
 def _hedge_at(core: Core, request: Request, now: float, until: float) -> float:
-    """When to ask another node beside this one: for plain reads of a key; 0 when there is nobody or no time."""
-    if request.message_type is not MessageType.GET or request.once or not core.router.several:
+    """When to ask another node beside this one: for plain reads of a key; 0 when there is no time."""
+    if request.message_type is not MessageType.GET or request.once:
         return 0.0
     at = now + core.hedging.after_s
     return at if at < until else 0.0
-
-
-def _wire_ms(left_s: float) -> int:
-    margin_s = MARGIN_S_MAX if left_s > _MARGIN_WHOLE_S else left_s * MARGIN_SHARE
-    return int((left_s - margin_s) * 1000) or 1
 
 
 def _safe_to_repeat(request: Request, error: LeafdbError, unknown: bool) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Final, NamedTuple, Protocol
 
 from leafdb.client.admin import fetch_bucket, refresh_ring
-from leafdb.client.call import Begun, Request, call, first_exchange
+from leafdb.client.call import Begun, Request, attempt, call
 from leafdb.client.context import tag_prefix
 from leafdb.client.core import Core
 from leafdb.client.effects import Exchange, Operation
@@ -33,7 +33,7 @@ _STALE: Final = frozenset({Reason.NO_SUCH_BUCKET, Reason.STALE_EPOCH, Reason.WRO
 class BucketRef:
     """The bucket a handle stands for, and the kind the handle is made for."""
 
-    __slots__ = ("_held", "conflict", "core", "kind_flags", "name", "prefix")
+    __slots__ = ("conflict", "core", "kind_flags", "name", "prefix", "reads_held")
 
     def __init__(self, core: Core, name: str, conflict: Conflict) -> None:
         if not isinstance(name, str):
@@ -46,20 +46,18 @@ class BucketRef:
         self.conflict: Conflict = conflict
         self.kind_flags: int = FLAG_LWW if conflict is Conflict.LWW else 0
         self.prefix: bytes = tag_prefix(name)
-        self._held: tuple[BucketProperties | None, Held] = (None, Held.NOBODY)
+        self.reads_held: tuple[BucketProperties | None, Held] = (None, Held.NOBODY)
+        """Who surely has what a read with the bucket's own r was shown, and of which properties that was found out."""
 
     def held_by_reads(self, properties: BucketProperties) -> Held:
-        """Who surely has what a read with the bucket's own r was shown."""
-        known, held = self._held
-        if known is not properties:
-            held = held_by(count_of(QUORUM_DEFAULT, properties.r, properties.n), properties.n)
-            self._held = (properties, held)
+        """Find it out."""
+        held = held_by(count_of(QUORUM_DEFAULT, properties.r, properties.n), properties.n)
+        self.reads_held = (properties, held)
         return held
 
     def place(self, properties: BucketProperties, encoded_key: bytes) -> Place | None:
-        """Where a key lies, once there is a ring to place it on and more than one node to choose from."""
-        router = self.core.router
-        if not router.several or not router.has_ring:
+        """Where a key lies, once there is a ring to place it on."""
+        if not self.core.router.has_ring:
             return None
         return Place(token_of(properties.id, partition_part(encoded_key)), properties.n)
 
@@ -146,12 +144,15 @@ def begin(request: BucketCall) -> Exchange | None:
     """The exchange the request begins with, when nothing has to be fetched before it; `in_bucket` then."""
     ref = request.ref
     core = ref.core
+    router = core.router
     now = core.clock()
     properties = core.buckets.get(ref.name)
-    if properties is None or properties.conflict is not ref.conflict or core.router.refresh_due(now):
+    if properties is None or properties.conflict is not ref.conflict or (router.behind and router.refresh_due(now)):
         return None
     request.bind(properties)
-    return first_exchange(core, request, now, request.deadline)
+    deadline = request.deadline
+    node = router.pick(request.place, now, ())
+    return None if node is None or now >= deadline else attempt(core, request, node, now, deadline)
 
 
 def in_bucket(request: BucketCall, begun: Begun | None = None) -> Operation[Frame]:

@@ -5,6 +5,9 @@
 
 The server's seal already refuses a context on another key; the tag lets the client say so before any I/O, and while
 the mistake is still in the caller's stack trace. A tag is a guard against mistakes, not against forgers.
+
+It is made when a context leaves the process, or is compared with one that came from elsewhere. Most contexts are of no
+further use, or come back with their own key: then what would be hashed says as much.
 """
 
 from __future__ import annotations
@@ -37,10 +40,11 @@ BLIND: Final = Blind.BLIND
 class Context:
     """What one read, or one write, knew of one key. Opaque; `bytes(context)` and `from_bytes` carry it elsewhere."""
 
-    __slots__ = ("_sealed", "_tag")
+    __slots__ = ("_sealed", "_whose")
 
-    def __init__(self, tag: int, sealed: bytes) -> None:
-        self._tag = tag
+    def __init__(self, whose: bytes | int, sealed: bytes) -> None:
+        """`whose`: what the tag is a hash of, or the tag."""
+        self._whose = whose
         self._sealed = sealed
 
     @classmethod
@@ -54,28 +58,32 @@ class Context:
         return cls(int.from_bytes(data[1:_HEAD_BYTES], "big"), data[_HEAD_BYTES:])
 
     def __bytes__(self) -> bytes:
-        return bytes((_VERSION,)) + self._tag.to_bytes(_TAG_BYTES, "big") + self._sealed
+        return bytes((_VERSION,)) + self._tag().to_bytes(_TAG_BYTES, "big") + self._sealed
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Context):
             return NotImplemented
-        return self._tag == other._tag and self._sealed == other._sealed
+        return self._sealed == other._sealed and self._tag() == other._tag()
 
     def __hash__(self) -> int:
-        return hash((self._tag, self._sealed))
+        return hash((self._tag(), self._sealed))
 
     def __repr__(self) -> str:
-        return f"<Context {self._tag:016x}, {len(self._sealed)} bytes>"
+        return f"<Context {self._tag():016x}, {len(self._sealed)} bytes>"
 
-    def sealed_for(self, tag: int) -> bytes:
-        """What goes on the wire for the bucket and key of `tag`. Raises ContextMismatch when it is another's."""
-        if tag != self._tag:
+    def _tag(self) -> int:
+        whose = self._whose
+        return xxh3_64(whose) if isinstance(whose, bytes) else whose
+
+    def sealed_for(self, whose: bytes) -> bytes:
+        """What goes on the wire for this bucket and key. Raises ContextMismatch when it is another's."""
+        if whose != self._whose and xxh3_64(whose) != self._tag():
             raise ContextMismatch("this context was read from another bucket or key")
         return self._sealed
 
 
 def tag_prefix(bucket_name: str) -> bytes:
-    """The constant beginning of what is hashed for every tag of a bucket."""
+    """The constant beginning of what is hashed for every tag of a bucket: an encoded key follows."""
     return bucket_name.encode() + b"\x00"
 
 

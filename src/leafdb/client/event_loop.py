@@ -21,7 +21,7 @@ class EventLoop(NamedTuple):
     """What a client asks of its loop."""
 
     here: Callable[[], object]
-    """The loop that runs now. Raises RuntimeError where none of this kind does."""
+    """The loop that runs now, or what there is one of in each. Raises RuntimeError where none of this kind does."""
     clock: Callable[[], float]
     checkpoint_if_cancelled: Callable[[], Awaitable[None]]
     over_socket: type[AnyioConnection]
@@ -36,7 +36,16 @@ def running_loop() -> EventLoop:
     from leafdb.client.asyncio_connection import AsyncioConnection
 
     loop = asyncio.get_running_loop()
-    return EventLoop(asyncio.get_running_loop, loop.time, anyio.lowlevel.checkpoint_if_cancelled, AsyncioConnection)
+    return EventLoop(asyncio.get_running_loop, loop.time, _checkpoint_of_asyncio(), AsyncioConnection)
+
+
+def _checkpoint_of_asyncio() -> Callable[[], Awaitable[None]]:
+    """anyio finds out on every call which library runs; its token, which it has since 4.11, holds what it found."""
+    current_token = getattr(anyio.lowlevel, "current_token", None)
+    if current_token is None:
+        return anyio.lowlevel.checkpoint_if_cancelled
+    checkpoint: Callable[[], Awaitable[None]] = current_token().backend_class.checkpoint_if_cancelled
+    return checkpoint
 
 
 def _of_trio() -> EventLoop:
@@ -46,4 +55,4 @@ def _of_trio() -> EventLoop:
 
     lowlevel = trio.lowlevel
     clock = lowlevel.current_clock().current_time  # unlike trio.current_time it can be asked from anywhere
-    return EventLoop(lowlevel.current_trio_token, clock, lowlevel.checkpoint_if_cancelled, TrioConnection)
+    return EventLoop(lowlevel.current_root_task, clock, lowlevel.checkpoint_if_cancelled, TrioConnection)

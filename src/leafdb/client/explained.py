@@ -39,9 +39,9 @@ class GetExplained(Get[Explained[A]]):
             error.explanation = self._explanation
             raise
 
-    def _with_explanation(self, tag: int, reply: GetReply) -> Explained[A]:
+    def _with_explanation(self, whose: bytes, reply: GetReply) -> Explained[A]:
         assert self._explanation is not None
-        return Explained(self._shown(tag, reply), self._explanation)
+        return Explained(self._shown(whose, reply), self._explanation)
 
 
 class _FlaggedPut(Put):

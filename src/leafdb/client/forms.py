@@ -13,7 +13,7 @@ from leafdb.client.codecs import Codec, decoded, encoded
 from leafdb.client.context import Context
 from leafdb.client.effects import Operation, Sleep
 from leafdb.client.kv import Get, Put, prepare
-from leafdb.client.results import Answer, Conflict, Found, Merge, Missing, Sibling, dot_text, stamp_time
+from leafdb.client.results import Answer, Conflict, Found, Merge, Missing, Sibling, dot_text, found, stamp_time
 from leafdb.errors import NotApplied, Reason
 from leafdb.model.key import encode_key
 from leafdb.types import Key
@@ -31,37 +31,37 @@ class NoDefault(Enum):
 NO_DEFAULT: Final = NoDefault.NO_DEFAULT
 
 
-def answer_of(codec: Codec[T], tag: int, reply: GetReply) -> Answer[T]:
+def answer_of(codec: Codec[T], whose: bytes, reply: GetReply) -> Answer[T]:
     """What a SiblingBucket shows for a reply. Raises DataError."""
-    context = Context(tag, reply.context)
+    context = Context(whose, reply.context)
     siblings = reply.siblings
     if not siblings:
         return Missing(context)
     if len(siblings) == 1:
-        return Found(decoded(codec, siblings[0].value), context, _origin=siblings[0])
+        return found(decoded(codec, siblings[0].value), context, siblings[0])
     return Conflict(
         tuple(Sibling(decoded(codec, each.value), dot_text(each), stamp_time(each.stamp)) for each in siblings), context
     )
 
 
-def merged_of(codec: Codec[T], merge: Merge[T], tag: int, reply: GetReply) -> Found[T] | Missing:
+def merged_of(codec: Codec[T], merge: Merge[T], whose: bytes, reply: GetReply) -> Found[T] | Missing:
     """What a Bucket shows: siblings folded in dot order. Raises DataError, and what `merge` raises."""
-    context = Context(tag, reply.context)
+    context = Context(whose, reply.context)
     siblings = reply.siblings
     if not siblings:
         return Missing(context)
     if len(siblings) == 1:
-        return Found(decoded(codec, siblings[0].value), context, _origin=siblings[0])
+        return found(decoded(codec, siblings[0].value), context, siblings[0])
     return Found(reduce(merge, [decoded(codec, each.value) for each in siblings]), context)
 
 
-def single_of(codec: Codec[T], tag: int, reply: GetReply) -> Found[T] | Missing:
+def single_of(codec: Codec[T], whose: bytes, reply: GetReply) -> Found[T] | Missing:
     """What an LwwBucket shows: the node has picked the winner already. Raises DataError."""
-    context = Context(tag, reply.context)
+    context = Context(whose, reply.context)
     siblings = reply.siblings
     if not siblings:
         return Missing(context)
-    return Found(decoded(codec, siblings[-1].value), context, _origin=siblings[-1])
+    return found(decoded(codec, siblings[-1].value), context, siblings[-1])
 
 
 def update(
@@ -82,14 +82,14 @@ def update(
     default_bytes = None if default is NO_DEFAULT else encoded(codec, default)
     retries = 0
     while True:
-        found = yield from Get(ref, encoded_key, read_plan, partial(merged_of, codec, merge)).steps()
+        read = yield from Get(ref, encoded_key, read_plan, partial(merged_of, codec, merge)).steps()
         current: T | None
-        if isinstance(found, Found):
-            current = found.value
+        if isinstance(read, Found):
+            current = read.value
         else:
             current = None if default_bytes is None else decoded(codec, default_bytes)
         value = change(current)  # type: ignore[arg-type]  # current is None only where no default was given
-        prepared = prepare(ref, key, encoded(codec, value), found.context)
+        prepared = prepare(ref, key, encoded(codec, value), read.context)
         try:
             yield from Put(ref, prepared, write_plan, once=True).steps()
         except NotApplied as error:

@@ -9,14 +9,15 @@ exchange, and `finish()`. A driver that meets anything unexpected hands what it 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Generic, NamedTuple, TypeVar
+from typing import Final, Generic, NamedTuple, TypeVar
 
+from leafdb.client import catalog
 from leafdb.client.call import Begun
-from leafdb.client.catalog import BucketRef, ReadPlan, WritePlan, begin, check_read, check_write, in_bucket, ready
-from leafdb.client.context import Blind, Context, tag_of
+from leafdb.client.catalog import BucketRef, ReadPlan, WritePlan, check_read, check_write, in_bucket, ready
+from leafdb.client.context import Blind, Context
 from leafdb.client.effects import Exchange, Operation
 from leafdb.client.options import count_of
-from leafdb.client.results import Written
+from leafdb.client.results import Written, written
 from leafdb.client.routing import Place
 from leafdb.client.session import NOT_ASKED, Asked, Count, held_by
 from leafdb.errors import ClientMisuse, NotApplied, ProtocolError, Reason, ServerBug
@@ -46,15 +47,19 @@ from leafdb.wire.requests import (
 
 A = TypeVar("A")
 
+_new: Final = tuple.__new__
+"""GetRequest(...) goes through a Python function, which every request would pay for."""
 
-Form = Callable[[int, GetReply], A]
-"""(the tag its context will carry, reply) -> what a handle shows."""
+Form = Callable[[bytes, GetReply], A]
+"""(bucket and key, as its context has them, reply) -> what a handle shows."""
 
 
 class Get(Generic[A]):
     """A read of one key; `form` makes of the reply what the handle shows."""
 
-    __slots__ = ("_asked", "_form", "_key", "_plan", "_properties", "deadline", "once", "place", "ref")
+    __slots__ = ("_asked", "_form", "_key", "_plan", "_properties", "deadline", "place", "ref")
+    place: Place | None
+    _properties: BucketProperties
     message_type = MessageType.GET
     reply_type = MessageType.GET_REPLY
     patient = False
@@ -63,53 +68,56 @@ class Get(Generic[A]):
     def __init__(self, ref: BucketRef, encoded_key: bytes, plan: ReadPlan, form: Form[A]) -> None:
         self.ref: BucketRef = ref
         self.deadline: float = plan.deadline
-        self.once: bool = plan.flags & FLAG_LOCAL != 0
-        self.place: Place | None = None
         self._key = encoded_key
         self._plan = plan
         self._form = form
         self._asked: Asked = NOT_ASKED
-        self._properties: BucketProperties | None = None
+
+    @property
+    def once(self) -> bool:
+        """A local read is of the node that was asked."""
+        return self._plan.flags & FLAG_LOCAL != 0
 
     def bind(self, properties: BucketProperties) -> None:
         """Be a read in this bucket. Raises ClientMisuse."""
         plan = self._plan
         if plan.r or plan.pr:
             check_read(properties, plan)
+        ref = self.ref
         self._properties = properties
-        self.place = self.ref.place(properties, self._key)
+        self.place = ref.place(properties, self._key) if ref.core.router.several else None
 
-    def body(self, deadline_ms: int, *, again: bool = False) -> bytes:
+    def body(self, deadline_ms: int, again: bool) -> bytes:
         """GET."""
-        properties, plan = self._properties, self._plan
-        assert properties is not None
-        session = self.ref.core.session
+        properties, plan, core = self._properties, self._plan, self.ref.core
+        session = core.session
         if session.begun and not plan.flags & FLAG_LOCAL:
             self._asked = session.asks(properties.id, self._key)
             if self._asked.primaries is not Count.ANY:
                 plan = raised(plan, self._asked.primaries, properties)
         return encode_get(
-            GetRequest(
-                properties.id,
-                properties.generation,
-                self.ref.core.router.epoch,
-                deadline_ms,
-                plan.flags,
-                plan.r,
-                plan.pr,
-                self._key,
-                self._asked.floor,
+            _new(
+                GetRequest,
+                (
+                    properties.id,
+                    properties.generation,
+                    core.router.epoch,
+                    deadline_ms,
+                    plan.flags,
+                    plan.r,
+                    plan.pr,
+                    self._key,
+                    self._asked.floor,
+                ),
             )
         )
 
     def required(self) -> int:
         """r as a count."""
         properties = self._properties
-        return 0 if properties is None else count_of(self._plan.r, properties.r, properties.n)
+        return count_of(self._plan.r, properties.r, properties.n)
 
-    def begin(self) -> Exchange | None:
-        """The first exchange, when nothing has to be fetched before it."""
-        return begin(self)
+    begin = catalog.begin
 
     def finish(self, frame: Frame) -> A:
         """What a GET_REPLY shows. Raises DataError."""
@@ -117,14 +125,18 @@ class Get(Generic[A]):
             reply = decode_get_reply(frame.body)
         except ProtocolError as error:
             raise ServerBug(str(error), request_id=frame.request_id) from None
-        core, plan, properties = self.ref.core, self._plan, self._properties
+        ref, key, plan, properties = self.ref, self._key, self._plan, self._properties
+        core = ref.core
         if reply.epoch > core.router.newest_epoch:
             core.router.saw_epoch(reply.epoch)
-        if properties is not None and not plan.flags & FLAG_LOCAL:
-            n = properties.n
-            held = held_by(count_of(plan.r, properties.r, n), n) if plan.r else self.ref.held_by_reads(properties)
-            core.session.read(properties.id, self._key, reply.context, held, self._asked)
-        return self._form(tag_of(self.ref.prefix, self._key), reply)
+        if not plan.flags & FLAG_LOCAL:
+            known, held = ref.reads_held
+            if plan.r:
+                held = held_by(count_of(plan.r, properties.r, properties.n), properties.n)
+            elif known is not properties:
+                held = ref.held_by_reads(properties)
+            core.session.read(properties.id, key, reply.context, held, self._asked)
+        return self._form(ref.prefix + key, reply)
 
     def steps(self, begun: Begun | None = None) -> Operation[A]:
         """The whole read."""
@@ -145,7 +157,7 @@ def is_cold(ref: BucketRef, properties: BucketProperties | None, key: bytes) -> 
     return properties is not None and ref.core.session.cold(properties.id, key)
 
 
-def _unread(tag: int, reply: GetReply) -> None:
+def _unread(whose: bytes, reply: GetReply) -> None:
     """The form of a read for the session alone."""
 
 
@@ -153,7 +165,8 @@ class Prepared(NamedTuple):
     """A write that passed every check that needs no I/O."""
 
     key: bytes
-    tag: int
+    whose: bytes
+    """Bucket and key, as a context has them."""
     flags: int
     context: bytes
     value: bytes
@@ -162,18 +175,18 @@ class Prepared(NamedTuple):
 def prepare(ref: BucketRef, key: Key, value: bytes | None, after: Context | Blind | None) -> Prepared:
     """Check a write; value None deletes. Raises ClientMisuse or ContextMismatch; nothing is sent."""
     encoded_key = encode_key(key)
-    tag = tag_of(ref.prefix, encoded_key)
+    whose = ref.prefix + encoded_key
     flags, sealed = FLAG_BLIND, b""
     if ref.conflict is Conflict.LWW:
         if isinstance(after, Context):
             raise ClientMisuse("a last-writer-wins bucket takes no context: the newest write wins")
     elif isinstance(after, Context):
-        flags, sealed = 0, after.sealed_for(tag)
+        flags, sealed = 0, after.sealed_for(whose)
     elif not isinstance(after, Blind):
         raise ClientMisuse(f"after= is the context of a read or write of this key, or BLIND, not {after!r}")
     if value is None:
-        return Prepared(encoded_key, tag, flags | FLAG_DELETE, sealed, b"")
-    return Prepared(encoded_key, tag, flags, sealed, value)
+        flags, value = flags | FLAG_DELETE, b""
+    return _new(Prepared, (encoded_key, whose, flags, sealed, value))
 
 
 class Put:
@@ -183,6 +196,9 @@ class Put:
     __slots__ = (
         "_above", "_chance", "_plan", "_prepared", "_properties", "_ttl_ms", "deadline", "once", "op_id", "place", "ref"
     )  # fmt: skip
+    place: Place | None
+    op_id: bytes
+    _properties: BucketProperties
     message_type = MessageType.PUT
     reply_type = MessageType.PUT_REPLY
     patient = True
@@ -193,33 +209,31 @@ class Put:
         self.ref: BucketRef = ref
         self.deadline: float = plan.deadline
         self.once: bool = once
-        self.place: Place | None = None
-        self.op_id: bytes = b""
         self._chance = ref.core.rng.getrandbits(64).to_bytes(OPERATION_CHANCE_BYTES, "big")
         self._prepared = prepared
         self._above: bytes | None = None
         """In an lww bucket, the newest that this client has seen of the key when the write is sent first."""
         self._plan = plan
         self._ttl_ms = plan.ttl_ms if ttl_ms is None else ttl_ms
-        self._properties: BucketProperties | None = None
 
     def bind(self, properties: BucketProperties) -> None:
         """Be a write in this bucket. Raises ClientMisuse, and NotApplied for a value no node would take."""
         size = len(self._prepared.value)
         if size > VALUE_BYTES_MAX:
             raise NotApplied(f"a value of {size} bytes is over {VALUE_BYTES_MAX}", reason=Reason.TOO_LARGE)
-        check_write(properties, self._plan)
+        plan = self._plan
+        if plan.w or plan.pw or plan.dw:
+            check_write(properties, plan)
         self._properties = properties
         key = self._prepared.key
         self.place = place = self.ref.place(properties, key)
         token = token_of(properties.id, partition_part(key)) if place is None else place.token
         self.op_id = operation_id(token, self._chance)
 
-    def body(self, deadline_ms: int, *, again: bool = False) -> bytes:
+    def body(self, deadline_ms: int, again: bool) -> bytes:
         """PUT."""
-        properties, plan, prepared = self._properties, self._plan, self._prepared
-        assert properties is not None
-        session = self.ref.core.session
+        properties, plan, prepared, core = self._properties, self._plan, self._prepared, self.ref.core
+        session = core.session
         floor: tuple[bytes, ...] = ()
         flags, context = prepared.flags | plan.flags, prepared.context
         if session.begun:
@@ -230,35 +244,38 @@ class Put:
             if self._above:
                 flags, context = flags & ~FLAG_BLIND, self._above
         return encode_put(
-            PutRequest(
-                properties.id,
-                properties.generation,
-                self.ref.core.router.epoch,
-                deadline_ms,
-                flags | FLAG_RETRY if again else flags,
-                plan.w,
-                plan.pw,
-                plan.dw,
-                self._ttl_ms,
-                self.op_id,
-                prepared.key,
-                context,
-                prepared.value,
-                floor,
+            _new(
+                PutRequest,
+                (
+                    properties.id,
+                    properties.generation,
+                    core.router.epoch,
+                    deadline_ms,
+                    flags | FLAG_RETRY if again else flags,
+                    plan.w,
+                    plan.pw,
+                    plan.dw,
+                    self._ttl_ms,
+                    self.op_id,
+                    prepared.key,
+                    context,
+                    prepared.value,
+                    floor,
+                ),
             )
         )
 
     def required(self) -> int:
         """w as a count."""
         properties = self._properties
-        return 0 if properties is None else count_of(self._plan.w, properties.w, properties.n)
+        return count_of(self._plan.w, properties.w, properties.n)
 
     def begin(self) -> Exchange | None:
         """The first exchange, when nothing has to be fetched before it."""
         core = self.ref.core
         if core.session.begun and is_cold(self.ref, core.buckets.get(self.ref.name), self._prepared.key):
             return None
-        return begin(self)
+        return catalog.begin(self)
 
     def finish(self, frame: Frame) -> Written:
         """What a PUT_REPLY says."""
@@ -268,12 +285,13 @@ class Put:
             failure = ServerBug(str(error), request_id=frame.request_id)
             failure.outcome = "unknown"
             raise failure from None
-        core, properties = self.ref.core, self._properties
-        core.router.saw_epoch(reply.epoch)
-        if properties is not None:
-            held = held_by(reply.primaries, properties.n)
-            core.session.wrote(properties.id, self._prepared.key, self._prepared.context, reply.context, held)
-        return Written(Context(self._prepared.tag, reply.context), self.op_id, reply.acks, primaries=reply.primaries)
+        core, properties, prepared = self.ref.core, self._properties, self._prepared
+        _, acks, primaries, sealed = reply
+        if reply.epoch > core.router.newest_epoch:
+            core.router.saw_epoch(reply.epoch)
+        held = held_by(primaries, properties.n)
+        core.session.wrote(properties.id, prepared.key, prepared.context, sealed, held)
+        return written(Context(prepared.whose, sealed), self.op_id, acks, primaries)
 
     def steps(self, begun: Begun | None = None) -> Operation[Written]:
         """The whole write; of a key of which a session may have forgotten something, a read first."""

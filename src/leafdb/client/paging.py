@@ -17,7 +17,6 @@ from collections.abc import Callable
 from typing import Any, Final, Generic, TypeVar
 
 from leafdb.client.catalog import BucketRef, ReadPlan, check_read, in_bucket
-from leafdb.client.context import tag_of
 from leafdb.client.effects import Operation
 from leafdb.client.kv import Form
 from leafdb.client.options import count_of
@@ -103,7 +102,7 @@ class Pager(Generic[A]):
             raise ServerBug(f"a scan item that cannot be read: {error}") from None
         if not reply.siblings:
             return None
-        item = Item(key, self._form(tag_of(self._ref.prefix, encoded_key), reply))
+        item = Item(key, self._form(self._ref.prefix + encoded_key, reply))
         self._last = storage_key
         if self._left is not None:
             self._left -= 1
@@ -187,7 +186,7 @@ class _ScanCall:
         if self.ref.core.router.has_ring:
             self.place = Place(self._pager.first_token, properties.n)
 
-    def body(self, deadline_ms: int, *, again: bool = False) -> bytes:
+    def body(self, deadline_ms: int, again: bool) -> bytes:
         assert self._properties is not None
         return self._pager.asks(self._properties, self._plan.r, deadline_ms).encode()
 

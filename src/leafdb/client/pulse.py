@@ -17,28 +17,24 @@ FRESH_S: Final = 0.001
 class Pulse:
     """Times of one connection, by the client's clock."""
 
-    __slots__ = ("_asked_at", "_heard_at", "silent")
+    __slots__ = ("_asked_at", "heard_at", "silent")
 
     def __init__(self) -> None:
         self._asked_at = 0.0
-        self._heard_at = 0.0
+        self.heard_at: float = 0.0
+        """When something came last."""
         self.silent: bool = False
         """Ask nothing more here."""
 
-    def asked(self, now: float) -> None:
-        """A request goes out; only the first since something was heard counts."""
-        if self._asked_at <= self._heard_at:
+    def asked(self, now: float) -> bool:
+        """A request goes out; only the first since something was heard counts. Answers whether something came so lately
+        that the connection need not be looked at before it is used."""
+        heard_at = self.heard_at
+        if self._asked_at <= heard_at:
             self._asked_at = now
-
-    def heard(self, now: float) -> None:
-        """Something came."""
-        self._heard_at = now
+        return now - heard_at < FRESH_S
 
     def expired(self, now: float) -> None:
         """A request ran out of time unanswered."""
-        if self._asked_at > self._heard_at and now - self._asked_at >= SILENCE_S:
+        if self._asked_at > self.heard_at and now - self._asked_at >= SILENCE_S:
             self.silent = True
-
-    def fresh(self, now: float) -> bool:
-        """Something came so lately that the connection need not be looked at before it is used."""
-        return now - self._heard_at < FRESH_S

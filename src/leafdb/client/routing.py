@@ -108,6 +108,7 @@ class Router:
         "_use_ring",
         "_view",
         "_zone",
+        "behind",
         "epoch",
         "newest_epoch",
         "several",
@@ -123,6 +124,8 @@ class Router:
         self._view: _View | None = None
         self._refresh_from = 0.0
         self.several: bool = len(self._known) > 1
+        self.behind: bool = use_ring
+        """The ring it is to route by is missing, or there is a newer one."""
         self.epoch: int = 0
         self.newest_epoch: int = 0
 
@@ -135,12 +138,11 @@ class Router:
         """An answer carried this epoch."""
         if epoch > self.newest_epoch:
             self.newest_epoch = epoch
+            self.behind = self._use_ring and epoch > self.epoch
 
     def refresh_due(self, now: float) -> bool:
         """Whether the ring is missing or old, and nobody asked for it a moment ago."""
-        if not self._use_ring or (self.epoch >= self.newest_epoch and self._view is not None):
-            return False
-        return now >= self._refresh_from
+        return self.behind and now >= self._refresh_from
 
     def claim_refresh(self, now: float) -> bool:
         """Whether the caller is the one to fetch the ring now."""
@@ -168,6 +170,7 @@ class Router:
             self._refresh_from = 0.0
         self.saw_epoch(epoch)
         self._view = _View(ring, nodes, self._zone)
+        self.behind = self._use_ring and epoch < self.newest_epoch
 
     def nodes(self) -> Collection[NodeState]:
         """Every node known, listed or member."""
@@ -220,6 +223,7 @@ class Router:
     def check(self) -> None:
         """The epoch held is never newer than the newest seen, and every address has one state."""
         assert self.epoch <= self.newest_epoch
+        assert self.behind == (self._use_ring and (self._view is None or self.epoch < self.newest_epoch))
         assert all(address == node.address for address, node in self._known.items())
         if self._view is not None:
             assert set(self._view.members) <= set(self._known.values())

@@ -89,6 +89,9 @@ _ROWS_AT: Final = CLOCK_AT + COUNTS.size
 _NO_SINGLES: Final = bytes(4)
 _SINGLES_AT: Final = _ROWS_AT - len(_NO_SINGLES)
 """Where a sealed context has its rows, and before them the number of those that are single dots."""
+_ANY: Final = Count.ANY
+_BY_MAJORITY: Final = Held.MAJORITY
+"""Members of an enum are looked up in two steps, and these are looked up for every request."""
 NOT_ASKED: Final = Asked((), Count.ANY, -1)
 """Of a read without a session."""
 
@@ -118,7 +121,7 @@ class Session:
             entry = self._find((bucket_id, key))
             if entry is None:
                 return Asked((), self._count(bucket_id, key), self._given_up)
-            count = Count.ANY if entry.whole else self._count(bucket_id, key)
+            count = _ANY if entry.whole else self._count(bucket_id, key)
             return Asked(entry.contexts, count, self._given_up)
 
     def follows(self, bucket_id: int, key: bytes, after: bytes) -> tuple[bytes, ...]:
@@ -152,7 +155,7 @@ class Session:
             if not self._majority and not self._every:
                 return False
             entry = self._find((bucket_id, key))
-            return not (entry is not None and entry.whole) and self._count(bucket_id, key) is not Count.ANY
+            return not (entry is not None and entry.whole) and self._count(bucket_id, key) is not _ANY
 
     # -- after it
 
@@ -162,7 +165,7 @@ class Session:
         with self._lock:
             entry = self._by_held[0].get(place) or self._find(place)
             if entry is None:
-                entry = self._keep(place, None, (sealed,), self._count(bucket_id, key) is Count.ANY, held)
+                entry = self._keep(place, None, (sealed,), self._count(bucket_id, key) is _ANY, held)
                 entry.closed = len(after) <= EMPTY_CONTEXT_BYTES
             elif len(entry.contexts) == 1 and entry.contexts[0] == after:
                 self._replace(place, entry, sealed, held)
@@ -177,7 +180,7 @@ class Session:
         with self._lock:
             majority = self._by_held[0]
             entry = majority.get(place)
-            if entry is not None and held is Held.MAJORITY and entry.whole and entry.contexts == (sealed,):
+            if entry is not None and held is _BY_MAJORITY and entry.whole and entry.contexts == (sealed,):
                 del majority[place]  # nothing is new but that it is the newest
                 majority[place] = entry
                 entry.closed = True
@@ -187,7 +190,7 @@ class Session:
                 self._read_first(place, sealed, held, asked)
                 return
             contexts = entry.contexts
-            if not entry.whole and asked.primaries is not Count.ANY and asked.given_up == self._given_up:
+            if not entry.whole and asked.primaries is not _ANY and asked.given_up == self._given_up:
                 entry.whole = True
             if len(contexts) == 1 and contexts[0] == sealed:
                 self._replace(place, entry, sealed, held if held < entry.held else entry.held)
@@ -200,10 +203,10 @@ class Session:
 
     def _read_first(self, place: Place, sealed: bytes, held: Held, asked: Asked) -> None:
         needed = self._count(*place)
-        whole = needed is Count.ANY or (asked.primaries >= needed and asked.given_up == self._given_up)
+        whole = needed is _ANY or (asked.primaries >= needed and asked.given_up == self._given_up)
         if len(sealed) > EMPTY_CONTEXT_BYTES:
             self._keep(place, None, (sealed,), whole, held)
-        elif whole and needed is not Count.ANY:
+        elif whole and needed is not _ANY:
             self._keep(place, None, (), True, held)  # so that it need not be read like this again
 
     # -- carried elsewhere
@@ -223,7 +226,7 @@ class Session:
                         parts.append(encoded)
                     elif entry.contexts:
                         bit = 1 << entry.part
-                        majority, every = (majority | bit, every) if held is Held.MAJORITY else (majority, every | bit)
+                        majority, every = (majority | bit, every) if held is _BY_MAJORITY else (majority, every | bit)
         return SessionToken.trusted(head_bytes(cluster_id, majority, every, len(parts)) + b"".join(parts))
 
     def observe(self, token: TokenParts) -> None:
@@ -239,7 +242,7 @@ class Session:
             for place, seen in reversed(list(token.entries.items())):
                 known = self._find(place)
                 if known is None:
-                    whole = seen.whole and self._count(*place) is Count.ANY
+                    whole = seen.whole and self._count(*place) is _ANY
                     self._keep(place, None, seen.contexts, whole, Held(seen.held)).closed = seen.closed
                     continue
                 known.whole = known.whole and seen.whole
@@ -262,9 +265,9 @@ class Session:
 
     def _count(self, bucket_id: int, key: bytes) -> Count:
         if not self._majority and not self._every:
-            return Count.ANY
+            return _ANY
         bit = 1 << _part_of(bucket_id, key)
-        return Count.ALL if self._every & bit else Count.MAJORITY if self._majority & bit else Count.ANY
+        return Count.ALL if self._every & bit else Count.MAJORITY if self._majority & bit else _ANY
 
     def _replace(self, place: Place, entry: _Entry, sealed: bytes, held: Held) -> None:
         """`sealed` covers what the entry had; it becomes the newest."""
@@ -330,7 +333,7 @@ class Session:
 
     def _set_bit(self, part: int, held: Held) -> None:
         self._given_up += 1
-        if held is Held.MAJORITY:
+        if held is _BY_MAJORITY:
             self._majority |= 1 << part
         else:
             self._every |= 1 << part
@@ -351,7 +354,7 @@ class Session:
 
 def held_by(primaries: int, n: int) -> Held:
     """Of something that so many of n primaries surely have."""
-    return Held.MAJORITY if 2 * primaries > n else Held.SOME if primaries else Held.NOBODY
+    return _BY_MAJORITY if 2 * primaries > n else Held.SOME if primaries else Held.NOBODY
 
 
 def _clock_in(sealed: bytes) -> CausalClock | None:

@@ -61,8 +61,9 @@ class SocketConnection(AnyioConnection, ABC):
     def _slot(self, request_id: int, deadline: float) -> Slot:
         """A place for an answer that can be waited for in this loop."""
 
-    def _look_up(self, now: float) -> None:
-        """Before the first to wait: has something come meanwhile? For a loop that does not say so by itself."""
+    def _look_up(self) -> None:
+        """Before the first to wait, when nothing has come of late: has something come meanwhile? For a loop that does
+        not say so by itself."""
 
     @abstractmethod
     def _flush_soon(self) -> None:
@@ -85,13 +86,12 @@ class SocketConnection(AnyioConnection, ABC):
         return [self._ask(message_type, body, math.inf) for message_type, body in requests]
 
     def _ask(self, message_type: int, body: bytes, deadline: float) -> Slot:
-        now = self._now()
         waiting = self.waiting
-        if not waiting and self.dead is None:
-            self._look_up(now)
+        if not self._pulse.asked(self._now()) and not waiting and self.dead is None:
+            self._look_up()
+            self._pulse.asked(self._now())
         if self.dead is not None:
             raise Ended(self.dead)
-        self._pulse.asked(now)
         request_id = self._next_id
         self._next_id = request_id + 1
         slot = waiting[request_id] = self._slot(request_id, deadline)
@@ -156,7 +156,7 @@ class SocketConnection(AnyioConnection, ABC):
             if early:
                 slot.error, slot.deadline = None, math.inf
                 raise Late(slot)
-            self._pulse.expired(self._now())
+            self._unanswered(self._now())
         raise error
 
     # -- sending
@@ -237,7 +237,7 @@ class SocketConnection(AnyioConnection, ABC):
         if not data:
             self.close("the node closed the connection")
             return
-        self._pulse.heard(self._now())
+        self._pulse.heard_at = self._now()
         try:
             self._hand_out(self._reader.feed(data))
         except ProtocolError as error:

@@ -22,11 +22,12 @@ from leafdb.client.catalog import BucketRef, plan_read, plan_write
 from leafdb.client.codecs import Codec, encoded
 from leafdb.client.context import BLIND, Blind, Context
 from leafdb.client.forms import NO_DEFAULT, NoDefault
-from leafdb.client.kv import Form
+from leafdb.client.kv import Form, Get
 from leafdb.client.options import Quorum, Seconds
 from leafdb.client.results import Answer, Conflict, Explained, Failed, Found, Merge, Missing, Written
 from leafdb.client.sync_explained import ExplainedValues, ExplainedWrites
 from leafdb.client.sync_scan import Range, Scan
+from leafdb.model.key import encode_key
 from leafdb.types import Key
 
 T = TypeVar("T")
@@ -50,7 +51,9 @@ class SiblingBucket(ExplainedWrites[T]):
         local: bool = False,
     ) -> Answer[T]:
         """What is there. `local`: the connected node's own replica only, nothing asked of others, nothing repaired."""
-        return self._get(self._form, key, r, pr, sloppy, timeout, local)
+        return self._driver.run_key(
+            Get(self._ref, encode_key(key), plan_read(self._ref, r, pr, sloppy, timeout, local), self._form)
+        )
 
     def get_explained(
         self,
@@ -80,7 +83,7 @@ class SiblingBucket(ExplainedWrites[T]):
     ) -> Written:
         """Write a value in place of what `after` has seen: the context of a read or write of this key, or BLIND."""
         data = encoded(self._codec, value)
-        return self._write(key, data, after, w, pw, dw, sloppy, timeout, ttl)
+        return self._driver.run_key(self._write(key, data, after, w, pw, dw, sloppy, timeout, ttl))
 
     def delete(
         self,
@@ -94,7 +97,7 @@ class SiblingBucket(ExplainedWrites[T]):
         timeout: Seconds | None = None,
     ) -> Written:
         """Delete what `after` has seen; concurrent writes it has not seen stay."""
-        return self._write(key, None, after, w, pw, dw, sloppy, timeout, None)
+        return self._driver.run_key(self._write(key, None, after, w, pw, dw, sloppy, timeout, None))
 
     def get_many(
         self,
@@ -155,7 +158,9 @@ class Bucket(ExplainedWrites[T], ExplainedValues[T]):
         local: bool = False,
     ) -> T | None:
         """The merged value, or None when nothing is there."""
-        found = self._get(self._form, key, r, pr, sloppy, timeout, local)
+        found = self._driver.run_key(
+            Get(self._ref, encode_key(key), plan_read(self._ref, r, pr, sloppy, timeout, local), self._form)
+        )
         return found.value if isinstance(found, Found) else None
 
     def read(
@@ -169,7 +174,9 @@ class Bucket(ExplainedWrites[T], ExplainedValues[T]):
         local: bool = False,
     ) -> Found[T] | Missing:
         """The merged value with the context that covers every sibling it was made of."""
-        return self._get(self._form, key, r, pr, sloppy, timeout, local)
+        return self._driver.run_key(
+            Get(self._ref, encode_key(key), plan_read(self._ref, r, pr, sloppy, timeout, local), self._form)
+        )
 
     def put(
         self,
@@ -186,7 +193,7 @@ class Bucket(ExplainedWrites[T], ExplainedValues[T]):
     ) -> Written:
         """Write a value in place of what `after` has seen: the context of a read or write of this key, or BLIND."""
         data = encoded(self._codec, value)
-        return self._write(key, data, after, w, pw, dw, sloppy, timeout, ttl)
+        return self._driver.run_key(self._write(key, data, after, w, pw, dw, sloppy, timeout, ttl))
 
     def delete(
         self,
@@ -200,7 +207,7 @@ class Bucket(ExplainedWrites[T], ExplainedValues[T]):
         timeout: Seconds | None = None,
     ) -> Written:
         """Delete what `after` has seen; concurrent writes it has not seen stay."""
-        return self._write(key, None, after, w, pw, dw, sloppy, timeout, None)
+        return self._driver.run_key(self._write(key, None, after, w, pw, dw, sloppy, timeout, None))
 
     @overload
     def update(
@@ -317,7 +324,9 @@ class LwwBucket(ExplainedValues[T]):
         local: bool = False,
     ) -> T | None:
         """The newest value, or None when nothing is there."""
-        found = self._get(self._form, key, r, pr, sloppy, timeout, local)
+        found = self._driver.run_key(
+            Get(self._ref, encode_key(key), plan_read(self._ref, r, pr, sloppy, timeout, local), self._form)
+        )
         return found.value if isinstance(found, Found) else None
 
     def put(
@@ -334,7 +343,7 @@ class LwwBucket(ExplainedValues[T]):
     ) -> Written:
         """Write a value; it wins over everything with an older stamp."""
         data = encoded(self._codec, value)
-        return self._write(key, data, BLIND, w, pw, dw, sloppy, timeout, ttl)
+        return self._driver.run_key(self._write(key, data, BLIND, w, pw, dw, sloppy, timeout, ttl))
 
     def put_explained(
         self,
@@ -363,7 +372,7 @@ class LwwBucket(ExplainedValues[T]):
         timeout: Seconds | None = None,
     ) -> Written:
         """Delete the value."""
-        return self._write(key, None, BLIND, w, pw, dw, sloppy, timeout, None)
+        return self._driver.run_key(self._write(key, None, BLIND, w, pw, dw, sloppy, timeout, None))
 
     def get_many(
         self,

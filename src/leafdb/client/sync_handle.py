@@ -51,19 +51,6 @@ class Handle(Generic[T]):
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._ref.name!r}, {self._codec!r}>"
 
-    def _get(
-        self,
-        form: Form[A],
-        key: Key,
-        r: Quorum | None,
-        pr: Quorum | None,
-        sloppy: bool | None,
-        timeout: Seconds | None,
-        local: bool,
-    ) -> A:
-        plan = plan_read(self._ref, r, pr, sloppy, timeout, local)
-        return self._driver.run_key(Get(self._ref, encode_key(key), plan, form))
-
     def _get_explained(
         self,
         form: Form[A],
@@ -103,10 +90,9 @@ class Handle(Generic[T]):
         sloppy: bool | None,
         timeout: Seconds | None,
         ttl: Seconds | None,
-    ) -> Written:
+    ) -> PutCall:
         prepared = prepare(self._ref, key, value, after)
-        plan = plan_write(self._ref, w, pw, dw, sloppy, timeout, ttl)
-        return self._driver.run_key(PutCall(self._ref, prepared, plan))
+        return PutCall(self._ref, prepared, plan_write(self._ref, w, pw, dw, sloppy, timeout, ttl))
 
     def _write_explained(
         self,

@@ -10,24 +10,27 @@ class TokenBucket:
     """Tokens shared by all calls of a client: `share` of one is earned by each, `most` are kept, `tokens` are there at
     first. Threads may race on it: it bounds a load, it does not count exactly."""
 
-    __slots__ = ("_most", "_share", "_tokens")
+    __slots__ = ("_most", "_share", "_tokens", "wanting")
 
     def __init__(self, share: float, most: float, tokens: float) -> None:
         assert 0.0 < share < 1.0 <= most
         self._share = share
         self._most = most
         self._tokens = tokens
+        self.wanting: bool = tokens < most
+        """There is room for more: where it is full, as it nearly always is, there is nothing to earn."""
 
     def earn(self) -> None:
         """A call was made, or went well."""
-        if self._tokens < self._most:
-            self._tokens = min(self._most, self._tokens + self._share)
+        self._tokens = min(self._most, self._tokens + self._share)
+        self.wanting = self._tokens < self._most
 
     def take(self) -> bool:
         """Spend one; False when there is none to spend."""
         if self._tokens < 1.0:
             return False
         self._tokens -= 1.0
+        self.wanting = True
         return True
 
     def check(self) -> None:

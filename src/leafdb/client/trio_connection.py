@@ -66,10 +66,9 @@ class TrioConnection(SocketConnection):
     def _slot(self, request_id: int, deadline: float) -> Slot:
         return TaskSlot(request_id, deadline, self._descriptor)
 
-    def _look_up(self, now: float) -> None:
+    def _look_up(self) -> None:
         """Nobody reads while nobody waits."""
-        if not self._pulse.fresh(now):
-            self._receive()
+        self._receive()
 
     async def wait(self, slot: Slot, deadline: float, until: float = 0.0) -> Frame:
         """The answer to a submitted request. Raises Severed, Unsent or Expired; the slot is given up then. With `until`
