@@ -12,15 +12,13 @@ from leafdb.wire.frame import Frame
 
 
 class Slot(ABC):
-    """A place for one answer."""
+    """A place for one answer. Each kind has a constructor of its own: every request pays for it."""
 
     __slots__ = ("deadline", "error", "frame", "request_id")
-
-    def __init__(self, request_id: int, deadline: float = math.inf) -> None:
-        self.request_id: int = request_id
-        self.deadline: float = deadline
-        self.frame: Frame | None = None
-        self.error: ExchangeFailed | None = None
+    request_id: int
+    deadline: float
+    frame: Frame | None
+    error: ExchangeFailed | None
 
     @abstractmethod
     def wake(self) -> None:
@@ -37,7 +35,10 @@ class EventSlot(Slot):
     __slots__ = ("event",)
 
     def __init__(self, request_id: int) -> None:
-        super().__init__(request_id)
+        self.request_id = request_id
+        self.deadline = math.inf
+        self.frame = None
+        self.error = None
         self.event: anyio.Event = anyio.Event()
 
     def wake(self) -> None:

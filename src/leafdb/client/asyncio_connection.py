@@ -27,7 +27,10 @@ class TaskSlot(Slot):
     __slots__ = ("_asyncio_future_blocking", "_cancelled", "_context", "_loop", "_step")
 
     def __init__(self, request_id: int, deadline: float, loop: asyncio.AbstractEventLoop) -> None:
-        super().__init__(request_id, deadline)
+        self.request_id = request_id
+        self.deadline = deadline
+        self.frame = None
+        self.error = None
         self._loop = loop
         self._asyncio_future_blocking = False
         self._cancelled: asyncio.CancelledError | None = None
@@ -35,14 +38,9 @@ class TaskSlot(Slot):
         """Goes on with the task that waits."""
         self._context: Context | None = None
 
-    @property
-    def waits(self) -> bool:
-        """Whether there is something to wait for still."""
-        return self.frame is None and self.error is None
-
     def __await__(self) -> Generator[TaskSlot, None, None]:
         """Until there is a frame or an error."""
-        if self.waits:
+        if self.frame is None and self.error is None:
             self._asyncio_future_blocking = True
             yield self
 
@@ -64,7 +62,7 @@ class TaskSlot(Slot):
     def add_done_callback(self, step: Callable[[TaskSlot], object], *, context: Context) -> None:
         """The task says how to go on with it."""
         self._step, self._context = step, context
-        if not self.waits:
+        if self.frame is not None or self.error is not None:
             self.wake()
 
     def get_loop(self) -> asyncio.AbstractEventLoop:

@@ -116,7 +116,7 @@ class SharedReader:
         patience = self._patience
         data: bytes | None
         try:
-            while slot.frame is None and slot.error is None:
+            while slot.request_id in self.waiting:
                 left_s = deadline - now
                 if left_s < patience.least_s:
                     if left_s < 0.0:

@@ -201,7 +201,7 @@ def attempt(
 ) -> Exchange:
     """What to ask of `node` now; `again`: the request may have been applied already."""
     until, hedge_at = deadline, 0.0
-    if core.router.several:
+    if core.router.alone is None:
         until = _attempt_until(request, now, deadline)
         hedge_at = _hedge_at(core, request, now, until)
     left_s = until - now

@@ -151,7 +151,9 @@ def begin(request: BucketCall) -> Exchange | None:
         return None
     request.bind(properties)
     deadline = request.deadline
-    node = router.pick(request.place, now, ())
+    node = router.alone
+    if node is None or node.disgraced_until > now:
+        node = router.pick(request.place, now, ())
     return None if node is None or now >= deadline else attempt(core, request, node, now, deadline)
 
 

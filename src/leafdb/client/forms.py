@@ -33,8 +33,8 @@ NO_DEFAULT: Final = NoDefault.NO_DEFAULT
 
 def answer_of(codec: Codec[T], whose: bytes, reply: GetReply) -> Answer[T]:
     """What a SiblingBucket shows for a reply. Raises DataError."""
-    context = Context(whose, reply.context)
-    siblings = reply.siblings
+    _, sealed, siblings = reply
+    context = Context(whose, sealed)
     if not siblings:
         return Missing(context)
     if len(siblings) == 1:
@@ -46,8 +46,8 @@ def answer_of(codec: Codec[T], whose: bytes, reply: GetReply) -> Answer[T]:
 
 def merged_of(codec: Codec[T], merge: Merge[T], whose: bytes, reply: GetReply) -> Found[T] | Missing:
     """What a Bucket shows: siblings folded in dot order. Raises DataError, and what `merge` raises."""
-    context = Context(whose, reply.context)
-    siblings = reply.siblings
+    _, sealed, siblings = reply
+    context = Context(whose, sealed)
     if not siblings:
         return Missing(context)
     if len(siblings) == 1:
@@ -57,8 +57,8 @@ def merged_of(codec: Codec[T], merge: Merge[T], whose: bytes, reply: GetReply) -
 
 def single_of(codec: Codec[T], whose: bytes, reply: GetReply) -> Found[T] | Missing:
     """What an LwwBucket shows: the node has picked the winner already. Raises DataError."""
-    context = Context(whose, reply.context)
-    siblings = reply.siblings
+    _, sealed, siblings = reply
+    context = Context(whose, sealed)
     if not siblings:
         return Missing(context)
     return found(decoded(codec, siblings[-1].value), context, siblings[-1])

@@ -85,7 +85,7 @@ class Get(Generic[A]):
             check_read(properties, plan)
         ref = self.ref
         self._properties = properties
-        self.place = ref.place(properties, self._key) if ref.core.router.several else None
+        self.place = ref.place(properties, self._key) if ref.core.router.alone is None else None
 
     def body(self, deadline_ms: int, again: bool) -> bytes:
         """GET."""
@@ -127,15 +127,16 @@ class Get(Generic[A]):
             raise ServerBug(str(error), request_id=frame.request_id) from None
         ref, key, plan, properties = self.ref, self._key, self._plan, self._properties
         core = ref.core
-        if reply.epoch > core.router.newest_epoch:
-            core.router.saw_epoch(reply.epoch)
+        epoch, sealed, _ = reply
+        if epoch > core.router.newest_epoch:
+            core.router.saw_epoch(epoch)
         if not plan.flags & FLAG_LOCAL:
             known, held = ref.reads_held
             if plan.r:
                 held = held_by(count_of(plan.r, properties.r, properties.n), properties.n)
             elif known is not properties:
                 held = ref.held_by_reads(properties)
-            core.session.read(properties.id, key, reply.context, held, self._asked)
+            core.session.read(properties.id, key, sealed, held, self._asked)
         return self._form(ref.prefix + key, reply)
 
     def steps(self, begun: Begun | None = None) -> Operation[A]:
@@ -286,9 +287,9 @@ class Put:
             failure.outcome = "unknown"
             raise failure from None
         core, properties, prepared = self.ref.core, self._properties, self._prepared
-        _, acks, primaries, sealed = reply
-        if reply.epoch > core.router.newest_epoch:
-            core.router.saw_epoch(reply.epoch)
+        epoch, acks, primaries, sealed = reply
+        if epoch > core.router.newest_epoch:
+            core.router.saw_epoch(epoch)
         held = held_by(primaries, properties.n)
         core.session.wrote(properties.id, prepared.key, prepared.context, sealed, held)
         return written(Context(prepared.whose, sealed), self.op_id, acks, primaries)

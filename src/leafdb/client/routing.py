@@ -108,10 +108,10 @@ class Router:
         "_use_ring",
         "_view",
         "_zone",
+        "alone",
         "behind",
         "epoch",
         "newest_epoch",
-        "several",
     )
 
     def __init__(self, addresses: Sequence[Address], *, zone: str | None, use_ring: bool, rng: Random) -> None:
@@ -123,7 +123,8 @@ class Router:
         self._rng = rng
         self._view: _View | None = None
         self._refresh_from = 0.0
-        self.several: bool = len(self._known) > 1
+        self.alone: NodeState | None = self._listed[0] if len(self._known) == 1 else None
+        """The only node there is."""
         self.behind: bool = use_ring
         """The ring it is to route by is missing, or there is a newer one."""
         self.epoch: int = 0
@@ -164,7 +165,7 @@ class Router:
             node.zone = zone
             known[address] = nodes[node_id] = node
         self._known = known
-        self.several = len(known) > 1
+        self.alone = self._listed[0] if len(known) == 1 else None
         self.epoch = epoch
         if epoch >= self.newest_epoch:
             self._refresh_from = 0.0
@@ -178,11 +179,10 @@ class Router:
 
     def pick(self, place: Place | None, now: float, tried: Collection[NodeState]) -> NodeState | None:
         """The node to ask next that is not in `tried`; None when all have been."""
+        node = self.alone
+        if node is not None and not tried and node.disgraced_until <= now:
+            return node
         view = self._view
-        if not self.several and not tried:
-            node = self._listed[0]
-            if node.disgraced_until <= now:
-                return node
         if view is not None and place is not None:
             near, far = view.groups(place)
             if not tried and near:

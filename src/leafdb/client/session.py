@@ -269,13 +269,17 @@ class Session:
         bit = 1 << _part_of(bucket_id, key)
         return Count.ALL if self._every & bit else Count.MAJORITY if self._majority & bit else _ANY
 
+    def _touch(self, place: Place, entry: _Entry) -> None:
+        """It becomes the newest."""
+        entries = self._by_held[entry.held]
+        del entries[place]
+        entries[place] = entry
+
     def _replace(self, place: Place, entry: _Entry, sealed: bytes, held: Held) -> None:
         """`sealed` covers what the entry had; it becomes the newest."""
         contexts = entry.contexts
         if held is entry.held and len(contexts) == 1 and len(contexts[0]) == len(sealed):
-            entries = self._by_held[held]
-            del entries[place]
-            entries[place] = entry
+            self._touch(place, entry)
             entry.contexts = (sealed,)
         else:
             self._keep(place, entry, (sealed,), entry.whole, held)
@@ -304,14 +308,14 @@ class Session:
             self._replace(place, entry, sealed, held)
             return
         if sealed in contexts or len(sealed) <= EMPTY_CONTEXT_BYTES:
-            self._keep(place, entry, contexts, entry.whole, entry.held)
+            self._touch(place, entry)
             return
         clock = _clock_in(sealed)
         kept: list[bytes] = []
         for each in contexts:
             known = _clock_in(each)
             if _covers(known, clock):
-                self._keep(place, entry, contexts, entry.whole, entry.held)
+                self._touch(place, entry)
                 return
             if not _covers(clock, known):
                 kept.append(each)

@@ -27,7 +27,10 @@ class TaskSlot(Slot):
     __slots__ = ("leads", "socket", "task")
 
     def __init__(self, request_id: int, deadline: float, socket: int) -> None:
-        super().__init__(request_id, deadline)
+        self.request_id = request_id
+        self.deadline = deadline
+        self.frame = None
+        self.error = None
         self.task: trio.lowlevel.Task | None = None
         self.leads: bool = False
         """It sits in `wait_readable`."""
@@ -58,7 +61,7 @@ class TrioConnection(SocketConnection):
     __slots__ = ("_descriptor", "_flusher", "_led")
 
     def __init__(self, stream: Transport, reader: FrameReader, facts: ServerFacts) -> None:
-        super().__init__(stream, reader, facts, clock=trio.current_time)
+        super().__init__(stream, reader, facts, clock=trio.lowlevel.current_clock().current_time)
         self._descriptor = self._socket.fileno()
         self._led = False
         self._flusher: trio.lowlevel.Task | None = None
