@@ -35,10 +35,10 @@ class EventSlot(Slot):
     __slots__ = ("event",)
 
     def __init__(self, request_id: int) -> None:
-        self.request_id = request_id
-        self.deadline = math.inf
-        self.frame = None
-        self.error = None
+        self.request_id: int = request_id
+        self.deadline: float = math.inf
+        self.frame: Frame | None = None
+        self.error: ExchangeFailed | None = None
         self.event: anyio.Event = anyio.Event()
 
     def wake(self) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 from leafdb.client.anyio_connection import Transport
 from leafdb.client.anyio_slot import Late, Slot
-from leafdb.client.effects import Severed, Unsent
+from leafdb.client.effects import ExchangeFailed, Severed, Unsent
 from leafdb.client.socket_connection import SocketConnection
 from leafdb.wire.frame import Frame, FrameReader
 from leafdb.wire.hello import ServerFacts
@@ -27,10 +27,10 @@ class TaskSlot(Slot):
     __slots__ = ("_asyncio_future_blocking", "_cancelled", "_context", "_loop", "_step")
 
     def __init__(self, request_id: int, deadline: float, loop: asyncio.AbstractEventLoop) -> None:
-        self.request_id = request_id
-        self.deadline = deadline
-        self.frame = None
-        self.error = None
+        self.request_id: int = request_id
+        self.deadline: float = deadline
+        self.frame: Frame | None = None
+        self.error: ExchangeFailed | None = None
         self._loop = loop
         self._asyncio_future_blocking = False
         self._cancelled: asyncio.CancelledError | None = None

@@ -140,21 +140,26 @@ class BucketCall(Request, Protocol):
         """Be a request to this bucket from now on. Raises ClientMisuse when it asks what no cluster could give."""
 
 
-def begin(request: BucketCall) -> Exchange | None:
-    """The exchange the request begins with, when nothing has to be fetched before it; `in_bucket` then."""
-    ref = request.ref
-    core = ref.core
-    router = core.router
-    now = core.clock()
-    properties = core.buckets.get(ref.name)
-    if properties is None or properties.conflict is not ref.conflict or (router.behind and router.refresh_due(now)):
-        return None
-    request.bind(properties)
-    deadline = request.deadline
-    node = router.alone
-    if node is None or node.disgraced_until > now:
-        node = router.pick(request.place, now, ())
-    return None if node is None or now >= deadline else attempt(core, request, node, now, deadline)
+class Begins:
+    """A request whose first exchange can be made by itself; `in_bucket` is for all the rest."""
+
+    __slots__ = ()
+
+    def begin(self: BucketCall) -> Exchange | None:
+        """The first exchange, when nothing has to be fetched before it."""
+        ref = self.ref
+        core = ref.core
+        router = core.router
+        now = core.clock()
+        properties = core.buckets.get(ref.name)
+        if properties is None or properties.conflict is not ref.conflict or (router.behind and router.refresh_due(now)):
+            return None
+        self.bind(properties)
+        deadline = self.deadline
+        node = router.alone
+        if node is None or node.disgraced_until > now:
+            node = router.pick(self.place, now, ())
+        return None if node is None or now >= deadline else attempt(core, self, node, now, deadline)
 
 
 def in_bucket(request: BucketCall, begun: Begun | None = None) -> Operation[Frame]:

@@ -11,9 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, Generic, NamedTuple, TypeVar
 
-from leafdb.client import catalog
 from leafdb.client.call import Begun
-from leafdb.client.catalog import BucketRef, ReadPlan, WritePlan, check_read, check_write, in_bucket, ready
+from leafdb.client.catalog import Begins, BucketRef, ReadPlan, WritePlan, check_read, check_write, in_bucket, ready
 from leafdb.client.context import Blind, Context
 from leafdb.client.effects import Exchange, Operation
 from leafdb.client.options import count_of
@@ -54,7 +53,7 @@ Form = Callable[[bytes, GetReply], A]
 """(bucket and key, as its context has them, reply) -> what a handle shows."""
 
 
-class Get(Generic[A]):
+class Get(Begins, Generic[A]):
     """A read of one key; `form` makes of the reply what the handle shows."""
 
     __slots__ = ("_asked", "_form", "_key", "_plan", "_properties", "deadline", "place", "ref")
@@ -116,8 +115,6 @@ class Get(Generic[A]):
         """r as a count."""
         properties = self._properties
         return count_of(self._plan.r, properties.r, properties.n)
-
-    begin = catalog.begin
 
     def finish(self, frame: Frame) -> A:
         """What a GET_REPLY shows. Raises DataError."""
@@ -190,7 +187,7 @@ def prepare(ref: BucketRef, key: Key, value: bytes | None, after: Context | Blin
     return _new(Prepared, (encoded_key, whose, flags, sealed, value))
 
 
-class Put:
+class Put(Begins):
     """A write or deletion of one key. Its operation id stays through every try: the key's token and 8 bytes that are
     drawn once. (In a bucket dropped and made anew under the same name it is another write.)"""
 
@@ -276,7 +273,7 @@ class Put:
         core = self.ref.core
         if core.session.begun and is_cold(self.ref, core.buckets.get(self.ref.name), self._prepared.key):
             return None
-        return catalog.begin(self)
+        return super().begin()
 
     def finish(self, frame: Frame) -> Written:
         """What a PUT_REPLY says."""

@@ -16,6 +16,7 @@ import trio
 
 from leafdb.client.anyio_connection import Transport
 from leafdb.client.anyio_slot import Late, Slot
+from leafdb.client.effects import ExchangeFailed
 from leafdb.client.socket_connection import SocketConnection
 from leafdb.wire.frame import Frame, FrameReader
 from leafdb.wire.hello import ServerFacts
@@ -27,10 +28,10 @@ class TaskSlot(Slot):
     __slots__ = ("leads", "socket", "task")
 
     def __init__(self, request_id: int, deadline: float, socket: int) -> None:
-        self.request_id = request_id
-        self.deadline = deadline
-        self.frame = None
-        self.error = None
+        self.request_id: int = request_id
+        self.deadline: float = deadline
+        self.frame: Frame | None = None
+        self.error: ExchangeFailed | None = None
         self.task: trio.lowlevel.Task | None = None
         self.leads: bool = False
         """It sits in `wait_readable`."""

@@ -14,6 +14,8 @@ import pytest
 
 import leafdb
 import leafdb.errors
+from leafdb.client.results import found, written
+from leafdb.wire.requests import SiblingReply
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[2]
@@ -90,6 +92,33 @@ def test_results_are_values() -> None:
     frozen: Any = leafdb.Failed(leafdb.DataError("x"))
     with pytest.raises(AttributeError):
         frozen.error = None
+
+
+def test_what_calls_make_is_what_the_classes_make() -> None:
+    """Their fields are set one by one, in the order in which the classes have them."""
+    context, origin = leafdb.Context(b"bucket\x00key", b"sealed"), SiblingReply(bytes(14), 7, 3 << 16, b"v")
+    plain: leafdb.Found[bytes] = leafdb.Found(b"v", context, _origin=origin)
+    quick = found(b"v", context, origin)
+    assert (quick, quick.dot, quick.written_at) == (plain, plain.dot, plain.written_at)
+    assert hash(quick) == hash(plain)
+    with pytest.raises(AttributeError):
+        quick.value = b"w"  # type: ignore[misc]  # it is frozen
+    made = written(context, b"op", 3, 2)
+    assert made == leafdb.Written(context, b"op", 3, primaries=2)
+    assert (made.op_id, made.acks, made.primaries) == (b"op", 3, 2)
+
+
+def test_a_context_is_the_same_before_and_after_its_tag_was_made() -> None:
+    context = leafdb.Context(b"bucket\x00key", b"sealed")
+    carried = leafdb.Context.from_bytes(bytes(context))
+    assert carried == context
+    assert hash(carried) == hash(context)
+    assert repr(carried) == repr(context)
+    assert context != leafdb.Context(b"bucket\x00other", b"sealed")
+    for one in (context, carried):
+        assert one.sealed_for(b"bucket\x00key") == b"sealed"
+        with pytest.raises(leafdb.ContextMismatch):
+            one.sealed_for(b"bucket\x00other")
 
 
 IGNORE = re.compile(r"  # type: ignore\[([\w, -]+)\](?=  # \w)")
