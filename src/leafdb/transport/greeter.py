@@ -2,8 +2,8 @@
 
 A crowd of connections that each send a byte now and then would wake as many tasks in one pass of the scheduler, and
 every session would wait for that pass. So the connections of one port that have not greeted are watched by an epoll of
-their own, and one task reads those that have something: at most SLICE_S of work, then the others have their turn. The
-handshakes are sans-I/O, so nothing of it waits. All have the same time, so who came first runs out of it first.
+their own, and those that have something are read one by one, aside from what sessions do (see `aside`). The handshakes
+are sans-I/O, so nothing of it waits. All have the same time, so who came first runs out of it first.
 
 Streams that the kernel cannot watch greet in a task each (see `listener`).
 """
@@ -18,15 +18,15 @@ import trio
 
 from leafdb.errors import LeafdbError
 from leafdb.limits import FRAME_BYTES_MAX_UNAUTHENTICATED
+from leafdb.transport.aside import Aside
+from leafdb.transport.crowd import Crowd
 from leafdb.transport.greet import say_now
 from leafdb.transport.stream import PollableStream
 from leafdb.wire.connection import Connection, ConnectionState
 from leafdb.wire.frame import Frame
 
-SLICE_S: Final = 0.0002
 EXPIRY_S: Final = 0.02
 """How often it is looked who has run out of time."""
-EVENTS_MAX: Final = 64
 
 
 class Greeting(NamedTuple):
@@ -47,10 +47,11 @@ OnFailed = Callable[[Greeting, Exception | None], None]
 class Greeter:
     """Those of one acceptor. What `on_greeted` and `on_failed` raise ends the port, and the node with it."""
 
-    def __init__(self, *, on_greeted: OnGreeted, on_failed: OnFailed) -> None:
+    def __init__(self, aside: Aside, *, on_greeted: OnGreeted, on_failed: OnFailed) -> None:
+        self._aside = aside
         self._on_greeted = on_greeted
         self._on_failed = on_failed
-        self._epoll = select.epoll()
+        self._crowd = Crowd(aside, self._serve)
         self._greetings: dict[int, Greeting] = {}
         """By descriptor, the oldest first."""
 
@@ -59,36 +60,29 @@ class Greeter:
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._expire)
-                await self._poll()
+                await self._crowd.run()
         finally:
             for greeting in list(self._greetings.values()):
                 self.forget(greeting.stream)
                 self._on_failed(greeting, None)
-            self._epoll.close()
+            self._crowd.close()
 
     def add(self, greeting: Greeting) -> None:
         """Watch one more."""
         descriptor = greeting.stream.fileno()
         self._greetings[descriptor] = greeting
-        self._epoll.register(descriptor, select.EPOLLIN)
+        self._crowd.epoll.register(descriptor, select.EPOLLIN)
 
     def forget(self, stream: PollableStream) -> None:
         """It is given up; its stream is still open."""
         descriptor = stream.fileno()
         if self._greetings.pop(descriptor, None) is not None:
-            self._epoll.unregister(descriptor)
+            self._crowd.epoll.unregister(descriptor)
 
-    async def _poll(self) -> None:
-        while True:
-            await trio.lowlevel.wait_readable(self._epoll.fileno())
-            stop = trio.current_time() + SLICE_S
-            for descriptor, _ in self._epoll.poll(0, EVENTS_MAX):
-                greeting = self._greetings.get(descriptor)
-                if greeting is not None:
-                    self._read(greeting)
-                if trio.current_time() >= stop:
-                    break  # what is left is readable still
-            await trio.lowlevel.checkpoint()
+    def _serve(self, descriptor: int, _: int) -> None:
+        greeting = self._greetings.get(descriptor)
+        if greeting is not None:
+            self._read(greeting)
 
     def _read(self, greeting: Greeting) -> None:
         """Take what one connection has sent."""
@@ -118,17 +112,21 @@ class Greeter:
     async def _expire(self) -> None:
         while True:
             await trio.sleep(EXPIRY_S)
-            stop = trio.current_time() + SLICE_S
-            while self._greetings:
-                now = trio.current_time()
-                greeting = next(iter(self._greetings.values()))
-                if greeting.deadline > now:
-                    break
-                self.forget(greeting.stream)
-                self._on_failed(greeting, None)
-                if now >= stop:
-                    await trio.lowlevel.checkpoint()
-                    stop = trio.current_time() + SLICE_S
+            if self._overdue() is not None:
+                await self._aside.all_of(self._expire_next)
+
+    def _overdue(self) -> Greeting | None:
+        oldest = next(iter(self._greetings.values()), None)
+        return oldest if oldest is not None and oldest.deadline <= trio.current_time() else None
+
+    def _expire_next(self) -> bool:
+        """End one whose time is up; False when there is none."""
+        greeting = self._overdue()
+        if greeting is None:
+            return False
+        self.forget(greeting.stream)
+        self._on_failed(greeting, None)
+        return True
 
     def check(self) -> None:
         """Everybody is known by the descriptor that is watched, and none is greeted already."""

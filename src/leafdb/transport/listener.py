@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections import Counter, OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final
 
 import trio
@@ -25,7 +26,7 @@ from leafdb.transport.greet import greet, refuse, say_now
 from leafdb.transport.greeter import Greeter, Greeting
 from leafdb.transport.pump import Pump
 from leafdb.transport.session import OnClosed, OnFrame, Session
-from leafdb.transport.stream import ByteStream, Listener, PollableStream
+from leafdb.transport.stream import ByteStream, Listener, PollableListener, PollableStream, is_pollable
 from leafdb.wire.connection import Connection
 from leafdb.wire.frame import Frame
 from leafdb.wire.handshake import Handshake
@@ -94,26 +95,41 @@ class Acceptor:
                 await self._listener.aclose()
 
     async def _accept(self, nursery: trio.Nursery) -> None:
+        listener = self._listener
         while True:
             try:
-                stream = await self._listener.accept()
+                if isinstance(listener, PollableListener):
+                    await listener.wait()
+                    await self._pump.aside.all_of(partial(self._accept_next, listener, nursery))
+                else:
+                    self._admit(await listener.accept(), nursery)
             except trio.ClosedResourceError:
                 return
             except OSError:
                 if not self._evict():
                     await trio.sleep(ACCEPT_RETRY_S)
-                continue
-            if self._make_place(stream):
-                number = self._next_greeting
-                self._next_greeting += 1
-                self._greetings[number] = stream
-                self._by_address[host_of(stream.remote)] += 1
-                if isinstance(stream, PollableStream) and not getattr(stream, "arriving", False):
-                    self._greet_polled(stream, number, nursery)
-                else:
-                    nursery.start_soon(self._greet, stream, number, name=f"greeting {stream.remote}")
-            else:
-                self._refuse(stream)
+
+    def _accept_next(self, listener: PollableListener, nursery: trio.Nursery) -> bool:
+        """Take one of those who knock; False when there is none."""
+        stream = listener.accept_now()
+        if stream is None:
+            return False
+        self._admit(stream, nursery)
+        return True
+
+    def _admit(self, stream: ByteStream, nursery: trio.Nursery) -> None:
+        """A connection has come: it greets, if there is a place."""
+        if not self._make_place(stream):
+            self._refuse(stream)
+            return
+        number = self._next_greeting
+        self._next_greeting += 1
+        self._greetings[number] = stream
+        self._by_address[host_of(stream.remote)] += 1
+        if is_pollable(stream) and not getattr(stream, "arriving", False):
+            self._greet_polled(stream, number, nursery)
+        else:
+            nursery.start_soon(self._greet, stream, number, name=f"greeting {stream.remote}")
 
     @property
     def greeting(self) -> int:
@@ -159,7 +175,7 @@ class Acceptor:
             return False
         _, stream = self._greetings.popitem(last=False)
         self._leave(stream.remote)
-        if self._greeter is not None and isinstance(stream, PollableStream):
+        if self._greeter is not None and is_pollable(stream):
             self._greeter.forget(stream)
             self._pump.counters.handshakes_failed_total += 1
         self._refuse(stream)
@@ -193,7 +209,7 @@ class Acceptor:
     def _greet_polled(self, stream: PollableStream, number: int, nursery: trio.Nursery) -> None:
         """With all others whose streams the kernel can watch."""
         if self._greeter is None:
-            self._greeter = Greeter(on_greeted=self._on_greeted, on_failed=self._on_failed)
+            self._greeter = Greeter(self._pump.aside, on_greeted=self._on_greeted, on_failed=self._on_failed)
             nursery.start_soon(self._greeter.run, name="greeter")
         try:
             connection = Connection(self._handshake(stream))

@@ -6,6 +6,9 @@ SLICE_S of work, flushes all sessions that have answers and gives the other task
 arrived at the node, not at one connection, and its cost is one scheduler pass: measured per round trip, half of what a
 task per connection costs (bench/micro/transport.py), and what it sends to a peer is one `send` per batch.
 
+Sessions that send a few bytes of a frame at a time are watched apart and served aside (see `aside`), until a frame of
+theirs is whole: they may be thousands, and what each sends is nothing yet.
+
 Streams the kernel cannot watch (memory) get two small tasks instead, and behave the same.
 
 Every second a sweep looks for sessions that have stopped (see `sweeper`).
@@ -21,15 +24,23 @@ import trio
 
 from leafdb.errors import LeafdbError
 from leafdb.limits import DECODE_BYTES_MAX, LARGE_FRAME_BYTES, RECEIVE_BYTES, SESSION_REQUESTS_MAX
+from leafdb.transport.aside import Aside
 from leafdb.transport.budget import DecodeBudget
 from leafdb.transport.counters import TransportCounters
+from leafdb.transport.crowd import Crowd
 from leafdb.transport.flusher import Flushable, Flusher
 from leafdb.transport.session import Session
 from leafdb.transport.sweeper import Sweeper
 
 SLICE_S: Final = 0.001
 POLL_EVENTS_MAX: Final = 256
-SWEEP_SLICE_S: Final = 0.000_2
+DRIBBLE_BYTES: Final = 64
+"""So few of a frame that does not end with them are no way to send one: a segment of the network's holds 1,400."""
+DRIBBLES: Final = 2
+"""In a row: a header sent before its body is none yet."""
+SWEEP_SLICE_S: Final = 0.000_1
+SWEEP_REST_S: Final = 0.001
+"""Between slices, so that a pass of the loop seldom has one."""
 MEASURED_AT_ONCE: Final = 256
 """Sessions; what more of them hold is known from the last sweep: a pass over thousands takes milliseconds."""
 
@@ -57,8 +68,11 @@ class Pump:
         self.dirty: Callable[[Session], None] = self._flusher.add
         self.at_batch_end: Callable[[Flushable], None] = self._flusher.add
         """Calls an object's `flush` at the end of the present batch, as a session's: for what is cheaper once."""
+        self.aside: Aside = Aside(clock, self._is_urgent)
+        """For what strangers want."""
         self._sweeper = Sweeper(self.counters)
         self._epoll: select.epoll | None = None
+        self._slow: Crowd | None = None
         self._polled: dict[int, Session] = {}
         self._waiting: dict[Session, trio.lowlevel.ParkingLot] = {}
         self._backlogged: list[Session] = []
@@ -74,6 +88,7 @@ class Pump:
                 self._nursery = nursery
                 nursery.start_soon(self._flusher.run, name="flusher")
                 nursery.start_soon(self._sweep, name="session sweeper")
+                nursery.start_soon(self.aside.run, name="aside")
                 task_status.started()
                 try:
                     await trio.sleep_forever()
@@ -83,8 +98,10 @@ class Pump:
         finally:
             self.close_all(None)
             if self._epoll is not None:
+                assert self._slow is not None
                 self._epoll.close()
-                self._epoll = None
+                self._slow.close()
+                self._epoll = self._slow = None
 
     def attach(self, session: Session) -> None:
         """Begin to move the bytes of a new session. One that comes when the pump has ended is over at once."""
@@ -98,9 +115,12 @@ class Pump:
             if self._epoll is None:
                 # Made with the first socket: a cluster in memory has none.
                 self._epoll = select.epoll()
+                self._slow = Crowd(self.aside, self._move_slow)
                 self._nursery.start_soon(self._poll, self._epoll, name="session pump")
+                self._nursery.start_soon(self._slow.run, name="slow sessions")
             descriptor = session.pollable.fileno()
             session.interest = _IN
+            session.lane = self._epoll
             self._polled[descriptor] = session
             self._epoll.register(descriptor, _IN)
         else:
@@ -114,10 +134,11 @@ class Pump:
             return
         del self.sessions[session]
         if session.pollable is not None:
-            assert self._epoll is not None
+            assert session.lane is not None
             descriptor = session.pollable.fileno()
             del self._polled[descriptor]
-            self._epoll.unregister(descriptor)
+            session.lane.unregister(descriptor)
+            session.lane = None
         else:
             self._waiting.pop(session).unpark_all()
 
@@ -131,9 +152,9 @@ class Pump:
             reading = not (session.starved or slow or session.requests_in_flight >= SESSION_REQUESTS_MAX)
             interest = (_IN if reading else 0) | (_OUT if session.blocked else 0)
             if interest != session.interest:
-                assert self._epoll is not None
+                assert session.lane is not None
                 session.interest = interest
-                self._epoll.modify(session.pollable.fileno(), interest)
+                session.lane.modify(session.pollable.fileno(), interest)
         else:
             self._waiting[session].unpark_all()
 
@@ -154,6 +175,15 @@ class Pump:
         for session in list(self.sessions):
             session.close(error)
 
+    def _is_urgent(self) -> bool:
+        """Whether a session that sends as it should has something for us."""
+        return self._epoll is not None and bool(self._epoll.poll(0, 1))
+
+    @property
+    def slow_sessions(self) -> list[Session]:
+        """Those who dribble their bytes at the moment."""
+        return [session for session in self._polled.values() if session.lane is not self._epoll]
+
     def memory_bytes(self) -> int:
         """What sessions hold: bytes not sent yet, and incomplete frames. For the memory ledger."""
         return sum(map(_held_bytes, self.sessions)) if len(self.sessions) <= MEASURED_AT_ONCE else self._held_bytes
@@ -173,7 +203,8 @@ class Pump:
                 session = polled.get(descriptor)
                 if session is None:
                     continue
-                self._move(session, events)
+                if self._move(session, events):
+                    self._backlogged.append(session)
                 if clock() >= stop:
                     stop = await self._breathe()
             backlogged, self._backlogged = self._backlogged, []
@@ -191,28 +222,58 @@ class Pump:
         self._flusher.hold()
         return self._clock() + SLICE_S
 
-    def _move(self, session: Session, events: int) -> None:
-        """Serve one ready socket."""
+    def _move(self, session: Session, events: int) -> bool:
+        """Serve one ready socket; whether it brought more frames than one turn's."""
         if events & _OUT and session.blocked:
             session.sendable()
         if not events & ~_OUT or session.closed:
-            return
+            return False
         if not session.reading:
             if not session.backlog:
                 self._pause(session, events)
-            return
+            return False
         assert session.pollable is not None
         try:
             data = session.pollable.receive_now(RECEIVE_BYTES)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             session.lost(None)
-            return
+            return False
         if data:
+            frames = session.frames
             session.receive(data)
-            if session.backlog:
-                self._backlogged.append(session)
+            if len(data) > DRIBBLE_BYTES or session.frames != frames:
+                session.dribbles = 0
+            else:
+                self._dribbled(session)
         elif data is not None:
             session.lost(None)
+        return bool(session.backlog)
+
+    def _dribbled(self, session: Session) -> None:
+        """Next to nothing came of a frame. Once more, and the session is served aside until it sends as others do."""
+        session.dribbles += 1
+        if session.dribbles == DRIBBLES and not session.closed:
+            assert self._slow is not None
+            self._watch_in(session, self._slow.epoll)
+
+    def _move_slow(self, descriptor: int, events: int) -> None:
+        """Serve one of those who dribble."""
+        session = self._polled.get(descriptor)
+        if session is None:
+            return
+        if self._move(session, events):
+            self.owed(session)
+        if not session.dribbles and not session.closed:
+            assert self._epoll is not None
+            self._watch_in(session, self._epoll)
+
+    def _watch_in(self, session: Session, lane: select.epoll) -> None:
+        assert session.pollable is not None
+        assert session.lane is not None
+        descriptor = session.pollable.fileno()
+        session.lane.unregister(descriptor)
+        session.lane = lane
+        lane.register(descriptor, session.interest)
 
     def _pause(self, session: Session, events: int) -> None:
         """A session that is not to be read: stop watching it, unless it is gone altogether."""
@@ -269,7 +330,7 @@ class Pump:
                     session.close(error)
                 held_bytes += _held_bytes(session)
                 if self._clock() >= stop:  # thousands of sessions must not make everybody wait
-                    await trio.lowlevel.checkpoint()
+                    await trio.sleep(SWEEP_REST_S)
                     stop = self._clock() + SWEEP_SLICE_S
             self._held_bytes = held_bytes
             self._sweeper.forget_closed()
@@ -278,10 +339,14 @@ class Pump:
         """Every open session is watched in exactly one way."""
         self.budget.check()
         self._flusher.check()
+        self.aside.check()
         assert set(self.sessions) == set(self._polled.values()) | set(self._waiting)
         assert not set(self._polled.values()) & set(self._waiting)
         for session in self.sessions:
             session.check()
+        for session in self._polled.values():
+            assert session.lane is not None
+        assert all(session.dribbles >= DRIBBLES for session in self.slow_sessions)
 
 
 def _held_bytes(session: Session) -> int:

@@ -22,6 +22,7 @@ the other to read would wait for ever. What its outbox does not hold is refused 
 from __future__ import annotations
 
 from collections.abc import Callable
+from select import epoll
 from typing import Final, Protocol
 
 import trio
@@ -38,7 +39,7 @@ from leafdb.limits import (
 )
 from leafdb.transport.budget import DecodeBudget
 from leafdb.transport.counters import TransportCounters
-from leafdb.transport.stream import ByteStream, Data, PollableStream
+from leafdb.transport.stream import ByteStream, Data, PollableStream, is_pollable
 from leafdb.wire.connection import Connection, ConnectionState
 from leafdb.wire.errors import PEER_FAULTS, decode_error
 from leafdb.wire.frame import Frame, encode_frame
@@ -78,8 +79,8 @@ class Session:
 
     __slots__ = (
         "_feed", "_mover", "_on_closed", "_on_frame", "_outbox", "_queued", "backlog", "blocked", "closed",
-        "connection", "doom", "facts", "frames", "interest", "kind", "outbox_bytes", "pollable", "progress", "reads",
-        "requests_in_flight", "reserved_bytes", "starved", "stream",
+        "connection", "doom", "dribbles", "facts", "frames", "interest", "kind", "lane", "outbox_bytes", "pollable",
+        "progress", "reads", "requests_in_flight", "reserved_bytes", "starved", "stream",
     )  # fmt: skip
 
     def __init__(
@@ -88,7 +89,7 @@ class Session:
         assert connection.state is ConnectionState.ESTABLISHED
         assert connection.facts is not None
         self.stream: ByteStream = stream
-        self.pollable: PollableStream | None = stream if isinstance(stream, PollableStream) else None
+        self.pollable: PollableStream | None = stream if is_pollable(stream) else None
         self.connection: Connection = connection
         self.facts: Facts = connection.facts
         self.kind = "peer" if isinstance(self.facts, PeerFacts) else "client"
@@ -107,7 +108,11 @@ class Session:
         self.starved: bool = False
         self.reserved_bytes: int = 0
         self.interest: int = 0
-        """The mover's own note of what it watches."""
+        """The mover's own note of what it watches, ..."""
+        self.lane: epoll | None = None
+        """... where, ..."""
+        self.dribbles: int = 0
+        """... and of how many reads in a row brought next to nothing."""
         self.reads: int = 0
         self.frames: int = 0
         self.progress: int = 0
