@@ -129,7 +129,8 @@ class Guest:
 def crowd(count: int, client_port: int, peer_port: int) -> None:
     """The process of the crowd: "on" and "off" come in; how many are connected goes out, at "on" when all are."""
     raise_limits()
-    os.nice(15)  # in life it has machines of its own
+    # In life it has machines of its own. At a mere niceness what wakes up beside it waits for the rest of its turn.
+    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     for _ in sys.stdin:
         _invade(count, client_port, peer_port)
 
