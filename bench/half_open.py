@@ -82,6 +82,12 @@ def raise_limits() -> int:
     return hard
 
 
+def stand_apart() -> None:
+    """Leave the other cores to the node. In life it has a machine of its own: a healthy client that is put now beside
+    the node and now beside the crowd waits for a core, and tells that of the node."""
+    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+
+
 # -- the crowd
 
 
@@ -129,8 +135,8 @@ class Guest:
 def crowd(count: int, client_port: int, peer_port: int) -> None:
     """The process of the crowd: "on" and "off" come in; how many are connected goes out, at "on" when all are."""
     raise_limits()
-    # In life it has machines of its own. At a mere niceness what wakes up beside it waits for the rest of its turn.
-    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    stand_apart()
+    os.nice(15)
     for _ in sys.stdin:
         _invade(count, client_port, peer_port)
 
@@ -197,6 +203,11 @@ def _invade(count: int, client_port: int, peer_port: int) -> None:
 
 def healthy(client_port: int) -> None:
     """The healthy client's process: seconds come in; p50, p99 of requests and of newcomers, and counts, go out."""
+    stand_apart()
+    try:
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(os.sched_get_priority_min(os.SCHED_FIFO)))
+    except OSError as error:
+        tell(f"the healthy client shares its core with the crowd on equal terms: {error.strerror}")
     url = f"leafdb://127.0.0.1:{client_port}"
     db = leafdb.connect(url, routing="listed")
     bucket = db.lww_bucket("healthy")
