@@ -3,24 +3,29 @@
     python bench/compaction_pace.py [--pairs 7] [--seconds 8] [--share 0.4] [--nice 19] [--still]
 
 One real node on loopback. Its capacity is what sixteen connections get in a closed loop; then they send a share of it
-as an open loop (`open_loop`).
-In one half of each pair the node compacts a bucket of 24 MB, asked to again whenever it is done: in its own worker, at
-the given niceness, at the pace it grants itself. The halves change order from pair to pair. With --still it compacts in
-neither half: how far the ratio is from 1 then is the noise of the machine.
+as an open loop (`open_loop`). Who sends has one core to itself, as if it were another machine, and the node has the
+others; its worker may be anywhere, and comes last there, too.
+In one half of each pair the node compacts a bucket of 24 MB, asked to by another process whenever it is done: in its
+own worker, at the given niceness, at the pace it grants itself. The halves change order from pair to pair. With --still
+it compacts in neither half: how far the ratio is from 1 then is the noise of the machine.
 """
 
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import os
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
 from random import Random
 from statistics import median
-from threading import Event
 from typing import Final
 
 from machine_notes import machine_notes
@@ -38,9 +43,6 @@ POLL_S: Final = 0.1
 CAPACITY_S: Final = 6.0
 WARM_UP_S: Final = 1.0
 
-SWITCH_S: Final = 0.000_5
-"""How long the thread that asks for compactions may keep the interpreter from the load."""
-
 
 class Compactor:
     """Has the node compact a bucket of two levels over and over, at the pace the node grants itself."""
@@ -53,9 +55,9 @@ class Compactor:
         with ThreadPoolExecutor(THREADS) as pool:
             list(pool.map(self._fill, range(THREADS)))
         self._compact()
-        (node,) = self._client.admin("node.list")["nodes"]
-        os.setpriority(os.PRIO_PROCESS, node["worker_pid"], niceness)
-        autogroup = Path(f"/proc/{node['worker_pid']}/autogroup")
+        self.worker_pid: int = self._client.admin("node.list")["nodes"][0]["worker_pid"]
+        os.setpriority(os.PRIO_PROCESS, self.worker_pid, niceness)
+        autogroup = Path(f"/proc/{self.worker_pid}/autogroup")
         if autogroup.exists():  # where it is the session's niceness that weighs
             autogroup.write_text(str(niceness))
         self.merges = 0
@@ -67,16 +69,16 @@ class Compactor:
             for number in range(index, BALLAST_KEYS, THREADS):
                 bucket.put(f"ballast-{number}", Random(number).randbytes(BALLAST_VALUE_BYTES))
 
-    def run(self, over: Event) -> None:
+    def run(self, over: Callable[[], bool]) -> None:
         """Compact until it is over; the last compaction may end a little later."""
         bucket = self._client.lww_bucket(BALLAST)
-        while not over.is_set():
+        while not over():
             for _ in range(BALLAST_TOUCHED):  # of all ranges of keys, so that all of level 1 is merged
                 bucket.put(f"ballast-{self._rng.randrange(BALLAST_KEYS)}", self._rng.randbytes(BALLAST_VALUE_BYTES))
             self._compact(over)
             self.merges += 1
 
-    def _compact(self, over: Event | None = None) -> None:
+    def _compact(self, over: Callable[[], bool] = lambda: True) -> None:
         self._client.admin("storage.compact", {"bucket": BALLAST}, changes=True)
         while True:
             time.sleep(POLL_S)
@@ -84,7 +86,7 @@ class Compactor:
             if task["state"] != "running":
                 assert task["state"] == "done", task
                 return
-            if over is not None and not over.is_set():
+            if not over():
                 self.shares.append(task["share"])
 
     @property
@@ -98,19 +100,73 @@ class Compactor:
         self._client.close()
 
 
-def stand_apart() -> str:
-    """Let nothing on this machine keep the load waiting for a core, as if it came from another one; what became of it.
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What the compactor did in one half."""
 
-    It takes one core whenever it needs it, and only that one: at a mere niceness it is put now beside the node and now
-    beside the worker, and what it waits for there (4 ms at a time) is told of the node. What it leaves of its core, and
-    all others, are for node and worker. The node has been started before: it inherits nothing."""
-    core = max(os.sched_getaffinity(0))
+    merges: int
+    bytes_read: int
+    shares: list[float]
+
+
+class CompactorProcess:
+    """A compactor in a process of its own, since its client must not take the interpreter from the load."""
+
+    def __init__(self, url: str, niceness: int) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=serve_compactor, args=(url, niceness, theirs), daemon=True)
+        self._process.start()
+        self.worker_pid: int = self._pipe.recv()
+
+    def begin(self) -> None:
+        """Compact, over and over, from now on."""
+        self._pipe.send(None)
+
+    def end(self) -> Told:
+        """Return when the last compaction has ended."""
+        self._pipe.send(None)
+        told: Told = self._pipe.recv()
+        return told
+
+    def close(self) -> None:
+        """End the process."""
+        self._pipe.close()
+        self._process.join()
+
+
+def serve_compactor(url: str, niceness: int, pipe: Connection) -> None:
+    """In the other process: compact from one message to the next, until the pipe is closed."""
+    compactor = Compactor(url, niceness)
+    pipe.send(compactor.worker_pid)
+    with suppress(EOFError):
+        while True:
+            pipe.recv()
+            merges, read, compactor.shares = compactor.merges, compactor.bytes_read, []
+            compactor.run(pipe.poll)
+            pipe.recv()
+            pipe.send(Told(compactor.merges - merges, compactor.bytes_read - read, compactor.shares))
+    compactor.close()
+
+
+def stand_apart(worker_pid: int) -> str:
+    """Have the load as if it came from another machine; what became of it.
+
+    It takes one core whenever it needs it, and only that one. At a mere niceness it would be put now beside the node
+    and now beside the worker, and what it waits for there (4 ms at a time) would be told of the node. The node has the
+    other cores: on this one it would be stopped for each request that comes. The worker may use what is left of all."""
+    *others, core = sorted(os.sched_getaffinity(0))
+    if not others:
+        return "on the only core there is: what it waits for is in the figures"
     try:
         os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(os.sched_get_priority_min(os.SCHED_FIFO)))
         os.sched_setaffinity(0, {core})
+        node_pid = int(Path(f"/proc/{worker_pid}/stat").read_text("ascii").rpartition(")")[2].split()[1])
+        for thread in Path(f"/proc/{node_pid}/task").iterdir():
+            os.sched_setaffinity(int(thread.name), others)
     except OSError as error:
         return f"like any other process ({error.strerror}): what it waits for a core is in the figures"
-    return f"real-time, on core {core} alone"
+    return f"real-time, on core {core}, the node on {', '.join(map(str, others))}, its worker anywhere"
 
 
 def p99_ms(seconds: list[float]) -> float:
@@ -132,29 +188,25 @@ def main() -> int:
         try:
             (node,) = cluster.up(1, 0)
             host, _, port = node.client.rpartition(":")
-            load, compactor = Load((host, int(port))), Compactor(f"leafdb://{node.client}", arguments.nice)
-            notes["load generator"] = stand_apart()
-            sys.setswitchinterval(SWITCH_S)
+            load = Load((host, int(port)))
+            compactor = CompactorProcess(f"leafdb://{node.client}", arguments.nice)
+            notes["load generator"] = stand_apart(compactor.worker_pid)
             load.closed_loop(WARM_UP_S)
             capacity = load.closed_loop(CAPACITY_S)
             rate = capacity * arguments.share
             print(f"capacity {capacity:.0f} requests a second; {rate:.0f} are sent\n")
             print("| pair | put alone ms | put beside ms | get alone ms | get beside ms |\n|---|---:|---:|---:|---:|")
             ratios: dict[str, list[float]] = {"put": [], "get": []}
-            read_before = compactor.bytes_read
+            told: list[Told] = []
             for pair in range(arguments.pairs):
                 halves: dict[bool, Latencies] = {}
                 for compacting in (pair % 2 == 0, pair % 2 == 1):
-                    over = Event()
-                    if arguments.still or not compacting:
-                        over.set()
-                    with ThreadPoolExecutor(1) as pool:
-                        compactions = pool.submit(compactor.run, over)
-                        try:
-                            halves[compacting] = load.open_loop(rate, arguments.seconds)
-                        finally:
-                            over.set()
-                    compactions.result()
+                    asked = compacting and not arguments.still
+                    if asked:
+                        compactor.begin()
+                    halves[compacting] = load.open_loop(rate, arguments.seconds)
+                    if asked:
+                        told.append(compactor.end())
                 cells = []
                 for kind, each in ratios.items():
                     alone, beside = p99_ms(halves[False][kind]), p99_ms(halves[True][kind])
@@ -164,11 +216,12 @@ def main() -> int:
             print()
             for kind, each in ratios.items():
                 print(f"- p99 of {kind}s, beside / alone: {min(each):.2f}, **{median(each):.2f}**, {max(each):.2f}")
-            merged_mib = (compactor.bytes_read - read_before) / 2**20
+            merged_mib = sum(each.bytes_read for each in told) / 2**20
             pace = f"{merged_mib / arguments.pairs / arguments.seconds:.1f} MiB/s"
-            print(f"- merged beside: {compactor.merges} times, {pace}")
-            if compactor.shares:
-                share, least = median(compactor.shares), min(compactor.shares)
+            print(f"- merged beside: {sum(each.merges for each in told)} times, {pace}")
+            shares = [share for each in told for share in each.shares]
+            if shares:
+                share, least = median(shares), min(shares)
                 print(f"- in this share of the time: {share:.2f} (median), {least:.2f} (least)")
             load.close()
             compactor.close()

@@ -10,8 +10,8 @@ hash of the key and not from its place in the order: neighbours (one partition k
 and a leaf is about 1/1,024 of the keys whatever they look like. XOR makes leaves updatable by whoever knows the old and
 the new record; the price is that adding a key twice takes it out again, so `update` must be told the truth.
 
-Sparse: a branch exists while one of its leaves is not 0. Branch hashes and root are computed when asked for and kept
-until the next change. Not a defence against an adversary: XXH3 is no cryptographic hash.
+Sparse: a branch exists while one of its leaves is not 0. The hashes and bytes of branches and the root are computed
+when asked for, and kept until the next change. Not a defence against an adversary: XXH3 is no cryptographic hash.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ LEAF_MASK: Final = TREE_LEAVES - 1
 DIGEST_BYTES: Final = 8
 LEVEL_BYTES: Final = FAN_OUT * DIGEST_BYTES
 
-TREE_BASE_BYTES: Final = 800
-BRANCH_HELD_BYTES: Final = 400
-"""What Python spends on a tree, and on each branch in it: the leaves, an object around them, a hash."""
+TREE_BASE_BYTES: Final = 1_100
+BRANCH_HELD_BYTES: Final = 700
+"""What Python spends on a tree, and on each branch in it: the leaves, an object around them, a hash, its bytes."""
 
 _BITS: Final = tuple(1 << index for index in range(FAN_OUT))
 _SOME: Final = tuple(struct.Struct(f">{count}Q") for count in range(FAN_OUT + 1))
@@ -59,12 +59,14 @@ def record_digest(key: bytes, record: bytes) -> bytes:
 class Tree:
     """Built by a scan (`add`), kept by `update`. `keys` is the number of keys in it."""
 
-    __slots__ = ("_branches", "_hashes", "_root", "keys")
+    __slots__ = ("_branches", "_encoded", "_hashes", "_root", "keys")
 
     def __init__(self) -> None:
         self._branches: list[array[int] | None] = [None] * BRANCHES
         self._hashes: list[int | None] = [0] * BRANCHES
         """Of each branch; None where it has to be computed anew."""
+        self._encoded: list[bytes | None] = [b""] * BRANCHES
+        """Likewise, what stands for the branch in `encode`."""
         self._root: int | None = 0
         self.keys: int = 0
 
@@ -77,7 +79,7 @@ class Tree:
         if branch is None:
             branch = self._branches[place] = array("Q", _NO_LEAVES)
         branch[leaf & 31] ^= xxh3_64(key + record)
-        self._hashes[place] = None
+        self._hashes[place] = self._encoded[place] = None
         self._root = None
         self.keys += 1
 
@@ -95,7 +97,7 @@ class Tree:
         if branch is None:
             branch = self._branches[place] = array("Q", _NO_LEAVES)
         branch[leaf & 31] ^= delta
-        self._hashes[place] = None
+        self._hashes[place] = self._encoded[place] = None
         self._root = None
         self.keys += keys
 
@@ -104,6 +106,7 @@ class Tree:
         other = type(self)()
         other._branches = [None if branch is None else branch[:] for branch in self._branches]
         other._hashes = self._hashes[:]
+        other._encoded = self._encoded[:]
         other._root = self._root
         other.keys = self.keys
         return other
@@ -147,21 +150,25 @@ class Tree:
 
     def encode(self) -> bytes:
         """The tree as bytes (docs/formats/merkle.md): equal trees, equal bytes."""
-        # With every flush of a store, for hundreds of trees: nothing here is done leaf by leaf.
-        parts = [b""]
-        present = 0
-        for place, branch in enumerate(self._branches):
-            if branch is None:
-                continue
-            filled = sum(compress(_BITS, branch))
-            if filled:
-                present |= 1 << place
-                leaves = tuple(filter(None, branch))
-                parts += (_BITMAP.pack(filled), _SOME[len(leaves)].pack(*leaves))
-            else:
-                self._branches[place], self._hashes[place] = None, 0
-        parts[0] = _HEADER.pack(FORMAT_VERSION, present, self.keys)
-        return b"".join(parts)
+        # With every flush of a store, for hundreds of trees of which most branches are as they were.
+        encoded = self._encoded
+        for place, known in enumerate(encoded):
+            if known is None:
+                encoded[place] = self._encode_branch(place)
+        present = sum(compress(_BITS, encoded))
+        return _HEADER.pack(FORMAT_VERSION, present, self.keys) + b"".join(encoded)  # type: ignore[arg-type]  # all known
+
+    def _encode_branch(self, place: int) -> bytes:
+        """Which of its leaves are not 0, and those; nothing at all when there are none."""
+        branch = self._branches[place]
+        if branch is None:
+            return b""
+        filled = sum(compress(_BITS, branch))
+        if not filled:
+            self._branches[place], self._hashes[place] = None, 0
+            return b""
+        leaves = tuple(filter(None, branch))
+        return _BITMAP.pack(filled) + _SOME[len(leaves)].pack(*leaves)
 
     @classmethod
     def decode(cls, data: bytes) -> Self:
@@ -182,7 +189,7 @@ class Tree:
                     leaves[index] = leaf
                 offset += some.size
                 tree._branches[place] = leaves
-                tree._hashes[place] = None
+                tree._hashes[place] = tree._encoded[place] = None
         except struct.error:
             raise ValueError("tree cut short") from None
         tree._root = None
@@ -198,6 +205,7 @@ class Tree:
             assert branch is None or len(branch) == FAN_OUT
             leaves = self.leaves_of(place)
             assert self._hashes[place] in (None, 0 if leaves == _NO_LEAVES else xxh3_64(leaves))
+            assert self._encoded[place] in (None, self._encode_branch(place))
         remembered = self._root
         self._root = None
         assert remembered in (None, self.root())

@@ -51,6 +51,10 @@ class BatchEndExecutor:
             self.idle = None
         self._pump.at_batch_end(_Soon(callback))
 
+    def rest(self) -> None:
+        """As the executor."""
+        self._executor.rest()
+
     def drain(self) -> None:
         """As the executor."""
         self._executor.drain()

@@ -97,7 +97,7 @@ def _watch_storage(node: Node) -> None:
     watch, stats = node.metrics.watch, node.engine.stats
     watch("storage_bytes", lambda: {"tables": stats().table_bytes, "values": stats().value_bytes})
     watch("value_dead_bytes", lambda: stats().value_dead_bytes)
-    watch("memtable_bytes", lambda: stats().memtable_bytes + stats().frozen_bytes)
+    watch("memtable_bytes", lambda: stats().memtable_bytes + stats().frozen_bytes + stats().flushed_bytes)
     watch("scrub_age", node.scrubber.age_s)
     watch("damaged_tables", lambda: stats().damaged_tables)
     watch("quarantined_bytes", lambda: stats().quarantined_bytes)

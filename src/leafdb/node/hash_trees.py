@@ -11,7 +11,7 @@ from leafdb.node.metrics import Metrics
 from leafdb.node.pace import Pace
 from leafdb.node.tree_loader import load
 from leafdb.node.tree_rebuild import TreeRebuild
-from leafdb.node.tree_saver import SAVE_SLICE_S, TreeSaver
+from leafdb.node.tree_saver import SAVE_SHARE, SAVE_SLICE_S, TreeSaver
 from leafdb.ring.metadata import ClusterMetadata
 from leafdb.storage.engine import Engine
 
@@ -21,7 +21,7 @@ class HashTrees:
 
     def __init__(self, metrics: Metrics, now: Callable[[], float]) -> None:
         self.kept: KeptTrees = KeptTrees(metrics)
-        self.saver: TreeSaver = TreeSaver(self.kept, Pace(now, slice_s=SAVE_SLICE_S))
+        self.saver: TreeSaver = TreeSaver(self.kept, Pace(now, SAVE_SHARE, slice_s=SAVE_SLICE_S))
         self.rebuild: TreeRebuild = TreeRebuild(self.kept, Pace(now))
 
     async def load(self, engine: Engine, metadata: ClusterMetadata | None) -> None:

@@ -30,4 +30,4 @@ def account(node: Node) -> MemoryLedger:
 
 def _memtable_bytes(engine: Engine) -> int:
     stats = engine.stats()
-    return stats.memtable_bytes + stats.frozen_bytes + stats.backlog_bytes
+    return stats.memtable_bytes + stats.frozen_bytes + stats.flushed_bytes + stats.backlog_bytes

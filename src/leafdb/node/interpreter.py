@@ -17,9 +17,9 @@ import gc
 import sys
 from typing import Final
 
-COLLECTOR_THRESHOLDS: Final = (2_000, 500, 50)
-"""Objects until the youngest generation is walked, and how many walks of one until the next older is: a millisecond,
-and each million objects, and each fifty million."""
+COLLECTOR_THRESHOLDS: Final = (400, 2_500, 50)
+"""Objects until the youngest generation is walked, and how many walks of one until the next older is: a fraction
+of a millisecond, and each million objects, and each fifty million."""
 SWITCH_S: Final = 0.000_1
 
 

@@ -9,7 +9,7 @@ marks, or it was found to disagree with the store.
 How it is told that a tree is wrong: an exchange lists the keys of leaves that differ. The list of a leaf that nobody
 wrote to meanwhile must add up to its hash (`tree_doubts`); if it does not, the tree is not known any more.
 
-Trees are sparse, and there is one for each range that has ever had a record: with 256 partitions at most 3.5 MiB a
+Trees are sparse, and there is one for each range that has ever had a record: with 256 partitions at most 5.8 MiB a
 bucket. Beyond TREES_KEPT_BYTES_MAX a range that gets its first record here has no kept tree; its exchanges scan.
 """
 
@@ -261,8 +261,16 @@ class KeptTrees:
 
     def save(self, place: int, kept: KeptRange) -> None:
         """Write it as it is now, with the number of the last write. Raises StorageError."""
-        self._write([_entry(place, kept, self.engine.last_sequence)])
+        self.write_saved([self.as_saved(place, kept)])
+
+    def as_saved(self, place: int, kept: KeptRange) -> WalEntry:
+        """What says how it is now, with the number of the last write: to be written before anything else is."""
         self.measure(kept)
+        return _entry(place, kept, self.engine.last_sequence)
+
+    def write_saved(self, entries: list[WalEntry]) -> None:
+        """Raises StorageError."""
+        self._write(entries)
 
     def _write(self, entries: list[WalEntry]) -> None:
         self.saved_sequence = self.engine.write(entries, Durability.PERIODIC, None)

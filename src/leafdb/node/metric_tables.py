@@ -173,7 +173,7 @@ GAUGES: Final = {
     "transfers_left": Gauge("leafdb_transfer_exchanges_left", "Copies that the plan in progress waits for here."),
     "storage_bytes": Gauge("leafdb_storage_bytes", "Bytes on disk, by kind of file.", "kind"),
     "value_dead_bytes": Gauge("leafdb_value_dead_bytes", "Bytes in value files that nothing refers to any more."),
-    "memtable_bytes": Gauge("leafdb_memtable_bytes", "Bytes in memtables, frozen ones included."),
+    "memtable_bytes": Gauge("leafdb_memtable_bytes", "Bytes in memtables, frozen and flushed ones included."),
     "tables": Gauge("leafdb_tables", "Tables in the store, by level.", "level"),
     "write_debt": Gauge(
         "leafdb_write_debt_ratio", "How far flushes are behind: above 0 writes slow down, 1 stops them."

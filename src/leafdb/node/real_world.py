@@ -96,7 +96,7 @@ async def real_world(data_dir: str) -> AsyncIterator[World]:
     except OSError as error:
         raise ConfigError(f"node.data_dir: {data_dir} cannot be used: {error.strerror}") from None
     log_executor = ThreadExecutor(1, to_loop, name="wal")
-    read_executor = ThreadExecutor(READER_THREADS, to_loop, name="reader")
+    read_executor = ThreadExecutor(READER_THREADS, to_loop, name="reader", pause=time.sleep)
     jobs = ProcessJobRunner(fs.root, to_loop)
     jobs.start()
     try:

@@ -70,6 +70,7 @@ class Engine(EngineLife):
         self._memtable.drop(tree_id)
         for memtable in self._maintenance.frozen:
             memtable.drop(tree_id)
+        self._maintenance.flushed.drop(tree_id)
         self._parts.dropped[tree_id] = self._committer.next_lsn - 1
         self._tables.submit(VersionEdit(dropped_trees=(tree_id,)), done)
 
@@ -99,6 +100,10 @@ class Engine(EngineLife):
         maintenance = self._maintenance
         if maintenance.frozen:
             slot = find_frozen(maintenance.frozen, tree_id, key)
+            if slot is not None:
+                return slot
+        if maintenance.flushed:
+            slot = maintenance.flushed.find(tree_id, key)
             if slot is not None:
                 return slot
         tables = self._tables

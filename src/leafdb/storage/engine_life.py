@@ -160,6 +160,7 @@ class EngineLife:
             self._pace.on_time(now_s, self._maintenance.fullness)
             self.verifier.on_time(now_s)
             self.scrubber.on_time(now_s)
+            self._maintenance.flushed.on_time(self._memtable.bytes_used)
             self._changed()
 
     def deadline(self) -> float:

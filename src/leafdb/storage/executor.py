@@ -5,7 +5,9 @@ called with the result, or with the exception, later and on the loop, never insi
 thread keeps order: the log relies on it.
 
 `QueuedExecutor` is the inline form: the work runs when somebody calls `run_pending`, so that tests and the simulation
-have no threads. `ThreadExecutor` has real ones; `to_loop` brings a callback to the loop (trio's `run_sync_soon`).
+have no threads. `ThreadExecutor` has real ones; `to_loop` brings a callback to the loop (trio's `run_sync_soon`),
+`pause` sleeps for so many seconds. A thread that computes gets the interpreter with each system call of the loop, which
+must then ask for it back; so such work rests between its steps.
 """
 
 from __future__ import annotations
@@ -15,11 +17,14 @@ from collections import deque
 from collections.abc import Callable
 from functools import partial
 from queue import SimpleQueue
-from typing import Protocol, TypeVar
+from typing import Final, Protocol, TypeVar
 
 T = TypeVar("T")
 
 Callback = Callable[[], None]
+
+REST_S: Final = 0.000_5
+"""The loop serves a request or three in that."""
 
 
 class Executor(Protocol):
@@ -29,6 +34,9 @@ class Executor(Protocol):
 
     def call_soon(self, callback: Callback) -> None:
         """Call on the loop, after the caller has returned."""
+
+    def rest(self) -> None:
+        """For work that computes, between its steps: let the loop have the interpreter for a while."""
 
     def drain(self) -> None:
         """Return when all work submitted so far has run; its `done` may still be to come. Blocks the loop."""
@@ -72,6 +80,9 @@ class QueuedExecutor:
         if not self._closed:
             self._queue.append(callback)
 
+    def rest(self) -> None:
+        """There is nobody to rest for."""
+
     def run_pending(self, most: int | None = None) -> int:
         """Run what is queued, and what that queues, up to `most` items; answers how many."""
         ran = 0
@@ -91,9 +102,17 @@ class QueuedExecutor:
 class ThreadExecutor:
     """Work runs on `threads` threads of its own. Work on one thread keeps its order."""
 
-    def __init__(self, threads: int, to_loop: Callable[[Callback], object], *, name: str = "leafdb") -> None:
+    def __init__(
+        self,
+        threads: int,
+        to_loop: Callable[[Callback], object],
+        *,
+        name: str = "leafdb",
+        pause: Callable[[float], None] | None = None,
+    ) -> None:
         assert threads > 0
         self._to_loop = to_loop
+        self._pause = pause
         self._queue: SimpleQueue[Callable[[], Callback] | None] = SimpleQueue()
         self._idle = threading.Condition()
         self._unfinished = 0
@@ -112,6 +131,10 @@ class ThreadExecutor:
 
     def call_soon(self, callback: Callback) -> None:
         self._to_loop(callback)
+
+    def rest(self) -> None:
+        if self._pause is not None:
+            self._pause(REST_S)
 
     def drain(self) -> None:
         with self._idle:

@@ -27,6 +27,7 @@ from leafdb.errors import CorruptionError, StoreFailed
 from leafdb.storage.compaction_picker import fullness
 from leafdb.storage.descents import Descents
 from leafdb.storage.executor import Callback
+from leafdb.storage.flushed import Flushed
 from leafdb.storage.job_runner import JobRunner
 from leafdb.storage.jobs import CompactionJob, CompactionResult, FlushJob, FlushResult, JobResult
 from leafdb.storage.memtable import Memtable
@@ -103,6 +104,7 @@ class Maintenance:
         self._stopped = False
         self.frozen: tuple[Memtable, ...] = tuple(frozen)
         """Newest first."""
+        self.flushed: Flushed = Flushed(config.flushed_bytes_max)
         self.salvages: Salvages = Salvages(tables, jobs, damaged=damaged, failed=self._job_failed, over=self._salvaged)
         self.compacting: Compacting | None = None
         """The compaction under way."""
@@ -255,6 +257,7 @@ class Maintenance:
             return
         assert self.frozen[-1] is memtable, "memtables are flushed oldest first"
         self.frozen = self.frozen[:-1]
+        self.flushed.add(memtable)
         self._flushing = False
         self.flushes += 1
         self.flushed_bytes += size
@@ -394,6 +397,7 @@ class Maintenance:
         self._retry_s = self._now_s() + wait_s
 
     def check(self) -> None:
+        self.flushed.check()
         self.descents.check()
         self.windows.check()
         lsns = [memtable.last_lsn for memtable in self.frozen]

@@ -108,7 +108,7 @@ class Memtable:
         """Forget a tree; what it used is not counted any more."""
         table = self.trees.pop(tree_id, None)
         if table is not None:
-            self.bytes_used -= sum(_size(key, slot) for key, slot in table.entries.items())
+            self.bytes_used -= sum(slot_bytes(key, slot) for key, slot in table.entries.items())
 
     def let_go(self) -> None:
         """All that is here is in tables that reads see; what is left is to say so."""
@@ -119,13 +119,14 @@ class Memtable:
         used = 0
         for table in self.trees.values():
             for key, slot in table.entries.items():
-                used += _size(key, slot)
+                used += slot_bytes(key, slot)
                 assert slot[1] >= self.first_lsn, f"sequence {slot[1]} before the generation began"
             keys = [key for key, _, _ in table.range(b"", None, limit=len(table.entries))]
             assert keys == sorted(table.entries), "the index is not the keys in order"
         assert used == self.bytes_used, f"{self.bytes_used} accounted, {used} held"
 
 
-def _size(key: bytes, slot: Slot) -> int:
+def slot_bytes(key: bytes, slot: Slot) -> int:
+    """What an entry of that key takes in memory."""
     value = slot[0]
     return ENTRY_OVERHEAD_BYTES + len(key) + (0 if value is None else len(value))

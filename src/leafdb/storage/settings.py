@@ -23,6 +23,8 @@ class EngineConfig:
     """A generation is frozen at this size. Memory: times `frozen_memtables_max` + 1."""
     frozen_memtables_max: int = limits.FROZEN_MEMTABLES_MAX
     """Writes stop when so many generations wait for their flush; from half of it on they are slowed."""
+    flushed_bytes_max: int = 0
+    """Generations that are in tables stay readable in memory while they and the memtable take no more (`flushed`)."""
     wal_segment_bytes: int = limits.WAL_SEGMENT_BYTES
     """A generation is frozen, too, when its segment is this long: overwriting a few keys grows only the log."""
     wal_batch_bytes_max: int = limits.WAL_BATCH_BYTES_MAX

@@ -10,7 +10,7 @@ the entries that were written or an error, never other bytes. Only `open` raises
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from enum import Enum
 from functools import partial
 from operator import lt
@@ -54,6 +54,10 @@ class Part(NamedTuple):
     problem: StorageError | None = None
 
 
+def no_rest() -> None:
+    """Nobody waits for this thread."""
+
+
 class TableReader:
     """One open table."""
 
@@ -70,7 +74,7 @@ class TableReader:
         "meta",
     )
 
-    def __init__(self, meta: TableMeta, file: File, cache: BlockCache) -> None:
+    def __init__(self, meta: TableMeta, file: File, cache: BlockCache, rest: Callable[[], None] = no_rest) -> None:
         """Use `open`; this reads what `open` promises and leaves the file to its caller when that fails."""
         self.meta: TableMeta = meta
         self._file = file
@@ -88,13 +92,17 @@ class TableReader:
 
         check_properties(part(footer.properties, BlockKind.PROPERTIES), meta, footer.properties[0])
         index = part(footer.index, BlockKind.INDEX)
+        rest()
         try:
             self._filter = BloomFilter(part(footer.filter, BlockKind.FILTER))
             self.filter_lines: list[int] = self._filter.lines
+            rest()
             self._lower_bounds, _, values = Block(index).columns()
+            rest()
             self._places = [INDEX_VALUE.unpack(value) for value in values]  # type: ignore[arg-type]  # damage, if not
         except Exception as error:
             raise corruption(meta, footer.index[0], f"malformed index or filter: {error}") from error
+        rest()
         self._check_places(footer)
         self._blocks: Blocks = [None] * len(self._places)
         # Per index line: a key of its own size and three lists' and a tuple's overhead.
@@ -111,8 +119,13 @@ class TableReader:
             raise corruption(self.meta, footer.index[0], f"the index ends at {end}")
 
     @classmethod
-    def open(cls, fs: FileSystem, meta: TableMeta, cache: BlockCache) -> TableReader:
-        """Open the table `meta` speaks of; CorruptionError when the file is another, or damaged, or not there."""
+    def open(
+        cls, fs: FileSystem, meta: TableMeta, cache: BlockCache, rest: Callable[[], None] = no_rest
+    ) -> TableReader:
+        """Open the table `meta` speaks of; CorruptionError when the file is another, or damaged, or not there.
+
+        `rest` is called between steps of some tenths of a millisecond (`Executor.rest`).
+        """
         try:
             file = fs.open_read(meta.path)
         except OSError as error:
@@ -121,7 +134,7 @@ class TableReader:
             size = file.size()
             if size != meta.size:
                 raise corruption(meta, size, f"{size} bytes long, not {meta.size}")
-            return cls(meta, file, cache)
+            return cls(meta, file, cache, rest)
         except BaseException:
             file.close()
             raise

@@ -28,6 +28,8 @@ class EngineStats:
     memtable_bytes: int
     frozen_memtables: int
     frozen_bytes: int
+    flushed_bytes: int
+    """Of generations that are in tables, and still in memory to be read there."""
     backlog_bytes: int
     tables: int
     table_bytes: int
@@ -92,6 +94,7 @@ def collect(
         memtable_bytes=memtable.bytes_used,
         frozen_memtables=len(maintenance.frozen),
         frozen_bytes=sum(frozen.bytes_used for frozen in maintenance.frozen),
+        flushed_bytes=maintenance.flushed.bytes_used,
         backlog_bytes=committer.backlog_bytes,
         tables=len(tables.version.tables),
         table_bytes=sum(meta.size for meta in tables.version.tables.values()),

@@ -23,11 +23,11 @@ from functools import partial
 from itertools import islice
 
 from leafdb.storage.block_cache import BlockCache
-from leafdb.storage.executor import Executor
+from leafdb.storage.executor import Callback, Executor
 from leafdb.storage.lost_ranges import LostRange
 from leafdb.storage.manifest import ManifestWriter
 from leafdb.storage.quarantine import Kept, put_away
-from leafdb.storage.sstable_reader import TableReader
+from leafdb.storage.sstable_reader import TableReader, no_rest
 from leafdb.storage.tree_search import TreeSearch, searches_of
 from leafdb.storage.value_files import ValueMeta, value_path
 from leafdb.storage.value_reader import OpenFiles, ValueReader
@@ -153,7 +153,8 @@ class Tables:
     # -- readers
 
     def open_soon(self, metas: Iterable[TableMeta], done: Callable[[list[TableReader] | BaseException], None]) -> None:
-        self._read_executor.submit(partial(open_readers, self._fs, list(metas), self._cache), done)
+        rest = self._read_executor.rest
+        self._read_executor.submit(partial(open_readers, self._fs, list(metas), self._cache, rest), done)
 
     def adopt(self, readers: Iterable[TableReader]) -> None:
         """Take readers over; to be called before the edit that adds their tables is submitted."""
@@ -252,12 +253,14 @@ class Tables:
         assert self._next_number <= self.head.next_file_number
 
 
-def open_readers(fs: FileSystem, metas: Iterable[TableMeta], cache: BlockCache) -> list[TableReader]:
+def open_readers(
+    fs: FileSystem, metas: Iterable[TableMeta], cache: BlockCache, rest: Callback = no_rest
+) -> list[TableReader]:
     """All of them, or none and the error."""
     readers: list[TableReader] = []
     try:
         for meta in metas:
-            readers.append(TableReader.open(fs, meta, cache))
+            readers.append(TableReader.open(fs, meta, cache, rest))
     except BaseException:
         for reader in readers:
             reader.close()

@@ -122,6 +122,9 @@ class MemoryExecutor:
         """As `storage.executor.Executor`."""
         self._life.soon(callback)
 
+    def rest(self) -> None:
+        """The loop does nothing meanwhile anyway."""
+
     def drain(self) -> None:
         """All work runs now; the reports are still to come."""
         if self._life.alive:

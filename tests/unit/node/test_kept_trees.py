@@ -15,6 +15,7 @@ from leafdb.node.kept_trees import TREES_TREE, KeptRange, KeptTrees, place_of
 from leafdb.node.metrics import Metrics
 from leafdb.node.tree_doubts import listing
 from leafdb.storage.lsm_tree import Page
+from leafdb.storage.wal_format import WalEntry
 from leafdb.types import BucketId, Durability, PartitionId, TreeId
 from support.tree_stores import BUCKET, PARTITIONS, TreeStore, view_of
 
@@ -101,13 +102,13 @@ def test_only_what_has_changed_since_is_saved(monkeypatch: pytest.MonkeyPatch) -
     life.engine.flush_soon()
     life.settle()
     saved: list[int] = []
-    save = life.trees.save
+    as_saved = life.trees.as_saved
 
-    def noted(place: int, kept: KeptRange) -> None:
+    def noted(place: int, kept: KeptRange) -> WalEntry:
         saved.append(place)
-        save(place, kept)
+        return as_saved(place, kept)
 
-    monkeypatch.setattr(life.trees, "save", noted)
+    monkeypatch.setattr(life.trees, "as_saved", noted)
     life.engine.flush_soon()
     life.settle()
     assert saved == []

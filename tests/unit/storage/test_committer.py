@@ -311,6 +311,9 @@ class Apart:
     def call_soon(self, callback: Callable[[], None]) -> None:
         """Nothing comes round any more."""
 
+    def rest(self) -> None:
+        """Nobody waits."""
+
     def drain(self) -> None:
         while self.work:
             self.work.pop(0)()
