@@ -231,6 +231,7 @@ class EngineLife:
 
     def _tell_lost(self, lost: tuple[LostRange, ...]) -> None:
         self._windows.forgotten.clear()  # what was deleted may show in the hole
+        self._maintenance.flushed.clear()  # it is not in tables any more: whoever repairs must not find it here
         if self._failure is None:
             self.on_lost(lost)
 

@@ -116,6 +116,10 @@ class Flushed:
         for generation in self._generations:
             generation.drop(tree_id)
 
+    def clear(self) -> None:
+        """Forget everything: tables have lost some of it."""
+        self._generations.clear()
+
     def on_time(self, memtable_bytes: int) -> None:
         """Do a piece of what is to be done: let entries go, if this and a memtable of that size are too much; else
         bring two generations together. To be called every few milliseconds."""
