@@ -16,7 +16,7 @@ import trio
 from leafdb.errors import LeafdbError
 from leafdb.limits import CONTROL_DEATH_S
 from leafdb.node.admin_data import CHANGE_TIMEOUT_S, offer
-from leafdb.node.control_rules import next_control
+from leafdb.node.control_rules import next_control, waited_for
 from leafdb.node.logs import Log
 from leafdb.node.plan_rules import driver_of
 from leafdb.ring.control_set import begin_control, finish_control
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 SETTLE_S: Final = 1.0
 """Between a change of the metadata and the next step: who was just told has time to say so."""
 RETRY_S: Final = 10.0
+MISSED: Final = "the control set waits for {}, which cannot be reached: start it, or remove it from the cluster"
 
 log: Log = Log("control set")
 
@@ -77,9 +78,10 @@ class ControlDriver:
         following = next_control(metadata, alive=self._alive(metadata), dead=dead)
         if following is not None:
             return await self._begin(metadata, following)
-        self.problem = ""
-        if next_control(metadata, alive=metadata.members, dead=dead) is not None:
-            return RETRY_S  # somebody would be wanted who cannot be reached at the moment
+        missed = waited_for(metadata, alive=self._alive(metadata), dead=dead)
+        self.problem = MISSED.format(_names(metadata, missed)) if missed else ""
+        if missed:
+            return RETRY_S
         return min((left for left in left_s.values() if left), default=math.inf)
 
     def _doubted(self, metadata: ClusterMetadata) -> list[NodeId]:

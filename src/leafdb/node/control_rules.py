@@ -49,3 +49,9 @@ def next_control(
         return None  # who cannot be reached now would be missed for good, if one of the few were lost meanwhile
     following = next_step(metadata.control, desired)
     return None if set(following) == set(metadata.control) else following
+
+
+def waited_for(metadata: ClusterMetadata, *, alive: Collection[NodeId], dead: Collection[NodeId]) -> tuple[NodeId, ...]:
+    """Who cannot be reached and would have a place in the control set if it could, ascending. As `next_control`."""
+    wanted = next_control(metadata, alive=metadata.members, dead=dead) or ()
+    return tuple(node for node in wanted if node not in alive and node not in metadata.control)

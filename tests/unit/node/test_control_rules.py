@@ -8,7 +8,7 @@ from itertools import combinations
 
 import pytest
 
-from leafdb.node.control_rules import next_control
+from leafdb.node.control_rules import next_control, waited_for
 from leafdb.ring.control_set import begin_control, finish_control
 from leafdb.ring.metadata import ClusterMetadata, found
 from leafdb.ring.staging import ForceRemove, Join, Leave, Replace
@@ -72,7 +72,10 @@ def test_the_set_does_not_shrink_because_somebody_cannot_be_reached_at_the_momen
     left of three, and a moment later its machine was lost: with it the whole control set."""
     leaving = committed(cluster(4), Leave(THREE))
     assert next_control(leaving, alive={ONE, TWO, THREE}, dead=()) is None
+    assert waited_for(leaving, alive={ONE, TWO, THREE}, dead=()) == (FOUR,)
     assert settled(leaving, alive={ONE, TWO, FOUR}).control == (ONE, TWO, FOUR)
+    assert waited_for(leaving, alive={ONE, TWO, FOUR}, dead=()) == ()
+    assert waited_for(cluster(4), alive={ONE, TWO, THREE}, dead=()) == (), "nobody is wanted"
 
 
 def test_who_is_certainly_dead_is_exchanged_for_somebody_who_is_there() -> None:
