@@ -200,6 +200,12 @@ class StorageConfig:
         at_least=256 * KIB,
         at_most=1024 * MIB,
     )
+    flushed_in_memory: bool = setting(
+        True,
+        Kind.FLAG,
+        "Keep what was flushed last readable in memory, as far as the memtable leaves room in `memtable_bytes`. "
+        "Without it reads of what was just written are slower after a flush.",
+    )
     block_cache_bytes: int = setting(
         limits.BLOCK_CACHE_BYTES,
         Kind.SIZE,

@@ -8,6 +8,7 @@ from random import Random
 import pytest
 import trio
 
+from leafdb.config import StorageConfig
 from leafdb.errors import DeadlineExceeded, LeafdbError, NotApplied, OutcomeUnknown, Overloaded, Reason, StorageError
 from leafdb.limits import PENDING_PER_KEY_MAX, VALUE_BYTES_MAX
 from leafdb.model.bucket import BucketProperties
@@ -122,7 +123,8 @@ async def test_a_full_operation_table_refuses_at_once(monkeypatch: pytest.Monkey
 
 @virtual
 async def test_writers_of_a_key_whose_record_is_on_disk_queue_in_order_and_within_bounds() -> None:
-    async with memory_cluster(1, disk_latency_s=lambda: 0.01) as cluster:
+    storage = StorageConfig(flushed_in_memory=False)
+    async with memory_cluster(1, disk_latency_s=lambda: 0.01, storage=storage) as cluster:
         bucket = await cluster.create_bucket()
         client = await cluster.client(N1)
         context = (await client.put(bucket, "k", b"base")).context

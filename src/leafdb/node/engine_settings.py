@@ -29,7 +29,7 @@ def engine_config(config: StorageConfig, store_id: bytes) -> EngineConfig:
     """For a store that will be called `store_id` if there is none yet."""
     return EngineConfig(
         memtable_bytes=config.memtable_bytes,
-        flushed_bytes_max=config.memtable_bytes,
+        flushed_bytes_max=config.memtable_bytes if config.flushed_in_memory else 0,
         block_cache_bytes=config.block_cache_bytes,
         wal_sync_interval_ms=max(1, int(config.wal_sync_interval_s * 1000)),
         salvages=salvages,

@@ -26,9 +26,9 @@ QUIET_CHANCE: Final = 0.04
 CLONE_CHANCE: Final = 0.06
 """Of a seed in which disks are cloned, beside its other troubles."""
 CROWD_CHANCE: Final = 0.05
+"""Of a seed whose clients nearly all write to one key without looking, so that it meets the limit of siblings."""
 SESSION_CHANCE: Final = 0.4
 SESSIONS: Final = 3
-"""Of a seed whose clients nearly all write to one key without looking, so that it meets the limit of siblings."""
 DOUBT_CHANCE: Final = 0.5
 """Of a seed in which hash trees are built anew while clients write (`doubted_trees.py`), if it is no hunt and the ring
 stays: a node that doubts a tree vouches for nothing there until it has compared, which holds up others."""
@@ -39,6 +39,8 @@ PURGE_CHANCE: Final = 0.65
 """Of a seed in which what was deleted is forgotten soon; else it is not in the time that a run lasts."""
 PURGE_INTERVAL_S: Final = (1.0, 15.0)
 NEVER_PURGED_S: Final = 1_000_000.0
+FLUSHED_CHANCE: Final = 0.5
+"""Of a seed whose nodes read what was flushed last from memory."""
 WINDOWS_CHANCE: Final = 0.5
 WINDOWS_TTL_MS: Final = 1_000
 WINDOWS_PURGE_INTERVAL_S: Final = 1.5
@@ -165,6 +167,8 @@ class Plan:
     """Single messages come when a horizon has passed over them."""
     doubts: bool = False
     """Nodes doubt hash trees that are right, and build them anew while clients write."""
+    flushed_in_memory: bool = False
+    """What was flushed last is read from memory; without it reads meet tables."""
 
     @classmethod
     def draw(cls, seed: int, nodes: int) -> Plan:
@@ -202,6 +206,7 @@ class Plan:
             .with_purges_perhaps()
             .with_doubts_perhaps()
             .with_windows_perhaps()
+            .with_flushed_perhaps()
         )
 
     def with_clones(self, rng: Random) -> Plan:
@@ -241,6 +246,10 @@ class Plan:
         return (
             self.with_windows() if possible and Random(f"{self.seed}/window chance").random() < WINDOWS_CHANCE else self
         )
+
+    def with_flushed_perhaps(self) -> Plan:
+        """As often as not: with reads that need no table for a while."""
+        return replace(self, flushed_in_memory=Random(f"{self.seed}/flushed chance").random() < FLUSHED_CHANCE)
 
     def with_windows(self) -> Plan:
         """With values that expire soon, small tables, and horizons that rise often."""
@@ -293,6 +302,7 @@ class Plan:
             troubles=(*others, (Trouble.ROT, ROT_WEIGHT)),
             kinds=frozenset((*(kind for kind, _ in others), Trouble.ROT)),
             memtable_bytes=min(self.memtable_bytes, 8 * KIB),
+            flushed_in_memory=False,
             rings=None,
         )
 
@@ -367,7 +377,8 @@ class Plan:
             f"{bucket.durability.name.lower()} ttl {bucket.ttl_ms} ms; "
             f"{'crowded ' * self.crowded}{self.shape} workload; {'sessions; ' * bool(self.sessions)}"
             f"{'trees doubted; ' * self.doubts}"
-            f"memtable {self.memtable_bytes} bytes, hints {self.hints_bytes_max} bytes for {self.hint_age_max_s:g} s, "
+            f"memtable {self.memtable_bytes} bytes{', flushed ones read' * self.flushed_in_memory}, "
+            f"hints {self.hints_bytes_max} bytes for {self.hint_age_max_s:g} s, "
             f"{'cold' if self.cold else 'warm'} cache, disk {self.disk_latency_s * 1000:g} ms, "
             f"link {self.latency_s[0] * 1000:g} to {self.latency_s[1] * 1000:g} ms, skew {self.skew_ms} ms; "
             f"{purges}{rings}troubles every {self.gap_s:.2f} s for {self.lasting_s:.2f} s: {troubles}"

@@ -47,6 +47,7 @@ class SimulatedCluster(MemoryCluster):
             partitions=plan.partitions,
             storage=StorageConfig(
                 memtable_bytes=plan.memtable_bytes,
+                flushed_in_memory=plan.flushed_in_memory,
                 block_cache_bytes=plan.block_cache_bytes,
                 wal_sync_interval_s=plan.wal_sync_interval_s,
             ),
