@@ -327,14 +327,34 @@ async def test_a_read_whose_write_back_cannot_be_confirmed_fails_and_leaves_noth
         await trio.sleep(15)  # they have noticed: they answer reads and refuse merges
         cluster.heal()
         await cluster.meet()
-        with pytest.raises(DeadlineExceeded) as failed:
+        with pytest.raises(NotEnoughReplicas) as failed:
             await client.get(bucket, "k", timeout_s=1.0)
-        assert failed.value.stage == "write_back"
+        assert (failed.value.alive, failed.value.required) == (1, 2)
         assert not cluster.nodes[N1].coordinator.operations
         cluster.free_disk(N2)
         cluster.free_disk(N3)
         await trio.sleep(15)
         assert await client.values(bucket, "k") == [b"only here"]
+        await cluster.settle()
+
+
+@virtual
+async def test_a_read_that_meets_a_full_disk_has_another_replica_hold_what_it_shows() -> None:
+    async with memory_cluster(3) as cluster:
+        bucket = await cluster.create_bucket()
+        client = await cluster.client(N1)
+        cluster.cut(N1, (N2, N3))
+        await trio.sleep(0.1)
+        await client.put(bucket, "k", b"only here", w=1)
+        cluster.fill_disk(N2)
+        await trio.sleep(15)  # it has noticed: it answers reads and refuses merges
+        cluster.heal()
+        await cluster.meet()
+        for _ in range(8):  # whoever of the two others is asked first
+            assert await client.values(bucket, "k") == [b"only here"]
+        assert await cluster.record(N3, bucket, "k") is not None
+        cluster.free_disk(N2)
+        await trio.sleep(15)
         await cluster.settle()
 
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Final
 
-from leafdb.errors import DeadlineExceeded, LeafdbError, ProtocolError
+from leafdb.errors import DeadlineExceeded, LeafdbError, NotEnoughReplicas, ProtocolError
 from leafdb.limits import SIBLINGS_WARN
 from leafdb.model.clock import EMPTY
 from leafdb.model.record import RecordError, decode, live, merge
@@ -173,8 +173,7 @@ class CoordinatedGet:
             self._hedged = True
             coordinator.wheel.add(self, self._deadline)
             machine = self.machine
-            wanted = machine.spares and not machine.ended and machine.writing_back is None
-            if wanted and coordinator.latency.may_hedge() and machine.hedge():
+            if machine.spares and not machine.ended and coordinator.latency.may_hedge() and machine.hedge():
                 coordinator.metrics.hedges_total += 1
                 self._step(GetStep.NOTHING)
             return
@@ -363,15 +362,15 @@ class CoordinatedGet:
         machine = self.machine
         coordinator = self._coordinator
         error: LeafdbError
+        late = coordinator.now() >= self._deadline
         if machine.writing_back is not None:
             got, required = machine.progress
-            error = DeadlineExceeded(
-                f"only {got} of {required} replicas could be brought to hold what was read in time",
-                stage="write_back",
-                got=got,
-                required=required,
-            )
-        elif coordinator.now() >= self._deadline:
+            told = f"only {got} of {required} replicas could be brought to hold what was read"
+            if late:
+                error = DeadlineExceeded(f"{told} in time", stage="write_back", got=got, required=required)
+            else:
+                error = NotEnoughReplicas(told, alive=got, required=required)
+        elif late:
             error = DeadlineExceeded(
                 f"{machine.definitive} of {machine.r} replicas answered in time",
                 stage="replicas",

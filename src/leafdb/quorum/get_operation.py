@@ -5,7 +5,8 @@ An incomplete replica may have forgotten the very write that the R answers must 
 value is merged and never counts. Nor does "unknown"; both make the machine ask a spare. If the R answers are equal the
 read is decided. If they differ, the merge is written back to those behind, and the read is decided once R replicas hold
 it, PR primaries among them (the second phase of ABD; Attiya, Bar-Noy and Dolev 1995): otherwise a later read could see
-less than this one. Answers that come after are repaired without waiting.
+less than this one. Answers that come after are repaired without waiting. A replica behind may answer and yet not take
+the merge, when its disk is full or it dies: whoever else is there is sent the merge then, asked before or not.
 
 **A floor** (session_floor): a reader that has seen something is not answered with less, at any R. While what R
 answered and all that came since do not meet it, the operation is *below* it: everybody else is asked, again and again
@@ -164,6 +165,9 @@ class GetOperation:
             if self.below and self.floor is not None:
                 self.waiting.discard(node)
                 return self._settle_above(self.floor)
+        if self.writing_back is not None and node in self.writing_back:
+            self.waiting.discard(node)  # whether it takes a write-back is another matter
+            return GetStep.NOTHING
         return self.lost(node)
 
     def ask_again(self, nodes: Sequence[NodeId]) -> None:
@@ -191,6 +195,7 @@ class GetOperation:
     def lost(self, node: NodeId) -> GetStep:
         """The node cannot be had any more, for its answer or for its confirmation."""
         if self.writing_back is not None and node in self.writing_back:
+            self.waiting.discard(node)
             self.writing_back.discard(node)
             return self._write_back_possible()
         if node not in self.waiting:
@@ -202,20 +207,17 @@ class GetOperation:
         return self._possible()
 
     def hedge(self) -> bool:
-        """A replica is slow: ask one more. False when there is nobody left or nothing to hurry."""
-        return not self.ended and self.writing_back is None and self._ask_spare()
+        """A replica is slow: bring in one more. False when there is nobody left or nothing to hurry."""
+        return not self.ended and (self._ask_spare() if self.writing_back is None else self._bring_up_another())
 
     def written_back(self, node: NodeId) -> GetStep:
         """`node` confirmed that it holds the merge."""
         if self.writing_back is None or node not in self.writing_back:
             return GetStep.NOTHING
         self.writing_back.discard(node)
-        self.holders += 1
-        self.primary_holders += node in self.primaries
-        if self.ended or not self._held:
-            return GetStep.NOTHING
-        self.ended = True
-        return GetStep.DECIDED
+        self.waiting.discard(node)  # what it still answers was read before, and nobody counts twice
+        self._count(node)
+        return self._decided_if_held()
 
     def expired(self) -> GetStep:
         """The deadline passed: nothing is awaited any more, neither answers nor confirmations."""
@@ -271,8 +273,19 @@ class GetOperation:
         self.repairs.extend(behind)
         return GetStep.NOTHING
 
+    def _count(self, node: NodeId) -> None:
+        """`node` holds the merge."""
+        self.holders += 1
+        self.primary_holders += node in self.primaries
+
+    def _decided_if_held(self) -> GetStep:
+        if self.ended or not self._held:
+            return GetStep.NOTHING
+        self.ended = True
+        return GetStep.DECIDED
+
     def _late(self, node: NodeId, record: bytes | None) -> GetStep:
-        """An answer beyond the R that decided: it changes no answer, it is only repaired, or repairs the others."""
+        """An answer beyond the R that settled it: it changes no answer, it is repaired, or repairs the others."""
         best = self.best
         if record is not None and record != best:
             combined = record if best is None else self.merge(best, record)
@@ -284,7 +297,19 @@ class GetOperation:
         elif record is None and best is not None:
             self.repairs.append(node)
         self.records[node] = record
-        return GetStep.NOTHING
+        return GetStep.NOTHING if self.ended else self._late_holder(node, record)
+
+    def _late_holder(self, node: NodeId, record: bytes | None) -> GetStep:
+        """While the merge is written back: one who has all of it counts, and one who is repaired will."""
+        back = self.writing_back
+        assert back is not None
+        if node in back:
+            return GetStep.NOTHING
+        if record != self.best:
+            back.add(node)
+            return GetStep.NOTHING
+        self._count(node)
+        return self._decided_if_held()
 
     def _ask_spare(self) -> bool:
         if not self.spares:
@@ -310,13 +335,38 @@ class GetOperation:
         return GetStep.FAILED
 
     def _write_back_possible(self) -> GetStep:
+        """NOTHING while enough may still confirm; sends the merge to others for those who cannot."""
+        if self.ended:
+            return GetStep.NOTHING
+        while not self._within_reach:
+            if not self._bring_up_another():
+                self.ended = True
+                return GetStep.FAILED
+        return GetStep.NOTHING
+
+    @property
+    def _within_reach(self) -> bool:
+        """Whether enough hold the merge once all who are written back to have confirmed."""
         back = self.writing_back
         assert back is not None
         primaries = self.primary_holders + sum(1 for node in back if node in self.primaries)
-        if self.ended or (self.holders + len(back) >= self.r and primaries >= self.pr):
-            return GetStep.NOTHING
-        self.ended = True
-        return GetStep.FAILED
+        return self.holders + len(back) >= self.r and primaries >= self.pr
+
+    def _bring_up_another(self) -> bool:
+        """Send the merge to one who was asked and has not answered yet, or else to a spare: it counts once it confirms,
+        whatever it had. False: there is nobody left."""
+        back = self.writing_back
+        assert back is not None
+        waiting = self.waiting - back
+        if waiting:
+            node = min(waiting, key=lambda each: (each not in self.primaries, each))
+        else:
+            if not self.spares:
+                return False
+            node, self.spares = self.spares[0], self.spares[1:]
+        back.add(node)
+        self.repairs.append(node)
+        return True
 
     def check(self) -> None:
         """Counts match the records; nobody is both asked and spare."""

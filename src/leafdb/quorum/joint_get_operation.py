@@ -75,34 +75,18 @@ class JointGetOperation(GetOperation):
         self.holding: set[NodeId] = set()
         """Nodes counted as holders in the set that was asked."""
 
-    def unknown(self, node: NodeId, record: bytes | None = None) -> GetStep:
-        """The replica cannot say: it does not count. Whether it takes a write-back is another matter."""
-        if record is None and self.writing_back is not None and node in self.writing_back:
-            self.waiting.discard(node)
-            return GetStep.NOTHING
-        return super().unknown(node, record)
-
-    def lost(self, node: NodeId) -> GetStep:
-        """The node cannot be had any more, neither for its answer nor for its confirmation."""
-        if self.writing_back is not None and node in self.writing_back:
-            self.waiting.discard(node)
-        return super().lost(node)
-
     def written_back(self, node: NodeId) -> GetStep:
         """`node` confirmed that it holds the merge, or keeps it for the primary it stands for."""
         back = self.writing_back
         if back is None or node not in back:
             return GetStep.NOTHING
         back.discard(node)
+        self.waiting.discard(node)
         self.other.count(node, self.others.get(node, node))
         if self._counts_here(node):
             self.holding.add(node)
-            self.holders += 1
-            self.primary_holders += node in self.primaries
-        if self.ended or not (self._held and self.other.met):
-            return GetStep.NOTHING
-        self.ended = True
-        return GetStep.DECIDED
+            self._count(node)
+        return self._decided_if_held()
 
     @property
     def progress(self) -> tuple[int, int]:
@@ -121,7 +105,7 @@ class JointGetOperation(GetOperation):
         if shown:
             for node in self.holding:
                 self.other.count(node, node)
-        if not shown or (self._held and self.other.met):
+        if not shown or self._held:
             self.repairs.extend(behind)
             self.ended = True
             return GetStep.DECIDED
@@ -132,6 +116,18 @@ class JointGetOperation(GetOperation):
         self.repairs.extend(behind)
         return self._write_back_possible()
 
+    @property
+    def _held(self) -> bool:
+        return super()._held and self.other.met
+
+    def _bring_up_another(self) -> bool:
+        """All of the other set are written back to from the start; one more might stand for a primary that counts."""
+        return False
+
+    def _late_holder(self, node: NodeId, record: bytes | None) -> GetStep:
+        """For the same reason nobody counts beside those."""
+        return GetStep.NOTHING
+
     def _counts_here(self, node: NodeId) -> bool:
         """Whether a confirmation of `node` makes it one holder more of the set that was asked."""
         if node in self.holding:
@@ -141,20 +137,16 @@ class JointGetOperation(GetOperation):
             return node in self.records or node in self.primaries
         return node in self.primaries or stands_for in self.primaries
 
-    def _write_back_possible(self) -> GetStep:
+    @property
+    def _within_reach(self) -> bool:
         back = self.writing_back
         assert back is not None
-        if self.ended:
-            return GetStep.NOTHING
         here = [node for node in back if self._counts_here(node)]
-        if (
+        return (
             self.holders + len(here) >= self.r
             and self.primary_holders + sum(1 for node in here if node in self.primaries) >= self.pr
             and self.other.short({node: self.others.get(node, node) for node in back}) is None
-        ):
-            return GetStep.NOTHING
-        self.ended = True
-        return GetStep.FAILED
+        )
 
     def check(self) -> None:
         """The counts are those of the nodes counted, and write-backs go to primaries or stand for them."""

@@ -161,14 +161,13 @@ def settling() -> tuple[Lone, NodeId, NodeId]:
     return lone, behind, hedge
 
 
-def test_who_answers_while_others_are_written_back_to_neither_counts_nor_is_behind_for_having_more() -> None:
+def test_who_has_more_while_others_are_written_back_to_ends_the_wait_and_is_not_in_what_is_shown() -> None:
     lone, behind, hedge = settling()
     lone.answer(hedge, status=ReplicaStatus.FOUND, record=NEWER)
-    lone.answer(behind)
     told = lone.explained()
     assert set(told.counted) == names(lone, A, behind)
     assert set(told.behind) == names(lone, behind)
-    assert row(lone, behind).write_back == "confirmed"
+    assert row(lone, behind).write_back == "waiting"
     late = row(lone, hedge)
     assert (late.status, late.cause, late.counted) == (Status.FOUND, "hedge", False)
     assert digest(told) != getattr(late.version, "digest", None)
@@ -176,16 +175,26 @@ def test_who_answers_while_others_are_written_back_to_neither_counts_nor_is_behi
 
 def test_a_write_back_that_fails_is_told() -> None:
     for refuses in (True, False):
-        lone, behind, _ = settling()
-        if refuses:
-            lone.answer(behind, status=ReplicaStatus.REFUSED_OVERLOADED)
-        else:
-            lone.coordinator.on_peer_lost(behind)
+        lone, behind, hedge = settling()
+        for node in (behind, hedge):  # the other takes the place of the one
+            assert lone.reply() is None
+            if refuses:
+                lone.answer(node, status=ReplicaStatus.REFUSED_OVERLOADED)
+            else:
+                lone.coordinator.on_peer_lost(node)
         error = lone.reply()
-        assert isinstance(error, DeadlineExceeded)
-        assert error.stage == "write_back"
-        assert row(lone, behind).write_back == "failed"
+        assert isinstance(error, NotEnoughReplicas)
+        assert (error.alive, error.required) == (1, 2)
+        assert row(lone, behind).write_back == row(lone, hedge).write_back == "failed"
         assert set(lone.explained().counted) == names(lone, A, behind)
+
+
+def test_a_write_back_to_another_than_those_who_answered_is_told() -> None:
+    lone, behind, hedge = settling()
+    lone.answer(behind, status=ReplicaStatus.REFUSED_OVERLOADED)
+    lone.answer(hedge)
+    assert row(lone, behind).write_back == "failed"
+    assert row(lone, hedge).write_back == "confirmed"
 
 
 def test_a_local_read_tells_of_one_store() -> None:

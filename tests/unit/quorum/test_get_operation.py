@@ -94,11 +94,70 @@ def test_concurrent_answers_write_back_to_both() -> None:
 
 
 def test_an_unconfirmed_write_back_fails_instead_of_answering() -> None:
-    get = operation()
+    get = operation(spares=())
     get.answered(A, b"xy")
     get.answered(B, b"x")
     assert get.lost(B) is GetStep.FAILED
     assert get.written_back(B) is GetStep.NOTHING
+
+
+def test_another_is_brought_up_for_one_that_answers_and_does_not_take_the_merge() -> None:
+    """Its disk may be full, or it died in between."""
+    get = operation()
+    get.answered(A, b"xy")
+    get.answered(B, b"x")
+    assert get.lost(B) is GetStep.NOTHING
+    assert get.repairs == [B, C]
+    assert get.written_back(B) is GetStep.NOTHING
+    assert get.written_back(C) is GetStep.DECIDED
+    assert get.merged == b"xy"
+    get.check()
+
+
+def test_another_is_brought_up_beside_one_that_is_slow_to_take_the_merge() -> None:
+    get = operation()
+    get.answered(A, b"xy")
+    get.answered(B, b"x")
+    assert get.hedge()
+    assert get.repairs == [B, C]
+    assert not get.hedge()
+    assert get.written_back(C) is GetStep.DECIDED
+    assert not get.finished
+    assert get.written_back(B) is GetStep.NOTHING
+    assert get.finished
+
+
+def test_a_late_answer_counts_as_a_holder_while_the_merge_is_written_back() -> None:
+    get = operation()
+    assert get.hedge()
+    get.answered(A, b"xy")
+    get.answered(B, b"x")
+    assert get.answered(C, b"xy") is GetStep.DECIDED
+    assert get.merged == b"xy"
+
+
+def test_one_that_is_brought_up_late_counts_once_it_confirms() -> None:
+    get = operation()
+    assert get.hedge()
+    get.answered(A, b"xy")
+    get.answered(B, b"x")
+    assert get.answered(C, None) is GetStep.NOTHING
+    assert get.repairs == [B, C]
+    assert get.lost(B) is GetStep.NOTHING
+    assert get.written_back(C) is GetStep.DECIDED
+
+
+def test_whoever_confirms_before_it_answers_counts_once() -> None:
+    get = operation(r=3, asked=(A, B, C), spares=(D,))
+    assert get.hedge()
+    get.answered(A, b"xy")
+    get.answered(B, b"x")
+    get.answered(C, b"x")
+    assert get.lost(B) is GetStep.NOTHING
+    assert get.repairs == [B, C, D]
+    assert get.written_back(D) is GetStep.NOTHING
+    assert get.answered(D, b"xy") is GetStep.NOTHING
+    assert get.written_back(C) is GetStep.DECIDED
 
 
 def test_unknown_never_counts_and_asks_a_spare() -> None:
@@ -153,9 +212,13 @@ def test_a_decided_read_is_held_by_r_replicas(seed: int) -> None:
     get = GetOperation(r=r, pr=0, asked=set(nodes[:r]), spares=nodes[r:], primaries=nodes, merge=union)
     todo: list[tuple[str, NodeId]] = [("answer", node) for node in nodes[:r]]
     ends: list[GetStep] = []
+    gone: set[NodeId] = set()
     while todo:
+        if rng.random() < 0.2:
+            get.hedge()
         kind, node = todo.pop(rng.randrange(len(todo)))
-        if rng.random() < 0.15:
+        if node in gone or rng.random() < 0.15:
+            gone.add(node)
             step = get.lost(node)
         elif kind == "answer":
             step = get.answered(node, stores[node])
@@ -170,6 +233,8 @@ def test_a_decided_read_is_held_by_r_replicas(seed: int) -> None:
         get.check()
         if step is not GetStep.NOTHING:
             ends.append(step)
+            if step is GetStep.FAILED:
+                assert n - len(gone) < r, "there were enough"
             if step is GetStep.DECIDED and get.merged is not None:
                 holding = [one for one in stores.values() if one is not None and union(one, get.merged) == one]
                 assert len(holding) >= r
