@@ -243,9 +243,8 @@ class Plan:
     def with_windows_perhaps(self) -> Plan:
         """Now and then, where values may expire and be forgotten: with so much of that that whole tables go."""
         possible = self.bucket.ttl_ms and self.purge_interval_s < NEVER_PURGED_S and not self.hunt
-        return (
-            self.with_windows() if possible and Random(f"{self.seed}/window chance").random() < WINDOWS_CHANCE else self
-        )
+        chosen = Random(f"{self.seed}/window chance").random() < WINDOWS_CHANCE
+        return self.with_windows() if possible and chosen else self
 
     def with_flushed_perhaps(self) -> Plan:
         """As often as not: with reads that need no table for a while."""
@@ -376,9 +375,8 @@ class Plan:
             f"{'sloppy' if bucket.sloppy else 'strict'} {bucket.conflict.name.lower()} "
             f"{bucket.durability.name.lower()} ttl {bucket.ttl_ms} ms; "
             f"{'crowded ' * self.crowded}{self.shape} workload; {'sessions; ' * bool(self.sessions)}"
-            f"{'trees doubted; ' * self.doubts}"
-            f"memtable {self.memtable_bytes} bytes{', flushed ones read' * self.flushed_in_memory}, "
-            f"hints {self.hints_bytes_max} bytes for {self.hint_age_max_s:g} s, "
+            f"{'trees doubted; ' * self.doubts}{'flushed ones read from memory; ' * self.flushed_in_memory}"
+            f"memtable {self.memtable_bytes} bytes, hints {self.hints_bytes_max} bytes for {self.hint_age_max_s:g} s, "
             f"{'cold' if self.cold else 'warm'} cache, disk {self.disk_latency_s * 1000:g} ms, "
             f"link {self.latency_s[0] * 1000:g} to {self.latency_s[1] * 1000:g} ms, skew {self.skew_ms} ms; "
             f"{purges}{rings}troubles every {self.gap_s:.2f} s for {self.lasting_s:.2f} s: {troubles}"

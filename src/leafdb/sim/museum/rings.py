@@ -88,12 +88,7 @@ MUTATIONS: Final = (
     _ring(
         "shown-by-one-set-alone",
         "A read in a plan shows what R owners of one set hold, and after the next step nobody asks these any more.",
-        (GETS, "        if not shown or (self._held and self.other.met):\n", "        if not shown or self._held:\n"),
-        (
-            GETS,
-            "        if self.ended or not (self._held and self.other.met):\n",
-            "        if self.ended or not self._held:\n",
-        ),
+        (GETS, "        return super()._held and self.other.met\n", "        return super()._held\n"),
         (GETS, "            assert self.other.met\n", ""),
     ),
     _ring(
