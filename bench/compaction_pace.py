@@ -1,13 +1,14 @@
 """What compaction at full pace costs a node's users: p99 of puts and gets, with it and without it in turn.
 
-    python bench/compaction_pace.py [--pairs 7] [--seconds 8] [--share 0.4] [--nice 19] [--still]
+    python bench/compaction_pace.py [--pairs 7] [--seconds 8] [--share 0.4] [--nice 19] [--ballast 192] [--still]
 
 One real node on loopback. Its capacity is what sixteen connections get in a closed loop; then they send a share of it
 as an open loop (`open_loop`). Who sends has one core to itself, as if it were another machine, and the node has the
 others; its worker may be anywhere, and comes last there, too.
-In one half of each pair the node compacts a bucket of 24 MB, asked to by another process whenever it is done: in its
-own worker, at the given niceness, at the pace it grants itself. The halves change order from pair to pair. With --still
-it compacts in neither half: how far the ratio is from 1 then is the noise of the machine.
+In one half of each pair the node compacts a bucket of 192 MB, asked to by another process whenever it is done: in its
+own worker, at the given niceness, at the pace it grants itself. Each demand flushes everything first, so with a bucket
+of 24 MB there are two flushes a second beside it. The halves change order from pair to pair. With --still it compacts
+in neither half: how far the ratio is from 1 then is the noise of the machine.
 """
 
 from __future__ import annotations
@@ -36,9 +37,8 @@ from leafdb_cli.dev_cluster import DevCluster
 
 THREADS: Final = 16
 BALLAST: Final = "ballast"
-BALLAST_KEYS: Final = 16_000
 BALLAST_VALUE_BYTES: Final = 1_500
-BALLAST_TOUCHED: Final = 32
+BALLAST_TOUCHED_SHARE: Final = 1 / 500
 POLL_S: Final = 0.1
 CAPACITY_S: Final = 6.0
 WARM_UP_S: Final = 1.0
@@ -47,8 +47,9 @@ WARM_UP_S: Final = 1.0
 class Compactor:
     """Has the node compact a bucket of two levels over and over, at the pace the node grants itself."""
 
-    def __init__(self, url: str, niceness: int) -> None:
+    def __init__(self, url: str, niceness: int, keys: int) -> None:
         self._url = url
+        self._keys = keys
         self._rng = Random(0)
         self._client = connect(url, timeout=30.0)
         self._client.create_bucket(BALLAST, n=1, r=1, w=1, conflict="lww", durability="periodic")
@@ -66,15 +67,16 @@ class Compactor:
     def _fill(self, index: int) -> None:
         with connect(self._url, timeout=30.0) as client:
             bucket = client.lww_bucket(BALLAST)
-            for number in range(index, BALLAST_KEYS, THREADS):
+            for number in range(index, self._keys, THREADS):
                 bucket.put(f"ballast-{number}", Random(number).randbytes(BALLAST_VALUE_BYTES))
 
     def run(self, over: Callable[[], bool]) -> None:
         """Compact until it is over; the last compaction may end a little later."""
         bucket = self._client.lww_bucket(BALLAST)
         while not over():
-            for _ in range(BALLAST_TOUCHED):  # of all ranges of keys, so that all of level 1 is merged
-                bucket.put(f"ballast-{self._rng.randrange(BALLAST_KEYS)}", self._rng.randbytes(BALLAST_VALUE_BYTES))
+            # Of all ranges of keys, so that all of level 1 is merged.
+            for _ in range(int(self._keys * BALLAST_TOUCHED_SHARE)):
+                bucket.put(f"ballast-{self._rng.randrange(self._keys)}", self._rng.randbytes(BALLAST_VALUE_BYTES))
             self._compact(over)
             self.merges += 1
 
@@ -112,10 +114,10 @@ class Told:
 class CompactorProcess:
     """A compactor in a process of its own, since its client must not take the interpreter from the load."""
 
-    def __init__(self, url: str, niceness: int) -> None:
+    def __init__(self, url: str, niceness: int, keys: int) -> None:
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=serve_compactor, args=(url, niceness, theirs), daemon=True)
+        self._process = context.Process(target=serve_compactor, args=(url, niceness, keys, theirs), daemon=True)
         self._process.start()
         self.worker_pid: int = self._pipe.recv()
 
@@ -135,9 +137,9 @@ class CompactorProcess:
         self._process.join()
 
 
-def serve_compactor(url: str, niceness: int, pipe: Connection) -> None:
+def serve_compactor(url: str, niceness: int, keys: int, pipe: Connection) -> None:
     """In the other process: compact from one message to the next, until the pipe is closed."""
-    compactor = Compactor(url, niceness)
+    compactor = Compactor(url, niceness, keys)
     pipe.send(compactor.worker_pid)
     with suppress(EOFError):
         while True:
@@ -180,8 +182,10 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=8.0)
     parser.add_argument("--share", type=float, default=0.4, help="of the node's capacity")
     parser.add_argument("--nice", type=int, default=19)
+    parser.add_argument("--ballast", type=int, default=192, help="MB of the bucket that is compacted")
     parser.add_argument("--still", action="store_true", help="compact in neither half")
     arguments = parser.parse_args()
+    keys = arguments.ballast * 10**6 // BALLAST_VALUE_BYTES
     with tempfile.TemporaryDirectory(prefix="leafdb-bench-") as directory:
         notes = machine_notes(directory)
         cluster = DevCluster(Path(directory) / "cluster", lambda text: print(text, file=sys.stderr))
@@ -189,7 +193,7 @@ def main() -> int:
             (node,) = cluster.up(1, 0)
             host, _, port = node.client.rpartition(":")
             load = Load((host, int(port)))
-            compactor = CompactorProcess(f"leafdb://{node.client}", arguments.nice)
+            compactor = CompactorProcess(f"leafdb://{node.client}", arguments.nice, keys)
             notes["load generator"] = stand_apart(compactor.worker_pid)
             load.closed_loop(WARM_UP_S)
             capacity = load.closed_loop(CAPACITY_S)
