@@ -33,6 +33,7 @@ from machine_notes import machine_notes
 from open_loop import Latencies, Load
 
 from leafdb.client.connect import connect
+from leafdb.errors import Overloaded
 from leafdb_cli.dev_cluster import DevCluster
 
 THREADS: Final = 16
@@ -68,7 +69,13 @@ class Compactor:
         with connect(self._url, timeout=30.0) as client:
             bucket = client.lww_bucket(BALLAST)
             for number in range(index, self._keys, THREADS):
-                bucket.put(f"ballast-{number}", Random(number).randbytes(BALLAST_VALUE_BYTES))
+                value = Random(number).randbytes(BALLAST_VALUE_BYTES)
+                while True:
+                    try:
+                        bucket.put(f"ballast-{number}", value)
+                        break
+                    except Overloaded as full:  # flushes do not keep up with so much at once
+                        time.sleep(max(POLL_S, full.retry_after))
 
     def run(self, over: Callable[[], bool]) -> None:
         """Compact until it is over; the last compaction may end a little later."""
