@@ -106,6 +106,7 @@ async def facts(node: Node, args: Args) -> Answer:
         "hints_paused": node.hint_pauses.words(node.view.name_of),
         "incomplete": len(set(chain(*node.anti_entropy.unsure.values()))),
         "problems": problems(node),
+        "notices": node.tls.notices(),
         "waiting": node.ring_changes.waiting(),
         "stuck": node.ring_changes.stuck(),
         "counters": {name: float(value) for name, value in metrics.items()},
@@ -139,7 +140,8 @@ async def node_list(node: Node, args: Args) -> Answer:
 
 
 async def status(node: Node, args: Args) -> Answer:
-    """The cluster in a few figures, and every problem in words; what goes on by itself and ends is a notice."""
+    """The cluster in a few figures, and every problem in words; what goes on by itself and ends is a notice, and what
+    nothing has to wait for."""
     metadata = metadata_of(node)
     answers, errors = await gather(node, "facts", facts, {})
     problems = [f"{name} cannot be reached: {reason}" for name, reason in errors.items()]
@@ -161,6 +163,7 @@ async def status(node: Node, args: Args) -> Answer:
         for name, known in answers.items()
         if known.get("hints_paused")
     ]
+    notices += [f"{name}: {notice}" for name, known in answers.items() for notice in known.get("notices", ())]
     stuck = stuck_of(answers)
     problems += [f"the change is stuck: {said}" for said in stuck]
     notices += [f"the change waits: {said}" for said in waiting_of(answers) if said not in stuck]

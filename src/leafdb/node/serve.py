@@ -75,6 +75,7 @@ class Health:
         returned = node.anti_entropy.losses.returned
         incomplete = len(set(chain(*node.anti_entropy.unsure.values())))
         hints = sum(summary.records for summary in node.hints.ledger.summaries())
+        tls_told = node.tls.problems() + node.tls.notices()
         checks += [
             Check("disk", not stats.disk_full, f"{stats.disk_free_bytes} bytes free"),
             Check("memory", not node.memory.full, f"{node.memory.held_bytes} of {node.memory.bytes_max} bytes"),
@@ -85,7 +86,7 @@ class Health:
             Check("losses", not lost, f"writes may be lost in {lost} partitions"),
             Check("deletions", not returned, f"deleted values may be back in {returned} partitions"),
             Check("secure", not node.config.auth.insecure, "no accounts, or no encryption: [auth] insecure is set"),
-            Check("tls", not node.tls.problems(), "; ".join(node.tls.problems())),
+            Check("tls", not tls_told, "; ".join(tls_told)),
         ]
         return checks
 

@@ -95,10 +95,18 @@ class NodeTls:
         if self.contexts is None:
             return []
         found = [f"its new TLS files are not in use: {self.problem}"] if self.problem else []
-        left_s = self.left_s()
-        if left_s <= 0:
+        if self.left_s() <= 0:
             found.append("its certificate has run out: nobody can connect; issue it anew (leafdb cert rotate)")
-        elif left_s < LEFT_S_MIN:
+        return found
+
+    def notices(self) -> list[str]:
+        """What somebody should see to in time. The cluster is as healthy meanwhile as without: who brings new
+        certificates to one node after the other, or takes `optional` out, waits for its health in between."""
+        if self.contexts is None:
+            return []
+        found = []
+        left_s = self.left_s()
+        if 0 < left_s < LEFT_S_MIN:
             found.append(f"its certificate runs out in {left_s / 86_400:.0f} days: issue it anew (leafdb cert rotate)")
         if self.optional:
             found.append("it takes connections without TLS: tls.optional is set")

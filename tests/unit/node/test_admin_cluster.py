@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from leafdb.node.admin_cluster import cluster_status, node_list, ring_show, status
+from leafdb.node.tls import NodeTls
 from leafdb.ring.staging import Leave
 from leafdb.testing.cluster import memory_cluster
 from leafdb.testing.virtual_time import virtual
@@ -31,6 +32,20 @@ async def test_a_member_that_answers_but_takes_no_requests_is_not_up() -> None:
             assert seen["nodes_up"] == up
         one.view.connected(N3)
         assert (await status(two, {}))["healthy"]
+
+
+@virtual
+async def test_what_somebody_should_see_to_in_time_is_told_and_keeps_nobody_waiting(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A play that takes one node after the other waits for health in between, and may be what is to be done."""
+    monkeypatch.setattr(NodeTls, "notices", lambda self: ["its certificate runs out in 9 days"])
+    async with memory_cluster(2) as cluster:
+        await cluster.settle()
+        seen = await status(cluster.nodes[N1], {})
+        assert seen["healthy"]
+        assert seen["problems"] == []
+        assert sorted(seen["notices"]) == [f"{name}: its certificate runs out in 9 days" for name in ("n1", "n2")]
 
 
 @virtual
