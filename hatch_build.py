@@ -1,7 +1,8 @@
 """A wheel with compiled modules, for who asks for one: `LEAFDB_COMPILE=1 pip install .` needs a C compiler.
 
 The modules on the way of a hot read are compiled as they are, by mypyc: no line of them is written for it, and the
-wheel without, which is what everybody gets who does not ask, passes the same tests. bench/results says what it brings.
+wheel without, which is what everybody gets who does not ask, passes the same tests (tests/system/test_compiled.py).
+bench/results says what it brings.
 """
 
 from __future__ import annotations
