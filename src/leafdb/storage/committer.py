@@ -248,6 +248,16 @@ class Committer:
         self._batch = Batch(self.next_lsn)
         _call_all([waiter for batch in batches for waiter in batch.waiters], failure)
 
+    def _make_durable(self) -> None:
+        """Have the segment synced that was just made, before the log thread is given anything else: an edit of the
+        manifest that lets go of the one before, say. What needs no sync does not wait for this one."""
+        if self._batch.sync:
+            self._hand_over()
+            return
+        batch = Batch(self._batch.first_lsn)
+        batch.sync = True
+        self._submit(batch)
+
     def _schedule(self) -> None:
         self._scheduled = True
         self._executor.call_soon(self._scheduled_flush)
@@ -260,6 +270,9 @@ class Committer:
         if self._failure is not None:
             return
         batch, self._batch = self._batch, Batch(self.next_lsn)
+        self._submit(batch)
+
+    def _submit(self, batch: Batch) -> None:
         self._in_flight.append(batch)
         batch.given_s = self._now_s()
         self._executor.submit(partial(self._commit, batch), partial(self._committed, batch))
@@ -318,10 +331,12 @@ class Committer:
         self.written_lsn = max(self.written_lsn, batch.last_lsn)
         if batch.sync:
             self.synced_lsn = batch.last_lsn
-        if self._batch.sync:
-            self.flush_batch()  # first: the log works on the next batch while the callbacks run
+        # first: the log works on the next batch while the callbacks run
         if batch.seal_as:
+            self._make_durable()
             self._on_sealed(batch.last_lsn)
+        elif self._batch.sync:
+            self.flush_batch()
         _call_all(batch.waiters, None)
         if self._sync_next and not self._in_flight:
             self._sync_next = False

@@ -42,7 +42,7 @@ from leafdb.storage.value_files import VALUES_DIRECTORY, ValueMeta, value_path
 from leafdb.storage.value_reader import OpenFiles, ValueReader
 from leafdb.storage.version import TABLES_DIRECTORY, TableMeta, Version, VersionEdit, table_path
 from leafdb.storage.wal import WAL_DIRECTORY, SegmentScan, WalWriter, segment_header, segment_numbers, segment_path
-from leafdb.storage.wal_format import HEADER_BYTES, SegmentHeader
+from leafdb.storage.wal_format import HEADER_BYTES, SegmentHeader, is_unborn
 from leafdb.storage.wipe import finish_wipe
 from leafdb.types import TreeId
 from leafdb.vfs.base import FileSystem, Lock, read_file, replace_file
@@ -134,6 +134,7 @@ def recover(fs: FileSystem, config: EngineConfig, replayed: Replayed = no_follow
             state.writer = WalWriter(fs)
             state.segment += 1
             state.writer.start_segment(state.segment, state.next_lsn)
+            state.writer.sync()
             _sweep(state)
             state.snapshots = find_snapshots(fs)
             state.identity = replace(identity, boot=identity.boot + 1)
@@ -256,7 +257,8 @@ def _replay(state: Recovered, mark: CleanMark | None, replayed: Replayed) -> Non
 
 
 def _headers(state: Recovered, mark: CleanMark | None) -> list[SegmentHeader]:
-    """The headers of all segments. A last one that was still being made when the power went is removed."""
+    """The headers of all segments. A last one that was never synced before the power went, and lost its header to that,
+    is removed."""
     fs = state.fs
     headers = []
     numbers = segment_numbers(fs)
@@ -264,17 +266,17 @@ def _headers(state: Recovered, mark: CleanMark | None) -> list[SegmentHeader]:
         path = segment_path(number)
         file = fs.open_read(path)
         try:
-            size = file.size()
             head = file.read_at(0, HEADER_BYTES)
         finally:
             file.close()
         try:
             headers.append(segment_header(head, path))
         except CorruptionError:
-            unborn = number == numbers[-1] and size <= HEADER_BYTES and (headers or state.identity.boot == 0)
-            if not unborn or mark is not None:
+            last = number == numbers[-1] and (headers or state.identity.boot == 0)
+            content = read_file(fs, path)
+            if not last or mark is not None or not is_unborn(content, number):
                 raise
-            state.torn_bytes += size
+            state.torn_bytes += len(content)
             fs.unlink(path)
             fs.sync_dir(WAL_DIRECTORY)
     return headers

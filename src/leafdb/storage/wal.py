@@ -4,6 +4,8 @@ Promises:
 - Sequence numbers are contiguous within a segment and from one segment to the next.
 - A segment is sealed (synced, closed) before the next one is made, so only the last one can have a torn tail. Damage
   anywhere else, and damage that a later frame proves to have been synced, is a CorruptionError naming file and offset.
+- A segment is durable, its header and its name with it, from its first sync on. Nobody waits for that who does not ask
+  for a sync: until then the power may take all of it, or its header alone (`wal_format.is_unborn`).
 - The writer keeps no promise after an error: its owner must not use it again (a failed sync is final).
 """
 
@@ -120,17 +122,16 @@ class WalWriter:
         self.synced_upto: int = 0
 
     def start_segment(self, number: int, first_lsn: int) -> None:
-        """Make a segment and its name durable. The one before must be sealed."""
+        """Make a segment; its first sync makes it durable, and its name. The one before must be sealed."""
         assert self._file is None, "the previous segment is not sealed"
         assert number > self.number, "segment numbers rise"
         header = wal_format.encode_header(number, first_lsn)
         file = self._fs.create(segment_path(number))
         file.append(header)
-        file.sync()
-        self._fs.sync_dir(WAL_DIRECTORY)
         self._file = file
         self.number = number
-        self.size = self.synced_upto = len(header)
+        self.size = len(header)
+        self.synced_upto = 0
 
     def append(self, first_lsn: int, count: int, parts: list[bytes]) -> None:
         """Write one frame of `count` writes whose encoded entries are `parts`."""
@@ -145,6 +146,8 @@ class WalWriter:
         size = self.size  # before the sync: of what is appended during it nothing is known
         if self.synced_upto < size:
             self._file.sync()
+            if not self.synced_upto:
+                self._fs.sync_dir(WAL_DIRECTORY)
             self.synced_upto = size
 
     def seal(self) -> None:

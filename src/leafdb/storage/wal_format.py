@@ -82,6 +82,15 @@ def decode_header(data: bytes, path: str) -> SegmentHeader:
     return SegmentHeader(number, first_lsn, version)
 
 
+def is_unborn(data: bytes, segment: int) -> bool:
+    """Whether these bytes may be a segment that was never synced: a header that power kept from the disk, and no frame
+    that knows of a sync. One that is sound and another segment's is damage."""
+    head = data[: HEADER.size]
+    if len(data) >= HEADER_BYTES and _CRC.unpack_from(data, HEADER.size)[0] == crc32c(head):
+        return False
+    return proof_of_sync(data, 0, segment, 0) is None
+
+
 def encode_frame(segment: int, first_lsn: int, count: int, synced_upto: int, payload: bytes) -> bytes:
     head = FRAME.pack(len(payload), FRAME_BATCH, segment, first_lsn, count, synced_upto)
     return b"".join((_CRC.pack(crc32c(payload, crc32c(head))), head, payload))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from random import Random
 from typing import Any, TypeVar
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from leafdb.errors import StorageError, StoreFailed
 from leafdb.storage.committer import Committer
 from leafdb.storage.executor import QueuedExecutor
-from leafdb.storage.wal import WalWriter, read_segment, segment_path
+from leafdb.storage.wal import WalWriter, read_segment, segment_numbers, segment_path
 from leafdb.types import Durability, TreeId
 from leafdb.vfs.memory import Fault, MemoryFileSystem
 
@@ -25,8 +26,10 @@ class Log:
     def __init__(self, *, auto_commit: bool = False, batch_bytes_max: int = 1 << 20, tells_later: bool = False) -> None:
         self.fs = MemoryFileSystem()
         self.fs.mkdir("wal")
+        self.fs.sync_dir("")
         writer = WalWriter(self.fs)
         writer.start_segment(1, 1)
+        writer.sync()
         self.calls: Counter[str] = Counter()
         self.fs.on_call = lambda kind, path: self.calls.update([kind])
         self.executor = QueuedExecutor(tells_later=tells_later)
@@ -264,6 +267,34 @@ def test_sealing_ends_the_segment_synced_and_later_writes_go_to_the_next_one() -
     assert [lsn for lsn, _ in read_segment(log.fs, segment_path(2))] == [3]
     assert log.committer.safe_lsn(ALWAYS) == 2
     log.committer.check()
+
+
+def test_a_segment_that_was_just_made_is_synced_at_once_and_periodic_writes_do_not_wait_for_it() -> None:
+    log = Log()
+    log.write("a", PERIODIC)
+    log.committer.seal(2)
+    log.write("b", PERIODIC)
+    log.executor.run_pending(1)
+    assert log.told == ["a", "b"], "what came during the seal was not appended right behind it"
+    assert log.executor.pending == 1, "the new segment's sync was not asked for"
+    log.write("c", PERIODIC)
+    log.committer.flush_batch()
+    assert log.told == ["a", "b", "c"], "a write that asked for no sync waited for that of the new segment"
+    assert len(segment_numbers(log.fs.power_cut(Random(0), keep=0.0))) == 1, "the seal waited for the new segment's name"
+    log.executor.run_pending(1)
+    assert len(segment_numbers(log.fs.power_cut(Random(0), keep=0.0))) == 2
+    log.committer.check()
+    assert [lsn for lsn, _ in read_segment(log.fs, segment_path(2))] == [2, 3]
+
+
+def test_a_write_that_asks_for_a_sync_behind_a_seal_makes_the_new_segment_durable_itself() -> None:
+    log = Log()
+    log.committer.seal(2)
+    log.write("a", ALWAYS)
+    log.executor.run_pending()
+    assert log.told == ["a"]
+    assert [lsn for lsn, _ in read_segment(log.fs.power_cut(Random(0), keep=0.0), segment_path(2))] == [1]
+    assert log.calls["sync_dir"] == 1
 
 
 @pytest.mark.parametrize("kind", ["append", "sync"])

@@ -35,6 +35,7 @@ def test_the_log() -> None:
     fs.mkdir("wal")
     writer = WalWriter(fs)
     writer.start_segment(3, 41)
+    writer.sync()
     parts = [ENTRY.pack(MARKED, 300, 2, 5), b"k1", b"hello", b"oldhash1"]
     parts += [ENTRY.pack(CONTINUES, 300, 2, 1), b"k2", b"x", ENTRY.pack(DELETION, 301, 2, 0), b"k3"]
     writer.append(41, 2, parts)

@@ -10,8 +10,8 @@ import pytest
 
 from leafdb.errors import CorruptionError, DiskFull, StorageError, StoreFailed, UnknownFormat
 from leafdb.storage.manifest import manifest_name
-from leafdb.storage.wal import segment_path
-from leafdb.storage.wal_format import HEADER_BYTES
+from leafdb.storage.wal import WalWriter, segment_path
+from leafdb.storage.wal_format import ENTRY, HEADER_BYTES
 from leafdb.types import Durability
 from leafdb.vfs.base import read_file, replace_file
 from leafdb.vfs.memory import Fault, MemoryFileSystem
@@ -113,6 +113,36 @@ def test_a_torn_tail_is_cut_reported_and_gone() -> None:
     assert again.engine.write([(TREE, b"next", b"v")]) == 2
     again.commit()
     assert Store(killed(again)).items() == [(b"next", b"v"), (b"safe", b"v")]
+
+
+def made_and_never_synced(*, then_synced: bool) -> MemoryFileSystem:
+    """A log whose last segment lost its header: the power went before its first sync, or it is damaged."""
+    store = filled()
+    store.fs.sync_dir("wal")
+    number = int(store.fs.list("wal")[-1].removesuffix(".log")) + 1
+    writer = WalWriter(store.fs)
+    writer.start_segment(number, 101 + 1)  # the tree was made in the first write
+    parts = [ENTRY.pack(0, TREE, 1, 1), b"k", b"v"]
+    writer.append(102, 1, parts)
+    if then_synced:
+        writer.sync()
+        writer.append(103, 1, parts)
+    fs = killed(store)
+    fs.open_append(segment_path(number)).write_at(0, bytes(HEADER_BYTES))
+    return fs
+
+
+def test_a_last_segment_that_was_never_synced_may_lose_its_header_and_nothing_else_is_lost() -> None:
+    again = Store(made_and_never_synced(then_synced=False))
+    assert again.items() == expected()
+    assert again.engine.recovery.torn_bytes > HEADER_BYTES
+    again.put(b"more", b"v")
+    again.commit()
+    assert len(Store(killed(again)).items()) == 101
+
+
+def test_a_last_segment_that_knows_of_a_sync_may_not_lose_its_header() -> None:
+    refuses(made_and_never_synced(then_synced=True), "damaged segment header")
 
 
 def test_damage_in_a_segment_is_refused_with_file_and_offset() -> None:

@@ -46,8 +46,8 @@ MUTATIONS: Final = (
         "A log segment's name is not synced: after a power cut the file is nowhere (ALICE: LevelDB and ten others).",
         (
             WAL,
-            "        file.sync()\n        self._fs.sync_dir(WAL_DIRECTORY)\n",
-            "        file.sync()\n",
+            "            if not self.synced_upto:\n                self._fs.sync_dir(WAL_DIRECTORY)\n",
+            "",
         ),
     ),
     store_mutation(
@@ -89,9 +89,9 @@ MUTATIONS: Final = (
         "A failed fsync is tried again, and its success believed (PostgreSQL, 2018; the pages are clean and lost).",
         (
             WAL,
-            "            self._file.sync()\n            self.synced_upto = size\n",
+            "            self._file.sync()\n            if not self.synced_upto",
             "            try:\n                self._file.sync()\n            except OSError:\n"
-            "                self._file.sync()\n            self.synced_upto = size\n",
+            "                self._file.sync()\n            if not self.synced_upto",
         ),
     ),
     store_mutation(
