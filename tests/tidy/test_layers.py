@@ -77,6 +77,7 @@ FORBIDDEN_IN_NODE = {"uuid", "anyio", "asyncio", "time", "pathlib", "shutil", "t
 # Files whose business is the very thing their folder does without.
 EXCUSED: dict[str, set[str]] = {
     "leafdb.storage.worker": {"os", "subprocess", "threading", "queue", "time"},  # the worker is a process
+    "leafdb.storage.worker_cores": {"os"},  # where the kernel puts it
     "leafdb.storage.block_cache": {"threading"},  # a lock: readers in threads share it
     "leafdb.storage.value_reader": {"threading"},  # likewise
     "leafdb.wire.sealed": {"ssl"},  # TLS over memory BIOs: bytes in, bytes out, no socket
@@ -92,7 +93,7 @@ EXCUSED: dict[str, set[str]] = {
 }
 OPENS_FILES = (
     "leafdb.node.main", "leafdb.node.settings", "leafdb.node.secret", "leafdb.node.real_world", "leafdb.node.machine",
-    "leafdb.storage.worker",
+    "leafdb.storage.worker", "leafdb.storage.worker_cores",
 )  # fmt: skip
 
 HEAVY: dict[str, tuple[str, ...]] = {

@@ -1,8 +1,8 @@
 """The worker process and both ends of its pipes: it flushes and compacts where no request waits for it.
 
-`python -m leafdb.storage.worker ROOT` is the child (`Worker`), `ProcessJobRunner` its parent. It is a process and not a
-thread because merging holds the interpreter lock, and it is started anew and not forked because a fork of a process
-with threads and an event loop is a copy of nobody knows what.
+`python -m leafdb.storage.worker ROOT LOOP` is the child (`Worker`), `ProcessJobRunner` its parent. It is a process and
+not a thread because merging holds the interpreter lock, and it is started anew and not forked because a fork of a
+process with threads and an event loop is a copy of nobody knows what.
 
 The child:
 - It writes only file names a job allots and unlinks nothing, so that one that outlived its parent can do no harm.
@@ -10,7 +10,8 @@ The child:
 - Jobs run in slices and flushes go before compactions, because a waiting flush holds memory and at last stops writes.
 - Compactions and salvages rest after each slice, as the parent's pace has it (`compaction_pace`); flushes never do.
   After each slice of any job the core is offered to whoever waits for it: niceness alone leaves a process that runs
-  where it is until the scheduler's next tick, 4 ms on some kernels, and a request waits. So slices are short.
+  where it is until the scheduler's next tick, 4 ms on some kernels, and a request waits. So slices are short. And it
+  keeps off the core of the node's loop, thread LOOP, as long as there is another (`worker_cores`).
 - Of a job that fails only the error is told. An error of ours, not of the world, ends the process.
 - It imports no event loop: it starts in a fraction of a second and stays small.
 - Cycles are collected between jobs only: a flush makes an object per entry and none of them is in a cycle.
@@ -30,7 +31,7 @@ import time
 from collections.abc import Callable, Generator
 from contextlib import suppress
 from queue import SimpleQueue
-from threading import Lock, Thread
+from threading import Lock, Thread, get_native_id
 from typing import Final
 
 from leafdb.errors import StorageError
@@ -38,6 +39,7 @@ from leafdb.limits import WORKER_NICE
 from leafdb.storage.compaction_pace import Rests
 from leafdb.storage.job_slices import job_slices
 from leafdb.storage.jobs import Done, FlushJob, Job, JobResult, Outcome, ToLoop
+from leafdb.storage.worker_cores import Cores, LinuxScheduler
 from leafdb.storage.worker_protocol import (
     FrameBuffer,
     WorkerLost,
@@ -151,10 +153,11 @@ class _Child:
 
 
 class ProcessJobRunner:
-    """Runs jobs in a worker process of its own, started with the first job or by `start`."""
+    """Runs jobs in a worker process of its own, started with the first job or by `start`. Made on the thread of the
+    loop, whose core the worker keeps off."""
 
     def __init__(self, root: str, to_loop: ToLoop) -> None:
-        self._command = [sys.executable, "-m", "leafdb.storage.worker", root]
+        self._command = [sys.executable, "-m", "leafdb.storage.worker", root, str(get_native_id())]
         self._to_loop = to_loop
         self._waiting: dict[int, Done] = {}  # touched on the loop alone
         self._next_number = 1
@@ -298,17 +301,24 @@ def be_nice() -> None:
 
 
 def main(arguments: list[str]) -> int:
-    if len(arguments) != 1:
-        sys.stderr.write("usage: python -m leafdb.storage.worker ROOT\n")
+    if len(arguments) != 2 or not arguments[1].isdigit():
+        sys.stderr.write("usage: python -m leafdb.storage.worker ROOT LOOP\n")
         return 2
+    root, loop_thread = arguments
     be_nice()
+    cores = Cores(LinuxScheduler(int(loop_thread)))
+
+    def give_way() -> None:
+        os.sched_yield()
+        cores.look(time.monotonic())
+
     gc.freeze()
     gc.disable()
     # The answer pipe gets a number of its own, so that a stray print cannot break the protocol.
     answers = os.dup(1)
     os.dup2(2, 1)
     try:
-        Worker(DiskFileSystem(arguments[0]), requests=0, answers=answers).serve()
+        Worker(DiskFileSystem(root), requests=0, answers=answers, give_way=give_way).serve()
     except BrokenPipeError:
         return 0  # the parent left without closing stdin first
     return 0

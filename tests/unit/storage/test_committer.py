@@ -280,7 +280,9 @@ def test_a_segment_that_was_just_made_is_synced_at_once_and_periodic_writes_do_n
     log.write("c", PERIODIC)
     log.committer.flush_batch()
     assert log.told == ["a", "b", "c"], "a write that asked for no sync waited for that of the new segment"
-    assert len(segment_numbers(log.fs.power_cut(Random(0), keep=0.0))) == 1, "the seal waited for the new segment's name"
+    assert len(segment_numbers(log.fs.power_cut(Random(0), keep=0.0))) == 1, (
+        "the seal waited for the new segment's name"
+    )
     log.executor.run_pending(1)
     assert len(segment_numbers(log.fs.power_cut(Random(0), keep=0.0))) == 2
     log.committer.check()

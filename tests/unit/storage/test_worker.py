@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -35,7 +36,11 @@ def disk(tmp_path: Path) -> DiskFileSystem:
 @pytest.fixture
 def worker(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
     with subprocess.Popen(
-        [*COMMAND, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0
+        [*COMMAND, str(tmp_path), str(threading.get_native_id())],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        bufsize=0,
     ) as process:
         yield process
         process.kill()
@@ -102,7 +107,11 @@ def test_its_session_is_as_nice_as_it_is(tmp_path: Path) -> None:
     """A kernel that shares time out between sessions first would else count it for as much as the node."""
     ours = autogroup("self")
     with subprocess.Popen(
-        [*COMMAND, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0, start_new_session=True
+        [*COMMAND, str(tmp_path), str(threading.get_native_id())],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        bufsize=0,
+        start_new_session=True,
     ) as process:
         job = FlushJob(segments=("wal/none.log",), outputs=((TREE, 7),), upto_lsn=1)
         send(process, encode_request(1, job))
