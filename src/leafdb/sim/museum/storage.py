@@ -93,6 +93,7 @@ MUTATIONS: Final = (
             "            try:\n                self._file.sync()\n            except OSError:\n"
             "                self._file.sync()\n            if not self.synced_upto",
         ),
+        seeds_max=60,
     ),
     store_mutation(
         "sync-covers-what-came-later",
@@ -227,7 +228,7 @@ MUTATIONS: Final = (
         "A flush takes the end of a segment for the end of what was written: a tail that is gone is dropped unnoticed.",
         ("leafdb.storage.flush", "    if last != job.upto_lsn:\n", "    if last < 0:\n"),
         ("leafdb.storage.flush", "            if first != last + 1:\n", "            if first < 0:\n"),
-        seeds_max=100,
+        seeds_max=60,
     ),
     store_mutation(
         "merge-keeps-older",
@@ -347,6 +348,6 @@ MUTATIONS: Final = (
             "    holder = table_to_free_files(version, busy, -limits.value_live_share_min)\n",
         ),
         caught_by=(Invariant.SPACE_RECLAIMED,),
-        seeds_max=100,
+        seeds_max=60,
     ),
 )
