@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from random import Random
@@ -52,6 +52,15 @@ LOG_LINES: Final = 15
 LOG: Final = "mend what it complains of, and type the same again; leafdb dev logs I has all of its log"
 OWN_SECTIONS: Final = ("LEAFDB__NODE__", "LEAFDB__LISTEN__", "LEAFDB__CLUSTER__")
 """Settings that must come from a node's own file; others may be tried out through the environment."""
+
+
+def node_environment(given: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a node, of that of this process: the same code, though the node works in its own directory,
+    and no settings that are each node's own."""
+    environment = {name: value for name, value in given.items() if not name.startswith(OWN_SECTIONS)}
+    if path := environment.get("PYTHONPATH"):
+        environment["PYTHONPATH"] = os.pathsep.join(map(os.path.abspath, path.split(os.pathsep)))
+    return environment
 
 
 class DevCluster:
@@ -172,7 +181,7 @@ class DevCluster:
         return node
 
     def _spawn(self, node: DevNode) -> None:
-        environment = {name: value for name, value in os.environ.items() if not name.startswith(OWN_SECTIONS)}
+        environment = node_environment(os.environ)
         with node.log.open("ab") as log:
             self._children[node.index] = subprocess.Popen(
                 [sys.executable, "-m", "leafdb.node.main", "--config", str(node.config)],

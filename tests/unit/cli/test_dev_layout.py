@@ -13,7 +13,7 @@ import pytest
 
 from leafdb.errors import ConfigError, StoreLocked
 from leafdb.vfs.disk import DiskFileSystem
-from leafdb_cli.dev_cluster import DevCluster
+from leafdb_cli.dev_cluster import DevCluster, node_environment
 from leafdb_cli.dev_layout import (
     DevNode,
     bind_port,
@@ -220,3 +220,11 @@ def test_seeds_are_the_other_nodes(tmp_path: Path) -> None:
     one, two = planned_nodes(tmp_path, 2, 7411)
     assert 'seeds = ["127.0.0.1:7422"]' in config_text(one, [one, two])
     assert "seeds = []" in config_text(one, [one])
+
+
+def test_a_node_runs_the_code_of_who_starts_it_and_has_settings_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A relative path would lead elsewhere from the node's directory: to whatever is installed, without a word."""
+    monkeypatch.chdir("/")
+    given = {"PYTHONPATH": os.pathsep.join(("src", "/there")), "HOME": "/root", "LEAFDB__NODE__NAME": "mine"}
+    assert node_environment(given) == {"PYTHONPATH": os.pathsep.join(("/src", "/there")), "HOME": "/root"}
+    assert node_environment({"HOME": "/root"}) == {"HOME": "/root"}
