@@ -21,7 +21,7 @@ from leafdb.errors import ConfigError
 from leafdb.limits import DESCRIPTORS_FOR_FILES, READER_THREADS
 from leafdb.node.machine import machine_facts
 from leafdb.node.world import World
-from leafdb.storage.executor import Callback, ThreadExecutor
+from leafdb.storage.executor import Callback, Resting, ThreadExecutor
 from leafdb.storage.job_runner import ProcessJobRunner
 from leafdb.transport.stream import SocketNetwork
 from leafdb.vfs.disk import DiskFileSystem
@@ -96,7 +96,8 @@ async def real_world(data_dir: str) -> AsyncIterator[World]:
     except OSError as error:
         raise ConfigError(f"node.data_dir: {data_dir} cannot be used: {error.strerror}") from None
     log_executor = ThreadExecutor(1, to_loop, name="wal")
-    read_executor = ThreadExecutor(READER_THREADS, to_loop, name="reader", pause=time.sleep)
+    resting = Resting(time.sleep, time.thread_time)
+    read_executor = ThreadExecutor(READER_THREADS, to_loop, name="reader", resting=resting)
     jobs = ProcessJobRunner(fs.root, to_loop)
     jobs.start()
     try:

@@ -5,9 +5,9 @@ called with the result, or with the exception, later and on the loop, never insi
 thread keeps order: the log relies on it.
 
 `QueuedExecutor` is the inline form: the work runs when somebody calls `run_pending`, so that tests and the simulation
-have no threads. `ThreadExecutor` has real ones; `to_loop` brings a callback to the loop (trio's `run_sync_soon`),
-`pause` sleeps for so many seconds. A thread that computes gets the interpreter with each system call of the loop, which
-must then ask for it back; so such work rests between its steps.
+have no threads. `ThreadExecutor` has real ones; `to_loop` brings a callback to the loop (trio's `run_sync_soon`). A
+thread that computes gets the interpreter with each system call of the loop, which must then ask for it back, and where
+they share a core waits for that, too. So such work rests after each step, for many times as long as the step took.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from queue import SimpleQueue
 from typing import Final, Protocol, TypeVar
@@ -23,8 +24,9 @@ T = TypeVar("T")
 
 Callback = Callable[[], None]
 
-REST_S: Final = 0.000_5
-"""The loop serves a request or three in that."""
+REST_FACTOR: Final = 10.0
+"""A loop that is busy for nine tenths of its time has that much to spare, and no more."""
+REST_S_MAX: Final = 0.02
 
 
 class Executor(Protocol):
@@ -43,6 +45,14 @@ class Executor(Protocol):
 
     def close(self) -> None:
         """Drain, and take no more work."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resting:
+    """How a thread rests: `pause` sleeps for so many seconds, `worked_s` is what the calling thread has computed."""
+
+    pause: Callable[[float], None]
+    worked_s: Callable[[], float]
 
 
 def _run(work: Callable[[], T], done: Callable[[T | BaseException], None]) -> Callback:
@@ -108,11 +118,12 @@ class ThreadExecutor:
         to_loop: Callable[[Callback], object],
         *,
         name: str = "leafdb",
-        pause: Callable[[float], None] | None = None,
+        resting: Resting | None = None,
     ) -> None:
         assert threads > 0
         self._to_loop = to_loop
-        self._pause = pause
+        self._resting = resting
+        self._worked_s: dict[int, float] = {}  # each thread's own time, when it rested last
         self._queue: SimpleQueue[Callable[[], Callback] | None] = SimpleQueue()
         self._idle = threading.Condition()
         self._unfinished = 0
@@ -133,8 +144,12 @@ class ThreadExecutor:
         self._to_loop(callback)
 
     def rest(self) -> None:
-        if self._pause is not None:
-            self._pause(REST_S)
+        if self._resting is not None:
+            thread = threading.get_ident()
+            worked_s = self._resting.worked_s()
+            step_s = worked_s - self._worked_s[thread]
+            self._resting.pause(min(REST_S_MAX, REST_FACTOR * step_s))
+            self._worked_s[thread] = self._resting.worked_s()
 
     def drain(self) -> None:
         with self._idle:
@@ -150,7 +165,10 @@ class ThreadExecutor:
             thread.join()
 
     def _work(self) -> None:
+        thread = threading.get_ident()
         while (item := self._queue.get()) is not None:
+            if self._resting is not None:
+                self._worked_s[thread] = self._resting.worked_s()
             report = item()
             try:
                 self._to_loop(report)

@@ -9,7 +9,7 @@ from functools import partial
 
 import pytest
 
-from leafdb.storage.executor import QueuedExecutor, ThreadExecutor
+from leafdb.storage.executor import REST_FACTOR, REST_S_MAX, QueuedExecutor, Resting, ThreadExecutor
 
 
 def test_queued_work_runs_when_asked_and_reports_errors_as_results() -> None:
@@ -61,3 +61,24 @@ def test_a_loop_that_has_ended_does_not_kill_the_thread() -> None:
         executor.submit(lambda: None, lambda result: None)
     executor.drain()
     executor.close()
+
+
+def test_a_thread_rests_for_many_times_as_long_as_its_step_took_and_not_for_what_came_before() -> None:
+    clock = [5.0]
+    rests: list[float] = []
+    executor = ThreadExecutor(1, lambda callback: None, resting=Resting(rests.append, lambda: clock[0]))
+
+    def step(seconds: float) -> None:
+        clock[0] += seconds
+        executor.rest()
+
+    def opens_tables() -> None:
+        for seconds in (0.001, 0.0005, 1.0):
+            step(seconds)
+        clock[0] += 0.7  # after the last rest
+
+    executor.submit(opens_tables, lambda result: None)
+    executor.submit(partial(step, 0.001), lambda result: None)
+    executor.drain()
+    executor.close()
+    assert rests == pytest.approx([0.001 * REST_FACTOR, 0.0005 * REST_FACTOR, REST_S_MAX, 0.001 * REST_FACTOR])
