@@ -228,7 +228,7 @@ MUTATIONS: Final = (
         "A flush takes the end of a segment for the end of what was written: a tail that is gone is dropped unnoticed.",
         ("leafdb.storage.flush", "    if last != job.upto_lsn:\n", "    if last < 0:\n"),
         ("leafdb.storage.flush", "            if first != last + 1:\n", "            if first < 0:\n"),
-        seeds_max=60,
+        seeds_max=100,
     ),
     store_mutation(
         "merge-keeps-older",
@@ -348,6 +348,6 @@ MUTATIONS: Final = (
             "    holder = table_to_free_files(version, busy, -limits.value_live_share_min)\n",
         ),
         caught_by=(Invariant.SPACE_RECLAIMED,),
-        seeds_max=60,
+        seeds_max=100,
     ),
 )
