@@ -104,13 +104,24 @@ class LinuxScheduler:
         return frozenset(os.sched_getaffinity(0))
 
     def loop_core(self) -> int:
-        return int(_read(self._stat_path).rpartition(b")")[2].split()[_CORE_FIELD])
+        return _number(_read(self._stat_path).rpartition(b")")[2], _CORE_FIELD)
 
     def waited_s(self) -> float:
-        return int(_read("/proc/self/schedstat").split()[1]) / 1e9
+        told = _read("/proc/self/schedstat")
+        if not _number(told, 0):
+            raise OSError("this kernel does not count: it says that we have never run")
+        return _number(told, 1) / 1e9
 
     def keep_to(self, cores: frozenset[int]) -> None:
         os.sched_setaffinity(0, cores)
+
+
+def _number(fields: bytes, place: int) -> int:
+    """One of the numbers of a line of /proc. Raises ValueError when it is not there, or none."""
+    found = fields.split()
+    if len(found) <= place:
+        raise ValueError(f"{len(found)} fields, none at {place}")
+    return int(found[place])
 
 
 def _read(path: str) -> bytes:

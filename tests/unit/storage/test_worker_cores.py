@@ -9,6 +9,7 @@ import threading
 
 import pytest
 
+from leafdb.storage import worker_cores
 from leafdb.storage.worker_cores import ANYWHERE_S, JUDGED_S, LOOK_S, Cores, LinuxScheduler
 
 STEP_S = LOOK_S / 4
@@ -99,6 +100,19 @@ def test_what_lies_between_two_jobs_is_not_held_against_the_cores() -> None:
     machine.waited += 10.0
     work(cores, machine, now_s + 60.0, 1.0)
     assert machine.kept == {1}
+
+
+@pytest.mark.parametrize("said", [b"", b"12\n", b"0 0 0\n", b"a b c\n"])
+def test_a_kernel_that_does_not_count_waiting_leaves_the_worker_where_it_is_put(
+    said: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ "0 0 0" is what it says where that is switched off: who believed it would starve without knowing."""
+    monkeypatch.setattr(worker_cores, "_read", lambda path: said)
+    moved: list[object] = []
+    monkeypatch.setattr(LinuxScheduler, "keep_to", lambda self, cores: moved.append(cores))
+    cores = Cores(LinuxScheduler(1))
+    cores.look(100.0)
+    assert moved == []
 
 
 @pytest.mark.parametrize("error", [OSError, ValueError])
